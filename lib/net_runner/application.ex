@@ -1,0 +1,18 @@
+defmodule NetRunner.Application do
+  @moduledoc false
+  # The supervision tree: the registry of running commands, and the launcher. Commands themselves
+  # are started by their callers; they are linked to the registry, so that stopping the application
+  # ends them too.
+
+  use Application
+
+  @impl true
+  def start(_type, _args) do
+    children = [
+      {Registry, keys: :unique, name: NetRunner.Registry, partitions: System.schedulers_online()},
+      NetRunner.Launcher
+    ]
+
+    Supervisor.start_link(children, strategy: :one_for_one, name: NetRunner.Supervisor)
+  end
+end

@@ -1,0 +1,228 @@
+defmodule NetRunner.Launcher do
+  @moduledoc false
+  # Keeps the launcher running: the helper program that forks a shepherd for each command.
+  #
+  # Its life: start the helper, hear its greeting (a NIF and a helper of different versions find out
+  # here), publish its socket in an ETS table, and wait. When the helper dies, the socket says so, and
+  # a new one is started. Commands that run are not touched by that: each has a shepherd of its own.
+  #
+  # `spawn/3` runs in the process that wants the command, which so becomes the owner of its
+  # descriptors; this process is only asked when something is in the way.
+
+  use GenServer
+
+  require Logger
+
+  alias NetRunner.Process.Native
+
+  @table __MODULE__
+  @greeting_timeout 5_000
+  @retry_after 100
+
+  # Descriptors in flight are limited by RLIMIT_NOFILE (unix(7), ETOOMANYREFS). There is no event for
+  # "fewer now", so the sender tries again for a while.
+  @in_flight_retries 500
+  @in_flight_pause 2
+
+  # A launcher that is killed again and again.
+  @replacements 10
+
+  def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
+
+  @doc """
+  Asks for a command; see `NetRunner.Process.Native.spawn/5`. The calling process owns the result.
+  """
+  def spawn(fields, stdio, pipe_size) do
+    spawn(fields, spec_size(fields), stdio, pipe_size, {@replacements, @in_flight_retries})
+  end
+
+  defp spawn(fields, size, stdio, pipe_size, {replacements, retries}) do
+    with {:ok, socket} <- socket() do
+      case Native.spawn(socket, fields, size, stdio, pipe_size) do
+        {:error, :eagain} ->
+          with :ok <- call({:await_room, socket}) do
+            spawn(fields, size, stdio, pipe_size, {replacements, retries})
+          end
+
+        {:error, :etoomanyrefs} when retries > 0 ->
+          :timer.sleep(@in_flight_pause)
+          spawn(fields, size, stdio, pipe_size, {replacements, retries - 1})
+
+        # The launcher is gone and did not take the request.
+        {:error, reason} when reason in [:closed, :epipe, :econnreset] and replacements > 0 ->
+          with :ok <- call({:replace, socket}) do
+            spawn(fields, size, stdio, pipe_size, {replacements - 1, retries})
+          end
+
+        {:error, reason} when reason in [:closed, :epipe, :econnreset] ->
+          {:error, :launcher_died}
+
+        result ->
+          result
+      end
+    end
+  end
+
+  defp socket do
+    case :ets.lookup(@table, :socket) do
+      [{:socket, socket}] -> {:ok, socket}
+      [] -> call(:socket)
+    end
+  rescue
+    ArgumentError -> {:error, :not_started}
+  end
+
+  defp call(request) do
+    GenServer.call(__MODULE__, request, :infinity)
+  catch
+    :exit, _ -> {:error, :not_started}
+  end
+
+  defp spec_size(fields) do
+    Enum.reduce(fields, 0, fn
+      {_, value}, size when is_binary(value) ->
+        size + byte_size(value) + 6
+
+      {_, values}, size when is_list(values) ->
+        Enum.reduce(values, size, &(byte_size(&1) + 6 + &2))
+
+      _, size ->
+        size + 13
+    end)
+  end
+
+  @impl true
+  def init(_) do
+    :ets.new(@table, [:named_table, :protected, read_concurrency: true])
+    state = %{socket: nil, os_pid: nil, waiting_for_room: []}
+
+    case start_helper() do
+      {:ok, socket, os_pid} -> {:ok, publish(state, socket, os_pid)}
+      {:error, reason} -> {:stop, explain(reason)}
+    end
+  end
+
+  @impl true
+  def handle_call(:socket, _from, state) do
+    state = ensure(state)
+    {:reply, socket_of(state), state}
+  end
+
+  # Somebody found this socket dead. It may have been replaced meanwhile.
+  def handle_call({:replace, socket}, _from, %{socket: socket} = state) do
+    state = state |> withdraw() |> ensure()
+    {:reply, with({:ok, _} <- socket_of(state), do: :ok), state}
+  end
+
+  def handle_call({:replace, _older}, _from, state), do: {:reply, :ok, state}
+
+  def handle_call({:await_room, socket}, from, %{socket: socket} = state) do
+    case Native.await_room(socket) do
+      :ok -> {:noreply, %{state | waiting_for_room: [from | state.waiting_for_room]}}
+      {:error, _} -> {:reply, :ok, state}
+    end
+  end
+
+  def handle_call({:await_room, _older}, _from, state), do: {:reply, :ok, state}
+
+  @impl true
+  def handle_info({:select, socket, _, :ready_output}, %{socket: socket} = state) do
+    {:noreply, release_waiting(state)}
+  end
+
+  # The helper says nothing after its greeting: this is its end.
+  def handle_info({:select, socket, _, :ready_input}, %{socket: socket} = state) do
+    Logger.warning("NetRunner's launcher (OS process #{state.os_pid}) died; starting a new one")
+    {:noreply, state |> withdraw() |> ensure()}
+  end
+
+  # Of a socket that was replaced.
+  def handle_info({:select, _, _, _}, state), do: {:noreply, state}
+
+  def handle_info(:start, state), do: {:noreply, ensure(state)}
+
+  defp socket_of(%{socket: nil}), do: {:error, :launcher_died}
+  defp socket_of(%{socket: socket}), do: {:ok, socket}
+
+  # Starting fails when the system is out of descriptors, processes or memory; it goes on trying,
+  # so that commands start again once there is room.
+  defp ensure(%{socket: nil} = state) do
+    case start_helper() do
+      {:ok, socket, os_pid} ->
+        publish(state, socket, os_pid)
+
+      {:error, reason} ->
+        Logger.error(explain(reason))
+        Process.send_after(self(), :start, @retry_after)
+        state
+    end
+  end
+
+  defp ensure(state), do: state
+
+  defp publish(state, socket, os_pid) do
+    :ets.insert(@table, {:socket, socket})
+    # Selects, so that the end of the helper is noticed.
+    {:error, :eagain} = Native.receive_greeting(socket)
+    %{state | socket: socket, os_pid: os_pid}
+  end
+
+  defp withdraw(state) do
+    :ets.delete(@table, :socket)
+    Native.close(state.socket)
+    release_waiting(%{state | socket: nil, os_pid: nil})
+  end
+
+  defp release_waiting(state) do
+    Enum.each(state.waiting_for_room, &GenServer.reply(&1, :ok))
+    %{state | waiting_for_room: []}
+  end
+
+  defp start_helper do
+    path = Application.app_dir(:net_runner, "priv/net_runner_shepherd")
+
+    with {:ok, socket, os_pid} <- Native.start_helper(path),
+         :ok <- await_greeting(socket) do
+      {:ok, socket, os_pid}
+    else
+      {:error, reason} -> {:error, {path, reason}}
+    end
+  end
+
+  defp await_greeting(socket) do
+    case Native.receive_greeting(socket) do
+      {:ok, greeting, greeting} ->
+        :ok
+
+      {:ok, theirs, ours} ->
+        {:error, {:mismatch, theirs, ours}}
+
+      {:error, :eagain} ->
+        receive do
+          {:select, ^socket, _, :ready_input} -> await_greeting(socket)
+        after
+          @greeting_timeout -> {:error, :silent}
+        end
+
+      :eof ->
+        {:error, :silent}
+
+      {:error, reason} ->
+        {:error, reason}
+    end
+  end
+
+  @rebuild "`mix deps.compile net_runner --force` (in NetRunner itself: `mix compile --force`) builds it anew"
+
+  defp explain({path, {:mismatch, theirs, ours}}) do
+    "NetRunner's helper program #{path} (#{theirs}) does not match its native library (#{ours}): #{@rebuild}"
+  end
+
+  defp explain({path, :silent}) do
+    "NetRunner's helper program #{path} does not answer: it may be of another version or machine; #{@rebuild}"
+  end
+
+  defp explain({path, reason}) do
+    "NetRunner's helper program #{path} cannot be started: #{NetRunner.Error.describe(reason)}"
+  end
+end

@@ -1,0 +1,137 @@
+defmodule NetRunner.Options do
+  @moduledoc false
+  # All options, declared once: what they accept, what they are without being given, and the lines of
+  # the documentation. Which function takes which follows from the group of an option.
+
+  # {name, group, type, default, text}
+  @declared [
+    {:cd, :command, :path, nil, "working directory; `nil`: the VM's"},
+    {:env, :command, :env, [],
+     "environment variables as an enumerable of `{name, value}` of strings, on top of the VM's; " <>
+       "`nil` as a value unsets"},
+    {:stderr, :command, {:one_of, [:consume, :pipe, :redirect, :disabled]}, :consume,
+     "`:consume`: drained and dropped but for its end; `:pipe`: read on demand with " <>
+       "`NetRunner.Process.read_stderr/2`; `:redirect`: into stdout, in order; `:disabled`: dropped by the kernel"},
+    {:stderr_tail, :command, :non_negative, 8_192,
+     "bytes of a consumed stderr's end that are kept for error messages"},
+    {:pipe_size, :command, :non_negative, 1_048_576,
+     "bytes that a busy pipe is given (`F_SETPIPE_SZ`, fcntl(2)); where the system refuses, it " <>
+       "stays at its 64 KiB; 0: leave it"},
+    {:stop_signal, :command, :signal, :sigterm, "the signal that asks the command to end"},
+    {:kill_timeout, :command, :non_negative, 5_000,
+     "milliseconds between the stop signal and SIGKILL"},
+    {:leftovers, :command, {:one_of, [:kill, :leave]}, :kill,
+     "what happens to processes that the command started and left running when it exits"},
+    {:owner, :command, :owner, :caller,
+     "a pid: when it dies, the command is ended; `nil`: nobody; default: the caller"},
+    {:input, :input, :input, nil,
+     "what the command reads from stdin: iodata, or an enumerable of iodata; without it, nothing"},
+    {:timeout, :run, :timeout, :infinity,
+     "milliseconds after which the command is ended and `{:error, :timeout}` returned"},
+    {:max_output_size, :run, :limit, :infinity,
+     "bytes of output above which the command is ended"},
+    {:exit_status, :stream, {:one_of, [:raise, :ignore]}, :raise,
+     "`:ignore`: a stream that raises does not do so for an exit status other than 0"},
+    {:name, :process, :name, nil, "registers the process, as the `:name` of a `GenServer`"}
+  ]
+
+  @names Enum.map(@declared, &elem(&1, 0))
+
+  @type group :: :command | :input | :run | :stream | :process
+
+  @doc """
+  The options with all defaults, as a map. Raises `ArgumentError` for what cannot be meant.
+  """
+  @spec validate!(term(), [group()]) :: map()
+  def validate!(options, groups) do
+    unless Keyword.keyword?(options) do
+      raise ArgumentError, "options must be a keyword list, got: #{inspect(options)}"
+    end
+
+    allowed = for {name, group, _, _, _} <- @declared, group in groups, do: name
+    Enum.each(options, fn {name, _} -> known!(name, allowed) end)
+
+    for {name, group, type, default, _} <- @declared, group in groups, into: %{} do
+      case Keyword.fetch(options, name) do
+        {:ok, value} -> {name, check!(name, type, value)}
+        :error -> {name, default}
+      end
+    end
+  end
+
+  @doc "The options of these groups as a list in Markdown."
+  @spec documentation([group()]) :: String.t()
+  def documentation(groups) do
+    for {name, group, _, default, text} <- @declared, group in groups, into: "" do
+      "  * `#{inspect(name)}` - #{text}. Default: `#{inspect(default)}`\n"
+    end
+  end
+
+  defp known!(name, allowed) do
+    cond do
+      name in allowed ->
+        :ok
+
+      name in @names ->
+        raise ArgumentError, "the option #{inspect(name)} has no meaning for this function"
+
+      true ->
+        nearest = Enum.max_by(allowed, &String.jaro_distance("#{&1}", "#{name}"))
+
+        raise ArgumentError,
+              "unknown option #{inspect(name)}; did you mean #{inspect(nearest)}?"
+    end
+  end
+
+  defp check!(name, type, value) do
+    if valid?(type, value) do
+      value
+    else
+      raise ArgumentError,
+            "the option #{inspect(name)} must be #{expected(type)}, got: #{inspect(value)}"
+    end
+  end
+
+  defp valid?(:path, value), do: is_nil(value) or is_binary(value)
+  defp valid?({:one_of, values}, value), do: value in values
+  defp valid?(:non_negative, value), do: is_integer(value) and value >= 0 and value < 0x8000_0000
+  defp valid?(:signal, value), do: match?({:ok, _}, NetRunner.Signal.resolve(value))
+
+  defp valid?(:owner, value),
+    do: is_nil(value) or value == :caller or (is_pid(value) and node(value) == node())
+
+  defp valid?(type, :infinity) when type in [:timeout, :limit], do: true
+  defp valid?(:timeout, value), do: is_integer(value) and value >= 0 and value < 0x1_0000_0000
+  defp valid?(:limit, value), do: is_integer(value) and value >= 0
+
+  # Whether it is iodata shows when it is used.
+  defp valid?(:input, value) do
+    is_nil(value) or is_binary(value) or
+      Enumerable.impl_for(value) not in [nil, Enumerable.Function] or
+      is_function(value, 2)
+  end
+
+  defp valid?(:env, value) do
+    Enumerable.impl_for(value) != nil and
+      Enum.all?(value, fn
+        {name, value} -> is_binary(name) and (is_binary(value) or is_nil(value))
+        _ -> false
+      end)
+  end
+
+  defp valid?(:name, value) do
+    is_nil(value) or is_atom(value) or match?({:global, _}, value) or
+      match?({:via, module, _} when is_atom(module), value)
+  end
+
+  defp expected(:path), do: "a path as a string"
+  defp expected({:one_of, values}), do: "one of #{Enum.map_join(values, ", ", &inspect/1)}"
+  defp expected(:non_negative), do: "an integer from 0 to 2147483647"
+  defp expected(:signal), do: "a signal, such as :sigterm or 15"
+  defp expected(:owner), do: "a pid of this node or nil"
+  defp expected(:timeout), do: "milliseconds from 0 to 4294967295, or :infinity"
+  defp expected(:limit), do: "a number of bytes, or :infinity"
+  defp expected(:input), do: "iodata or an enumerable of iodata"
+  defp expected(:env), do: "an enumerable of {name, value} of strings, nil as a value to unset"
+  defp expected(:name), do: "an atom, {:global, term} or {:via, module, term}"
+end

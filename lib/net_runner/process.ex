@@ -1,0 +1,227 @@
+defmodule NetRunner.Process do
+  @moduledoc """
+  One running command, read and written on demand.
+
+  `start/3` returns when the command has been started. What it prints stays in the kernel's pipe until
+  `read/2` asks for it: when nobody asks, the pipe fills, the command's own `write(2)` blocks, and the
+  VM's memory does not grow. `write/2` returns when everything is in the pipe, so a command that reads
+  slowly slows its writer down.
+
+      iex> {:ok, p} = NetRunner.Process.start("cat")
+      iex> NetRunner.Process.write(p, "hello")
+      :ok
+      iex> NetRunner.Process.read(p)
+      {:ok, "hello"}
+      iex> NetRunner.Process.close_stdin(p)
+      :ok
+      iex> NetRunner.Process.read(p)
+      :eof
+      iex> NetRunner.Process.await_exit(p)
+      {:ok, 0}
+      iex> NetRunner.Process.stop(p)
+      :ok
+
+  The process belongs to its caller (see `:owner`): when that dies, the command and everything it
+  started are ended, and the process stops. After the exit of the command it can still be read to the
+  end and asked for its statistics, until `stop/1`.
+
+  Reads, writes and all else may be called from any process, at the same time. Reads of one stream
+  are served in the order of their calls; so are writes, and the bytes of two writes are never mixed.
+
+  Where the process itself is gone, all functions return `{:error, :closed}` (`stop/1`: `:ok`,
+  `alive?/1`: `false`).
+  """
+
+  alias NetRunner.{Options, Signal}
+  alias NetRunner.Process.{Server, Stats}
+
+  @default_read 65_535
+  @groups [:command, :process]
+
+  @typedoc "A process that runs a command: its pid, or the name it is registered under."
+  @type t :: GenServer.server()
+
+  @typedoc "A system error by its POSIX name in lower case, such as `:enoent`."
+  @type posix :: atom()
+
+  @typedoc "Why a command could not be started."
+  @type start_error ::
+          posix()
+          | {:cd | :setup, posix()}
+          | {:invalid_cmd | :invalid_args | :invalid_env | :invalid_cd, String.t()}
+          | :launcher_died
+          | :not_started
+
+  @doc """
+  Starts a command: an executable, its arguments, and options.
+
+  The executable is looked up on `PATH` (the command's own, where `:env` sets one) as `execvp(3)` does;
+  with a slash in it, it is a path, which is relative to `:cd` where that is given.
+
+      iex> {:ok, p} = NetRunner.Process.start("true")
+      iex> NetRunner.Process.await_exit(p)
+      {:ok, 0}
+      iex> NetRunner.Process.start("no-such-program")
+      {:error, :enoent}
+      iex> NetRunner.Process.start("true", [], cd: "/nowhere")
+      {:error, {:cd, :enoent}}
+
+  ## Options
+
+  #{Options.documentation(@groups)}
+  """
+  @spec start(String.t(), [String.t()], keyword()) :: {:ok, pid()} | {:error, start_error()}
+  def start(executable, args \\ [], options \\ []) do
+    Server.start([executable | args], Options.validate!(options, @groups))
+  end
+
+  @doc """
+  As `start/3`, and links the process to the caller once the command has started.
+
+      iex> {:ok, p} = NetRunner.Process.start_link("true")
+      iex> NetRunner.Process.stop(p)
+      :ok
+  """
+  @spec start_link(String.t(), [String.t()], keyword()) :: {:ok, pid()} | {:error, start_error()}
+  def start_link(executable, args \\ [], options \\ []) do
+    Server.start([executable | args], Options.validate!(options, @groups), link: self())
+  end
+
+  @doc """
+  Reads what the command has printed to stdout: at least one byte, at most `max_bytes`. Waits while
+  there is nothing, and returns `:eof` at the end, again and again.
+  """
+  @spec read(t(), pos_integer()) :: {:ok, binary()} | :eof | {:error, :closed | posix()}
+  def read(process, max_bytes \\ @default_read) when is_integer(max_bytes) and max_bytes > 0 do
+    call(process, {:read, :stdout, max_bytes})
+  end
+
+  @doc """
+  As `read/2`, from stderr; for a command that was started with `stderr: :pipe`. Else
+  `{:error, :not_piped}`.
+
+      iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "echo oops >&2"], stderr: :pipe)
+      iex> NetRunner.Process.read_stderr(p)
+      {:ok, "oops\\n"}
+  """
+  @spec read_stderr(t(), pos_integer()) ::
+          {:ok, binary()} | :eof | {:error, :closed | :not_piped | posix()}
+  def read_stderr(process, max_bytes \\ @default_read)
+      when is_integer(max_bytes) and max_bytes > 0 do
+    call(process, {:read, :stderr, max_bytes})
+  end
+
+  @doc """
+  Reads from whichever of stdout and stderr has something; `:eof` when both are at their end. Between
+  the two streams no order is kept: they are two pipes.
+
+      iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "echo oops >&2"], stderr: :pipe)
+      iex> NetRunner.Process.read_any(p)
+      {:ok, {:stderr, "oops\\n"}}
+      iex> NetRunner.Process.read_any(p)
+      :eof
+  """
+  @spec read_any(t(), pos_integer()) ::
+          {:ok, {:stdout | :stderr, binary()}} | :eof | {:error, :closed | posix()}
+  def read_any(process, max_bytes \\ @default_read)
+      when is_integer(max_bytes) and max_bytes > 0 do
+    call(process, {:read, :any, max_bytes})
+  end
+
+  @doc """
+  Writes iodata to the command's stdin; returns when all of it is in the pipe.
+
+  `{:error, :epipe}`: the command closed its stdin or is gone. `{:error, :closed}`: `close_stdin/1` was called.
+  """
+  @spec write(t(), iodata()) :: :ok | {:error, :epipe | :closed | :not_piped | posix()}
+  def write(process, iodata), do: call(process, {:write, :erlang.iolist_to_iovec(iodata)})
+
+  @doc """
+  Closes the command's stdin, after the writes that were called before it. The command sees the end of
+  its input. `:ok` also when it was closed before.
+  """
+  @spec close_stdin(t()) :: :ok | {:error, :closed}
+  def close_stdin(process), do: call(process, :close_stdin)
+
+  @doc """
+  Sends a signal to the command itself, by name or number (see `NetRunner.Signal`).
+
+  `{:error, :esrch}`: it has exited. What else it started is not signalled; that is ended when the
+  command exits (see `:leftovers`).
+
+      iex> {:ok, p} = NetRunner.Process.start("sleep", ["100"])
+      iex> NetRunner.Process.kill(p, :sigterm)
+      :ok
+      iex> NetRunner.Process.await_exit(p)
+      {:ok, 143}
+      iex> NetRunner.Process.kill(p, :sigwhat)
+      {:error, :unknown_signal}
+  """
+  @spec kill(t(), Signal.t()) :: :ok | {:error, :unknown_signal | :esrch | :closed | posix()}
+  def kill(process, signal \\ :sigterm) do
+    with {:ok, number} <- Signal.resolve(signal), do: call(process, {:kill, number})
+  end
+
+  @doc """
+  Waits until the command has exited and (with `leftovers: :kill`) everything it started is gone. A
+  signal gives 128 + its number.
+
+  After `timeout` milliseconds `{:error, :timeout}`; the command goes on. Any number of callers may wait.
+  """
+  @spec await_exit(t(), timeout()) ::
+          {:ok, 0..255} | {:error, :timeout | :shepherd_died | :closed}
+  def await_exit(process, timeout \\ :infinity)
+      when timeout == :infinity or (is_integer(timeout) and timeout >= 0) do
+    call(process, {:await_exit, timeout})
+  end
+
+  @doc """
+  The command's PID in the operating system.
+
+      iex> {:ok, p} = NetRunner.Process.start("cat")
+      iex> is_integer(NetRunner.Process.os_pid(p))
+      true
+  """
+  @spec os_pid(t()) :: pos_integer() | {:error, :closed}
+  def os_pid(process), do: call(process, :os_pid)
+
+  @doc """
+  Whether the command still runs.
+
+      iex> {:ok, p} = NetRunner.Process.start("cat")
+      iex> NetRunner.Process.alive?(p)
+      true
+  """
+  @spec alive?(t()) :: boolean()
+  def alive?(process), do: call(process, :alive?) == true
+
+  @doc """
+  What was counted so far, as a `NetRunner.Process.Stats`.
+
+      iex> {:ok, p} = NetRunner.Process.start("echo", ["hello"])
+      iex> NetRunner.Process.read(p)
+      {:ok, "hello\\n"}
+      iex> NetRunner.Process.await_exit(p)
+      {:ok, 0}
+      iex> %{bytes_out: 6, exit_status: 0} = NetRunner.Process.stats(p)
+  """
+  @spec stats(t()) :: Stats.t() | {:error, :closed}
+  def stats(process), do: call(process, :stats)
+
+  @doc """
+  Stops the process. A command that still runs is ended with all that it started: `:stop_signal`, and
+  after `:kill_timeout` SIGKILL. Returns when nothing is left.
+  """
+  @spec stop(t()) :: :ok
+  def stop(process) do
+    _ = call(process, :stop)
+    :ok
+  end
+
+  defp call(process, request) do
+    GenServer.call(process, request, :infinity)
+  catch
+    # It was not there, or ended before it could answer.
+    :exit, {_reason, {GenServer, :call, _}} -> {:error, :closed}
+  end
+end

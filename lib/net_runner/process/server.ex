@@ -1,0 +1,636 @@
+defmodule NetRunner.Process.Server do
+  @moduledoc false
+  # The GenServer of one command.
+  #
+  # Its life: ask the launcher for the command and hear that it started (or why not), all in `init/1`.
+  # Then try what callers ask; what cannot be done now is parked in `Operations` until a select message
+  # says that it is worth another try. When the command has exited, what it printed can still be
+  # read; the server stops with `stop/1`, with its owner, or when a `collect` is answered.
+  #
+  # It owns the command's descriptors: when it ends, for whatever reason, they close, and the shepherd
+  # ends the command.
+
+  use GenServer
+
+  alias NetRunner.Launcher
+  alias NetRunner.Process.{Native, Operations, Pipe, Spec, Stats}
+
+  @bulk 262_144
+
+  defstruct [
+    :command,
+    :control,
+    # An fd; `nil` when it was closed, `:none` when the command has none.
+    :stdin,
+    :stdout,
+    :stderr,
+    :os_pid,
+    :owner,
+    :feeder,
+    :started,
+    :ended,
+    stderr_mode: :consume,
+    leftovers: :kill,
+    tail: "",
+    tail_size: 0,
+    # `nil` while the command runs; then `{:exited, how, usage}`, or `:lost` with its shepherd.
+    exit: nil,
+    # What a collect will be answered when the command has ended, instead of its output.
+    verdict: nil,
+    # Why the input could not be produced: `{kind, reason, stacktrace}`.
+    input_failure: nil,
+    stop?: false,
+    # The stream that `read_any` looks at first, so that none starves.
+    any_first: :stdout,
+    operations: Operations.new(),
+    stats: %Stats{}
+  ]
+
+  @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
+  def start(command, options, extra \\ []) do
+    options = if options.owner == :caller, do: %{options | owner: self()}, else: options
+    name = if options[:name], do: [name: options.name], else: []
+
+    case GenServer.start(__MODULE__, {command, options, Map.new(extra)}, name) do
+      {:error, {:shutdown, {:not_started, reason}}} -> {:error, reason}
+      result -> result
+    end
+  end
+
+  @impl true
+  def init({command, options, extra}) do
+    Process.flag(:trap_exit, true)
+    input = Map.get(extra, :input, :open)
+    stdio = {if(input == :none, do: :null, else: :pipe), :pipe, stderr_kind(options.stderr)}
+    started = System.monotonic_time()
+
+    with {:ok, fields} <- Spec.build(command, options),
+         {:ok, control, stdin, stdout, stderr} <-
+           Launcher.spawn(fields, stdio, options.pipe_size),
+         {:ok, os_pid} <- await_start(control) do
+      stats = %Stats{started_at: DateTime.utc_now()}
+
+      {:ok, _} =
+        Registry.register(NetRunner.Registry, self(), {command, os_pid, stats.started_at})
+
+      if link = extra[:link], do: Process.link(link)
+
+      state = %__MODULE__{
+        command: command,
+        control: control,
+        stdin: stdin || :none,
+        stdout: Pipe.new(stdout),
+        stderr: Pipe.new(stderr),
+        stderr_mode: options.stderr,
+        leftovers: options.leftovers,
+        tail_size: options.stderr_tail,
+        os_pid: os_pid,
+        owner: options.owner && Process.monitor(options.owner),
+        started: started,
+        stats: stats
+      }
+
+      {:ok, state, {:continue, {:begin, input}}}
+    else
+      # A shutdown, so that nothing is logged: the caller gets the reason.
+      {:error, reason} -> {:stop, {:shutdown, {:not_started, reason}}}
+    end
+  end
+
+  defp stderr_kind(:redirect), do: :redirect
+  defp stderr_kind(:disabled), do: :null
+  defp stderr_kind(mode) when mode in [:consume, :pipe], do: :pipe
+
+  defp await_start(control) do
+    case Native.receive_event(control) do
+      {:started, os_pid} ->
+        {:ok, os_pid}
+
+      {:failed, step, errno} when step in [:cd, :setup] ->
+        {:error, {step, errno}}
+
+      {:failed, _step, errno} ->
+        {:error, errno}
+
+      {:error, :eagain} ->
+        receive do
+          {:select, ^control, _, :ready_input} -> await_start(control)
+        end
+
+      :eof ->
+        {:error, :launcher_died}
+
+      {:error, reason} ->
+        {:error, reason}
+    end
+  end
+
+  @impl true
+  def handle_continue({:begin, input}, state) do
+    state
+    |> begin_input(input)
+    |> drain_stderr()
+    |> listen()
+    |> noreply()
+  end
+
+  defp begin_input(state, {:iovec, iovec}) do
+    operations =
+      state.operations
+      |> Operations.park(:stdin, nil, {:fresh, iovec}, nil)
+      |> Operations.park(:stdin, nil, :close, nil)
+
+    serve(%{state | operations: operations}, :stdin)
+  end
+
+  defp begin_input(state, _open_or_none), do: state
+
+  # --- what callers ask ---------------------------------------------------------------------------
+
+  @impl true
+  def handle_call({:read, stream, max_bytes}, from, state) do
+    if Operations.any?(state.operations, competing(stream)) do
+      noreply(park(state, stream, from, max_bytes))
+    else
+      case read(state, stream, max_bytes) do
+        {{:error, :eagain}, state} -> noreply(park(state, stream, from, max_bytes))
+        {result, state} -> {:reply, result, state}
+      end
+    end
+  end
+
+  def handle_call({:write, _iovec}, _from, %{stdin: :none} = state) do
+    {:reply, {:error, :not_piped}, state}
+  end
+
+  def handle_call({:write, iovec}, from, state) do
+    noreply(queue_for_stdin(state, from, {:fresh, iovec}))
+  end
+
+  def handle_call(:close_stdin, _from, %{stdin: none} = state) when none in [nil, :none] do
+    {:reply, :ok, state}
+  end
+
+  def handle_call(:close_stdin, from, state) do
+    noreply(queue_for_stdin(state, from, :close))
+  end
+
+  def handle_call({:kill, _number}, _from, %{exit: exit} = state) when exit != nil do
+    {:reply, {:error, :esrch}, state}
+  end
+
+  def handle_call({:kill, number}, _from, state) do
+    {:reply, Native.send_signal(state.control, number), state}
+  end
+
+  def handle_call({:await_exit, _timeout}, _from, %{exit: exit} = state) when exit != nil do
+    {:reply, exit_result(state), state}
+  end
+
+  def handle_call({:await_exit, timeout}, from, state) do
+    state = park(state, :exit, from, nil)
+
+    if timeout != :infinity do
+      %{id: id} = Operations.last(state.operations, :exit)
+      Process.send_after(self(), {:await_expired, id}, timeout)
+    end
+
+    noreply(state)
+  end
+
+  # Everything the command prints, and its status: `NetRunner.run/2`. Stops the server.
+  def handle_call({:collect, limit, timeout}, from, state) do
+    if timeout != :infinity, do: Process.send_after(self(), :collect_expired, timeout)
+    state |> park(:collect, from, {[], 0, limit}) |> serve(:stdout) |> noreply()
+  end
+
+  def handle_call(:stop, from, state) do
+    state = park(state, :stop, from, nil)
+    noreply(if state.exit, do: finish_stop(state), else: end_command(state))
+  end
+
+  def handle_call(:attach_feeder, {pid, _}, state) do
+    Process.link(pid)
+    {:reply, :ok, %{state | feeder: pid}}
+  end
+
+  def handle_call(:os_pid, _from, state), do: {:reply, state.os_pid, state}
+  def handle_call(:alive?, _from, state), do: {:reply, state.exit == nil, state}
+  def handle_call(:stats, _from, state), do: {:reply, stats(state), state}
+  def handle_call(:stderr_tail, _from, state), do: {:reply, state.tail, state}
+
+  # --- what the VM and the system tell --------------------------------------------------------------
+
+  @impl true
+  def handle_info({:select, control, _, :ready_input}, %{control: control} = state) do
+    noreply(listen(state))
+  end
+
+  def handle_info({:select, fd, _, :ready_input}, %{stdout: %Pipe{fd: fd}} = state) do
+    noreply(serve(state, :stdout))
+  end
+
+  def handle_info({:select, fd, _, :ready_input}, %{stderr: %Pipe{fd: fd}} = state) do
+    noreply(serve(state, :stderr))
+  end
+
+  def handle_info({:select, fd, _, :ready_output}, %{stdin: fd} = state) do
+    noreply(serve(state, :stdin))
+  end
+
+  # Sent before a pipe was closed, received after it.
+  def handle_info({:select, _fd, _, _}, state), do: noreply(state)
+
+  # To itself, where going on at once would keep other messages waiting.
+  def handle_info({:serve, stream}, state), do: noreply(serve(state, stream))
+
+  def handle_info({:await_expired, id}, state) do
+    case Operations.drop(state.operations, id) do
+      {nil, _} ->
+        noreply(state)
+
+      {operation, operations} ->
+        reply(operation, {:error, :timeout})
+        noreply(%{state | operations: operations})
+    end
+  end
+
+  def handle_info(:collect_expired, state), do: noreply(condemn(state, {:error, :timeout}))
+
+  def handle_info({:DOWN, owner, :process, _, _}, %{owner: owner} = state) do
+    {:stop, :normal, state}
+  end
+
+  def handle_info({:DOWN, monitor, :process, _, _}, state) do
+    {_, operations} = Operations.drop_caller(state.operations, monitor)
+    # Whoever stood behind it may be served now.
+    noreply(serve_all(%{state | operations: operations}))
+  end
+
+  def handle_info({:EXIT, feeder, reason}, %{feeder: feeder} = state) do
+    state = %{state | feeder: nil}
+
+    case reason do
+      :normal -> noreply(state)
+      {:input_failed, kind, what, stack} -> noreply(fail_input(state, {kind, what, stack}))
+      reason -> noreply(fail_input(state, {:exit, reason, []}))
+    end
+  end
+
+  # The caller of `start_link/3`, or the registry because the application stops.
+  def handle_info({:EXIT, _pid, reason}, state), do: {:stop, reason, state}
+
+  @impl true
+  def terminate(_reason, state) do
+    if state.feeder, do: Process.exit(state.feeder, :kill)
+
+    for kind <- [:stdout, :stderr, :any, :stdin, :collect, :exit] do
+      {operations, _} = Operations.take_all(state.operations, kind)
+      Enum.each(operations, &reply(&1, {:error, :closed}))
+    end
+  end
+
+  defp noreply(%{stop?: true} = state), do: {:stop, :normal, state}
+  defp noreply(state), do: {:noreply, state}
+
+  # --- parking ------------------------------------------------------------------------------------
+
+  defp park(state, kind, {pid, _} = from, data) do
+    operations = Operations.park(state.operations, kind, from, data, Process.monitor(pid))
+    %{state | operations: operations}
+  end
+
+  defp answer(state, operation, result) do
+    reply(operation, result)
+    %{state | operations: Operations.finish(state.operations, operation)}
+  end
+
+  defp reply(%{from: nil}, _result), do: :ok
+
+  defp reply(%{from: from, monitor: monitor}, result) do
+    Process.demonitor(monitor, [:flush])
+    GenServer.reply(from, result)
+  end
+
+  # Which waiting operations take bytes of the same stream.
+  defp competing(:any), do: [:any, :stdout, :stderr, :collect]
+  defp competing(:stdout), do: [:stdout, :any, :collect]
+  defp competing(:stderr), do: [:stderr, :any]
+
+  # --- reading ------------------------------------------------------------------------------------
+
+  defp serve_all(state) do
+    state |> serve(:stdout) |> serve(:stderr) |> serve(:stdin)
+  end
+
+  defp serve(state, :stdin), do: serve_stdin(state)
+
+  defp serve(%{stderr_mode: :consume} = state, :stderr), do: drain_stderr(state)
+
+  defp serve(state, stream) do
+    case Operations.next(state.operations, competing(stream)) do
+      nil -> state
+      %{kind: :collect} = operation -> collect(state, operation)
+      operation -> serve_reader(state, operation, stream)
+    end
+  end
+
+  defp serve_reader(state, operation, stream) do
+    case read(state, operation.kind, operation.data) do
+      {{:error, :eagain}, state} -> state
+      {result, state} -> state |> answer(operation, result) |> serve(stream)
+    end
+  end
+
+  defp read(state, :any, max_bytes) do
+    first = state.any_first
+    second = if first == :stdout, do: :stderr, else: :stdout
+
+    case read_tagged(state, first, max_bytes) do
+      {{:ok, _} = result, state} ->
+        {result, %{state | any_first: second}}
+
+      {not_now, state} ->
+        case read_tagged(state, second, max_bytes) do
+          {{:ok, _} = result, state} -> {result, %{state | any_first: first}}
+          {other, state} -> {worse(not_now, other), state}
+        end
+    end
+  end
+
+  defp read(state, stream, max_bytes) do
+    case pipe(state, stream) do
+      nil -> {input_failed(state) || {:error, :not_piped}, state}
+      pipe -> read(state, stream, pipe, max_bytes)
+    end
+  end
+
+  defp read(state, stream, pipe, max_bytes) do
+    {result, pipe} = Pipe.read(pipe, max_bytes)
+    state = Map.put(state, stream, pipe)
+
+    case result do
+      {:ok, bytes} -> {result, count_read(state, stream, byte_size(bytes))}
+      {:error, :eagain} -> nothing_now(state, stream)
+      :eof -> {input_failed(state) || :eof, state}
+      {:error, _} -> {result, state}
+    end
+  end
+
+  # Nobody is left who could write, unless a process outside of the command's tree was given the pipe,
+  # and that is not waited for.
+  defp nothing_now(%{exit: {:exited, _, _}, leftovers: :kill} = state, stream) do
+    {input_failed(state) || :eof, Map.update!(state, stream, &Pipe.close/1)}
+  end
+
+  defp nothing_now(state, _stream), do: {{:error, :eagain}, state}
+
+  defp read_tagged(state, stream, max_bytes) do
+    if pipe(state, stream) == nil do
+      {:eof, state}
+    else
+      case read(state, stream, max_bytes) do
+        {{:ok, bytes}, state} -> {{:ok, {stream, bytes}}, state}
+        other -> other
+      end
+    end
+  end
+
+  # An end of file is one only when both streams are at theirs.
+  defp worse(:eof, other), do: other
+  defp worse(result, :eof), do: result
+  defp worse({:error, :eagain}, other), do: other
+  defp worse(result, _), do: result
+
+  # A consumed stderr belongs to the server.
+  defp pipe(%{stderr_mode: :consume}, :stderr), do: nil
+  defp pipe(state, stream), do: Map.fetch!(state, stream)
+
+  defp input_failed(%{input_failure: nil}), do: nil
+  defp input_failed(%{input_failure: failure}), do: {:error, {:input_failed, failure}}
+
+  defp count_read(%{stats: stats} = state, stream, size) do
+    stats =
+      case stream do
+        :stdout -> %{stats | bytes_out: stats.bytes_out + size}
+        :stderr -> %{stats | bytes_err: stats.bytes_err + size}
+      end
+
+    %{state | stats: %{stats | read_count: stats.read_count + 1}}
+  end
+
+  # --- a consumed stderr --------------------------------------------------------------------------
+
+  defp drain_stderr(%{stderr_mode: :consume} = state) do
+    case read(state, :stderr, state.stderr, @bulk) do
+      {{:ok, bytes}, state} ->
+        send(self(), {:serve, :stderr})
+        %{state | tail: tail(state.tail, bytes, state.tail_size)}
+
+      {_eof_or_later, state} ->
+        state
+    end
+  end
+
+  defp drain_stderr(state), do: state
+
+  # A copy, so that a few bytes do not keep a large chunk alive.
+  defp tail(_tail, bytes, size) when byte_size(bytes) >= size do
+    :binary.copy(binary_part(bytes, byte_size(bytes) - size, size))
+  end
+
+  defp tail(tail, bytes, size) do
+    keep = min(byte_size(tail), size - byte_size(bytes))
+    binary_part(tail, byte_size(tail) - keep, keep) <> bytes
+  end
+
+  # --- collecting ---------------------------------------------------------------------------------
+
+  # Condemned: the output is of no interest any more, only the end.
+  defp collect(%{verdict: verdict} = state, operation) when verdict != nil do
+    if state.exit, do: answer_and_stop(state, operation, verdict), else: state
+  end
+
+  defp collect(state, %{data: {chunks, size, limit}} = operation) do
+    case read(state, :stdout, state.stdout, @bulk) do
+      {{:ok, bytes}, state} ->
+        send(self(), {:serve, :stdout})
+        size = size + byte_size(bytes)
+        data = {[chunks | bytes], size, limit}
+        state = %{state | operations: Operations.update(state.operations, operation, data)}
+        if size > limit, do: condemn(state, too_much(data)), else: state
+
+      {:eof, %{exit: nil} = state} ->
+        state
+
+      {:eof, state} ->
+        answer_and_stop(state, operation, collected(state, chunks))
+
+      {{:error, :eagain}, state} ->
+        state
+
+      {{:error, reason}, state} ->
+        condemn(state, {:error, reason})
+    end
+  end
+
+  defp too_much({chunks, _size, limit}) do
+    partial = chunks |> IO.iodata_to_binary() |> binary_part(0, limit)
+    {:error, {:max_output_exceeded, partial}}
+  end
+
+  defp collected(state, chunks) do
+    with {:ok, status} <- exit_result(state), do: {IO.iodata_to_binary(chunks), status}
+  end
+
+  defp answer_and_stop(state, operation, result) do
+    %{answer(state, operation, result) | stop?: true}
+  end
+
+  # Ends the command before its time; the waiting collect is answered when nothing is left of it.
+  defp condemn(%{verdict: nil} = state, verdict) do
+    state = end_command(%{state | verdict: verdict})
+    if state.exit, do: serve(state, :stdout), else: state
+  end
+
+  defp condemn(state, _verdict), do: state
+
+  # --- writing ------------------------------------------------------------------------------------
+
+  # While somebody waits for room, the select is armed, and those behind have to wait anyway.
+  defp queue_for_stdin(state, from, data) do
+    waiting? = Operations.any?(state.operations, [:stdin])
+    state = park(state, :stdin, from, data)
+    if waiting?, do: state, else: serve_stdin(state)
+  end
+
+  defp serve_stdin(state) do
+    case Operations.next(state.operations, [:stdin]) do
+      nil ->
+        state
+
+      %{data: :close} = operation ->
+        state |> close_stdin() |> answer(operation, :ok) |> serve_stdin()
+
+      %{data: {_, iovec}} = operation ->
+        write(state, operation, iovec)
+    end
+  end
+
+  defp close_stdin(%{stdin: nil} = state), do: state
+
+  defp close_stdin(state) do
+    Native.close(state.stdin)
+    %{state | stdin: nil}
+  end
+
+  defp write(%{stdin: nil} = state, operation, _iovec) do
+    state |> answer(operation, {:error, :closed}) |> serve_stdin()
+  end
+
+  defp write(state, operation, iovec) do
+    case Native.write(state.stdin, iovec) do
+      :ok ->
+        state |> count_written(iovec, []) |> answer(operation, :ok) |> serve_stdin()
+
+      {:partial, rest} ->
+        send(self(), {:serve, :stdin})
+        state = count_written(state, iovec, rest)
+        %{state | operations: Operations.update(state.operations, operation, {:begun, rest})}
+
+      {:error, :eagain} when state.exit == nil or state.leftovers == :leave ->
+        state
+
+      # Nobody is left who could read.
+      {:error, :eagain} ->
+        state |> answer(operation, {:error, :epipe}) |> serve_stdin()
+
+      {:error, reason} ->
+        state |> answer(operation, {:error, reason}) |> serve_stdin()
+    end
+  end
+
+  defp count_written(%{stats: stats} = state, iovec, rest) do
+    written = IO.iodata_length(iovec) - IO.iodata_length(rest)
+    stats = %{stats | bytes_in: stats.bytes_in + written, write_count: stats.write_count + 1}
+    %{state | stats: stats}
+  end
+
+  defp fail_input(state, failure) do
+    state = condemn(%{state | input_failure: failure}, {:error, {:input_failed, failure}})
+    serve_all(state)
+  end
+
+  # --- the end ------------------------------------------------------------------------------------
+
+  # Hears what the shepherd says, until it has nothing more to say.
+  defp listen(%{exit: nil} = state) do
+    case Native.receive_event(state.control) do
+      {:exited, how, usage} -> exited(state, {:exited, how, usage})
+      {:error, :eagain} -> state
+      _eof_or_nonsense -> exited(state, :lost)
+    end
+  end
+
+  defp listen(state), do: state
+
+  defp exited(state, exit) do
+    Native.close(state.control)
+    state = serve_all(%{state | exit: exit, ended: System.monotonic_time()})
+    {waiting, operations} = Operations.take_all(state.operations, :exit)
+    Enum.each(waiting, &reply(&1, exit_result(state)))
+    finish_stop(%{state | operations: operations})
+  end
+
+  defp finish_stop(state) do
+    case Operations.take_all(state.operations, :stop) do
+      {[], _} ->
+        state
+
+      {waiting, operations} ->
+        Enum.each(waiting, &reply(&1, :ok))
+        %{state | operations: operations, stop?: true}
+    end
+  end
+
+  defp end_command(%{exit: nil} = state) do
+    # Fails only when the shepherd is gone, which `listen/1` hears.
+    _ = Native.end_command(state.control)
+    state
+  end
+
+  defp end_command(state), do: state
+
+  defp exit_result(%{exit: {:exited, {:exited, code}, _}}), do: {:ok, code}
+  defp exit_result(%{exit: {:exited, {:signaled, number, _}, _}}), do: {:ok, 128 + number}
+  defp exit_result(%{exit: :lost}), do: {:error, :shepherd_died}
+
+  defp stats(%{stats: stats} = state) do
+    until = state.ended || System.monotonic_time()
+    duration = System.convert_time_unit(until - state.started, :native, :millisecond)
+    with_exit(%{stats | duration_ms: duration}, state)
+  end
+
+  defp with_exit(stats, %{exit: {:exited, how, {max_rss, user, system}}} = state) do
+    {:ok, status} = exit_result(state)
+
+    exit =
+      with {:signaled, number, core?} <- how do
+        case NetRunner.Signal.name(number) do
+          {:ok, name} -> {:signaled, name, core?}
+          {:error, :unknown_signal} -> {:signaled, number, core?}
+        end
+      end
+
+    %{
+      stats
+      | exit_status: status,
+        exit: exit,
+        max_rss_bytes: max_rss,
+        user_time_us: user,
+        system_time_us: system
+    }
+  end
+
+  defp with_exit(stats, _running_or_lost), do: stats
+end

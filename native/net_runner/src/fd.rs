@@ -1,0 +1,233 @@
+//! File descriptors as resources of the VM. The only place that talks to the resource API.
+//!
+//! Life of an [`Fd`]:
+//!
+//! - **open**: `users` of it (calls that are inside a system call on it) come and go;
+//! - **closing**: somebody closed it. Nobody can enter any more; who is inside finishes;
+//! - **stopped**: the last one out (or the closer, when nobody was inside) gave it to
+//!   `enif_select(STOP)`, after which the VM calls [`stop`], and that closes the number.
+//!
+//! So the number is closed once, never while a call uses it, and never while the VM polls it. Each
+//! is monitored: when the process that made it dies, [`down`] closes it. One that was never closed
+//! and is garbage was never selected (a select keeps it alive), and [`destroy`] closes it.
+
+use nix::errno::Errno;
+use rustler::sys::{
+    c_int, c_void, enif_alloc_resource, enif_get_resource, enif_make_resource,
+    enif_monitor_process, enif_open_resource_type_x, enif_release_resource, enif_select, enif_self,
+    ErlNifEnv, ErlNifMonitor, ErlNifPid, ErlNifResourceFlags, ErlNifResourceType,
+    ErlNifResourceTypeInit, ErlNifSelectFlags, ERL_NIF_SELECT_READ, ERL_NIF_SELECT_STOP,
+    ERL_NIF_SELECT_WRITE,
+};
+use rustler::{Decoder, Env, Error, NifResult, Term};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+/// The resource type, once the library is loaded.
+static TYPE: AtomicPtr<ErlNifResourceType> = AtomicPtr::new(ptr::null_mut());
+
+/// In `Fd::state`: closed by somebody. The bits below count who is inside.
+const CLOSING: u32 = 1 << 31;
+
+pub struct Fd {
+    number: RawFd,
+    state: AtomicU32,
+    /// The size that the pipe gets when its traffic shows that it pays; 0 when there is no more
+    /// to do.
+    pub pipe_size: AtomicU32,
+}
+
+#[derive(Clone, Copy)]
+pub enum Interest {
+    Read,
+    Write,
+}
+
+/// Registers the resource type; called once, from the library's load function.
+pub fn register(env: Env) -> bool {
+    let init = ErlNifResourceTypeInit {
+        dtor: destroy as *const _,
+        stop: stop as *const _,
+        down: down as *const _,
+    };
+    // SAFETY: called from load, with a NUL-terminated name and callbacks of the right types.
+    let registered = unsafe {
+        enif_open_resource_type_x(
+            env.as_c_arg(),
+            c"net_runner_fd".as_ptr(),
+            &init,
+            ErlNifResourceFlags::ERL_NIF_RT_CREATE,
+            ptr::null_mut(),
+        )
+    };
+    TYPE.store(registered.cast_mut(), Ordering::Release);
+    !registered.is_null()
+}
+
+/// Gives a descriptor to the VM, owned by the calling process.
+pub fn into_term<'a>(env: Env<'a>, fd: OwnedFd, pipe_size: u32) -> NifResult<Term<'a>> {
+    let value = Fd {
+        number: fd.into_raw_fd(),
+        state: AtomicU32::new(0),
+        pipe_size: AtomicU32::new(pipe_size),
+    };
+    // SAFETY: the memory is of the type's size and aligned for it (the VM aligns to 8 bytes or
+    // more, `Fd` needs 4); it is written before anybody sees it; the term keeps it afterwards.
+    unsafe {
+        let resource = enif_alloc_resource(TYPE.load(Ordering::Acquire), size_of::<Fd>());
+        resource.cast::<Fd>().write(value);
+        let term = enif_make_resource(env.as_c_arg(), resource);
+        let mut owner = MaybeUninit::<ErlNifPid>::uninit();
+        let mut monitor = MaybeUninit::<ErlNifMonitor>::uninit();
+        let monitored = !enif_self(env.as_c_arg(), owner.as_mut_ptr()).is_null()
+            && enif_monitor_process(
+                env.as_c_arg(),
+                resource,
+                owner.as_ptr(),
+                monitor.as_mut_ptr(),
+            ) == 0;
+        enif_release_resource(resource);
+        // Not monitored: the caller is exiting. `destroy` closes the descriptor.
+        if monitored {
+            Ok(Term::new(env, term))
+        } else {
+            Err(Error::BadArg)
+        }
+    }
+}
+
+impl<'a> Decoder<'a> for &'a Fd {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        let mut resource = ptr::null();
+        // SAFETY: the type is registered; the term lives as long as the environment, and keeps
+        // the resource alive so long.
+        unsafe {
+            let kind = TYPE.load(Ordering::Acquire);
+            let env = term.get_env().as_c_arg();
+            if enif_get_resource(env, term.as_c_arg(), kind, &mut resource) == 0 {
+                return Err(Error::BadArg);
+            }
+            Ok(&*resource.cast::<Fd>())
+        }
+    }
+}
+
+/// A call that is inside a descriptor; leaves when dropped.
+pub struct Inside<'fd, 'env> {
+    fd: &'fd Fd,
+    env: Env<'env>,
+}
+
+impl Fd {
+    /// Keeps the number open until the result is dropped; `None` when it was closed.
+    pub fn enter<'env>(&self, env: Env<'env>) -> Option<Inside<'_, 'env>> {
+        let mut state = self.state.load(Ordering::Relaxed);
+        loop {
+            if state & CLOSING != 0 {
+                return None;
+            }
+            match self.state.compare_exchange_weak(
+                state,
+                state + 1,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Some(Inside { fd: self, env }),
+                Err(now) => state = now,
+            }
+        }
+    }
+
+    /// Closes it, now or when the last one inside leaves. Does nothing when it was closed.
+    pub fn close(&self, env: Env) {
+        self.close_in(env.as_c_arg());
+    }
+
+    fn close_in(&self, env: *mut ErlNifEnv) {
+        if self.state.fetch_or(CLOSING, Ordering::AcqRel) == 0 {
+            self.stop_select(env);
+        }
+    }
+
+    /// Called once, by whoever made the state "closing and nobody inside".
+    fn stop_select(&self, env: *mut ErlNifEnv) {
+        // The VM calls `stop` at once or when its poll threads have let go. It cannot fail for a
+        // number that is open, and calls `stop` for one that was never selected too.
+        self.select(env, ERL_NIF_SELECT_STOP);
+    }
+
+    fn select(&self, env: *mut ErlNifEnv, mode: ErlNifSelectFlags) -> c_int {
+        // SAFETY: the number is open, `self` is the resource that it belongs to, and a null PID
+        // means the calling process.
+        unsafe {
+            enif_select(
+                env,
+                self.number as _,
+                mode,
+                ptr::from_ref(self).cast_mut().cast(),
+                ptr::null(),
+                rustler::types::atom::undefined().as_c_arg(),
+            )
+        }
+    }
+}
+
+impl Inside<'_, '_> {
+    /// Has the VM send `{:select, fd, :undefined, :ready_input | :ready_output}` to the calling
+    /// process, once, when the descriptor is ready.
+    pub fn select(&self, interest: Interest) -> nix::Result<()> {
+        let mode = match interest {
+            Interest::Read => ERL_NIF_SELECT_READ,
+            Interest::Write => ERL_NIF_SELECT_WRITE,
+        };
+        if self.fd.select(self.env.as_c_arg(), mode) < 0 {
+            return Err(Errno::EINVAL);
+        }
+        Ok(())
+    }
+}
+
+impl AsRawFd for Inside<'_, '_> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.number
+    }
+}
+
+impl Drop for Inside<'_, '_> {
+    fn drop(&mut self) {
+        if self.fd.state.fetch_sub(1, Ordering::AcqRel) == CLOSING | 1 {
+            self.fd.stop_select(self.env.as_c_arg());
+        }
+    }
+}
+
+// The callbacks below hold no code that can panic.
+
+/// The VM polls the number no more.
+unsafe extern "C" fn stop(_env: *mut ErlNifEnv, _fd: *mut c_void, event: c_int, _direct: c_int) {
+    // SAFETY: `Fd::stop_select` gave the number up, and nobody else closes it.
+    unsafe { libc::close(event) };
+}
+
+/// The process that owns the descriptor died.
+unsafe extern "C" fn down(
+    env: *mut ErlNifEnv,
+    fd: *mut c_void,
+    _owner: *const ErlNifPid,
+    _monitor: *const ErlNifMonitor,
+) {
+    // SAFETY: the VM passes the resource, alive during the call.
+    unsafe { &*fd.cast::<Fd>() }.close_in(env);
+}
+
+/// Nobody has a reference any more.
+unsafe extern "C" fn destroy(_env: *mut ErlNifEnv, fd: *mut c_void) {
+    // SAFETY: as above, and nothing else sees the resource now.
+    let fd = unsafe { &*fd.cast::<Fd>() };
+    if fd.state.load(Ordering::Acquire) & CLOSING == 0 {
+        // SAFETY: never closed, so open and ours.
+        unsafe { libc::close(fd.number) };
+    }
+}

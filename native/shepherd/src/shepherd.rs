@@ -1,0 +1,243 @@
+//! A shepherd: starts one command, holds its whole tree, and reports its end.
+//!
+//! Its life: read the spec, start the command, say `Started` (or `Failed`, and exit). Then serve
+//! the control socket until the command exits. When the VM's end of the socket closes, end the
+//! tree: the stop signal, `kill_timeout`, SIGKILL. When the command has exited, end what it left
+//! (unless it may stay), and only when nothing is left say `Exited`.
+//!
+//! The command stays a zombie until the signals to its process group are sent: that keeps its PID,
+//! and with it the number of its group, from being given to anybody else.
+
+use crate::children::{self, Reaped};
+use crate::command::{self, Failure};
+use crate::socket::{self, Control};
+use crate::{signals, sys};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{waitid, Id, WaitPidFlag, WaitStatus};
+use nix::unistd::{getpgid, Pid};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use wire::{Event, Exit, Leftovers, Request, Spec, Step};
+
+pub fn run(fds: Vec<OwnedFd>) -> ExitCode {
+    let mut fds = fds.into_iter();
+    let (Some(control), Some(spec), Some(cwd)) = (fds.next(), fds.next(), fds.next()) else {
+        return ExitCode::SUCCESS;
+    };
+    sys::become_subreaper();
+    let started = read_spec(spec).and_then(|bytes| {
+        let spec = Spec::decode(&bytes).map_err(|_| Failure {
+            step: Step::Receive,
+            errno: Errno::EPROTO,
+        })?;
+        let passed: Vec<OwnedFd> = fds.collect();
+        let pid = command::start(&spec, &cwd, &passed)?;
+        Ok(Shepherd {
+            command: pid,
+            stop_signal: spec.stop_signal,
+            kill_timeout: Duration::from_millis(spec.kill_timeout_ms),
+            leftovers: spec.leftovers,
+            stage: Stage::Serving,
+        })
+    });
+    // From here on the spec and the command's ends of the pipes are gone from this process.
+    drop(cwd);
+    match started {
+        Err(Failure { step, errno }) => {
+            let errno = errno as i32;
+            socket::send_event(control.as_fd(), Event::Failed { step, errno });
+        }
+        Ok(shepherd) => {
+            let pid = shepherd.command.as_raw();
+            socket::send_event(control.as_fd(), Event::Started { pid });
+            shepherd.watch(control);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn read_spec(fd: OwnedFd) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    match std::fs::File::from(fd).read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(Failure {
+            step: Step::Receive,
+            errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
+        }),
+    }
+}
+
+struct Shepherd {
+    command: Pid,
+    stop_signal: i32,
+    kill_timeout: Duration,
+    leftovers: Leftovers,
+    stage: Stage,
+}
+
+/// How far the end has come while the command lives.
+enum Stage {
+    /// The VM is there.
+    Serving,
+    /// The VM closed its end; the stop signal is sent; SIGKILL follows then.
+    Stopping {
+        until: Option<Instant>,
+    },
+    Killing,
+}
+
+impl Shepherd {
+    fn watch(mut self, control: OwnedFd) {
+        loop {
+            if self.command_is_dead() {
+                return self.finish(control);
+            }
+            let listen_to = matches!(self.stage, Stage::Serving).then(|| control.as_fd());
+            if signals::wait(listen_to, self.time_left()).is_err() {
+                // Cannot happen with good arguments; if it does, nothing may stay.
+                self.stage = Stage::Killing;
+            }
+            self.reap_orphans();
+            match self.stage {
+                Stage::Serving => self.serve(&control),
+                Stage::Stopping { until } if until.is_some_and(|until| Instant::now() >= until) => {
+                    self.stage = Stage::Killing;
+                    self.signal_all(Signal::SIGKILL as i32);
+                }
+                Stage::Stopping { .. } => {}
+                Stage::Killing => self.signal_all(Signal::SIGKILL as i32),
+            }
+        }
+    }
+
+    fn time_left(&self) -> Option<Duration> {
+        match self.stage {
+            Stage::Stopping { until } => {
+                until.map(|until| until.saturating_duration_since(Instant::now()))
+            }
+            Stage::Serving | Stage::Killing => None,
+        }
+    }
+
+    fn serve(&mut self, control: &OwnedFd) {
+        match socket::receive_request(control.as_fd()) {
+            Control::Request(Request::Signal { number }) => {
+                // SAFETY: kill(2) on the command, which this process has not reaped.
+                unsafe { libc::kill(self.command.as_raw(), number) };
+            }
+            Control::Request(Request::WindowSize { .. }) | Control::Nothing => {}
+            Control::Ended => {
+                // A stopped program acts on a signal only when it goes on.
+                self.signal_all(self.stop_signal);
+                self.signal_all(Signal::SIGCONT as i32);
+                self.stage = Stage::Stopping {
+                    // A time beyond what the clock can count is for ever.
+                    until: Instant::now().checked_add(self.kill_timeout),
+                };
+            }
+        }
+    }
+
+    /// Signals the command and, where leftovers go with it, its group and its orphans.
+    fn signal_all(&self, number: i32) {
+        match self.leftovers {
+            Leftovers::Kill => {
+                children::signal(self.command, number);
+                for child in children::list() {
+                    if getpgid(Some(child)) != Ok(self.command) {
+                        children::signal(child, number);
+                    }
+                }
+            }
+            Leftovers::Leave => {
+                // SAFETY: as in `serve`.
+                unsafe { libc::kill(self.command.as_raw(), number) };
+            }
+        }
+    }
+
+    fn command_is_dead(&self) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        !matches!(
+            waitid(Id::Pid(self.command), flags),
+            Ok(WaitStatus::StillAlive)
+        )
+    }
+
+    /// Reaps what died below the command and was given to this process; never the command.
+    fn reap_orphans(&self) {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        while let Ok(status) = waitid(Id::All, flags) {
+            match status.pid() {
+                Some(pid) if pid != self.command => {
+                    let _ = nix::sys::wait::waitpid(pid, Some(WaitPidFlag::WNOHANG));
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// The command is dead and not yet reaped.
+    fn finish(self, control: OwnedFd) {
+        match self.leftovers {
+            Leftovers::Kill => {
+                children::signal(self.command, Signal::SIGKILL as i32);
+                let exit = self.reap_command();
+                end_leftovers();
+                report(&control, exit);
+            }
+            Leftovers::Leave => {
+                let exit = self.reap_command();
+                report(&control, exit);
+                drop(control);
+                // They are orphans of this process now, and it stays as long as they do: given
+                // on to the launcher they would pass for what a killed shepherd left.
+                wait_for_leftovers();
+            }
+        }
+    }
+
+    fn reap_command(&self) -> nix::Result<Exit> {
+        sys::reap_with_usage(self.command)
+    }
+}
+
+fn report(control: &OwnedFd, exit: nix::Result<Exit>) {
+    if let Ok(exit) = exit {
+        socket::send_event(control.as_fd(), Event::Exited(exit));
+    }
+}
+
+/// SIGKILL to every child, and to every child that comes up when its parent dies, until the
+/// kernel says that there is none.
+fn end_leftovers() {
+    loop {
+        match children::reap_one() {
+            Reaped::NoneLeft => return,
+            Reaped::Child(..) => {}
+            Reaped::NoneDead => {
+                for child in children::list() {
+                    children::signal(child, Signal::SIGKILL as i32);
+                }
+                // A program that forks faster than it is found is found again at once; one that
+                // the kernel holds (state D) is waited for.
+                let _ = signals::wait(None, Some(Duration::from_millis(10)));
+            }
+        }
+    }
+}
+
+fn wait_for_leftovers() {
+    loop {
+        match children::reap_one() {
+            Reaped::NoneLeft => return,
+            Reaped::Child(..) => {}
+            Reaped::NoneDead => {
+                let _ = signals::wait(None, None);
+            }
+        }
+    }
+}

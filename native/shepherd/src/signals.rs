@@ -1,0 +1,54 @@
+//! Signals in the helpers: everything is blocked, and SIGCHLD is let in only while one waits.
+
+use nix::errno::Errno;
+use nix::sys::select::{pselect, FdSet};
+use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
+use nix::sys::time::TimeSpec;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// Interrupts a wait, and does nothing else. `execve(2)` resets it to the default.
+extern "C" fn wake(_signal: libc::c_int) {}
+
+/// Makes every signal's disposition the default, blocks every signal, and gives SIGCHLD a handler
+/// that only wakes. The commands inherit the defaults: nothing that the VM ignores leaks to them.
+pub fn take_over() -> nix::Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in Signal::iterator() {
+        if !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
+            // SAFETY: the default disposition runs no code of ours.
+            unsafe { sigaction(signal, &default) }?;
+        }
+    }
+    SigSet::all().thread_set_mask()?;
+    let waking = SigAction::new(
+        SigHandler::Handler(wake),
+        SaFlags::SA_NOCLDSTOP,
+        SigSet::empty(),
+    );
+    // SAFETY: the handler does nothing, so it is async-signal-safe.
+    unsafe { sigaction(Signal::SIGCHLD, &waking) }?;
+    Ok(())
+}
+
+/// Blocks every signal and says which were blocked before.
+pub fn unblock_all() -> nix::Result<()> {
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+}
+
+/// Waits until the descriptor is readable, a child changed, or the time is over; the caller looks
+/// which. A SIGCHLD that came before the wait began is not missed: it is pending while it is
+/// blocked, and pselect(2) lets it in.
+pub fn wait(readable: Option<BorrowedFd>, timeout: Option<Duration>) -> nix::Result<()> {
+    let mut all_but_child = SigSet::all();
+    all_but_child.remove(Signal::SIGCHLD);
+    let mut set = FdSet::new();
+    if let Some(fd) = readable {
+        set.insert(fd);
+    }
+    let timeout = timeout.map(TimeSpec::from_duration);
+    match pselect(None, &mut set, None, None, &timeout, &all_but_child) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}

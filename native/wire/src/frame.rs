@@ -1,0 +1,214 @@
+//! The frames on the control socket.
+
+/// Every event has this size.
+pub const EVENT_SIZE: usize = 32;
+
+/// Every request has this size.
+pub const REQUEST_SIZE: usize = 8;
+
+/// Bytes that no encoder of this protocol version wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed;
+
+/// What was being done when a command could not be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Step {
+    /// Taking the descriptors of the command and reading its specification.
+    Receive = 1,
+    /// Making the process: `fork(2)` or `clone(2)`.
+    Fork = 2,
+    /// `setsid(2)`, `dup2(2)` and the like: what never fails on a healthy system.
+    Setup = 3,
+    /// Going to the working directory.
+    Cd = 4,
+    /// `execve(2)`.
+    Exec = 5,
+}
+
+impl Step {
+    pub const ALL: [Step; 5] = [Step::Receive, Step::Fork, Step::Setup, Step::Cd, Step::Exec];
+
+    pub fn from_byte(byte: u8) -> Option<Step> {
+        Step::ALL.into_iter().find(|step| *step as u8 == byte)
+    }
+}
+
+/// How a command ended, and what the kernel counted for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// `Ok(code)` when it exited, `Err(signal)` when a signal ended it.
+    pub result: Result<u8, u8>,
+    pub core_dumped: bool,
+    pub max_rss_bytes: u64,
+    pub user_time_us: u64,
+    pub system_time_us: u64,
+}
+
+/// What a shepherd (or the launcher, when it could not fork one) tells the VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    Started { pid: i32 },
+    Failed { step: Step, errno: i32 },
+    Exited(Exit),
+}
+
+/// What the VM asks of a shepherd. To end the command it closes (or shuts down) its end instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    Signal { number: i32 },
+    WindowSize { rows: u16, columns: u16 },
+}
+
+const STARTED: u8 = 1;
+const FAILED: u8 = 2;
+const EXITED: u8 = 3;
+const SIGNALED: u8 = 4;
+
+const SIGNAL: u8 = 1;
+const WINDOW_SIZE: u8 = 2;
+
+fn bytes<const N: usize>(frame: &[u8], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&frame[at..at + N]);
+    out
+}
+
+impl Event {
+    pub fn encode(&self) -> [u8; EVENT_SIZE] {
+        let mut frame = [0; EVENT_SIZE];
+        match *self {
+            Event::Started { pid } => {
+                frame[0] = STARTED;
+                frame[4..8].copy_from_slice(&pid.to_ne_bytes());
+            }
+            Event::Failed { step, errno } => {
+                frame[0] = FAILED;
+                frame[1] = step as u8;
+                frame[4..8].copy_from_slice(&errno.to_ne_bytes());
+            }
+            Event::Exited(exit) => {
+                (frame[0], frame[1]) = match exit.result {
+                    Ok(code) => (EXITED, code),
+                    Err(signal) => (SIGNALED, signal),
+                };
+                frame[2] = exit.core_dumped.into();
+                frame[8..16].copy_from_slice(&exit.max_rss_bytes.to_ne_bytes());
+                frame[16..24].copy_from_slice(&exit.user_time_us.to_ne_bytes());
+                frame[24..32].copy_from_slice(&exit.system_time_us.to_ne_bytes());
+            }
+        }
+        frame
+    }
+
+    pub fn decode(frame: &[u8]) -> Result<Event, Malformed> {
+        if frame.len() != EVENT_SIZE {
+            return Err(Malformed);
+        }
+        match frame[0] {
+            STARTED => Ok(Event::Started {
+                pid: i32::from_ne_bytes(bytes(frame, 4)),
+            }),
+            FAILED => Ok(Event::Failed {
+                step: Step::from_byte(frame[1]).ok_or(Malformed)?,
+                errno: i32::from_ne_bytes(bytes(frame, 4)),
+            }),
+            kind @ (EXITED | SIGNALED) => Ok(Event::Exited(Exit {
+                result: if kind == EXITED {
+                    Ok(frame[1])
+                } else {
+                    Err(frame[1])
+                },
+                core_dumped: frame[2] != 0,
+                max_rss_bytes: u64::from_ne_bytes(bytes(frame, 8)),
+                user_time_us: u64::from_ne_bytes(bytes(frame, 16)),
+                system_time_us: u64::from_ne_bytes(bytes(frame, 24)),
+            })),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+impl Request {
+    pub fn encode(&self) -> [u8; REQUEST_SIZE] {
+        let mut frame = [0; REQUEST_SIZE];
+        match *self {
+            Request::Signal { number } => {
+                frame[0] = SIGNAL;
+                frame[4..8].copy_from_slice(&number.to_ne_bytes());
+            }
+            Request::WindowSize { rows, columns } => {
+                frame[0] = WINDOW_SIZE;
+                frame[4..6].copy_from_slice(&rows.to_ne_bytes());
+                frame[6..8].copy_from_slice(&columns.to_ne_bytes());
+            }
+        }
+        frame
+    }
+
+    pub fn decode(frame: &[u8]) -> Result<Request, Malformed> {
+        if frame.len() != REQUEST_SIZE {
+            return Err(Malformed);
+        }
+        match frame[0] {
+            SIGNAL => Ok(Request::Signal {
+                number: i32::from_ne_bytes(bytes(frame, 4)),
+            }),
+            WINDOW_SIZE => Ok(Request::WindowSize {
+                rows: u16::from_ne_bytes(bytes(frame, 4)),
+                columns: u16::from_ne_bytes(bytes(frame, 6)),
+            }),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_exit() -> impl Strategy<Value = Exit> {
+        (
+            any::<Result<u8, u8>>(),
+            any::<bool>(),
+            any::<u64>(),
+            any::<u64>(),
+            any::<u64>(),
+        )
+            .prop_map(|(result, core_dumped, rss, user, system)| Exit {
+                result,
+                core_dumped,
+                max_rss_bytes: rss,
+                user_time_us: user,
+                system_time_us: system,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn an_event_survives_the_wire(exit in any_exit(), pid: i32, errno: i32, step in 0..5usize) {
+            let events = [
+                Event::Started { pid },
+                Event::Failed { step: Step::ALL[step], errno },
+                Event::Exited(exit),
+            ];
+            for event in events {
+                prop_assert_eq!(Event::decode(&event.encode()), Ok(event));
+            }
+        }
+
+        #[test]
+        fn a_request_survives_the_wire(number: i32, rows: u16, columns: u16) {
+            for request in [Request::Signal { number }, Request::WindowSize { rows, columns }] {
+                prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_a_decoder_panic(frame in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = Event::decode(&frame);
+            let _ = Request::decode(&frame);
+        }
+    }
+}
