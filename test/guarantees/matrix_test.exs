@@ -1,0 +1,247 @@
+defmodule NetRunner.Guarantees.MatrixTest do
+  # Program shapes x failures. Every cell is a real process tree; all of its processes carry a mark in
+  # their environment, and the cell is right when /proc shows none with that mark, no zombie, no
+  # helper more than before, and the VM has as many descriptors as before.
+  use ExUnit.Case, async: false
+
+  alias NetRunner.Guarantees.Tree
+  alias NetRunner.Process, as: Command
+
+  @moduletag timeout: 120_000
+  @kill_timeout 400
+  @within @kill_timeout + 1_000
+
+  @shapes ~w(plain background_children setsid_child daemon ignores_signals stopped deep wide
+             keeps_forking closes_stdout holds_stdout other_user)a
+
+  setup do
+    {:ok, tree: Tree.new()}
+  end
+
+  for shape <- @shapes do
+    describe "#{shape}:" do
+      @shape shape
+
+      if shape == :other_user and System.get_env("USER", "root") != "root" do
+        @describetag skip: "becoming another user needs root"
+      end
+
+      test "exits by itself", %{tree: tree} do
+        command = start_ready(tree, @shape)
+        if @shape == :stopped, do: Command.kill(command, :sigcont)
+        :ok = Command.write(command, "go\n")
+        assert Command.await_exit(command, 5_000) == {:ok, 7}
+        assert Tree.processes(tree) == []
+        assert Command.read(command) == :eof
+        :ok = Command.stop(command)
+        assert_clean(tree)
+      end
+
+      test "killed with SIGKILL", %{tree: tree} do
+        command = start_ready(tree, @shape)
+        :ok = Command.kill(command, :sigkill)
+        assert Command.await_exit(command, @within) == {:ok, 137}
+        assert Tree.processes(tree) == []
+        :ok = Command.stop(command)
+        assert_clean(tree)
+      end
+
+      test "stopped by its user", %{tree: tree} do
+        command = start_ready(tree, @shape)
+        :ok = Command.stop(command)
+        assert Tree.processes(tree) == []
+        assert_clean(tree)
+      end
+
+      test "timeout", %{tree: tree} do
+        # No event can be awaited here: the time has to pass, and the tree has to stand by then.
+        options = [timeout: 1_000, kill_timeout: @kill_timeout, env: Tree.env(tree)]
+        options = [input: endless_input()] ++ options
+        assert NetRunner.run(Tree.command(tree, @shape), options) == {:error, :timeout}
+        assert Tree.processes(tree) == []
+        assert Tree.ready?(tree)
+        assert_clean(tree)
+      end
+
+      unless shape in [:closes_stdout, :stopped] do
+        test "max_output_size", %{tree: tree} do
+          env = [{"FLOOD", "1"} | Tree.env(tree)]
+          options = [max_output_size: 100_000, kill_timeout: @kill_timeout, env: env]
+
+          assert {:error, {:max_output_exceeded, <<"ready\n", _::binary>> = partial}} =
+                   NetRunner.run(Tree.command(tree, @shape), options)
+
+          assert byte_size(partial) == 100_000
+          assert Tree.processes(tree) == []
+          assert_clean(tree)
+        end
+      end
+
+      test "the stream's consumer stops early", %{tree: tree} do
+        options = [kill_timeout: @kill_timeout, env: Tree.env(tree)]
+
+        stream =
+          NetRunner.stream!(Tree.command(tree, @shape), [input: endless_input()] ++ options)
+
+        assert Enum.take(stream, 1) == ["ready\n"]
+        assert Tree.processes(tree) == []
+        assert_clean(tree)
+      end
+
+      test "the stream's consumer crashes", %{tree: tree} do
+        options = [kill_timeout: @kill_timeout, env: Tree.env(tree)]
+
+        stream =
+          NetRunner.stream!(Tree.command(tree, @shape), [input: endless_input()] ++ options)
+
+        {_, monitor} =
+          spawn_monitor(fn -> Enum.each(stream, fn "ready\n" -> exit(:consumer_crashed) end) end)
+
+        assert_receive {:DOWN, ^monitor, :process, _, :consumer_crashed}, 5_000
+        assert Tree.processes(tree) == []
+        assert_clean(tree)
+      end
+
+      test "the stream's consumer is killed", %{tree: tree} do
+        options = [kill_timeout: @kill_timeout, env: Tree.env(tree)]
+
+        stream =
+          NetRunner.stream!(Tree.command(tree, @shape), [input: endless_input()] ++ options)
+
+        test = self()
+        consumer = spawn(fn -> Enum.each(stream, &send(test, {:chunk, &1})) end)
+        assert_receive {:chunk, "ready\n"}, 5_000
+        Process.exit(consumer, :kill)
+        assert_clean(tree)
+      end
+
+      test "the owner dies", %{tree: tree} do
+        {owner, command} = start_with_owner(tree, @shape)
+        monitor = Process.monitor(command)
+        Process.exit(owner, :kill)
+        assert_receive {:DOWN, ^monitor, :process, _, :normal}, 1_000
+        assert_clean(tree)
+      end
+
+      test "the GenServer is killed", %{tree: tree} do
+        command = start_ready(tree, @shape)
+        reader = Task.async(fn -> Command.read_stderr(command) end)
+        waiter = Task.async(fn -> Command.await_exit(command) end)
+        Process.exit(command, :kill)
+        assert {:error, _} = Task.await(reader)
+        assert Task.await(waiter) == {:error, :closed}
+        assert_clean(tree)
+      end
+
+      test "the shepherd is killed", %{tree: tree} do
+        command = start_ready(tree, @shape)
+        Tree.kill(Tree.shepherd(command))
+        assert Command.await_exit(command, @within) == {:error, :shepherd_died}
+        :ok = Command.stop(command)
+        assert_clean(tree)
+      end
+
+      test "the launcher is killed", %{tree: tree} do
+        command = start_ready(tree, @shape)
+        Tree.kill(Tree.launcher(command))
+        assert NetRunner.run(~w(echo next)) == {"next\n", 0}
+        assert Command.alive?(command)
+        :ok = Command.stop(command)
+        assert_clean(tree)
+      end
+
+      test "the launcher is killed, and later the shepherd", %{tree: tree} do
+        command = start_ready(tree, @shape)
+        shepherd = Tree.shepherd(command)
+        launcher = Tree.launcher(command)
+        Tree.kill(launcher)
+        Tree.await(fn -> Tree.parent(shepherd) not in [launcher, nil] end)
+        Tree.kill(shepherd)
+        assert Command.await_exit(command, @within) == {:error, :shepherd_died}
+        :ok = Command.stop(command)
+        assert_clean(tree)
+      end
+
+      test "the shepherd and the launcher are killed at once", %{tree: tree} do
+        command = start_ready(tree, @shape)
+        Tree.kill([Tree.shepherd(command), Tree.launcher(command)])
+        assert Command.await_exit(command, @within) == {:error, :shepherd_died}
+        :ok = Command.stop(command)
+        assert_clean(tree)
+      end
+
+      test "the guard is killed, and then the shepherd", %{tree: tree} do
+        command = start_ready(tree, @shape)
+        Tree.kill(Tree.parent(Tree.launcher(command)))
+        Tree.kill(Tree.shepherd(command))
+        assert Command.await_exit(command, @within) == {:error, :shepherd_died}
+        :ok = Command.stop(command)
+        assert_clean(tree)
+      end
+
+      test "the application is stopped", %{tree: tree} do
+        command = start_ready(tree, @shape)
+        monitor = Process.monitor(command)
+        ExUnit.CaptureLog.capture_log(fn -> :ok = Application.stop(:net_runner) end)
+        assert_receive {:DOWN, ^monitor, :process, _, _}, 1_000
+        assert NetRunner.run(~w(true)) == {:error, :not_started}
+        Tree.await(fn -> Tree.processes(tree) == [] and Tree.helpers() == [] end, @within)
+        {:ok, _} = Application.ensure_all_started(:net_runner)
+        assert_clean(tree)
+      end
+    end
+  end
+
+  # The VM dies: every shape runs in one VM of its own, which is then ended in one of these ways.
+  for {how, what} <- [
+        killed: "is killed with SIGKILL",
+        halted: "halts (System.halt)",
+        stopped: "stops (init:stop)",
+        dumped: "crashes with a dump"
+      ] do
+    @how how
+    test "the VM #{what}, with every shape running", %{tree: _} do
+      trees = for shape <- @shapes, do: {shape, Tree.new()}
+      vm = Tree.start_vm(trees, @kill_timeout)
+      for {_, tree} <- trees, do: assert(length(Tree.processes(tree)) > 0)
+      Tree.end_vm(vm, @how)
+
+      left = fn -> for {shape, tree} <- trees, Tree.processes(tree) != [], do: shape end
+      Tree.await(fn -> left.() == [] end, @within, left)
+      Tree.await(fn -> Tree.helpers(vm) == [] end, @within)
+    end
+  end
+
+  defp start_ready(tree, shape, options \\ []) do
+    [executable | args] = Tree.command(tree, shape)
+    options = [kill_timeout: @kill_timeout, env: Tree.env(tree)] ++ options
+    {:ok, command} = Command.start(executable, args, options)
+    assert Command.read(command) == {:ok, "ready\n"}
+    if shape == :stopped, do: Tree.await_stopped(Command.os_pid(command))
+    assert length(Tree.processes(tree)) > 0
+    command
+  end
+
+  defp start_with_owner(tree, shape) do
+    test = self()
+
+    owner =
+      spawn(fn ->
+        send(test, {:started, start_ready(tree, shape)})
+        Process.sleep(:infinity)
+      end)
+
+    assert_receive {:started, command}, 10_000
+    {owner, command}
+  end
+
+  # Keeps stdin open, and gives nothing.
+  defp endless_input, do: Stream.repeatedly(fn -> Process.sleep(:infinity) end)
+
+  defp assert_clean(tree) do
+    Tree.await(fn -> Tree.processes(tree) == [] end, @within, fn -> Tree.processes(tree) end)
+    Tree.await(fn -> Tree.helpers() |> length() == 2 end, @within, fn -> Tree.helpers() end)
+    Tree.await(fn -> Tree.fds() <= tree.fds end, @within, fn -> {Tree.fds(), tree.fds} end)
+    assert NetRunner.run(~w(echo next)) == {"next\n", 0}
+  end
+end

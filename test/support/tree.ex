@@ -1,0 +1,180 @@
+defmodule NetRunner.Guarantees.Tree do
+  @moduledoc false
+  # Process trees of the fault matrix, found in /proc by a mark in their environment, which every
+  # process of a tree inherits.
+
+  @script Path.expand("../guarantees/shape.py", __DIR__)
+
+  defstruct [:mark, :ready_file, :fds]
+
+  def new do
+    mark = "nr-#{System.unique_integer([:positive])}-#{:os.getpid()}"
+    # The launcher is there, and so are its descriptors.
+    {"", 0} = NetRunner.run(~w(true))
+    await(fn -> length(helpers()) == 2 end)
+    %__MODULE__{mark: mark, ready_file: Path.join(System.tmp_dir!(), mark), fds: fds()}
+  end
+
+  def env(tree), do: [{"NET_RUNNER_MARK", tree.mark}]
+  def command(tree, shape), do: ["python3", "-S", "-E", @script, "#{shape}", tree.ready_file]
+
+  def ready?(tree), do: File.rm(tree.ready_file) == :ok
+
+  @doc "The processes of a tree, zombies too (a zombie has no environment, but its parent does)."
+  def processes(tree) do
+    for pid <- pids(), marked?(pid, tree.mark), do: pid
+  end
+
+  defp marked?(pid, mark) do
+    case File.read("/proc/#{pid}/environ") do
+      {:ok, environ} -> String.contains?(environ, mark)
+      {:error, _} -> false
+    end
+  end
+
+  @doc """
+  The helpers that this VM (or another) started: whoever runs the helper program, zombies too. A zombie
+  whose parent is process 1 is not counted: process 1 reaps it when it likes.
+  """
+  def helpers(vm \\ String.to_integer(System.pid())) do
+    for pid <- pids(),
+        comm(pid) == "net_runner_shep",
+        belongs?(pid, vm),
+        not match?(%{state: "Z", parent: 1}, stat(pid)),
+        do: pid
+  end
+
+  # Helpers live in the session that their guard made, and only they.
+  defp belongs?(pid, vm) when is_integer(vm), do: stat(pid)[:session] in sessions(vm)
+  defp belongs?(pid, %{sessions: sessions}), do: stat(pid)[:session] in sessions
+
+  def sessions(vm) do
+    known = Process.get({:sessions, vm}, [])
+    now = for pid <- pids(), comm(pid) == "net_runner_shep", parent(pid) == vm, do: pid
+    all = Enum.uniq(now ++ known)
+    Process.put({:sessions, vm}, all)
+    all
+  end
+
+  defp comm(pid) do
+    case File.read("/proc/#{pid}/comm") do
+      {:ok, comm} -> String.trim(comm)
+      {:error, _} -> nil
+    end
+  end
+
+  def stat(pid) do
+    with {:ok, text} <- File.read("/proc/#{pid}/stat") do
+      [state, parent, _group, session | _] =
+        text |> String.split(") ") |> List.last() |> String.split()
+
+      %{state: state, parent: String.to_integer(parent), session: String.to_integer(session)}
+    else
+      {:error, _} -> nil
+    end
+  end
+
+  def parent(pid), do: stat(pid)[:parent]
+  def shepherd(command), do: parent(NetRunner.Process.os_pid(command))
+  def launcher(command), do: parent(shepherd(command))
+
+  def await_stopped(pid), do: await(fn -> stat(pid)[:state] == "T" end)
+
+  @doc "SIGKILL to helpers of ours, in one call."
+  def kill(pids) do
+    {_, 0} = System.cmd("kill", ["-KILL" | pids |> List.wrap() |> Enum.map(&to_string/1)])
+  end
+
+  def fds, do: length(File.ls!("/proc/#{System.pid()}/fd"))
+
+  def await(condition, timeout \\ 5_000, describe \\ fn -> nil end) do
+    wait(condition, System.monotonic_time(:millisecond) + timeout, describe)
+  end
+
+  # /proc has no events; it is asked every few milliseconds.
+  defp wait(condition, deadline, describe) do
+    cond do
+      condition.() ->
+        :ok
+
+      System.monotonic_time(:millisecond) > deadline ->
+        raise ExUnit.AssertionError, message: "not within the time: #{inspect(describe.())}"
+
+      true ->
+        Process.sleep(5)
+        wait(condition, deadline, describe)
+    end
+  end
+
+  defp pids do
+    for name <- File.ls!("/proc"), {pid, ""} <- [Integer.parse(name)], do: pid
+  end
+
+  # --- another VM -----------------------------------------------------------------------------------
+
+  @doc "A VM that runs a command of each tree, each ready."
+  def start_vm(trees, kill_timeout) do
+    commands = for {shape, tree} <- trees, do: {command(tree, shape), env(tree)}
+
+    code = """
+    {:ok, _} = Application.ensure_all_started(:net_runner)
+    commands = #{inspect(commands, limit: :infinity, printable_limit: :infinity)}
+    for {[executable | args], env} <- commands do
+      {:ok, p} = NetRunner.Process.start(executable, args, env: env, kill_timeout: #{kill_timeout}, owner: nil)
+      {:ok, "ready\\n"} = NetRunner.Process.read(p)
+    end
+    IO.puts("all ready")
+    case IO.gets("") do
+      "halted\\n" -> System.halt(0)
+      "stopped\\n" -> :init.stop()
+      "dumped\\n" -> :erlang.halt('dump')
+    end
+    Process.sleep(:infinity)
+    """
+
+    port =
+      Port.open({:spawn_executable, System.find_executable("elixir")}, [
+        :binary,
+        :exit_status,
+        :use_stdio,
+        args: ["-pa", Application.app_dir(:net_runner, "ebin"), "-e", code],
+        env: [
+          {'ERL_LIBS', String.to_charlist(Mix.Project.build_path() <> "/lib")},
+          {'ERL_CRASH_DUMP', '/dev/null'}
+        ]
+      ])
+
+    {:os_pid, os_pid} = Port.info(port, :os_pid)
+    await_ready(port, "")
+    %{port: port, os_pid: os_pid, sessions: sessions(os_pid)}
+  end
+
+  defp await_ready(port, so_far) do
+    receive do
+      {^port, {:data, data}} ->
+        unless String.contains?(so_far <> data, "all ready"),
+          do: await_ready(port, so_far <> data)
+
+      {^port, {:exit_status, status}} ->
+        raise "the VM ended with #{status}: #{so_far}"
+    after
+      60_000 -> raise "the VM is not ready: #{so_far}"
+    end
+  end
+
+  def end_vm(vm, :killed), do: kill(vm.os_pid) && await_end(vm)
+
+  def end_vm(vm, how) do
+    Port.command(vm.port, "#{how}\n")
+    await_end(vm)
+  end
+
+  defp await_end(%{port: port} = vm) do
+    receive do
+      {^port, {:exit_status, _}} -> :ok
+      {^port, {:data, _}} -> await_end(vm)
+    after
+      10_000 -> raise "the VM does not end"
+    end
+  end
+end
