@@ -82,7 +82,24 @@ defmodule NetRunner.Guarantees.Tree do
 
   @doc "SIGKILL to helpers of ours, in one call."
   def kill(pids) do
-    {_, 0} = System.cmd("kill", ["-KILL" | pids |> List.wrap() |> Enum.map(&to_string/1)])
+    pids = pids |> List.wrap() |> Enum.map(&to_string/1)
+    with {_, 0} <- System.cmd("kill", ["-KILL" | pids], stderr_to_stdout: true), do: :ok
+  end
+
+  def kill_all(tree), do: with([_ | _] = left <- processes(tree), do: kill(left))
+
+  @doc "The launcher that takes requests now; `nil` while there is none."
+  def current_launcher do
+    guard = :sys.get_state(NetRunner.Launcher).os_pid
+    Enum.find(pids(), &(guard != nil and parent(&1) == guard and session_of?(&1, guard)))
+  end
+
+  defp session_of?(pid, guard) do
+    match?(%{session: ^guard, state: state} when state != "Z", stat(pid))
+  end
+
+  def highest_fd do
+    File.ls!("/proc/#{System.pid()}/fd") |> Enum.map(&String.to_integer/1) |> Enum.max()
   end
 
   def fds, do: length(File.ls!("/proc/#{System.pid()}/fd"))
@@ -115,12 +132,17 @@ defmodule NetRunner.Guarantees.Tree do
   @doc "A VM that runs a command of each tree, each ready."
   def start_vm(trees, kill_timeout) do
     commands = for {shape, tree} <- trees, do: {command(tree, shape), env(tree)}
+    start_vm_with(commands, kill_timeout: kill_timeout)
+  end
 
+  @doc "A VM that runs these commands, each of which has printed `ready`."
+  def start_vm_with(commands, options) do
     code = """
     {:ok, _} = Application.ensure_all_started(:net_runner)
     commands = #{inspect(commands, limit: :infinity, printable_limit: :infinity)}
     for {[executable | args], env} <- commands do
-      {:ok, p} = NetRunner.Process.start(executable, args, env: env, kill_timeout: #{kill_timeout}, owner: nil)
+      options = [env: env, owner: nil] ++ #{inspect(options)}
+      {:ok, p} = NetRunner.Process.start(executable, args, options)
       {:ok, "ready\\n"} = NetRunner.Process.read(p)
     end
     IO.puts("all ready")
@@ -132,21 +154,28 @@ defmodule NetRunner.Guarantees.Tree do
     Process.sleep(:infinity)
     """
 
+    [executable | args] = elixir(code)
+    env = for {name, value} <- elixir_env(), do: {to_charlist(name), to_charlist(value)}
+
     port =
-      Port.open({:spawn_executable, System.find_executable("elixir")}, [
+      Port.open({:spawn_executable, System.find_executable(executable)}, [
         :binary,
         :exit_status,
         :use_stdio,
-        args: ["-pa", Application.app_dir(:net_runner, "ebin"), "-e", code],
-        env: [
-          {'ERL_LIBS', String.to_charlist(Mix.Project.build_path() <> "/lib")},
-          {'ERL_CRASH_DUMP', '/dev/null'}
-        ]
+        args: args,
+        env: env
       ])
 
     {:os_pid, os_pid} = Port.info(port, :os_pid)
     await_ready(port, "")
     %{port: port, os_pid: os_pid, sessions: sessions(os_pid)}
+  end
+
+  @doc "The command line of another VM that runs this code and has NetRunner on its path."
+  def elixir(code), do: ["elixir", "-pa", Application.app_dir(:net_runner, "ebin"), "-e", code]
+
+  def elixir_env do
+    [{"ERL_LIBS", Path.join(Mix.Project.build_path(), "lib")}, {"ERL_CRASH_DUMP", "/dev/null"}]
   end
 
   defp await_ready(port, so_far) do
@@ -162,7 +191,10 @@ defmodule NetRunner.Guarantees.Tree do
     end
   end
 
-  def end_vm(vm, :killed), do: kill(vm.os_pid) && await_end(vm)
+  def end_vm(vm, :killed) do
+    :ok = kill(vm.os_pid)
+    await_end(vm)
+  end
 
   def end_vm(vm, how) do
     Port.command(vm.port, "#{how}\n")

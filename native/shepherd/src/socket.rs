@@ -1,8 +1,7 @@
 //! The helpers' ends of their sockets: frames in, frames out, descriptors beside a request.
 
 use nix::errno::Errno;
-use nix::sys::socket::{recvmsg, send, ControlMessageOwned, MsgFlags};
-use std::io::IoSliceMut;
+use nix::sys::socket::{send, MsgFlags};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use wire::{Event, Request, MAX_FDS, REQUEST_SIZE, START};
 
@@ -51,55 +50,70 @@ pub enum Start {
 }
 
 pub fn receive_start(socket: BorrowedFd) -> Start {
-    let mut byte = [0; 1];
-    let mut space = nix::cmsg_space!([RawFd; MAX_FDS]);
-    let mut parts = [IoSliceMut::new(&mut byte)];
-    let flags = MsgFlags::MSG_DONTWAIT | cloexec_flag();
-    let (length, fds, lost) =
-        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
-            Ok(message) => (
-                message.bytes,
-                take_fds(&message),
-                message.flags.contains(MsgFlags::MSG_CTRUNC),
-            ),
-            Err(Errno::EAGAIN | Errno::EINTR) => return Start::Nothing,
-            Err(_) => return Start::Ended,
-        };
-    if length == 1 && byte[0] == START {
-        Start::Fds { fds, lost }
-    } else {
-        Start::Ended
+    let mut byte = 0u8;
+    match receive_with_fds(socket, &mut byte) {
+        Ok((1, fds, lost)) if byte == START => Start::Fds { fds, lost },
+        Err(Errno::EAGAIN | Errno::EINTR) => Start::Nothing,
+        Ok(_) | Err(_) => Start::Ended,
     }
 }
 
-fn take_fds(message: &nix::sys::socket::RecvMsg<()>) -> Vec<OwnedFd> {
+/// One byte and the descriptors beside it. recvmsg(2) by hand: when some descriptors did not fit
+/// into the table of this process, nix gives none, and those that did fit would stay open for ever.
+fn receive_with_fds(socket: BorrowedFd, byte: &mut u8) -> nix::Result<(isize, Vec<OwnedFd>, bool)> {
+    const SPACE: usize = 64;
+    #[repr(align(8))]
+    struct Space([u8; SPACE]);
+    // SAFETY: CMSG_SPACE only computes.
+    const {
+        assert!(
+            unsafe { libc::CMSG_SPACE((MAX_FDS * size_of::<RawFd>()) as u32) } as usize <= SPACE
+        )
+    };
+    let mut space = Space([0; SPACE]);
+    let mut part = libc::iovec {
+        iov_base: std::ptr::from_mut(byte).cast(),
+        iov_len: 1,
+    };
+    // SAFETY: all-zero bytes are a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = space.0.as_mut_ptr().cast();
+    message.msg_controllen = SPACE as _;
+    let flags = libc::MSG_DONTWAIT | RECEIVE_CLOEXEC;
+    // SAFETY: the message points to live buffers of the sizes it states.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) };
+    Errno::result(length)?;
     let mut fds = Vec::with_capacity(MAX_FDS);
-    for part in message.cmsgs().into_iter().flatten() {
-        if let ControlMessageOwned::ScmRights(raw) = part {
-            // SAFETY: the kernel has just made these descriptors for this process.
-            fds.extend(
-                raw.into_iter()
-                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-            );
+    // SAFETY: the kernel filled the control buffer; the macros walk it as cmsg(3) says, and the
+    // descriptors in it were made for this process just now.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&message);
+        while let Some(part) = header.as_ref() {
+            if part.cmsg_level == libc::SOL_SOCKET && part.cmsg_type == libc::SCM_RIGHTS {
+                let bytes = part.cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let data = libc::CMSG_DATA(header).cast::<RawFd>();
+                for at in 0..bytes / size_of::<RawFd>() {
+                    fds.push(OwnedFd::from_raw_fd(data.add(at).read_unaligned()));
+                }
+            }
+            header = libc::CMSG_NXTHDR(&message, header);
         }
     }
     #[cfg(not(target_os = "linux"))]
     for fd in &fds {
         use nix::fcntl::{fcntl, FcntlArg, FdFlag};
-        let _ = fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     }
-    fds
+    Ok((length, fds, message.msg_flags & libc::MSG_CTRUNC != 0))
 }
 
+/// Close-on-exec from birth, where the system can.
 #[cfg(target_os = "linux")]
-fn cloexec_flag() -> MsgFlags {
-    MsgFlags::MSG_CMSG_CLOEXEC
-}
-
+const RECEIVE_CLOEXEC: libc::c_int = libc::MSG_CMSG_CLOEXEC;
 #[cfg(not(target_os = "linux"))]
-fn cloexec_flag() -> MsgFlags {
-    MsgFlags::empty()
-}
+const RECEIVE_CLOEXEC: libc::c_int = 0;
 
 /// The errno that a lost descriptor stands for.
 pub fn lost_descriptor_errno() -> i32 {

@@ -1,0 +1,140 @@
+defmodule NetRunner.Guarantees.ExhaustionTest do
+  # Out of descriptors, processes or pipe memory: a clear error, nothing leaked, and the next command
+  # works once there is room.
+  use ExUnit.Case, async: false
+
+  alias NetRunner.Guarantees.Tree
+
+  @pids_cgroup "/sys/fs/cgroup/pids"
+  @can_limit_pids File.exists?(@pids_cgroup <> "/cgroup.procs") and
+                    System.cmd("id", ["-u"]) == {"0\n", 0}
+
+  setup do
+    tree = Tree.new()
+    {:ok, tree: tree}
+  end
+
+  test "no descriptor left in the VM", %{tree: tree} do
+    # Enough for none of the descriptors of a command, for some of them, and for all.
+    results =
+      for limit <- 10..(Tree.highest_fd() + 12) do
+        with_limit(System.pid(), limit, fn -> NetRunner.run(~w(echo hello)) end)
+      end
+
+    assert {:error, :emfile} in results
+    assert Enum.uniq(results) -- [{:error, :emfile}, {"hello\n", 0}] == []
+    assert_clean(tree)
+  end
+
+  test "no descriptor left in the launcher" do
+    launcher = Tree.current_launcher()
+
+    limited =
+      for limit <- 4..12, do: with_limit(launcher, limit, fn -> NetRunner.run(~w(echo hello)) end)
+
+    assert {:error, :emfile} in limited
+
+    assert Enum.uniq(limited) -- [{:error, :emfile}, {:error, :launcher_died}, {"hello\n", 0}] ==
+             []
+
+    assert NetRunner.run(~w(echo next)) == {"next\n", 0}
+    assert Tree.current_launcher() == launcher
+  end
+
+  unless @can_limit_pids, do: @tag(skip: "needs root and a pids cgroup (v1) at #{@pids_cgroup}")
+
+  test "no process left for a shepherd or a command", %{tree: tree} do
+    launcher = Tree.current_launcher()
+    cgroup = Path.join(@pids_cgroup, "net_runner_#{System.unique_integer([:positive])}")
+    File.mkdir!(cgroup)
+    File.write!(Path.join(cgroup, "cgroup.procs"), "#{launcher}")
+
+    try do
+      # The launcher alone: no shepherd. One more: a shepherd, but no command.
+      for limit <- [1, 2] do
+        File.write!(Path.join(cgroup, "pids.max"), "#{limit}")
+        assert NetRunner.run(~w(echo hello)) == {:error, :eagain}
+        assert NetRunner.run(~w(echo hello)) == {:error, :eagain}
+      end
+
+      File.write!(Path.join(cgroup, "pids.max"), "max")
+      assert NetRunner.run(~w(echo next)) == {"next\n", 0}
+    after
+      File.write!(Path.join(@pids_cgroup, "cgroup.procs"), "#{launcher}")
+      Tree.await(fn -> File.rmdir(cgroup) == :ok end)
+    end
+
+    assert_clean(tree)
+  end
+
+  test "a size that a pipe cannot have is not insisted on", %{tree: tree} do
+    options = [pipe_size: 0x7FFF_FFFF]
+    assert {output, 0} = NetRunner.run(~w(head -c 3000000 /dev/zero), options)
+    assert byte_size(output) == 3_000_000
+    assert_clean(tree)
+  end
+
+  @tag timeout: 120_000
+  test "an unprivileged user with all pipe memory taken (pipe-user-pages-soft)" do
+    # 100 busy pipes of 1 MiB are more than the 64 MiB that a user may have.
+    code = """
+    {:ok, _} = Application.ensure_all_started(:net_runner)
+    open = for _ <- 1..100 do
+      {:ok, p} = NetRunner.Process.start("sh", ["-c", "head -c 2000000 /dev/zero; cat"])
+      {:ok, _} = NetRunner.Process.read(p, 65_536)
+      p
+    end
+    sizes = for p <- open do
+      NetRunner.Process.close_stdin(p)
+      read = Stream.repeatedly(fn -> NetRunner.Process.read(p, 1_000_000) end)
+      |> Enum.take_while(& &1 != :eof) |> Enum.map(fn {:ok, b} -> byte_size(b) end) |> Enum.sum()
+      {:ok, 0} = NetRunner.Process.await_exit(p)
+      NetRunner.Process.stop(p)
+      read
+    end
+    true = Enum.all?(sizes, & &1 >= 2_000_000 - 65_536)
+    {"next\\n", 0} = NetRunner.run(["echo", "next"])
+    IO.puts("all right")
+    """
+
+    {user, 0} = System.cmd("id", ["-u"])
+
+    as_nobody =
+      if user == "0\n",
+        do: ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"],
+        else: []
+
+    [executable | args] = as_nobody ++ Tree.elixir(code)
+
+    {output, status} =
+      System.cmd(executable, args, stderr_to_stdout: true, env: Tree.elixir_env())
+
+    assert {status, String.contains?(output, "all right")} == {0, true}, output
+  end
+
+  defp with_limit(pid, limit, fun) do
+    {before, 0} =
+      System.cmd("prlimit", ~w(--nofile --output=SOFT --noheadings --raw --pid #{pid}))
+
+    lower = "prlimit --nofile=#{limit}: --pid #{pid}"
+    restore = "prlimit --nofile=#{String.trim(before)}: --pid #{pid}"
+
+    # Without a descriptor left nothing can be started that raises the limit, so it is there before.
+    script = "#{lower}; echo lowered; read line; #{restore}; echo restored"
+    shell = Port.open({:spawn_executable, "/bin/sh"}, [:binary, args: ["-c", script]])
+    assert_receive {^shell, {:data, "lowered\n"}}, 5_000
+
+    try do
+      fun.()
+    after
+      Port.command(shell, "\n")
+      assert_receive {^shell, {:data, "restored\n"}}, 5_000
+    end
+  end
+
+  defp assert_clean(tree) do
+    Tree.await(fn -> length(Tree.helpers()) == 2 end, 5_000, fn -> Tree.helpers() end)
+    Tree.await(fn -> Tree.fds() <= tree.fds end, 5_000, fn -> {Tree.fds(), tree.fds} end)
+    assert NetRunner.run(~w(echo next)) == {"next\n", 0}
+  end
+end

@@ -1,0 +1,113 @@
+defmodule NetRunner.Guarantees.LeftoversTest do
+  use ExUnit.Case, async: false
+
+  alias NetRunner.Guarantees.Tree
+  alias NetRunner.Process, as: Command
+
+  setup do
+    tree = Tree.new()
+    on_exit(fn -> Tree.kill_all(tree) end)
+    {:ok, tree: tree}
+  end
+
+  describe "leftovers: :leave" do
+    test "leaves what the command put into the background, and only that", %{tree: tree} do
+      script = "sleep 60 & (setsid sleep 61 &) ; echo started"
+      options = [leftovers: :leave, env: Tree.env(tree)]
+      {:ok, command} = Command.start("sh", ["-c", script], options)
+      os_pid = Command.os_pid(command)
+      assert Command.read(command) == {:ok, "started\n"}
+      assert Command.await_exit(command, 2_000) == {:ok, 0}
+      left = Tree.processes(tree)
+      assert length(left) == 2
+      refute os_pid in left
+      :ok = Command.stop(command)
+      assert Tree.processes(tree) == left
+    end
+
+    test "ends the command itself with its owner, and leaves the rest", %{tree: tree} do
+      test = self()
+
+      owner =
+        spawn(fn ->
+          options = [leftovers: :leave, env: Tree.env(tree)]
+          {:ok, command} = Command.start("sh", ["-c", "sleep 60 & echo $!; wait"], options)
+          {:ok, background} = Command.read(command)
+
+          send(
+            test,
+            {:started, Command.os_pid(command), String.to_integer(String.trim(background))}
+          )
+
+          Process.sleep(:infinity)
+        end)
+
+      assert_receive {:started, os_pid, background}, 2_000
+      assert Enum.sort(Tree.processes(tree)) == Enum.sort([os_pid, background])
+      Process.exit(owner, :kill)
+      Tree.await(fn -> Tree.processes(tree) == [background] end)
+    end
+
+    test "what is left survives the VM", %{tree: tree} do
+      script = "sleep 60 & echo ready; exit 0"
+      vm = Tree.start_vm_with([{["sh", "-c", script], Tree.env(tree)}], leftovers: :leave)
+      Tree.await(fn -> length(Tree.processes(tree)) == 1 end)
+      [left] = Tree.processes(tree)
+      Tree.end_vm(vm, :killed)
+      # The shepherd stays as long as what it holds.
+      Tree.await(fn -> length(Tree.helpers(vm)) == 2 end)
+      assert Tree.processes(tree) == [left]
+      Tree.kill_all(tree)
+      Tree.await(fn -> Tree.helpers(vm) == [] end)
+    end
+
+    test "run waits for the end of the output", %{tree: tree} do
+      script = "(sleep 0.3; echo late) & echo early"
+      options = [leftovers: :leave, env: Tree.env(tree)]
+      assert NetRunner.run(["sh", "-c", script], options) == {"early\nlate\n", 0}
+    end
+
+    test "run waits no longer than its timeout", %{tree: tree} do
+      options = [leftovers: :leave, timeout: 300, env: Tree.env(tree)]
+      assert NetRunner.run(["sh", "-c", "sleep 60 & echo early"], options) == {:error, :timeout}
+      assert length(Tree.processes(tree)) == 1
+    end
+  end
+
+  describe "leftovers: :kill" do
+    test "run returns when the command has exited, with all that was written before", %{
+      tree: tree
+    } do
+      script = "sleep 60 & head -c 50000 /dev/zero; exit 3"
+
+      {micros, result} =
+        :timer.tc(fn -> NetRunner.run(["sh", "-c", script], env: Tree.env(tree)) end)
+
+      assert result == {:binary.copy(<<0>>, 50_000), 3}
+      assert Tree.processes(tree) == []
+      assert micros < 5_000_000
+    end
+
+    test "does not wait for a process outside of the tree that was given the pipe", %{tree: tree} do
+      # The holder keeps a descriptor of the command's stdout open through /proc; it is no child of it.
+      {:ok, command} =
+        Command.start("sh", ["-c", "echo ready; read line; exit 4"], env: Tree.env(tree))
+
+      assert Command.read(command) == {:ok, "ready\n"}
+      stdout = "/proc/#{Command.os_pid(command)}/fd/1"
+
+      holder =
+        Port.open({:spawn_executable, "/bin/sh"}, [
+          :binary,
+          args: ["-c", "exec 3>#{stdout}; echo held; read line"]
+        ])
+
+      assert_receive {^holder, {:data, "held\n"}}, 2_000
+      reader = Task.async(fn -> Command.read(command) end)
+      :ok = Command.write(command, "go\n")
+      assert Command.await_exit(command, 2_000) == {:ok, 4}
+      assert Task.await(reader) == :eof
+      Port.close(holder)
+    end
+  end
+end
