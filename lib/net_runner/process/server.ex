@@ -180,7 +180,11 @@ defmodule NetRunner.Process.Server do
   end
 
   def handle_call({:kill, number}, _from, state) do
-    {:reply, Native.send_signal(state.control, number), state}
+    case Native.send_signal(state.control, number) do
+      :ok -> {:reply, :ok, state}
+      # The shepherd is gone already; its report is on the way.
+      {:error, _} -> {:reply, {:error, :esrch}, state}
+    end
   end
 
   def handle_call({:await_exit, _timeout}, _from, %{exit: exit} = state) when exit != nil do

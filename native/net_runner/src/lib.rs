@@ -206,8 +206,14 @@ fn nif_receive_event<'a>(env: Env<'a>, control: &Fd) -> Term<'a> {
         return error_term(env, atoms::closed());
     };
     let mut frame = [0; EVENT_SIZE];
-    match recv(inside.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
-        Ok(0) | Err(Errno::ECONNRESET) => atoms::eof().encode(env),
+    // A shepherd that exits with a request unread resets the connection: that is told once, before
+    // what it had said.
+    let received = match recv(inside.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
+        Err(Errno::ECONNRESET) => recv(inside.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT),
+        received => received,
+    };
+    match received {
+        Ok(0) => atoms::eof().encode(env),
         Ok(length) => match Event::decode(&frame[..length]) {
             Ok(event) => event_term(env, event),
             Err(_) => error_term(env, atoms::malformed()),
