@@ -52,6 +52,13 @@ defmodule NetRunner.Process do
           | :launcher_died
           | :not_started
 
+  @typedoc "Why nothing can be read: `:input_failed` only where a stream feeds the command."
+  @type read_error ::
+          :closed
+          | :not_piped
+          | {:input_failed, {:error | :exit | :throw, term(), Exception.stacktrace()}}
+          | posix()
+
   @doc """
   Starts a command: an executable, its arguments, and options.
 
@@ -91,7 +98,7 @@ defmodule NetRunner.Process do
   Reads what the command has printed to stdout: at least one byte, at most `max_bytes`. Waits while
   there is nothing, and returns `:eof` at the end, again and again.
   """
-  @spec read(t(), pos_integer()) :: {:ok, binary()} | :eof | {:error, :closed | posix()}
+  @spec read(t(), pos_integer()) :: {:ok, binary()} | :eof | {:error, read_error()}
   def read(process, max_bytes \\ @default_read) when is_integer(max_bytes) and max_bytes > 0 do
     call(process, {:read, :stdout, max_bytes})
   end
@@ -105,7 +112,7 @@ defmodule NetRunner.Process do
       {:ok, "oops\\n"}
   """
   @spec read_stderr(t(), pos_integer()) ::
-          {:ok, binary()} | :eof | {:error, :closed | :not_piped | posix()}
+          {:ok, binary()} | :eof | {:error, read_error()}
   def read_stderr(process, max_bytes \\ @default_read)
       when is_integer(max_bytes) and max_bytes > 0 do
     call(process, {:read, :stderr, max_bytes})
@@ -122,7 +129,7 @@ defmodule NetRunner.Process do
       :eof
   """
   @spec read_any(t(), pos_integer()) ::
-          {:ok, {:stdout | :stderr, binary()}} | :eof | {:error, :closed | posix()}
+          {:ok, {:stdout | :stderr, binary()}} | :eof | {:error, read_error()}
   def read_any(process, max_bytes \\ @default_read)
       when is_integer(max_bytes) and max_bytes > 0 do
     call(process, {:read, :any, max_bytes})

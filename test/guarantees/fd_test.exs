@@ -242,6 +242,6 @@ defmodule NetRunner.Guarantees.FdTest do
   defp assert_fds_back(context) do
     :erlang.garbage_collect()
     Tree.await(fn -> Tree.fds() <= context.fds end, 5_000, fn -> {Tree.fds(), context.fds} end)
-    Tree.await(fn -> length(Tree.helpers()) == 2 end, 5_000, fn -> Tree.helpers() end)
+    Tree.await(fn -> Tree.at_rest?() end, 5_000, fn -> Tree.helpers() end)
   end
 end

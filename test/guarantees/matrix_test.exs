@@ -240,7 +240,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
 
   defp assert_clean(tree) do
     Tree.await(fn -> Tree.processes(tree) == [] end, @within, fn -> Tree.processes(tree) end)
-    Tree.await(fn -> Tree.helpers() |> length() == 2 end, @within, fn -> Tree.helpers() end)
+    Tree.await(fn -> Tree.at_rest?() end, @within, fn -> Tree.helpers() end)
     Tree.await(fn -> Tree.fds() <= tree.fds end, @within, fn -> {Tree.fds(), tree.fds} end)
     assert NetRunner.run(~w(echo next)) == {"next\n", 0}
   end

@@ -24,7 +24,7 @@ defmodule NetRunner.Guarantees.ResultsTest do
       end)
 
     assert wrong == []
-    Tree.await(fn -> length(Tree.helpers()) == 2 end)
+    Tree.await(fn -> Tree.at_rest?() end)
     Tree.await(fn -> Tree.fds() <= fds end, 5_000, fn -> {Tree.fds(), fds} end)
   end
 
@@ -51,7 +51,7 @@ defmodule NetRunner.Guarantees.ResultsTest do
     end)
 
     assert NetRunner.run(~w(echo next)) == {"next\n", 0}
-    Tree.await(fn -> length(Tree.helpers()) == 2 end, 5_000, fn -> Tree.helpers() end)
+    Tree.await(fn -> Tree.at_rest?() end, 5_000, fn -> Tree.helpers() end)
     Tree.await(fn -> Tree.fds() <= fds end, 5_000, fn -> {Tree.fds(), fds} end)
   end
 

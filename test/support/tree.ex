@@ -11,7 +11,7 @@ defmodule NetRunner.Guarantees.Tree do
     mark = "nr-#{System.unique_integer([:positive])}-#{:os.getpid()}"
     # The launcher is there, and so are its descriptors.
     {"", 0} = NetRunner.run(~w(true))
-    await(fn -> length(helpers()) == 2 end)
+    await(fn -> at_rest?() end)
     %__MODULE__{mark: mark, ready_file: Path.join(System.tmp_dir!(), mark), fds: fds()}
   end
 
@@ -43,6 +43,9 @@ defmodule NetRunner.Guarantees.Tree do
         not match?(%{state: "Z", parent: 1}, stat(pid)),
         do: pid
   end
+
+  @doc "Whether only the guard, the launcher and its two spare shepherds are there."
+  def at_rest?, do: length(helpers()) == 4
 
   # Helpers live in the session that their guard made, and only they.
   defp belongs?(pid, vm) when is_integer(vm), do: stat(pid)[:session] in sessions(vm)

@@ -86,8 +86,11 @@ defmodule NetRunner.Process.Native do
   @spec await_room(fd()) :: :ok | {:error, posix()}
   def await_room(launcher), do: nif_await_room(launcher)
 
-  @doc "What the shepherd says; `:eof` when it is gone."
-  @spec receive_event(fd()) :: event() | :eof | {:error, :eagain | :closed | :malformed | posix()}
+  @doc """
+  What the shepherd says; `:eof` when it is gone, `:reset` when it left something unread that it was told.
+  """
+  @spec receive_event(fd()) ::
+          event() | :eof | :reset | {:error, :eagain | :closed | :malformed | posix()}
   def receive_event(control), do: nif_receive_event(control)
 
   @doc "Has the shepherd send a signal to the command."

@@ -17,6 +17,9 @@ defmodule NetRunner.Process.Server do
 
   @bulk 262_144
 
+  # Launchers that die one after the other, each with the request unread.
+  @attempts 20
+
   defstruct [
     :command,
     :control,
@@ -65,9 +68,8 @@ defmodule NetRunner.Process.Server do
     started = System.monotonic_time()
 
     with {:ok, fields} <- Spec.build(command, options),
-         {:ok, control, stdin, stdout, stderr} <-
-           Launcher.spawn(fields, stdio, options.pipe_size),
-         {:ok, os_pid} <- await_start(control) do
+         {:ok, os_pid, {control, stdin, stdout, stderr}} <-
+           spawn_command(fields, stdio, options.pipe_size, @attempts) do
       stats = %Stats{started_at: DateTime.utc_now()}
 
       {:ok, _} =
@@ -101,6 +103,23 @@ defmodule NetRunner.Process.Server do
   defp stderr_kind(:disabled), do: :null
   defp stderr_kind(mode) when mode in [:consume, :pipe], do: :pipe
 
+  # A launcher that died with the request unread has done nothing yet, so another may be asked.
+  defp spawn_command(fields, stdio, pipe_size, attempts) do
+    with {:ok, control, stdin, stdout, stderr} <- Launcher.spawn(fields, stdio, pipe_size) do
+      case await_start(control) do
+        {:ok, os_pid} ->
+          {:ok, os_pid, {control, stdin, stdout, stderr}}
+
+        failed ->
+          for fd <- [control, stdin, stdout, stderr], fd != nil, do: Native.close(fd)
+
+          if failed == :not_taken and attempts > 1,
+            do: spawn_command(fields, stdio, pipe_size, attempts - 1),
+            else: with(:not_taken <- failed, do: {:error, :launcher_died})
+      end
+    end
+  end
+
   defp await_start(control) do
     case Native.receive_event(control) do
       {:started, os_pid} ->
@@ -116,6 +135,9 @@ defmodule NetRunner.Process.Server do
         receive do
           {:select, ^control, _, :ready_input} -> await_start(control)
         end
+
+      :reset ->
+        :not_taken
 
       :eof ->
         {:error, :launcher_died}
@@ -460,7 +482,7 @@ defmodule NetRunner.Process.Server do
       {{:ok, bytes}, state} ->
         send(self(), {:serve, :stdout})
         size = size + byte_size(bytes)
-        data = {[chunks | bytes], size, limit}
+        data = {[chunks, bytes], size, limit}
         state = %{state | operations: Operations.update(state.operations, operation, data)}
         if size > limit, do: condemn(state, too_much(data)), else: state
 
@@ -572,7 +594,7 @@ defmodule NetRunner.Process.Server do
     case Native.receive_event(state.control) do
       {:exited, how, usage} -> exited(state, {:exited, how, usage})
       {:error, :eagain} -> state
-      _eof_or_nonsense -> exited(state, :lost)
+      _gone_or_nonsense -> exited(state, :lost)
     end
   end
 

@@ -15,7 +15,7 @@ use wire::{Event, Request, Step, EVENT_SIZE, GREETING};
 
 mod atoms {
     rustler::atoms! {
-        ok, error, eof, partial, eagain, closed, nil,
+        ok, error, eof, reset, partial, eagain, closed, nil,
         pipe, redirect, null,
         file, search_path, args, env, cd, stop_signal, kill_timeout, leftovers, leave,
         started, failed, exited, signaled, malformed, too_large,
@@ -206,13 +206,17 @@ fn nif_receive_event<'a>(env: Env<'a>, control: &Fd) -> Term<'a> {
         return error_term(env, atoms::closed());
     };
     let mut frame = [0; EVENT_SIZE];
-    // A shepherd that exits with a request unread resets the connection: that is told once, before
-    // what it had said.
-    let received = match recv(inside.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
-        Err(Errno::ECONNRESET) => recv(inside.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT),
-        received => received,
+    // A shepherd that exits with a request unread resets the connection (unix(7)): that is told
+    // once, before what it had said.
+    let (received, reset) = match recv(inside.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
+        Err(Errno::ECONNRESET) => (
+            recv(inside.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT),
+            true,
+        ),
+        received => (received, false),
     };
     match received {
+        Ok(0) if reset => atoms::reset().encode(env),
         Ok(0) => atoms::eof().encode(env),
         Ok(length) => match Event::decode(&frame[..length]) {
             Ok(event) => event_term(env, event),

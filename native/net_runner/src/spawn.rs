@@ -6,7 +6,7 @@ use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::spawn::{posix_spawn, PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{
-    sendmsg, socketpair, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType,
+    send, sendmsg, socketpair, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType,
 };
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
@@ -14,7 +14,7 @@ use rustler::{Atom, Error, ListIterator, NifResult, Term};
 use std::ffi::{CStr, CString};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use wire::{Leftovers, SpecWriter, Stdio, Tag, LAUNCHER_FD, MAX_FDS, START};
+use wire::{Leftovers, Request, SpecWriter, Stdio, Tag, LAUNCHER_FD, MAX_FDS, START};
 
 /// Message boundaries and an end of file; macOS has only streams, which serve: all frames have
 /// a fixed size, and descriptors keep requests apart.
@@ -80,6 +80,8 @@ pub fn spawn(
     let mut fds: Vec<RawFd> = Vec::with_capacity(MAX_FDS);
     fds.extend([&shepherds_control, &spec, &cwd].map(|fd| fd.as_raw_fd()));
     fds.extend(passed.iter().map(|fd| fd.as_raw_fd()));
+    let begin = Request::Begin.encode();
+    send(control.as_raw_fd(), &begin, MsgFlags::MSG_NOSIGNAL)?;
     request(launcher, &fds)?;
     Ok(Ends {
         control,

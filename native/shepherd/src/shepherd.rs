@@ -27,6 +27,9 @@ pub fn run(fds: Vec<OwnedFd>) -> ExitCode {
     let (Some(control), Some(spec), Some(cwd)) = (fds.next(), fds.next(), fds.next()) else {
         return ExitCode::SUCCESS;
     };
+    let Control::Request(Request::Begin) = socket::receive_request(control.as_fd()) else {
+        return ExitCode::SUCCESS;
+    };
     sys::become_subreaper();
     let started = read_spec(spec).and_then(|bytes| {
         let spec = Spec::decode(&bytes).map_err(|_| Failure {
@@ -128,7 +131,7 @@ impl Shepherd {
                 // SAFETY: kill(2) on the command, which this process has not reaped.
                 unsafe { libc::kill(self.command.as_raw(), number) };
             }
-            Control::Request(Request::WindowSize { .. }) | Control::Nothing => {}
+            Control::Request(Request::Begin | Request::WindowSize { .. }) | Control::Nothing => {}
             Control::Ended => {
                 // A stopped program acts on a signal only when it goes on.
                 self.signal_all(self.stop_signal);

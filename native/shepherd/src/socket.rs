@@ -50,8 +50,17 @@ pub enum Start {
 }
 
 pub fn receive_start(socket: BorrowedFd) -> Start {
+    start(socket, libc::MSG_DONTWAIT)
+}
+
+/// As `receive_start`, but waits for it.
+pub fn await_start(socket: BorrowedFd) -> Start {
+    start(socket, 0)
+}
+
+fn start(socket: BorrowedFd, flags: libc::c_int) -> Start {
     let mut byte = 0u8;
-    match receive_with_fds(socket, &mut byte) {
+    match receive_with_fds(socket, &mut byte, flags) {
         Ok((1, fds, lost)) if byte == START => Start::Fds { fds, lost },
         Err(Errno::EAGAIN | Errno::EINTR) => Start::Nothing,
         Ok(_) | Err(_) => Start::Ended,
@@ -60,15 +69,18 @@ pub fn receive_start(socket: BorrowedFd) -> Start {
 
 /// One byte and the descriptors beside it. recvmsg(2) by hand: when some descriptors did not fit
 /// into the table of this process, nix gives none, and those that did fit would stay open for ever.
-fn receive_with_fds(socket: BorrowedFd, byte: &mut u8) -> nix::Result<(isize, Vec<OwnedFd>, bool)> {
+fn receive_with_fds(
+    socket: BorrowedFd,
+    byte: &mut u8,
+    flags: libc::c_int,
+) -> nix::Result<(isize, Vec<OwnedFd>, bool)> {
     const SPACE: usize = 64;
     #[repr(align(8))]
     struct Space([u8; SPACE]);
-    // SAFETY: CMSG_SPACE only computes.
     const {
-        assert!(
-            unsafe { libc::CMSG_SPACE((MAX_FDS * size_of::<RawFd>()) as u32) } as usize <= SPACE
-        )
+        // SAFETY: CMSG_SPACE only computes.
+        let needed = unsafe { libc::CMSG_SPACE((MAX_FDS * size_of::<RawFd>()) as u32) };
+        assert!(needed as usize <= SPACE);
     };
     let mut space = Space([0; SPACE]);
     let mut part = libc::iovec {
@@ -81,7 +93,7 @@ fn receive_with_fds(socket: BorrowedFd, byte: &mut u8) -> nix::Result<(isize, Ve
     message.msg_iovlen = 1;
     message.msg_control = space.0.as_mut_ptr().cast();
     message.msg_controllen = SPACE as _;
-    let flags = libc::MSG_DONTWAIT | RECEIVE_CLOEXEC;
+    let flags = flags | RECEIVE_CLOEXEC;
     // SAFETY: the message points to live buffers of the sizes it states.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) };
     Errno::result(length)?;
@@ -92,7 +104,7 @@ fn receive_with_fds(socket: BorrowedFd, byte: &mut u8) -> nix::Result<(isize, Ve
         let mut header = libc::CMSG_FIRSTHDR(&message);
         while let Some(part) = header.as_ref() {
             if part.cmsg_level == libc::SOL_SOCKET && part.cmsg_type == libc::SCM_RIGHTS {
-                let bytes = part.cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let bytes = part.cmsg_len - libc::CMSG_LEN(0) as usize;
                 let data = libc::CMSG_DATA(header).cast::<RawFd>();
                 for at in 0..bytes / size_of::<RawFd>() {
                     fds.push(OwnedFd::from_raw_fd(data.add(at).read_unaligned()));
@@ -114,11 +126,6 @@ fn receive_with_fds(socket: BorrowedFd, byte: &mut u8) -> nix::Result<(isize, Ve
 const RECEIVE_CLOEXEC: libc::c_int = libc::MSG_CMSG_CLOEXEC;
 #[cfg(not(target_os = "linux"))]
 const RECEIVE_CLOEXEC: libc::c_int = 0;
-
-/// The errno that a lost descriptor stands for.
-pub fn lost_descriptor_errno() -> i32 {
-    Errno::EMFILE as i32
-}
 
 /// The first descriptor of a START: the command's control socket.
 pub fn control_of(fds: &[OwnedFd]) -> Option<BorrowedFd<'_>> {

@@ -2,6 +2,7 @@
 
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
+use std::os::fd::OwnedFd;
 use wire::Exit;
 
 /// Makes this process the one that orphans below it are given to, instead of process 1.
@@ -15,6 +16,30 @@ pub fn become_subreaper() {
 /// Other systems have no subreapers: there only process groups hold a command's tree together.
 #[cfg(not(target_os = "linux"))]
 pub fn become_subreaper() {}
+
+/// Whether the kernel sends this process SIGKILL when its parent dies (prctl(2), PR_SET_PDEATHSIG).
+#[cfg(target_os = "linux")]
+pub fn die_with_parent(yes: bool) {
+    let signal = yes.then_some(nix::sys::signal::Signal::SIGKILL);
+    // Fails only for what is no signal.
+    let _ = nix::sys::prctl::set_pdeathsig(signal);
+}
+
+/// Only spares need it, and elsewhere there are none.
+#[cfg(not(target_os = "linux"))]
+pub fn die_with_parent(_yes: bool) {}
+
+/// A pipe, close-on-exec, neither end of which ever blocks.
+pub fn nonblocking_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
+    use nix::fcntl::{fcntl, FcntlArg, FdFlag, OFlag};
+    let (read, write) = nix::unistd::pipe()?;
+    // No other thread is there that could fork between these calls.
+    for end in [&read, &write] {
+        fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    }
+    Ok((read, write))
+}
 
 /// Closes every descriptor from `first` on: what the VM had open without close-on-exec.
 pub fn close_from(first: i32) {
@@ -102,11 +127,9 @@ pub unsafe fn spawn(
     child: extern "C" fn(*mut libc::c_void) -> libc::c_int,
     argument: *mut libc::c_void,
 ) -> nix::Result<Pid> {
-    use nix::fcntl::{fcntl, FcntlArg, FdFlag};
-    let (started, starting) = nix::unistd::pipe()?;
-    for end in [&started, &starting] {
-        fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    }
+    use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+    use std::os::fd::AsFd;
+    let (started, starting) = nonblocking_pipe()?;
     // SAFETY: this process has one thread.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Child => {
@@ -116,7 +139,8 @@ pub unsafe fn spawn(
         }
         nix::unistd::ForkResult::Parent { child } => {
             drop(starting);
-            let _ = nix::unistd::read(&started, &mut [0]);
+            let mut fds = [PollFd::new(started.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::NONE)?;
             Ok(child)
         }
     }

@@ -56,8 +56,16 @@ pub enum Event {
 /// What the VM asks of a shepherd. To end the command it closes (or shuts down) its end instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    Signal { number: i32 },
-    WindowSize { rows: u16, columns: u16 },
+    /// In the socket from the start, and read before the command is started: while it is there
+    /// unread, nothing has happened, and the VM may ask another launcher.
+    Begin,
+    Signal {
+        number: i32,
+    },
+    WindowSize {
+        rows: u16,
+        columns: u16,
+    },
 }
 
 const STARTED: u8 = 1;
@@ -67,6 +75,7 @@ const SIGNALED: u8 = 4;
 
 const SIGNAL: u8 = 1;
 const WINDOW_SIZE: u8 = 2;
+const BEGIN: u8 = 3;
 
 fn bytes<const N: usize>(frame: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
@@ -133,6 +142,7 @@ impl Request {
     pub fn encode(&self) -> [u8; REQUEST_SIZE] {
         let mut frame = [0; REQUEST_SIZE];
         match *self {
+            Request::Begin => frame[0] = BEGIN,
             Request::Signal { number } => {
                 frame[0] = SIGNAL;
                 frame[4..8].copy_from_slice(&number.to_ne_bytes());
@@ -151,6 +161,7 @@ impl Request {
             return Err(Malformed);
         }
         match frame[0] {
+            BEGIN => Ok(Request::Begin),
             SIGNAL => Ok(Request::Signal {
                 number: i32::from_ne_bytes(bytes(frame, 4)),
             }),
@@ -200,7 +211,7 @@ mod tests {
 
         #[test]
         fn a_request_survives_the_wire(number: i32, rows: u16, columns: u16) {
-            for request in [Request::Signal { number }, Request::WindowSize { rows, columns }] {
+            for request in [Request::Begin, Request::Signal { number }, Request::WindowSize { rows, columns }] {
                 prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
             }
         }
