@@ -1,1 +1,1 @@
-[inputs: ["mix.exs", ".formatter.exs", "{lib,test,bench}/**/*.{ex,exs}"], line_length: 98]
+[inputs: ["mix.exs", ".formatter.exs", "{lib,test,bench,demo}/**/*.{ex,exs}"], line_length: 98]
