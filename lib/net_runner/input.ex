@@ -33,7 +33,8 @@ defmodule NetRunner.Input do
   @doc "Starts the feeder, where there has to be one."
   @spec feed(t(), pid()) :: :ok
   def feed({:enumerable, enumerable}, server) do
-    spawn(fn -> run(enumerable, server) end)
+    # As the server's: chunks must not outlive their use.
+    :erlang.spawn_opt(fn -> run(enumerable, server) end, [{:fullsweep_after, 8}])
     :ok
   end
 

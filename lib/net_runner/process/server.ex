@@ -17,6 +17,10 @@ defmodule NetRunner.Process.Server do
 
   @bulk 262_144
 
+  # A chunk that a garbage collection finds in use is kept until the next full one. The heap is small, so
+  # those are cheap.
+  @fullsweep_after 8
+
   # Launchers that die one after the other, each with the request unread.
   @attempts 20
 
@@ -53,8 +57,9 @@ defmodule NetRunner.Process.Server do
   def start(command, options, extra \\ []) do
     options = if options.owner == :caller, do: %{options | owner: self()}, else: options
     name = if options[:name], do: [name: options.name], else: []
+    start_options = [spawn_opt: [fullsweep_after: @fullsweep_after]] ++ name
 
-    case GenServer.start(__MODULE__, {command, options, Map.new(extra)}, name) do
+    case GenServer.start(__MODULE__, {command, options, Map.new(extra)}, start_options) do
       {:error, {:shutdown, {:not_started, reason}}} -> {:error, reason}
       result -> result
     end
