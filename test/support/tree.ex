@@ -12,13 +12,15 @@ defmodule NetRunner.Guarantees.Tree do
     # The launcher is there, and so are its descriptors.
     {"", 0} = NetRunner.run(~w(true))
     await(fn -> at_rest?() end)
-    %__MODULE__{mark: mark, ready_file: Path.join(System.tmp_dir!(), mark), fds: fds()}
+    ready_file = Path.join(System.tmp_dir!(), mark)
+    ExUnit.Callbacks.on_exit(fn -> File.rm(ready_file) end)
+    %__MODULE__{mark: mark, ready_file: ready_file, fds: fds()}
   end
 
   def env(tree), do: [{"NET_RUNNER_MARK", tree.mark}]
   def command(tree, shape), do: ["python3", "-S", "-E", @script, "#{shape}", tree.ready_file]
 
-  def ready?(tree), do: File.rm(tree.ready_file) == :ok
+  def ready?(tree), do: File.exists?(tree.ready_file)
 
   @doc "The processes of a tree, zombies too (a zombie has no environment, but its parent does)."
   def processes(tree) do
