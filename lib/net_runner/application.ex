@@ -8,6 +8,8 @@ defmodule NetRunner.Application do
 
   @impl true
   def start(_type, _args) do
+    :ok = NetRunner.Launcher.create_table()
+
     children = [
       {Registry, keys: :unique, name: NetRunner.Registry, partitions: System.schedulers_online()},
       NetRunner.Launcher

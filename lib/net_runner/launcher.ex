@@ -27,7 +27,19 @@ defmodule NetRunner.Launcher do
   # A launcher that is killed again and again.
   @replacements 10
 
+  # While the supervisor replaces this process, nobody answers, and there is no event to await.
+  @restart_retries 200
+  @restart_pause 5
+
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
+
+  @doc """
+  Makes the table; the calling process owns it, and so the application is started for as long as that lives.
+  """
+  def create_table do
+    :ets.new(@table, [:named_table, :public, read_concurrency: true])
+    :ok
+  end
 
   @doc """
   Asks for a command; see `NetRunner.Process.Native.spawn/5`. The calling process owns the result.
@@ -72,10 +84,19 @@ defmodule NetRunner.Launcher do
     ArgumentError -> {:error, :not_started}
   end
 
-  defp call(request) do
+  defp call(request, retries \\ @restart_retries) do
     GenServer.call(__MODULE__, request, :infinity)
   catch
-    :exit, _ -> {:error, :not_started}
+    :exit, _ when retries > 0 ->
+      if :ets.whereis(@table) == :undefined do
+        {:error, :not_started}
+      else
+        :timer.sleep(@restart_pause)
+        call(request, retries - 1)
+      end
+
+    :exit, _ ->
+      {:error, :not_started}
   end
 
   defp spec_size(fields) do
@@ -93,12 +114,13 @@ defmodule NetRunner.Launcher do
 
   @impl true
   def init(_) do
-    :ets.new(@table, [:named_table, :protected, read_concurrency: true])
-    state = %{socket: nil, os_pid: nil, waiting_for_room: []}
-
     case start_helper() do
-      {:ok, socket, os_pid} -> {:ok, publish(state, socket, os_pid)}
-      {:error, reason} -> {:stop, explain(reason)}
+      {:ok, socket, guard} ->
+        state = %{socket: nil, guard: nil, retry: nil, waiting_for_room: []}
+        {:ok, publish(state, socket, guard)}
+
+      {:error, reason} ->
+        {:stop, explain(reason)}
     end
   end
 
@@ -132,45 +154,53 @@ defmodule NetRunner.Launcher do
 
   # The helper says nothing after its greeting: this is its end.
   def handle_info({:select, socket, _, :ready_input}, %{socket: socket} = state) do
-    Logger.warning("NetRunner's launcher (OS process #{state.os_pid}) died; starting a new one")
+    Logger.warning(
+      "NetRunner's launcher (of guard process #{state.guard}) died; starting a new one"
+    )
+
     {:noreply, state |> withdraw() |> ensure()}
   end
 
   # Of a socket that was replaced.
   def handle_info({:select, _, _, _}, state), do: {:noreply, state}
 
-  def handle_info(:start, state), do: {:noreply, ensure(state)}
+  def handle_info(:start, state), do: {:noreply, ensure(%{state | retry: nil})}
+
+  def handle_info(message, state) do
+    Logger.warning(
+      "#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}"
+    )
+
+    {:noreply, state}
+  end
 
   defp socket_of(%{socket: nil}), do: {:error, :launcher_died}
   defp socket_of(%{socket: socket}), do: {:ok, socket}
 
   # Starting fails when the system is out of descriptors, processes or memory; it goes on trying,
   # so that commands start again once there is room.
-  defp ensure(%{socket: nil} = state) do
+  defp ensure(%{socket: nil, retry: nil} = state) do
     case start_helper() do
-      {:ok, socket, os_pid} ->
-        publish(state, socket, os_pid)
+      {:ok, socket, guard} ->
+        publish(state, socket, guard)
 
       {:error, reason} ->
         Logger.error(explain(reason))
-        Process.send_after(self(), :start, @retry_after)
-        state
+        %{state | retry: Process.send_after(self(), :start, @retry_after)}
     end
   end
 
   defp ensure(state), do: state
 
-  defp publish(state, socket, os_pid) do
+  defp publish(state, socket, guard) do
     :ets.insert(@table, {:socket, socket})
-    # Selects, so that the end of the helper is noticed.
-    {:error, :eagain} = Native.receive_greeting(socket)
-    %{state | socket: socket, os_pid: os_pid}
+    %{state | socket: socket, guard: guard}
   end
 
   defp withdraw(state) do
     :ets.delete(@table, :socket)
     Native.close(state.socket)
-    release_waiting(%{state | socket: nil, os_pid: nil})
+    release_waiting(%{state | socket: nil, guard: nil})
   end
 
   defp release_waiting(state) do
@@ -181,11 +211,28 @@ defmodule NetRunner.Launcher do
   defp start_helper do
     path = helper_path()
 
-    with {:ok, socket, os_pid} <- Native.start_helper(path),
-         :ok <- await_greeting(socket) do
-      {:ok, socket, os_pid}
+    with {:ok, socket, guard} <- Native.start_helper(path) do
+      case greet(socket) do
+        :ok ->
+          {:ok, socket, guard}
+
+        {:error, reason} ->
+          # Closed, it ends the helper.
+          Native.close(socket)
+          {:error, {path, reason}}
+      end
     else
       {:error, reason} -> {:error, {path, reason}}
+    end
+  end
+
+  defp greet(socket) do
+    with :ok <- await_greeting(socket) do
+      # Selects, so that the end of the helper is noticed.
+      case Native.receive_greeting(socket) do
+        {:error, :eagain} -> :ok
+        _its_end -> {:error, :silent}
+      end
     end
   end
 

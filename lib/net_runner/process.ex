@@ -36,6 +36,9 @@ defmodule NetRunner.Process do
   alias NetRunner.Process.{Server, Stats}
 
   @default_read 65_535
+
+  # What one read allocates at the most.
+  @max_read 16_777_216
   @groups [:command, :process]
 
   @typedoc "A process that runs a command: its pid, or the name it is registered under."
@@ -96,11 +99,11 @@ defmodule NetRunner.Process do
 
   @doc """
   Reads what the command has printed to stdout: at least one byte, at most `max_bytes`. Waits while
-  there is nothing, and returns `:eof` at the end, again and again.
+  there is nothing, and returns `:eof` at the end, again and again. One read gives 16 MiB at the most.
   """
   @spec read(t(), pos_integer()) :: {:ok, binary()} | :eof | {:error, read_error()}
   def read(process, max_bytes \\ @default_read) when is_integer(max_bytes) and max_bytes > 0 do
-    call(process, {:read, :stdout, max_bytes})
+    call(process, {:read, :stdout, min(max_bytes, @max_read)})
   end
 
   @doc """
@@ -115,7 +118,7 @@ defmodule NetRunner.Process do
           {:ok, binary()} | :eof | {:error, read_error()}
   def read_stderr(process, max_bytes \\ @default_read)
       when is_integer(max_bytes) and max_bytes > 0 do
-    call(process, {:read, :stderr, max_bytes})
+    call(process, {:read, :stderr, min(max_bytes, @max_read)})
   end
 
   @doc """
@@ -132,7 +135,7 @@ defmodule NetRunner.Process do
           {:ok, {:stdout | :stderr, binary()}} | :eof | {:error, read_error()}
   def read_any(process, max_bytes \\ @default_read)
       when is_integer(max_bytes) and max_bytes > 0 do
-    call(process, {:read, :any, max_bytes})
+    call(process, {:read, :any, min(max_bytes, @max_read)})
   end
 
   @doc """
@@ -217,7 +220,8 @@ defmodule NetRunner.Process do
 
   @doc """
   Stops the process. A command that still runs is ended with all that it started: `:stop_signal`, and
-  after `:kill_timeout` SIGKILL. Returns when nothing is left.
+  after `:kill_timeout` SIGKILL. Returns when nothing is left; where the process ends before that (its
+  `:owner` died), at once, while the ending goes on.
   """
   @spec stop(t()) :: :ok
   def stop(process) do

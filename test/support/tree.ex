@@ -95,7 +95,7 @@ defmodule NetRunner.Guarantees.Tree do
 
   @doc "The launcher that takes requests now; `nil` while there is none."
   def current_launcher do
-    guard = :sys.get_state(NetRunner.Launcher).os_pid
+    guard = :sys.get_state(NetRunner.Launcher).guard
     Enum.find(pids(), &(guard != nil and parent(&1) == guard and session_of?(&1, guard)))
   end
 

@@ -23,7 +23,8 @@ defmodule NetRunner.Process.Operations do
         }
   @opaque t :: %__MODULE__{}
 
-  defstruct last_id: 0, queues: %{}
+  # Each queue is a tree with the operations by their ids, so that one can also leave from the middle.
+  defstruct last_id: 0, queues: %{}, callers: %{}
 
   @spec new() :: t()
   def new, do: %__MODULE__{}
@@ -33,8 +34,18 @@ defmodule NetRunner.Process.Operations do
   def park(%__MODULE__{} = operations, kind, from, data, monitor) do
     id = operations.last_id + 1
     operation = %Operation{id: id, kind: kind, from: from, data: data, monitor: monitor}
-    queue = Map.get(operations.queues, kind, :queue.new())
-    put_queue(%{operations | last_id: id}, kind, :queue.in(operation, queue))
+    queue = Map.get(operations.queues, kind, :gb_trees.empty())
+
+    %{
+      operations
+      | last_id: id,
+        queues: Map.put(operations.queues, kind, :gb_trees.insert(id, operation, queue)),
+        callers:
+          if(monitor,
+            do: Map.put(operations.callers, monitor, {kind, id}),
+            else: operations.callers
+          )
+    }
   end
 
   @doc "The operation of one of these kinds that has waited longest; it stays where it is."
@@ -43,7 +54,7 @@ defmodule NetRunner.Process.Operations do
     kinds
     |> Enum.flat_map(fn kind ->
       case queues do
-        %{^kind => queue} -> [:queue.get(queue)]
+        %{^kind => queue} -> [queue |> :gb_trees.smallest() |> elem(1)]
         %{} -> []
       end
     end)
@@ -56,38 +67,51 @@ defmodule NetRunner.Process.Operations do
 
   @doc "The operation that was parked last; there must be one."
   @spec last(t(), kind()) :: operation()
-  def last(%__MODULE__{queues: queues}, kind), do: :queue.last(Map.fetch!(queues, kind))
-
-  @doc "Takes out an operation that `next/2` gave."
-  @spec finish(t(), operation()) :: t()
-  def finish(%__MODULE__{} = operations, %Operation{kind: kind, id: id}) do
-    queue = Map.fetch!(operations.queues, kind)
-    %Operation{id: ^id} = :queue.get(queue)
-    put_queue(operations, kind, :queue.drop(queue))
+  def last(%__MODULE__{queues: queues}, kind) do
+    {_id, operation} = queues |> Map.fetch!(kind) |> :gb_trees.largest()
+    operation
   end
 
-  @doc "Gives an operation that `next/2` gave new data; it keeps its place."
+  @doc "Takes out an operation."
+  @spec finish(t(), operation()) :: t()
+  def finish(%__MODULE__{} = operations, %Operation{kind: kind, id: id, monitor: monitor}) do
+    queue = :gb_trees.delete(id, Map.fetch!(operations.queues, kind))
+
+    # No empty queue is kept, so that a key means that somebody waits.
+    queues =
+      if :gb_trees.is_empty(queue),
+        do: Map.delete(operations.queues, kind),
+        else: Map.put(operations.queues, kind, queue)
+
+    %{operations | queues: queues, callers: Map.delete(operations.callers, monitor)}
+  end
+
+  @doc "Gives an operation new data; it keeps its place."
   @spec update(t(), operation(), term()) :: t()
-  def update(%__MODULE__{} = operations, %Operation{kind: kind, id: id}, data) do
-    queue = Map.fetch!(operations.queues, kind)
-    %Operation{id: ^id} = operation = :queue.get(queue)
-    put_queue(operations, kind, :queue.in_r(%{operation | data: data}, :queue.drop(queue)))
+  def update(%__MODULE__{} = operations, %Operation{} = operation, data) do
+    replace(operations, %{operation | data: data})
   end
 
   @doc "Takes out all operations of a kind, in order."
   @spec take_all(t(), kind()) :: {[operation()], t()}
   def take_all(%__MODULE__{} = operations, kind) do
-    {queue, queues} = Map.pop(operations.queues, kind, :queue.new())
-    {:queue.to_list(queue), %{operations | queues: queues}}
+    {queue, queues} = Map.pop(operations.queues, kind, :gb_trees.empty())
+    taken = :gb_trees.values(queue)
+    callers = Map.drop(operations.callers, Enum.map(taken, & &1.monitor))
+    {taken, %{operations | queues: queues, callers: callers}}
   end
 
   @doc "Takes out the operation with this id, and gives it, or `nil` when there is none."
   @spec drop(t(), pos_integer()) :: {operation() | nil, t()}
   def drop(%__MODULE__{} = operations, id) do
-    case find(operations, &(&1.id == id)) do
-      nil -> {nil, operations}
-      operation -> {operation, delete(operations, operation)}
-    end
+    found =
+      Enum.find_value(operations.queues, fn {_, queue} ->
+        with {:value, operation} <- :gb_trees.lookup(id, queue),
+             do: operation,
+             else: (:none -> nil)
+      end)
+
+    {found, if(found, do: finish(operations, found), else: operations)}
   end
 
   @doc """
@@ -98,48 +122,24 @@ defmodule NetRunner.Process.Operations do
   """
   @spec drop_caller(t(), reference()) :: {operation() | nil, t()}
   def drop_caller(%__MODULE__{} = operations, monitor) do
-    found = find(operations, &(&1.monitor == monitor))
-
-    case found do
-      nil ->
+    case Map.pop(operations.callers, monitor) do
+      {nil, _} ->
         {nil, operations}
 
-      %Operation{data: {:begun, _}} ->
-        {found, replace(operations, found, &%{&1 | from: nil, monitor: nil})}
-
-      %Operation{} ->
-        {found, delete(operations, found)}
+      {{kind, id}, callers} ->
+        operation = :gb_trees.get(id, Map.fetch!(operations.queues, kind))
+        {operation, without_caller(%{operations | callers: callers}, operation)}
     end
   end
 
-  defp find(operations, wanted?) do
-    Enum.find_value(operations.queues, fn {_, queue} ->
-      Enum.find(:queue.to_list(queue), wanted?)
-    end)
+  defp without_caller(operations, %Operation{data: {:begun, _}} = operation) do
+    replace(operations, %{operation | from: nil, monitor: nil})
   end
 
-  defp delete(operations, %Operation{id: id, kind: kind}) do
-    queue = :queue.filter(&(&1.id != id), Map.fetch!(operations.queues, kind))
-    put_queue(operations, kind, queue)
-  end
+  defp without_caller(operations, operation), do: finish(operations, operation)
 
-  defp replace(operations, %Operation{id: id, kind: kind}, change) do
-    queue =
-      :queue.filter(
-        fn operation -> if operation.id == id, do: [change.(operation)], else: true end,
-        Map.fetch!(operations.queues, kind)
-      )
-
-    put_queue(operations, kind, queue)
-  end
-
-  # No empty queue is kept, so that a key means that somebody waits.
-  defp put_queue(operations, kind, queue) do
-    queues =
-      if :queue.is_empty(queue),
-        do: Map.delete(operations.queues, kind),
-        else: Map.put(operations.queues, kind, queue)
-
-    %{operations | queues: queues}
+  defp replace(operations, %Operation{kind: kind, id: id} = operation) do
+    queue = :gb_trees.update(id, operation, Map.fetch!(operations.queues, kind))
+    %{operations | queues: Map.put(operations.queues, kind, queue)}
   end
 end

@@ -12,6 +12,8 @@ defmodule NetRunner.Process.Server do
 
   use GenServer
 
+  require Logger
+
   alias NetRunner.Launcher
   alias NetRunner.Process.{Native, Operations, Pipe, Spec, Stats}
 
@@ -23,6 +25,9 @@ defmodule NetRunner.Process.Server do
 
   # Launchers that die one after the other, each with the request unread.
   @attempts 20
+
+  # What a timer can be set to.
+  @longest_wait 4_294_967_295
 
   defstruct [
     :command,
@@ -46,6 +51,8 @@ defmodule NetRunner.Process.Server do
     verdict: nil,
     # Why the input could not be produced: `{kind, reason, stacktrace}`.
     input_failure: nil,
+    # Somebody called `stop/1`: the server goes with its command.
+    stopping?: false,
     stop?: false,
     # The stream that `read_any` looks at first, so that none starves.
     any_first: :stdout,
@@ -71,10 +78,12 @@ defmodule NetRunner.Process.Server do
     input = Map.get(extra, :input, :open)
     stdio = {if(input == :none, do: :null, else: :pipe), :pipe, stderr_kind(options.stderr)}
     started = System.monotonic_time()
+    owner = options.owner && Process.monitor(options.owner)
+    patience = {owner, deadline(started, options[:timeout])}
 
     with {:ok, fields} <- Spec.build(command, options),
          {:ok, os_pid, {control, stdin, stdout, stderr}} <-
-           spawn_command(fields, stdio, options.pipe_size, @attempts) do
+           spawn_command(fields, stdio, options.pipe_size, patience, @attempts) do
       stats = %Stats{started_at: DateTime.utc_now()}
 
       {:ok, _} =
@@ -92,7 +101,7 @@ defmodule NetRunner.Process.Server do
         leftovers: options.leftovers,
         tail_size: options.stderr_tail,
         os_pid: os_pid,
-        owner: options.owner && Process.monitor(options.owner),
+        owner: owner,
         started: started,
         stats: stats
       }
@@ -109,9 +118,9 @@ defmodule NetRunner.Process.Server do
   defp stderr_kind(mode) when mode in [:consume, :pipe], do: :pipe
 
   # A launcher that died with the request unread has done nothing yet, so another may be asked.
-  defp spawn_command(fields, stdio, pipe_size, attempts) do
+  defp spawn_command(fields, stdio, pipe_size, patience, attempts) do
     with {:ok, control, stdin, stdout, stderr} <- Launcher.spawn(fields, stdio, pipe_size) do
-      case await_start(control) do
+      case await_start(control, patience) do
         {:ok, os_pid} ->
           {:ok, os_pid, {control, stdin, stdout, stderr}}
 
@@ -119,13 +128,14 @@ defmodule NetRunner.Process.Server do
           for fd <- [control, stdin, stdout, stderr], fd != nil, do: Native.close(fd)
 
           if failed == :not_taken and attempts > 1,
-            do: spawn_command(fields, stdio, pipe_size, attempts - 1),
+            do: spawn_command(fields, stdio, pipe_size, patience, attempts - 1),
             else: with(:not_taken <- failed, do: {:error, :launcher_died})
       end
     end
   end
 
-  defp await_start(control) do
+  # An execve(2) can take long: the program may lie on a file system that does not answer.
+  defp await_start(control, {owner, deadline} = patience) do
     case Native.receive_event(control) do
       {:started, os_pid} ->
         {:ok, os_pid}
@@ -138,7 +148,10 @@ defmodule NetRunner.Process.Server do
 
       {:error, :eagain} ->
         receive do
-          {:select, ^control, _, :ready_input} -> await_start(control)
+          {:select, ^control, _, :ready_input} -> await_start(control, patience)
+          {:DOWN, ^owner, :process, _, _} -> {:error, :closed}
+        after
+          remaining(deadline) -> {:error, :timeout}
         end
 
       :reset ->
@@ -151,6 +164,14 @@ defmodule NetRunner.Process.Server do
         {:error, reason}
     end
   end
+
+  defp deadline(_from, timeout) when timeout in [nil, :infinity], do: :infinity
+
+  defp deadline(from, timeout),
+    do: System.convert_time_unit(from, :native, :millisecond) + timeout
+
+  defp remaining(:infinity), do: :infinity
+  defp remaining(deadline), do: max(0, deadline - System.monotonic_time(:millisecond))
 
   @impl true
   def handle_continue({:begin, input}, state) do
@@ -175,6 +196,17 @@ defmodule NetRunner.Process.Server do
   # --- what callers ask ---------------------------------------------------------------------------
 
   @impl true
+  def handle_call({:read, :any, max_bytes}, from, state) do
+    if Operations.any?(state.operations, competing(:stdout) ++ competing(:stderr)) do
+      state |> park(:any, from, max_bytes) |> serve_readers() |> noreply()
+    else
+      case read_any(state, [:stdout, :stderr], max_bytes) do
+        {{:error, :eagain}, state} -> noreply(park(state, :any, from, max_bytes))
+        {result, state} -> {:reply, result, state}
+      end
+    end
+  end
+
   def handle_call({:read, stream, max_bytes}, from, state) do
     if Operations.any?(state.operations, competing(stream)) do
       noreply(park(state, stream, from, max_bytes))
@@ -208,9 +240,12 @@ defmodule NetRunner.Process.Server do
 
   def handle_call({:kill, number}, _from, state) do
     case Native.send_signal(state.control, number) do
-      :ok -> {:reply, :ok, state}
       # The shepherd is gone already; its report is on the way.
-      {:error, _} -> {:reply, {:error, :esrch}, state}
+      {:error, gone} when gone in [:epipe, :econnreset, :closed] ->
+        {:reply, {:error, :esrch}, state}
+
+      result ->
+        {:reply, result, state}
     end
   end
 
@@ -223,7 +258,7 @@ defmodule NetRunner.Process.Server do
 
     if timeout != :infinity do
       %{id: id} = Operations.last(state.operations, :exit)
-      Process.send_after(self(), {:await_expired, id}, timeout)
+      Process.send_after(self(), {:await_expired, id}, min(timeout, @longest_wait))
     end
 
     noreply(state)
@@ -236,7 +271,7 @@ defmodule NetRunner.Process.Server do
   end
 
   def handle_call(:stop, from, state) do
-    state = park(state, :stop, from, nil)
+    state = park(%{state | stopping?: true}, :stop, from, nil)
     noreply(if state.exit, do: finish_stop(state), else: end_command(state))
   end
 
@@ -293,9 +328,12 @@ defmodule NetRunner.Process.Server do
   end
 
   def handle_info({:DOWN, monitor, :process, _, _}, state) do
-    {_, operations} = Operations.drop_caller(state.operations, monitor)
-    # Whoever stood behind it may be served now.
-    noreply(serve_all(%{state | operations: operations}))
+    case Operations.drop_caller(state.operations, monitor) do
+      # Nobody is left who could get the output or the status.
+      {%{kind: :collect}, _} -> {:stop, :normal, state}
+      # Whoever stood behind it may be served now.
+      {_, operations} -> noreply(serve_all(%{state | operations: operations}))
+    end
   end
 
   def handle_info({:EXIT, feeder, reason}, %{feeder: feeder} = state) do
@@ -308,8 +346,19 @@ defmodule NetRunner.Process.Server do
     end
   end
 
+  # As any process that is linked.
+  def handle_info({:EXIT, _pid, :normal}, state), do: noreply(state)
+
   # The caller of `start_link/3`, or the registry because the application stops.
-  def handle_info({:EXIT, _pid, reason}, state), do: {:stop, reason, state}
+  def handle_info({:EXIT, _pid, reason}, state), do: {:stop, {:shutdown, reason}, state}
+
+  def handle_info(message, state) do
+    Logger.warning(
+      "#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}"
+    )
+
+    noreply(state)
+  end
 
   @impl true
   def terminate(_reason, state) do
@@ -343,16 +392,17 @@ defmodule NetRunner.Process.Server do
     GenServer.reply(from, result)
   end
 
-  # Which waiting operations take bytes of the same stream.
-  defp competing(:any), do: [:any, :stdout, :stderr, :collect]
+  # Which waiting operations take bytes of a stream.
   defp competing(:stdout), do: [:stdout, :any, :collect]
   defp competing(:stderr), do: [:stderr, :any]
 
   # --- reading ------------------------------------------------------------------------------------
 
   defp serve_all(state) do
-    state |> serve(:stdout) |> serve(:stderr) |> serve(:stdin)
+    state |> serve_readers() |> serve(:stdin)
   end
+
+  defp serve_readers(state), do: state |> serve(:stdout) |> serve(:stderr)
 
   defp serve(state, :stdin), do: serve_stdin(state)
 
@@ -362,6 +412,7 @@ defmodule NetRunner.Process.Server do
     case Operations.next(state.operations, competing(stream)) do
       nil -> state
       %{kind: :collect} = operation -> collect(state, operation)
+      %{kind: :any} = operation -> serve_any(state, operation)
       operation -> serve_reader(state, operation, stream)
     end
   end
@@ -373,7 +424,21 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  defp read(state, :any, max_bytes) do
+  # It takes no bytes of a stream on which somebody has waited longer.
+  defp serve_any(state, operation) do
+    first? = &(Operations.next(state.operations, competing(&1)) == operation)
+    streams = Enum.filter([:stdout, :stderr], first?)
+
+    case read_any(state, streams, operation.data) do
+      {{:error, :eagain}, state} -> state
+      {:eof, state} when length(streams) == 1 -> state
+      {result, state} -> state |> answer(operation, result) |> serve_readers()
+    end
+  end
+
+  defp read_any(state, [stream], max_bytes), do: read_tagged(state, stream, max_bytes)
+
+  defp read_any(state, [_, _], max_bytes) do
     first = state.any_first
     second = if first == :stdout, do: :stderr, else: :stdout
 
@@ -477,9 +542,19 @@ defmodule NetRunner.Process.Server do
 
   # --- collecting ---------------------------------------------------------------------------------
 
-  # Condemned: the output is of no interest any more, only the end.
+  # Condemned: only the end is of interest. What the command still prints is dropped, so that a full pipe
+  # does not keep it from ending.
+  defp collect(%{verdict: verdict, exit: nil} = state, _operation) when verdict != nil do
+    with {{:ok, _}, state} <- read(state, :stdout, state.stdout, @bulk) do
+      send(self(), {:serve, :stdout})
+      state
+    else
+      {_eof_or_later, state} -> state
+    end
+  end
+
   defp collect(%{verdict: verdict} = state, operation) when verdict != nil do
-    if state.exit, do: answer_and_stop(state, operation, verdict), else: state
+    answer_and_stop(state, operation, verdict)
   end
 
   defp collect(state, %{data: {chunks, size, limit}} = operation) do
@@ -613,16 +688,13 @@ defmodule NetRunner.Process.Server do
     finish_stop(%{state | operations: operations})
   end
 
-  defp finish_stop(state) do
-    case Operations.take_all(state.operations, :stop) do
-      {[], _} ->
-        state
-
-      {waiting, operations} ->
-        Enum.each(waiting, &reply(&1, :ok))
-        %{state | operations: operations, stop?: true}
-    end
+  defp finish_stop(%{stopping?: true} = state) do
+    {waiting, operations} = Operations.take_all(state.operations, :stop)
+    Enum.each(waiting, &reply(&1, :ok))
+    %{state | operations: operations, stop?: true}
   end
+
+  defp finish_stop(state), do: state
 
   defp end_command(%{exit: nil} = state) do
     # Fails only when the shepherd is gone, which `listen/1` hears.
