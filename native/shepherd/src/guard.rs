@@ -34,7 +34,7 @@ pub fn keep_watch() -> ExitCode {
         if let Progress::NoneLeft = reap_and_clean() {
             return ExitCode::SUCCESS;
         }
-        if signals::wait(None, None).is_err() {
+        if signals::wait(&[], None).is_err() {
             return ExitCode::FAILURE;
         }
     }

@@ -6,7 +6,9 @@
 //! each and to report the failure.
 //!
 //! A spare dies with its launcher, so that the end of the launcher is the end of the socket; from
-//! its first request on it is a shepherd, and outlives it.
+//! its first request on it is a shepherd, has let go of the socket, and outlives it. When its
+//! command is over and nothing is left of it, it offers itself as a spare again, which saves a fork
+//! and the page faults that follow one, and gets the socket once more; or is not needed, and exits.
 
 use crate::children::{self, Reaped};
 use crate::guard;
@@ -18,21 +20,37 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::{fork, getpid, getppid, ForkResult, Pid};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
-use wire::{Event, Step};
+use std::time::Duration;
+use wire::{Event, Step, START};
 
 /// One is started while another is in the hands of a request.
 const SPARES: usize = if cfg!(target_os = "linux") { 2 } else { 0 };
+
+/// A command that was just taken is about to start: a fork at once would take the CPU from it.
+const BEFORE_NEXT_FORK: Duration = Duration::from_millis(2);
+
+/// After a fork that failed: no process is left.
+const AFTER_FAILED_FORK: Duration = Duration::from_millis(100);
 
 /// The exit code of a spare that found the VM's end closed.
 const ENDED: u8 = 3;
 
 struct Launcher {
     socket: OwnedFd,
-    /// Where spares say that they have taken a request: their PID, four bytes.
+    /// Where spares say that they have taken a request: their PID. A pipe has room for it, always.
     taken: OwnedFd,
-    taken_by_spare: OwnedFd,
+    /// Where shepherds offer themselves: their PID, and a socket on which they wait for an answer.
+    free: OwnedFd,
+    spares_ends: SparesEnds,
     spares: Vec<Pid>,
+    pause: Duration,
     ended: bool,
+}
+
+/// The other ends of `taken` and `free`.
+struct SparesEnds {
+    taken: OwnedFd,
+    free: OwnedFd,
 }
 
 /// Who goes on after a fork.
@@ -45,17 +63,24 @@ enum Role {
 
 pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
     sys::become_subreaper();
+    let (Ok((taken, spares_taken)), Ok((free, spares_free))) =
+        (sys::nonblocking_pipe(), socket::pair())
+    else {
+        return ExitCode::FAILURE;
+    };
     if socket::send_bytes(socket.as_fd(), wire::GREETING.as_bytes()).is_err() {
         return ExitCode::SUCCESS;
     }
-    let Ok((taken, taken_by_spare)) = sys::nonblocking_pipe() else {
-        return ExitCode::FAILURE;
-    };
     let mut launcher = Launcher {
         socket,
         taken,
-        taken_by_spare,
+        free,
+        spares_ends: SparesEnds {
+            taken: spares_taken,
+            free: spares_free,
+        },
         spares: Vec::with_capacity(SPARES),
+        pause: BEFORE_NEXT_FORK,
         ended: false,
     };
     let own_pid = getpid();
@@ -67,7 +92,8 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
             Role::Spare => return launcher.wait_as_spare(own_pid),
             Role::Shepherd(fds) => {
                 drop(launcher);
-                return shepherd::run(fds);
+                shepherd::run(fds);
+                return ExitCode::SUCCESS;
             }
         }
     }
@@ -83,27 +109,44 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
 }
 
 impl Launcher {
-    /// Forks what is missing, waits for something to happen, and sees to it.
+    /// Sees to it that there is a spare, waits for something to happen, and sees to that. A second
+    /// spare is forked when nothing happened for a while.
     fn turn(&mut self) -> Role {
-        while self.spares.len() < SPARES {
-            // SAFETY: this process has one thread, so the child may do whatever the parent may.
-            match unsafe { fork() } {
-                Ok(ForkResult::Child) => return Role::Spare,
-                Ok(ForkResult::Parent { child }) => self.spares.push(child),
-                Err(_) => break,
-            }
+        if self.spares.is_empty() && SPARES > 0 && self.fork_spare() {
+            return Role::Spare;
         }
-        let alone = self.spares.is_empty();
+        let spares = self.spares.len();
+        let alone = spares == 0;
+        let missing = !alone && spares < SPARES;
         let news = if alone { &self.socket } else { &self.taken };
-        if signals::wait(Some(news.as_fd()), None).is_err() {
+        let news = [news.as_fd(), self.free.as_fd()];
+        if signals::wait(&news, missing.then_some(self.pause)).is_err() {
             self.ended = true;
         }
         self.forget_busy_spares();
+        self.answer_free_shepherds();
         self.reap();
         if alone {
             return self.serve();
         }
+        if missing && self.spares.len() == spares && !self.ended && self.fork_spare() {
+            return Role::Spare;
+        }
         Role::Launcher
+    }
+
+    /// Whether this is the child.
+    fn fork_spare(&mut self) -> bool {
+        // SAFETY: this process has one thread, so the child may do whatever the parent may.
+        match unsafe { fork() } {
+            Ok(ForkResult::Child) => return true,
+            Ok(ForkResult::Parent { child }) => {
+                self.spares.push(child);
+                self.pause = BEFORE_NEXT_FORK;
+            }
+            Err(_) => self.pause = AFTER_FAILED_FORK,
+        }
+        false
     }
 
     fn forget_busy_spares(&mut self) {
@@ -111,6 +154,18 @@ impl Launcher {
         while nix::unistd::read(&self.taken, &mut pid) == Ok(pid.len()) {
             let pid = Pid::from_raw(i32::from_ne_bytes(pid));
             self.spares.retain(|spare| *spare != pid);
+        }
+    }
+
+    fn answer_free_shepherds(&mut self) {
+        let mut pid = [0; 4];
+        while let Some(waiting) = socket::receive_with_fd(self.free.as_fd(), &mut pid, false) {
+            // Not answered, or dead meanwhile: it reads the end of its socket.
+            if self.spares.len() < SPARES
+                && socket::send_with_fd(waiting.as_fd(), &[START], self.socket.as_fd()).is_ok()
+            {
+                self.spares.push(Pid::from_raw(i32::from_ne_bytes(pid)));
+            }
         }
     }
 
@@ -131,7 +186,7 @@ impl Launcher {
     /// Takes a request itself.
     fn serve(&mut self) -> Role {
         match socket::receive_start(self.socket.as_fd()) {
-            // SAFETY: as in `turn`.
+            // SAFETY: as in `fork_spare`.
             Start::Fds { fds, lost: false } => match unsafe { fork() } {
                 Ok(ForkResult::Child) => return Role::Shepherd(fds),
                 Ok(ForkResult::Parent { .. }) => {}
@@ -151,34 +206,58 @@ impl Launcher {
     }
 
     fn wait_as_spare(self, launcher: Pid) -> ExitCode {
-        sys::die_with_parent(true);
-        if getppid() != launcher {
-            return ExitCode::SUCCESS;
-        }
+        let Launcher {
+            mut socket,
+            spares_ends,
+            taken,
+            free,
+            ..
+        } = self;
+        drop((taken, free));
         sys::become_subreaper();
+        shepherd::rehearse();
         loop {
-            match socket::await_start(self.socket.as_fd()) {
-                Start::Fds { fds, lost: false } => {
-                    sys::die_with_parent(false);
-                    self.say_taken();
-                    drop(self);
-                    return shepherd::run(fds);
+            sys::die_with_parent(true);
+            if getppid() != launcher {
+                return ExitCode::SUCCESS;
+            }
+            let fds = loop {
+                match socket::await_start(socket.as_fd()) {
+                    Start::Fds { fds, lost: false } => break fds,
+                    // The next spare has the launcher's limit of today.
+                    Start::Fds { fds, lost: true } => {
+                        report_failure(&fds, Step::Receive, Errno::EMFILE);
+                        return ExitCode::SUCCESS;
+                    }
+                    Start::Nothing => {}
+                    Start::Ended => return ExitCode::from(ENDED),
                 }
-                // The next spare has the launcher's limit of today.
-                Start::Fds { fds, lost: true } => {
-                    report_failure(&fds, Step::Receive, Errno::EMFILE);
-                    return ExitCode::SUCCESS;
-                }
-                Start::Nothing => {}
-                Start::Ended => return ExitCode::from(ENDED),
+            };
+            sys::die_with_parent(false);
+            spares_ends.say_taken();
+            drop(socket);
+            shepherd::run(fds);
+            match spares_ends.offer() {
+                Some(again) => socket = again,
+                None => return ExitCode::SUCCESS,
             }
         }
     }
+}
 
+impl SparesEnds {
     fn say_taken(&self) {
-        // The pipe has room for thousands; what fails here only delays the next spare, until the
-        // exit of this one is reaped.
-        let _ = nix::unistd::write(&self.taken_by_spare, &getpid().as_raw().to_ne_bytes());
+        // The pipe has room for thousands, and there are few spares.
+        let _ = nix::unistd::write(&self.taken, &getpid().as_raw().to_ne_bytes());
+    }
+
+    /// The launcher's socket, when another spare is needed.
+    fn offer(&self) -> Option<OwnedFd> {
+        let (waiting, launchers) = socket::pair().ok()?;
+        let pid = getpid().as_raw().to_ne_bytes();
+        socket::send_with_fd(self.free.as_fd(), &pid, launchers.as_fd()).ok()?;
+        drop(launchers);
+        socket::receive_with_fd(waiting.as_fd(), &mut [0], true)
     }
 }
 

@@ -36,15 +36,15 @@ pub fn unblock_all() -> nix::Result<()> {
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 
-/// Waits until the descriptor is readable, a child changed, or the time is over; the caller looks
+/// Waits until a descriptor is readable, a child changed, or the time is over; the caller looks
 /// which. A SIGCHLD that came before the wait began is not missed: it is pending while it is
 /// blocked, and pselect(2) lets it in.
-pub fn wait(readable: Option<BorrowedFd>, timeout: Option<Duration>) -> nix::Result<()> {
+pub fn wait(readable: &[BorrowedFd], timeout: Option<Duration>) -> nix::Result<()> {
     let mut all_but_child = SigSet::all();
     all_but_child.remove(Signal::SIGCHLD);
     let mut set = FdSet::new();
-    if let Some(fd) = readable {
-        set.insert(fd);
+    for fd in readable {
+        set.insert(*fd);
     }
     let timeout = timeout.map(TimeSpec::from_duration);
     match pselect(None, &mut set, None, None, &timeout, &all_but_child) {

@@ -1,7 +1,10 @@
 //! The helpers' ends of their sockets: frames in, frames out, descriptors beside a request.
 
 use nix::errno::Errno;
-use nix::sys::socket::{send, MsgFlags};
+use nix::sys::socket::{
+    send, sendmsg, socketpair, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType,
+};
+use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use wire::{Event, Request, MAX_FDS, REQUEST_SIZE, START};
 
@@ -60,18 +63,18 @@ pub fn await_start(socket: BorrowedFd) -> Start {
 
 fn start(socket: BorrowedFd, flags: libc::c_int) -> Start {
     let mut byte = 0u8;
-    match receive_with_fds(socket, &mut byte, flags) {
+    match receive_with_fds(socket, std::slice::from_mut(&mut byte), flags) {
         Ok((1, fds, lost)) if byte == START => Start::Fds { fds, lost },
         Err(Errno::EAGAIN | Errno::EINTR) => Start::Nothing,
         Ok(_) | Err(_) => Start::Ended,
     }
 }
 
-/// One byte and the descriptors beside it. recvmsg(2) by hand: when some descriptors did not fit
+/// Bytes and the descriptors beside them. recvmsg(2) by hand: when some descriptors did not fit
 /// into the table of this process, nix gives none, and those that did fit would stay open for ever.
 fn receive_with_fds(
     socket: BorrowedFd,
-    byte: &mut u8,
+    bytes: &mut [u8],
     flags: libc::c_int,
 ) -> nix::Result<(isize, Vec<OwnedFd>, bool)> {
     const SPACE: usize = 64;
@@ -84,8 +87,8 @@ fn receive_with_fds(
     };
     let mut space = Space([0; SPACE]);
     let mut part = libc::iovec {
-        iov_base: std::ptr::from_mut(byte).cast(),
-        iov_len: 1,
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
     };
     // SAFETY: all-zero bytes are a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -119,6 +122,39 @@ fn receive_with_fds(
         fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     }
     Ok((length, fds, message.msg_flags & libc::MSG_CTRUNC != 0))
+}
+
+/// Sends bytes and one descriptor, without waiting for room.
+pub fn send_with_fd(socket: BorrowedFd, bytes: &[u8], fd: BorrowedFd) -> nix::Result<()> {
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &[IoSlice::new(bytes)],
+        &[ControlMessage::ScmRights(&[fd.as_raw_fd()])],
+        MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT,
+        None,
+    )
+    .map(drop)
+}
+
+/// What `send_with_fd` sent; `None` when there is nothing now, or nothing any more.
+pub fn receive_with_fd(socket: BorrowedFd, bytes: &mut [u8], wait: bool) -> Option<OwnedFd> {
+    let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
+    loop {
+        match receive_with_fds(socket, bytes, flags) {
+            Ok((length, mut fds, false)) if length as usize == bytes.len() => return fds.pop(),
+            Err(Errno::EINTR) => {}
+            _ => return None,
+        }
+    }
+}
+
+pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
+    socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
 }
 
 /// Close-on-exec from birth, where the system can.
