@@ -67,7 +67,7 @@ defmodule NetRunner do
   @spec run(command(), keyword()) :: {stdout :: binary(), 0..255} | {:error, error()}
   def run(command, options \\ []) do
     options = Options.validate!(options, @run_groups)
-    input = Input.new(options.input)
+    input = Input.new(options)
 
     with {:ok, server} <- NetRunner.Stream.start(command, drained(options), input) do
       case collect(server, options) do
@@ -105,7 +105,7 @@ defmodule NetRunner do
   @spec stream!(command(), keyword()) :: Enumerable.t()
   def stream!(command, options \\ []) do
     options = Options.validate!(options, @raising_groups)
-    NetRunner.Stream.lazy(command, drained(options), Input.new(options.input))
+    NetRunner.Stream.lazy(command, drained(options), Input.new(options))
   end
 
   @doc """
@@ -126,7 +126,7 @@ defmodule NetRunner do
           {:ok, Enumerable.t()} | {:error, NetRunner.Process.start_error()}
   def stream(command, options \\ []) do
     options = Options.validate!(options, @stream_groups)
-    input = Input.new(options.input)
+    input = Input.new(options)
 
     with {:ok, server} <- Server.start(command, drained(options), input: Input.for_server(input)) do
       {:ok, NetRunner.Stream.running(server, input)}

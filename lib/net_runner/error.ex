@@ -65,6 +65,20 @@ defmodule NetRunner.Error do
     do: "the working directory (:cd) cannot be used: #{describe(reason)}"
 
   def describe({:setup, reason}), do: "its process could not be set up: #{describe(reason)}"
+
+  def describe({:user, :enoent}) do
+    "there is no such user (:user); an ID that no user has needs a :group beside it"
+  end
+
+  def describe({option, :enoent}) when option in [:group, :groups],
+    do: "there is no such group (#{inspect(option)})"
+
+  def describe({option, reason})
+      when option in [:stdin, :stdout, :stderr, :cgroup, :nice, :rlimits, :groups, :group] or
+             option in [:user, :no_new_privs] do
+    "the option #{inspect(option)} cannot be carried out: #{describe(reason)}"
+  end
+
   def describe({:max_output_exceeded, _}), do: "it printed more than :max_output_size allows"
   def describe({tag, message}) when is_atom(tag) and is_binary(message), do: message
   def describe(:timeout), do: "it did not end within :timeout"

@@ -11,10 +11,15 @@ defmodule NetRunner.Input do
   @type t :: :none | :open | {:iovec, [binary()]} | {:enumerable, Enumerable.t()}
 
   @doc "Sorts what was given as `:input`."
-  @spec new(term()) :: t()
-  def new(nil), do: :none
+  @spec new(map()) :: t()
+  def new(%{input: input, stdin: stdin}) when input != nil and stdin not in [nil, :pipe] do
+    raise ArgumentError,
+          "the options :input and :stdin exclude each other, got stdin: #{inspect(stdin)}"
+  end
 
-  def new(input) when is_binary(input) or is_list(input) do
+  def new(%{input: nil}), do: :none
+
+  def new(%{input: input}) when is_binary(input) or is_list(input) do
     {:iovec, :erlang.iolist_to_iovec(input)}
   rescue
     ArgumentError ->
@@ -23,7 +28,7 @@ defmodule NetRunner.Input do
               __STACKTRACE__
   end
 
-  def new(enumerable), do: {:enumerable, enumerable}
+  def new(%{input: enumerable}), do: {:enumerable, enumerable}
 
   @doc "What the server has to know of it."
   @spec for_server(t()) :: :none | :open | {:iovec, [binary()]}

@@ -44,26 +44,26 @@ defmodule NetRunner.Launcher do
   @doc """
   Asks for a command; see `NetRunner.Process.Native.spawn/5`. The calling process owns the result.
   """
-  def spawn(fields, stdio, pipe_size) do
-    spawn(fields, spec_size(fields), stdio, pipe_size, {@replacements, @in_flight_retries})
+  def spawn(fields, connections, pipe_size) do
+    spawn(fields, spec_size(fields), connections, pipe_size, {@replacements, @in_flight_retries})
   end
 
-  defp spawn(fields, size, stdio, pipe_size, {replacements, retries}) do
+  defp spawn(fields, size, connections, pipe_size, {replacements, retries}) do
     with {:ok, socket} <- socket() do
-      case Native.spawn(socket, fields, size, stdio, pipe_size) do
+      case Native.spawn(socket, fields, size, connections, pipe_size) do
         {:error, :eagain} ->
           with :ok <- call({:await_room, socket}) do
-            spawn(fields, size, stdio, pipe_size, {replacements, retries})
+            spawn(fields, size, connections, pipe_size, {replacements, retries})
           end
 
         {:error, :etoomanyrefs} when retries > 0 ->
           :timer.sleep(@in_flight_pause)
-          spawn(fields, size, stdio, pipe_size, {replacements, retries - 1})
+          spawn(fields, size, connections, pipe_size, {replacements, retries - 1})
 
         # The launcher is gone and did not take the request.
         {:error, reason} when reason in [:closed, :epipe, :econnreset] and replacements > 0 ->
           with :ok <- call({:replace, socket}) do
-            spawn(fields, size, stdio, pipe_size, {replacements - 1, retries})
+            spawn(fields, size, connections, pipe_size, {replacements - 1, retries})
           end
 
         {:error, reason} when reason in [:closed, :epipe, :econnreset] ->
@@ -104,11 +104,12 @@ defmodule NetRunner.Launcher do
       {_, value}, size when is_binary(value) ->
         size + byte_size(value) + 6
 
-      {_, values}, size when is_list(values) ->
+      {_, [value | _] = values}, size when is_binary(value) ->
         Enum.reduce(values, size, &(byte_size(&1) + 6 + &2))
 
+      # Numbers, and short lists of them.
       _, size ->
-        size + 13
+        size + 64
     end)
   end
 

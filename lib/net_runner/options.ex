@@ -9,19 +9,50 @@ defmodule NetRunner.Options do
     {:env, :command, :env, [],
      "environment variables as an enumerable of `{name, value}` of strings, on top of the VM's; " <>
        "`nil` as a value unsets"},
-    {:stderr, :command, {:one_of, [:consume, :pipe, :redirect, :disabled]}, :consume,
+    {:clear_env, :command, :boolean, false,
+     "`true`: the command gets the variables of `:env` and no other"},
+    {:arg0, :command, :string, nil,
+     "what the command is told that it is called (`argv[0]`); `nil`: the executable as it was given"},
+    {:umask, :command, {:integer, 0, 0o777}, nil,
+     "the permissions that new files do not get (umask(2)), such as `0o077`; `nil`: the VM's"},
+    {:stdin, :command, {:stdio, [:pipe, :null, :inherit], [:file]}, nil,
+     "where the command's stdin comes from: `:pipe`, written by the VM; `:null`; `:inherit`: the VM's own; " <>
+       "`{:file, path}`. The path starts at the VM's working directory. Default: `:pipe`, or nothing to read " <>
+       "where an `:input` could be given and is not"},
+    {:stdout, :command, {:stdio, [:pipe, :null, :inherit], [:file, :append]}, :pipe,
+     "where stdout goes: `:pipe`, read by the VM; `:null`; `:inherit`; `{:file, path}` (made or emptied " <>
+       "first) or `{:append, path}`: the kernel writes, the VM copies nothing"},
+    {:stderr, :command,
+     {:stdio, [:consume, :pipe, :redirect, :disabled, :inherit], [:file, :append]}, :consume,
      "`:consume`: drained and dropped but for its end; `:pipe`: read on demand with " <>
-       "`NetRunner.Process.read_stderr/2`; `:redirect`: into stdout, in order; `:disabled`: dropped by the kernel"},
+       "`NetRunner.Process.read_stderr/2`; `:redirect`: into stdout, in order; `:disabled`: dropped by the " <>
+       "kernel; `:inherit`, `{:file, path}`, `{:append, path}`: as for `:stdout`, which may be the same file"},
     {:stderr_tail, :command, :non_negative, 8_192,
      "bytes of a consumed stderr's end that are kept for error messages"},
     {:pipe_size, :command, :non_negative, 1_048_576,
      "bytes that a busy pipe is given (`F_SETPIPE_SZ`, fcntl(2)); where the system refuses, it " <>
-       "stays at its 64 KiB; 0: leave it"},
+       "stays at its 64 KiB (an unprivileged user has `fs.pipe-user-pages-soft` for all pipes together); " <>
+       "0: leave it"},
     {:stop_signal, :command, :signal, :sigterm, "the signal that asks the command to end"},
     {:kill_timeout, :command, :non_negative, 5_000,
      "milliseconds between the stop signal and SIGKILL"},
     {:leftovers, :command, {:one_of, [:kill, :leave]}, :kill,
      "what happens to processes that the command started and left running when it exits"},
+    {:user, :command, :principal, nil,
+     "the user that the command runs as, by name or ID, with its groups; needs the right to (root)"},
+    {:group, :command, :principal, nil, "the group that the command runs as, by name or ID"},
+    {:groups, :command, :principals, nil,
+     "the supplementary groups, by name or ID, instead of the user's own"},
+    {:nice, :command, {:integer, -20, 19}, nil,
+     "the nice value (setpriority(2)): 19 yields to everybody; below the VM's needs the right to"},
+    {:rlimits, :command, :rlimits, [],
+     "resource limits (setrlimit(2)), such as `[cpu: 10, as: 512_000_000, nofile: 64, core: 0]`; a value is a " <>
+       "number in the unit of the man page, `:infinity`, or `{soft, hard}`"},
+    {:no_new_privs, :command, :boolean, false,
+     "`true`: no set-user-ID program that the command runs gains rights (Linux)"},
+    {:pty, :command, :pty, false,
+     "`true` or `[rows: 24, cols: 80, echo: true]`: the command runs in a pseudo-terminal, its stdin, stdout " <>
+       "and stderr, all of which it prints is read as stdout"},
     {:owner, :command, :owner, :caller,
      "a pid: when it dies, the command is ended; `nil`: nobody; default: the caller"},
     {:input, :input, :input, nil,
@@ -34,6 +65,22 @@ defmodule NetRunner.Options do
      "`:ignore`: a stream that raises does not do so for an exit status other than 0"},
     {:name, :process, :name, nil, "registers the process, as the `:name` of a `GenServer`"}
   ]
+
+  # The names of setrlimit(2). The system may know fewer.
+  @resources [
+               :as,
+               :core,
+               :cpu,
+               :data,
+               :fsize,
+               :locks,
+               :memlock,
+               :msgqueue,
+               :nice,
+               :nofile,
+               :nproc
+             ] ++
+               [:rss, :rtprio, :rttime, :sigpending, :stack]
 
   @names Enum.map(@declared, &elem(&1, 0))
 
@@ -94,6 +141,37 @@ defmodule NetRunner.Options do
 
   defp valid?(:path, value), do: is_nil(value) or is_binary(value)
   defp valid?({:one_of, values}, value), do: value in values
+  defp valid?(:boolean, value), do: is_boolean(value)
+  defp valid?(:string, value), do: is_nil(value) or c_string?(value)
+
+  defp valid?({:integer, from, to}, value) do
+    is_nil(value) or (is_integer(value) and value >= from and value <= to)
+  end
+
+  defp valid?({:stdio, _, kinds}, {kind, path}), do: kind in kinds and c_string?(path)
+  defp valid?({:stdio, values, _}, value), do: value in values
+  defp valid?(:principal, value), do: is_nil(value) or principal?(value)
+
+  defp valid?(:principals, value) do
+    is_nil(value) or (is_list(value) and Enum.all?(value, &principal?/1))
+  end
+
+  defp valid?(:rlimits, value) do
+    Keyword.keyword?(value) and
+      Enum.all?(value, fn {name, limit} -> name in @resources and limit?(limit) end)
+  end
+
+  defp valid?(:pty, value) when is_boolean(value), do: true
+
+  defp valid?(:pty, value) do
+    Keyword.keyword?(value) and
+      Enum.all?(value, fn
+        {size, number} when size in [:rows, :cols] -> number in 1..65_535
+        {:echo, echo?} -> is_boolean(echo?)
+        _ -> false
+      end)
+  end
+
   defp valid?(:non_negative, value), do: is_integer(value) and value >= 0 and value < 0x8000_0000
   defp valid?(:signal, value), do: match?({:ok, _}, NetRunner.Signal.resolve(value))
 
@@ -124,7 +202,33 @@ defmodule NetRunner.Options do
       match?({:via, module, _} when is_atom(module), value)
   end
 
+  defp c_string?(value), do: is_binary(value) and :binary.match(value, <<0>>) == :nomatch
+
+  # The last ID means "no change" to the system calls.
+  defp principal?(value), do: c_string?(value) or value in 0..0xFFFF_FFFE
+
+  defp limit?({soft, hard}), do: limit?(soft) and limit?(hard) and soft <= hard
+  defp limit?(value), do: value == :infinity or value in 0..0x7FFF_FFFF_FFFF_FFFF
+
   defp expected(:path), do: "a path as a string"
+  defp expected(:boolean), do: "true or false"
+  defp expected(:string), do: "a string without a NUL byte"
+  defp expected({:integer, from, to}), do: "an integer from #{from} to #{to}"
+
+  defp expected({:stdio, values, kinds}) do
+    (Enum.map(values, &inspect/1) ++ Enum.map(kinds, &"{#{inspect(&1)}, path}"))
+    |> Enum.join(", ")
+    |> then(&"one of #{&1}")
+  end
+
+  defp expected(:principal), do: "a name, or an ID from 0 to 4294967294"
+  defp expected(:principals), do: "a list of names and IDs"
+
+  defp expected(:rlimits) do
+    "a keyword list of a limit, :infinity or {soft, hard} for any of #{Enum.map_join(@resources, ", ", &inspect/1)}"
+  end
+
+  defp expected(:pty), do: "true, false, or a keyword list of :rows, :cols (1 to 65535) and :echo"
   defp expected({:one_of, values}), do: "one of #{Enum.map_join(values, ", ", &inspect/1)}"
   defp expected(:non_negative), do: "an integer from 0 to 2147483647"
   defp expected(:signal), do: "a signal, such as :sigterm or 15"

@@ -50,7 +50,7 @@ defmodule NetRunner.Process do
   @typedoc "Why a command could not be started."
   @type start_error ::
           posix()
-          | {:cd | :setup, posix()}
+          | {NetRunner.Process.Native.step(), posix()}
           | {:invalid_cmd | :invalid_args | :invalid_env | :invalid_cd, String.t()}
           | :launcher_died
           | :not_started
@@ -217,6 +217,23 @@ defmodule NetRunner.Process do
   """
   @spec stats(t()) :: Stats.t() | {:error, :closed}
   def stats(process), do: call(process, :stats)
+
+  @doc """
+  Sets the size of the terminal of a command that was started with `:pty`. The kernel tells the
+  program in its foreground with SIGWINCH (ioctl_tty(2)). `{:error, :enotty}`: there is no terminal.
+
+      iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "read line; stty size"], pty: [echo: false])
+      iex> NetRunner.Process.set_window_size(p, 50, 132)
+      :ok
+      iex> NetRunner.Process.write(p, "go\n")
+      :ok
+      iex> NetRunner.Process.read(p)
+      {:ok, "50 132\r\n"}
+  """
+  @spec set_window_size(t(), 0..65_535, 0..65_535) :: :ok | {:error, :enotty | :closed | posix()}
+  def set_window_size(process, rows, columns) when rows in 0..65_535 and columns in 0..65_535 do
+    call(process, {:set_window_size, rows, columns})
+  end
 
   @doc """
   Stops the process. A command that still runs is ended with all that it started: `:stop_signal`, and

@@ -50,7 +50,8 @@ defmodule NetRunner.Stream do
       {:ok, bytes} ->
         {[bytes], server}
 
-      :eof ->
+      # Nothing to read where stdout leads elsewhere.
+      end_of_file when end_of_file in [:eof, {:error, :not_piped}] ->
         at_end.(server)
         {:halt, server}
 

@@ -10,15 +10,46 @@ defmodule NetRunner.Process.Native do
 
   @type fd :: reference()
   @type posix :: atom()
-  @type stdio :: :pipe | :null | :redirect
+  @type stdio ::
+          :pipe
+          | :null
+          | :redirect
+          | :inherit
+          | {:read | :file | :append, path :: binary()}
+          | {:fd, fd()}
+  @type connections ::
+          {stdin :: stdio(), stdout :: stdio(), stderr :: stdio()}
+          | {:terminal, rows :: non_neg_integer(), columns :: non_neg_integer(),
+             echo :: boolean()}
   @type field ::
-          {:file | :search_path | :cd, binary()}
+          {:file | :search_path | :cd | :cgroup, binary()}
           | {:args | :env, [binary()]}
-          | {:stop_signal | :kill_timeout, non_neg_integer()}
+          | {:environment, binary()}
+          | {:stop_signal | :kill_timeout | :umask | :uid | :gid, non_neg_integer()}
           | {:leftovers, :kill | :leave}
+          | {:nice, integer()}
+          | {:rlimit, {atom(), non_neg_integer(), non_neg_integer()}}
+          | {:groups, [non_neg_integer()]}
+          | {:no_new_privs, true}
+  @type step ::
+          :receive
+          | :fork
+          | :setup
+          | :stdin
+          | :stdout
+          | :stderr
+          | :cgroup
+          | :cd
+          | :nice
+          | :rlimits
+          | :groups
+          | :group
+          | :user
+          | :no_new_privs
+          | :exec
   @type event ::
           {:started, pos_integer()}
-          | {:failed, :receive | :fork | :setup | :cd | :exec, posix()}
+          | {:failed, step(), posix()}
           | {:exited, how :: {:exited, 0..255} | {:signaled, 1..64, boolean()},
              {max_rss_bytes :: non_neg_integer(), user_us :: non_neg_integer(),
               system_us :: non_neg_integer()}}
@@ -73,14 +104,45 @@ defmodule NetRunner.Process.Native do
   Asks the launcher for a command; the calling process owns the descriptors. `spec_size` is about
   how many bytes the fields have.
   """
-  @spec spawn(fd(), [field()], non_neg_integer(), {stdio(), stdio(), stdio()}, non_neg_integer()) ::
+  @spec spawn(fd(), [field()], non_neg_integer(), connections(), non_neg_integer()) ::
           {:ok, control :: fd(), stdin :: fd() | nil, stdout :: fd() | nil, stderr :: fd() | nil}
-          | {:error, posix()}
-  def spawn(launcher, fields, spec_size, stdio, pipe_size) do
-    with :too_large <- nif_spawn(launcher, fields, spec_size, stdio, pipe_size) do
-      nif_spawn_bulk(launcher, fields, spec_size, stdio, pipe_size)
+          | {:error, posix() | {:stdin | :stdout | :stderr, posix()}}
+  def spawn(launcher, fields, spec_size, connections, pipe_size) do
+    with :too_large <- nif_spawn(launcher, fields, spec_size, connections, pipe_size) do
+      nif_spawn_bulk(launcher, fields, spec_size, connections, pipe_size)
     end
   end
+
+  @doc "A pipe between two commands; the calling process owns both ends."
+  @spec pipe() :: {:ok, read :: fd(), write :: fd()} | {:error, posix()}
+  def pipe, do: nif_pipe()
+
+  @doc "Sets the size of a terminal; the kernel tells whoever is in its foreground (SIGWINCH)."
+  @spec set_window_size(fd(), non_neg_integer(), non_neg_integer()) ::
+          :ok | {:error, :closed | posix()}
+  def set_window_size(terminal, rows, columns), do: nif_set_window_size(terminal, rows, columns)
+
+  @doc "The character that a terminal takes for the end of its input."
+  @spec eof_character(fd()) :: {:ok, byte()} | {:error, :closed | posix()}
+  def eof_character(terminal), do: nif_eof_character(terminal)
+
+  @doc """
+  The variables of the VM's environment with these names, byte for byte: `NAME=value`, a NUL after each.
+
+  `System.get_env/0` cannot say what bytes a value has: those that are no UTF-8 look like another text.
+  """
+  @spec environment([charlist()]) :: binary()
+  def environment(names), do: nif_environment(names)
+
+  @doc "A user by name or ID (getpwnam(3)), with the groups that it is in (getgrouplist(3))."
+  @spec user(String.t() | non_neg_integer()) ::
+          {:ok, uid :: non_neg_integer(), gid :: non_neg_integer(), groups :: [non_neg_integer()]}
+          | {:error, :enoent | posix()}
+  def user(name_or_id), do: nif_user(name_or_id)
+
+  @doc "A group by name (getgrnam(3))."
+  @spec group(String.t()) :: {:ok, gid :: non_neg_integer()} | {:error, :enoent | posix()}
+  def group(name), do: nif_group(name)
 
   @doc "Has `{:select, launcher, :undefined, :ready_output}` sent when `spawn/5` is worth a try."
   @spec await_room(fd()) :: :ok | {:error, posix()}
@@ -108,8 +170,14 @@ defmodule NetRunner.Process.Native do
   def nif_close(_fd), do: not_loaded()
   def nif_start_helper(_path), do: not_loaded()
   def nif_receive_greeting(_socket), do: not_loaded()
-  def nif_spawn(_launcher, _fields, _spec_size, _stdio, _pipe_size), do: not_loaded()
-  def nif_spawn_bulk(_launcher, _fields, _spec_size, _stdio, _pipe_size), do: not_loaded()
+  def nif_spawn(_launcher, _fields, _spec_size, _connections, _pipe_size), do: not_loaded()
+  def nif_spawn_bulk(_launcher, _fields, _spec_size, _connections, _pipe_size), do: not_loaded()
+  def nif_pipe, do: not_loaded()
+  def nif_set_window_size(_terminal, _rows, _columns), do: not_loaded()
+  def nif_eof_character(_terminal), do: not_loaded()
+  def nif_environment(_names), do: not_loaded()
+  def nif_user(_user), do: not_loaded()
+  def nif_group(_name), do: not_loaded()
   def nif_await_room(_launcher), do: not_loaded()
   def nif_receive_event(_control), do: not_loaded()
   def nif_send_signal(_control, _number), do: not_loaded()

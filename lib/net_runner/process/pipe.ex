@@ -1,19 +1,23 @@
 defmodule NetRunner.Process.Pipe do
   @moduledoc false
   # One of a command's output pipes, as the server sees it: open until its end was read.
+  #
+  # A terminal stays open: many programs close their standard descriptors before they exit, and a terminal
+  # that both sides have closed sends them SIGHUP.
 
   alias NetRunner.Process.Native
 
   # A read of this size or less runs on the scheduler that called it.
   @small 65_536
 
-  defstruct [:fd, bulk?: false]
+  defstruct [:fd, bulk?: false, terminal?: false]
 
-  @type t :: %__MODULE__{fd: Native.fd() | nil, bulk?: boolean()}
+  @type t :: %__MODULE__{fd: Native.fd() | nil, bulk?: boolean(), terminal?: boolean()}
 
-  @spec new(Native.fd() | nil) :: t() | nil
-  def new(nil), do: nil
-  def new(fd), do: %__MODULE__{fd: fd}
+  @spec new(Native.fd() | nil, boolean()) :: t() | nil
+  def new(fd, terminal? \\ false)
+  def new(nil, _terminal?), do: nil
+  def new(fd, terminal?), do: %__MODULE__{fd: fd, terminal?: terminal?}
 
   @doc """
   Reads what is there, at most `max_bytes`. A pipe that was busy at its last read is read in larger pieces,
@@ -27,7 +31,7 @@ defmodule NetRunner.Process.Pipe do
 
     case Native.read(pipe.fd, max_bytes) do
       {:ok, bytes} -> {{:ok, bytes}, %{pipe | bulk?: byte_size(bytes) >= @small}}
-      :eof -> {:eof, close(pipe)}
+      :eof -> {:eof, if(pipe.terminal?, do: pipe, else: close(pipe))}
       {:error, reason} -> {{:error, reason}, pipe}
     end
   end

@@ -43,6 +43,9 @@ defmodule NetRunner.Process.Server do
     :ended,
     stderr_mode: :consume,
     leftovers: :kill,
+    # Stdin and stdout are a terminal's; then an end of input is a character, told apart by the line.
+    terminal?: false,
+    line_start?: true,
     tail: "",
     tail_size: 0,
     # `nil` while the command runs; then `{:exited, how, usage}`, or `:lost` with its shepherd.
@@ -76,14 +79,19 @@ defmodule NetRunner.Process.Server do
   def init({command, options, extra}) do
     Process.flag(:trap_exit, true)
     input = Map.get(extra, :input, :open)
-    stdio = {if(input == :none, do: :null, else: :pipe), :pipe, stderr_kind(options.stderr)}
     started = System.monotonic_time()
     owner = options.owner && Process.monitor(options.owner)
     patience = {owner, deadline(started, options[:timeout])}
 
     with {:ok, fields} <- Spec.build(command, options),
          {:ok, os_pid, {control, stdin, stdout, stderr}} <-
-           spawn_command(fields, stdio, options.pipe_size, patience, @attempts) do
+           spawn_command(
+             fields,
+             connections(options, input),
+             options.pipe_size,
+             patience,
+             @attempts
+           ) do
       stats = %Stats{started_at: DateTime.utc_now()}
 
       {:ok, _} =
@@ -95,9 +103,10 @@ defmodule NetRunner.Process.Server do
         command: command,
         control: control,
         stdin: stdin || :none,
-        stdout: Pipe.new(stdout),
+        stdout: Pipe.new(stdout, options.pty != false),
         stderr: Pipe.new(stderr),
         stderr_mode: options.stderr,
+        terminal?: options.pty != false,
         leftovers: options.leftovers,
         tail_size: options.stderr_tail,
         os_pid: os_pid,
@@ -113,13 +122,33 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  defp stderr_kind(:redirect), do: :redirect
-  defp stderr_kind(:disabled), do: :null
-  defp stderr_kind(mode) when mode in [:consume, :pipe], do: :pipe
+  defp connections(%{pty: false} = options, input) do
+    {stdin(options.stdin, input), options.stdout, stderr(options.stderr, options.stdout)}
+  end
+
+  defp connections(%{pty: true} = options, input) do
+    connections(%{options | pty: []}, input)
+  end
+
+  defp connections(%{pty: settings}, _input) do
+    {:terminal, Keyword.get(settings, :rows, 24), Keyword.get(settings, :cols, 80),
+     Keyword.get(settings, :echo, true)}
+  end
+
+  defp stdin(kind, :none) when kind in [nil, :pipe], do: :null
+  defp stdin(nil, _input), do: :pipe
+  defp stdin({:file, path}, _input), do: {:read, path}
+  defp stdin(kind, _input), do: kind
+
+  defp stderr(:disabled, _stdout), do: :null
+  defp stderr(mode, _stdout) when mode in [:consume, :pipe], do: :pipe
+  # One open file, so that neither writes over the other.
+  defp stderr({_, _} = file, file), do: :redirect
+  defp stderr(kind, _stdout), do: kind
 
   # A launcher that died with the request unread has done nothing yet, so another may be asked.
-  defp spawn_command(fields, stdio, pipe_size, patience, attempts) do
-    with {:ok, control, stdin, stdout, stderr} <- Launcher.spawn(fields, stdio, pipe_size) do
+  defp spawn_command(fields, connections, pipe_size, patience, attempts) do
+    with {:ok, control, stdin, stdout, stderr} <- Launcher.spawn(fields, connections, pipe_size) do
       case await_start(control, patience) do
         {:ok, os_pid} ->
           {:ok, os_pid, {control, stdin, stdout, stderr}}
@@ -128,7 +157,7 @@ defmodule NetRunner.Process.Server do
           for fd <- [control, stdin, stdout, stderr], fd != nil, do: Native.close(fd)
 
           if failed == :not_taken and attempts > 1,
-            do: spawn_command(fields, stdio, pipe_size, patience, attempts - 1),
+            do: spawn_command(fields, connections, pipe_size, patience, attempts - 1),
             else: with(:not_taken <- failed, do: {:error, :launcher_died})
       end
     end
@@ -140,11 +169,11 @@ defmodule NetRunner.Process.Server do
       {:started, os_pid} ->
         {:ok, os_pid}
 
-      {:failed, step, errno} when step in [:cd, :setup] ->
-        {:error, {step, errno}}
-
-      {:failed, _step, errno} ->
+      {:failed, step, errno} when step in [:receive, :fork, :exec] ->
         {:error, errno}
+
+      {:failed, step, errno} ->
+        {:error, {step, errno}}
 
       {:error, :eagain} ->
         receive do
@@ -248,6 +277,14 @@ defmodule NetRunner.Process.Server do
         {:reply, result, state}
     end
   end
+
+  def handle_call({:set_window_size, rows, columns}, _from, %{terminal?: true} = state) do
+    fd = state.stdout.fd
+    result = if fd, do: Native.set_window_size(fd, rows, columns), else: {:error, :closed}
+    {:reply, result, state}
+  end
+
+  def handle_call({:set_window_size, _, _}, _from, state), do: {:reply, {:error, :enotty}, state}
 
   def handle_call({:await_exit, _timeout}, _from, %{exit: exit} = state) when exit != nil do
     {:reply, exit_result(state), state}
@@ -461,6 +498,8 @@ defmodule NetRunner.Process.Server do
     end
   end
 
+  defp read(state, _stream, nil, _max_bytes), do: {:eof, state}
+
   defp read(state, stream, pipe, max_bytes) do
     {result, pipe} = Pipe.read(pipe, max_bytes)
     state = Map.put(state, stream, pipe)
@@ -615,6 +654,9 @@ defmodule NetRunner.Process.Server do
       nil ->
         state
 
+      %{data: :close} = operation when state.terminal? and state.stdin != nil ->
+        write_end_of_file(state, operation)
+
       %{data: :close} = operation ->
         state |> close_stdin() |> answer(operation, :ok) |> serve_stdin()
 
@@ -628,6 +670,17 @@ defmodule NetRunner.Process.Server do
   defp close_stdin(state) do
     Native.close(state.stdin)
     %{state | stdin: nil}
+  end
+
+  # The character ends the line that is begun; it ends the input only at the start of one (termios(3)).
+  defp write_end_of_file(state, operation) do
+    with {:ok, character} <- Native.eof_character(state.stdin),
+         bytes = if(state.line_start?, do: <<character>>, else: <<character, character>>),
+         {:error, :eagain} <- Native.write(state.stdin, [bytes]) do
+      state
+    else
+      _written_or_gone -> state |> close_stdin() |> answer(operation, :ok) |> serve_stdin()
+    end
   end
 
   defp write(%{stdin: nil} = state, operation, _iovec) do
@@ -659,8 +712,18 @@ defmodule NetRunner.Process.Server do
   defp count_written(%{stats: stats} = state, iovec, rest) do
     written = IO.iodata_length(iovec) - IO.iodata_length(rest)
     stats = %{stats | bytes_in: stats.bytes_in + written, write_count: stats.write_count + 1}
-    %{state | stats: stats}
+    follow_lines(%{state | stats: stats}, iovec)
   end
+
+  # Where a write was cut, the rest follows, and its end counts.
+  defp follow_lines(%{terminal?: true} = state, iovec) do
+    case iovec |> Enum.reverse() |> Enum.find(&(&1 != "")) do
+      nil -> state
+      bytes -> %{state | line_start?: :binary.last(bytes) == ?\n}
+    end
+  end
+
+  defp follow_lines(state, _iovec), do: state
 
   defp fail_input(state, failure) do
     state = condemn(%{state | input_failure: failure}, {:error, {:input_failed, failure}})

@@ -15,20 +15,19 @@ defmodule NetRunner.Process.Spec do
   def build([executable | args] = command, options) do
     with :ok <- check_executable(executable),
          :ok <- check_args(args),
-         {:ok, env} <- environment(options.env),
-         {:ok, cd} <- directory(options.cd) do
+         {:ok, environment} <- environment(options),
+         {:ok, cd} <- directory(options.cd),
+         {:ok, account} <- account(options) do
       {:ok, stop_signal} = NetRunner.Signal.resolve(options.stop_signal)
 
       {:ok,
        [
          {:file, executable},
-         {:search_path, Map.get(env, "PATH", @default_path)},
-         {:args, command},
-         {:env, Enum.map(env, fn {name, value} -> name <> "=" <> value end)},
+         {:args, if(options.arg0, do: [options.arg0 | args], else: command)},
          {:stop_signal, stop_signal},
          {:kill_timeout, options.kill_timeout},
-         {:leftovers, options.leftovers} | cd
-       ]}
+         {:leftovers, options.leftovers}
+       ] ++ environment ++ cd ++ account ++ settings(options)}
     end
   end
 
@@ -72,8 +71,22 @@ defmodule NetRunner.Process.Spec do
 
   defp proper_list?(args), do: is_list(args) and List.improper?(args) == false
 
-  defp environment(changes) do
-    Enum.reduce_while(changes, {:ok, System.get_env()}, fn {name, value}, {:ok, env} ->
+  defp environment(%{env: changes, clear_env: clear?}) do
+    with {:ok, changes} <- check_env(changes) do
+      inherited = if clear?, do: "", else: inherited(changes)
+      set = for {name, value} <- changes, value != nil, do: name <> "=" <> value
+
+      {:ok,
+       [
+         {:environment, inherited},
+         {:env, set},
+         {:search_path, search_path(changes, clear?)}
+       ]}
+    end
+  end
+
+  defp check_env(changes) do
+    Enum.reduce_while(changes, {:ok, %{}}, fn {name, value}, {:ok, checked} ->
       cond do
         name == "" or String.contains?(name, "=") ->
           {:halt, invalid_env("#{inspect(name)} is no name of a variable")}
@@ -81,13 +94,27 @@ defmodule NetRunner.Process.Spec do
         nul?(name) or (is_binary(value) and nul?(value)) ->
           {:halt, invalid_env("the variable #{inspect(name)} contains a NUL byte")}
 
-        value == nil ->
-          {:cont, {:ok, Map.delete(env, name)}}
-
         true ->
-          {:cont, {:ok, Map.put(env, name, value)}}
+          {:cont, {:ok, Map.put(checked, name, value)}}
       end
     end)
+  end
+
+  # The VM's variables that are not set or unset.
+  defp inherited(changes) do
+    names = for {name, _} <- :os.env(), not is_map_key(changes, List.to_string(name)), do: name
+    Native.environment(names)
+  end
+
+  defp search_path(%{"PATH" => nil}, _clear?), do: @default_path
+  defp search_path(%{"PATH" => path}, _clear?), do: path
+  defp search_path(_changes, true), do: @default_path
+
+  defp search_path(_changes, false) do
+    case Native.environment(['PATH']) do
+      "PATH=" <> path -> binary_part(path, 0, byte_size(path) - 1)
+      "" -> @default_path
+    end
   end
 
   defp directory(nil), do: {:ok, []}
@@ -97,6 +124,74 @@ defmodule NetRunner.Process.Spec do
       do: {:error, {:invalid_cd, "the :cd directory contains a NUL byte: #{inspect(path)}"}},
       else: {:ok, [{:cd, path}]}
   end
+
+  # A user comes with its groups, unless others are asked for.
+  defp account(%{user: nil} = options) do
+    with {:ok, gid} <- group(options.group),
+         {:ok, groups} <- groups(options.groups, nil) do
+      {:ok, gid ++ groups}
+    end
+  end
+
+  defp account(options) do
+    with {:ok, uid, gid, groups} <- user(options.user, options.group),
+         {:ok, gid} <- group(options.group || gid),
+         {:ok, groups} <- groups(options.groups, groups) do
+      {:ok, [{:uid, uid} | gid ++ groups]}
+    end
+  end
+
+  defp user(user, group) do
+    case Native.user(user) do
+      {:ok, _, _, _} = found -> found
+      # An ID that nobody has is good enough, when it is said what group goes with it.
+      {:error, :enoent} when is_integer(user) and group != nil -> {:ok, user, nil, []}
+      {:error, reason} -> {:error, {:user, reason}}
+    end
+  end
+
+  defp group(nil), do: {:ok, []}
+
+  defp group(group) do
+    with {:ok, gid} <- group_id(group, :group), do: {:ok, [{:gid, gid}]}
+  end
+
+  defp groups(nil, nil), do: {:ok, []}
+  defp groups(nil, default), do: {:ok, [{:groups, default}]}
+
+  defp groups(groups, _default) do
+    Enum.reduce_while(groups, {:ok, [{:groups, []}]}, fn group, {:ok, [{:groups, gids}]} ->
+      case group_id(group, :groups) do
+        {:ok, gid} -> {:cont, {:ok, [{:groups, gids ++ [gid]}]}}
+        error -> {:halt, error}
+      end
+    end)
+  end
+
+  defp group_id(gid, _option) when is_integer(gid), do: {:ok, gid}
+
+  defp group_id(name, option) do
+    with {:error, reason} <- Native.group(name), do: {:error, {option, reason}}
+  end
+
+  @unlimited 0xFFFF_FFFF_FFFF_FFFF
+
+  defp settings(options) do
+    umask = for umask <- List.wrap(options.umask), do: {:umask, umask}
+    nice = for nice <- List.wrap(options.nice), do: {:nice, nice}
+    privileges = if options.no_new_privs, do: [{:no_new_privs, true}], else: []
+
+    rlimits =
+      for {resource, limit} <- options.rlimits do
+        {soft, hard} = if is_tuple(limit), do: limit, else: {limit, limit}
+        {:rlimit, {resource, limit(soft), limit(hard)}}
+      end
+
+    umask ++ nice ++ privileges ++ rlimits
+  end
+
+  defp limit(:infinity), do: @unlimited
+  defp limit(number), do: number
 
   defp nul?(string), do: :binary.match(string, <<0>>) != :nomatch
 

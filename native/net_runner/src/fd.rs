@@ -21,7 +21,7 @@ use rustler::sys::{
 };
 use rustler::{Decoder, Env, Error, NifResult, Term};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -37,6 +37,17 @@ pub struct Fd {
     /// The size that the pipe gets when its traffic shows that it pays; 0 when there is no more
     /// to do.
     pub pipe_size: AtomicU32,
+    /// The master of a pseudo-terminal.
+    pub terminal: bool,
+}
+
+/// What a descriptor is, as far as it matters here.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    Socket,
+    /// And the size that it may be given.
+    Pipe(u32),
+    Terminal,
 }
 
 #[derive(Clone, Copy)]
@@ -67,11 +78,13 @@ pub fn register(env: Env) -> bool {
 }
 
 /// Gives a descriptor to the VM, owned by the calling process.
-pub fn into_term<'a>(env: Env<'a>, fd: OwnedFd, pipe_size: u32) -> NifResult<Term<'a>> {
+pub fn into_term<'a>(env: Env<'a>, fd: OwnedFd, kind: Kind) -> NifResult<Term<'a>> {
+    let pipe_size = if let Kind::Pipe(size) = kind { size } else { 0 };
     let value = Fd {
         number: fd.into_raw_fd(),
         state: AtomicU32::new(0),
         pipe_size: AtomicU32::new(pipe_size),
+        terminal: matches!(kind, Kind::Terminal),
     };
     // SAFETY: the memory is of the type's size and aligned for it (the VM aligns to 8 bytes or
     // more, `Fd` needs 4); it is written before anybody sees it; the term keeps it afterwards.
@@ -192,6 +205,13 @@ impl Inside<'_, '_> {
 impl AsRawFd for Inside<'_, '_> {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.number
+    }
+}
+
+impl AsFd for Inside<'_, '_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the number stays open as long as somebody is inside.
+        unsafe { BorrowedFd::borrow_raw(self.fd.number) }
     }
 }
 

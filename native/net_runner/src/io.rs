@@ -57,6 +57,8 @@ pub fn read<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> Result<Outcome<'a>, 
             }
             Ok(Outcome::Data(data))
         }
+        // Nobody has the terminal open any more.
+        Err(Errno::EIO) if fd.terminal => Ok(Outcome::EndOfFile),
         Err(errno) => Err(wait_if_again(errno, &inside, Interest::Read)),
     }
 }

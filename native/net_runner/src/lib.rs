@@ -4,22 +4,27 @@
 mod fd;
 mod io;
 mod spawn;
+mod system;
+mod terminal;
 
-use fd::{Fd, Interest};
+use fd::{Fd, Interest, Kind};
 use io::{Failure, Outcome};
 use nix::errno::Errno;
-use nix::sys::socket::{recv, send, shutdown, MsgFlags, Shutdown};
+use nix::sys::socket::{recv, send, MsgFlags};
 use rustler::{Atom, Encoder, Env, Error, ListIterator, NifResult, Term};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use spawn::Connections;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd};
 use wire::{Event, Request, Step, EVENT_SIZE, GREETING};
 
 mod atoms {
     rustler::atoms! {
         ok, error, eof, reset, partial, eagain, closed, nil,
-        pipe, redirect, null,
-        file, search_path, args, env, cd, stop_signal, kill_timeout, leftovers, leave,
+        pipe, redirect, null, inherit, terminal, fd, read, append,
+        file, search_path, args, env, environment, cd, stop_signal, kill_timeout, leftovers, leave,
+        umask, nice, rlimit, uid, gid, groups, no_new_privs, cgroup,
         started, failed, exited, signaled, malformed, too_large,
-        receive, fork, setup, exec,
+        receive, fork, setup, exec, stdin, stdout, stderr, rlimits, group, user,
     }
 }
 
@@ -96,7 +101,7 @@ fn nif_close(env: Env, fd: &Fd) -> Atom {
 fn nif_start_helper<'a>(env: Env<'a>, path: rustler::Binary) -> NifResult<Term<'a>> {
     match spawn::start_helper(&path) {
         Ok((socket, pid)) => {
-            let socket = fd::into_term(env, socket, 0)?;
+            let socket = fd::into_term(env, socket, Kind::Socket)?;
             Ok((atoms::ok(), socket, pid.as_raw()).encode(env))
         }
         Err(errno) => Ok(error_term(env, errno_atom(env, errno))),
@@ -137,13 +142,13 @@ fn nif_spawn<'a>(
     launcher: &Fd,
     fields: ListIterator<'a>,
     spec_size: usize,
-    stdio: (Atom, Atom, Atom),
+    connections: Connections<'a>,
     pipe_size: u32,
 ) -> NifResult<Term<'a>> {
     if spec_size > SMALL {
         return Ok(atoms::too_large().encode(env));
     }
-    spawn_command(env, launcher, fields, spec_size, stdio, pipe_size)
+    spawn_command(env, launcher, fields, spec_size, connections, pipe_size)
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
@@ -152,10 +157,10 @@ fn nif_spawn_bulk<'a>(
     launcher: &Fd,
     fields: ListIterator<'a>,
     spec_size: usize,
-    stdio: (Atom, Atom, Atom),
+    connections: Connections<'a>,
     pipe_size: u32,
 ) -> NifResult<Term<'a>> {
-    spawn_command(env, launcher, fields, spec_size, stdio, pipe_size)
+    spawn_command(env, launcher, fields, spec_size, connections, pipe_size)
 }
 
 fn spawn_command<'a>(
@@ -163,32 +168,142 @@ fn spawn_command<'a>(
     launcher: &Fd,
     fields: ListIterator<'a>,
     spec_size: usize,
-    stdio: (Atom, Atom, Atom),
+    connections: Connections<'a>,
     pipe_size: u32,
 ) -> NifResult<Term<'a>> {
     let Some(inside) = launcher.enter(env) else {
         return Ok(error_term(env, atoms::closed()));
     };
     let spec = spawn::write_spec(fields, spec_size)?;
-    // SAFETY: `inside` keeps the number open for longer than this borrow.
-    let socket = unsafe { BorrowedFd::borrow_raw(inside.as_raw_fd()) };
-    let ends = match spawn::spawn(socket, spec, stdio) {
+    let ends = match spawn::spawn(env, inside.as_fd(), spec, &connections) {
         Ok(ends) => ends,
-        Err(Errno::EAGAIN) => {
-            // The launcher has not kept up; its socket is full.
-            return Ok(error_term(env, atoms::eagain()));
+        // EAGAIN: the launcher has not kept up, and its socket is full.
+        Err(spawn::Failure::Other(errno)) => return Ok(error_term(env, errno_atom(env, errno))),
+        Err(spawn::Failure::Stdio(number, errno)) => {
+            let name = [atoms::stdin(), atoms::stdout(), atoms::stderr()][number];
+            return Ok(error_term(env, (name, errno_atom(env, errno))));
         }
-        Err(errno) => return Ok(error_term(env, errno_atom(env, errno))),
     };
-    let pipe_term = |end: Option<_>| match end {
-        Some(end) => fd::into_term(env, end, pipe_size),
+    let kind = if connections.is_terminal() {
+        Kind::Terminal
+    } else {
+        Kind::Pipe(pipe_size)
+    };
+    let term = |end: Option<_>| match end {
+        Some(end) => fd::into_term(env, end, kind),
         None => Ok(atoms::nil().encode(env)),
     };
-    let control = fd::into_term(env, ends.control, 0)?;
-    let stdin = pipe_term(ends.stdin)?;
-    let stdout = pipe_term(ends.stdout)?;
-    let stderr = pipe_term(ends.stderr)?;
-    Ok((atoms::ok(), control, stdin, stdout, stderr).encode(env))
+    let control = fd::into_term(env, ends.control, Kind::Socket)?;
+    let [stdin, stdout, stderr] = ends.stdio;
+    Ok((
+        atoms::ok(),
+        control,
+        term(stdin)?,
+        term(stdout)?,
+        term(stderr)?,
+    )
+        .encode(env))
+}
+
+/// A pipe between two commands: what one reads and what the other writes.
+#[rustler::nif]
+fn nif_pipe<'a>(env: Env<'a>) -> NifResult<Term<'a>> {
+    match spawn::pipe() {
+        Ok((read, write)) => {
+            let read = fd::into_term(env, read, Kind::Socket)?;
+            let write = fd::into_term(env, write, Kind::Socket)?;
+            Ok((atoms::ok(), read, write).encode(env))
+        }
+        Err(errno) => Ok(error_term(env, errno_atom(env, errno))),
+    }
+}
+
+#[rustler::nif]
+fn nif_set_window_size<'a>(env: Env<'a>, terminal: &Fd, rows: u16, columns: u16) -> Term<'a> {
+    match terminal.enter(env) {
+        None => error_term(env, atoms::closed()),
+        Some(inside) => done(
+            env,
+            terminal::set_window_size(inside.as_fd(), rows, columns),
+        ),
+    }
+}
+
+/// The terminal's end-of-file character.
+#[rustler::nif]
+fn nif_eof_character<'a>(env: Env<'a>, terminal: &Fd) -> Term<'a> {
+    match terminal
+        .enter(env)
+        .map(|inside| terminal::end_of_file_character(inside.as_fd()))
+    {
+        None => error_term(env, atoms::closed()),
+        Some(Ok(character)) => (atoms::ok(), character).encode(env),
+        Some(Err(errno)) => error_term(env, errno_atom(env, errno)),
+    }
+}
+
+/// The variables with these names (as the VM writes them: lists of characters) and their values, byte
+/// for byte: `NAME=value`, a NUL after each.
+#[rustler::nif]
+fn nif_environment<'a>(env: Env<'a>, names: ListIterator<'a>) -> NifResult<Term<'a>> {
+    let mut block = Vec::with_capacity(4096);
+    for name in names {
+        // The VM's own reading of a name is lost: it was UTF-8, or bytes that are none.
+        let characters: Vec<u32> = name.decode()?;
+        let text = characters
+            .iter()
+            .copied()
+            .filter_map(char::from_u32)
+            .collect::<String>();
+        let bytes = characters
+            .iter()
+            .map(|character| *character as u8)
+            .collect();
+        for name in [text.into_bytes(), bytes] {
+            let Ok(name) = CString::new(name) else {
+                break;
+            };
+            let start = block.len();
+            block.extend_from_slice(name.as_bytes());
+            block.push(b'=');
+            if system::append_variable(&name, &mut block) {
+                block.push(0);
+                break;
+            }
+            block.truncate(start);
+        }
+    }
+    let mut binary = rustler::NewBinary::new(env, block.len());
+    binary.as_mut_slice().copy_from_slice(&block);
+    Ok(binary.into())
+}
+
+/// The user with this name or ID: `{:ok, uid, gid, groups}`.
+#[rustler::nif(schedule = "DirtyIo")]
+fn nif_user<'a>(env: Env<'a>, user: Term<'a>) -> NifResult<Term<'a>> {
+    let found = match user.decode::<u32>() {
+        Ok(uid) => system::account_by_id(uid),
+        Err(_) => system::account_by_name(user.decode()?),
+    };
+    Ok(match found {
+        Ok(Some(account)) => {
+            let groups: Vec<u32> = account.groups.iter().map(|gid| gid.as_raw()).collect();
+            let (uid, gid) = (account.uid.as_raw(), account.gid.as_raw());
+            (atoms::ok(), uid, gid, groups).encode(env)
+        }
+        Ok(None) => error_term(env, errno_atom(env, Errno::ENOENT)),
+        Err(errno) => error_term(env, errno_atom(env, errno)),
+    })
+}
+
+/// The ID of the group with this name.
+#[rustler::nif(schedule = "DirtyIo")]
+fn nif_group<'a>(env: Env<'a>, name: &str) -> Term<'a> {
+    match system::group_by_name(name) {
+        Ok(Some(gid)) => (atoms::ok(), gid.as_raw()).encode(env),
+        Ok(None) => error_term(env, errno_atom(env, Errno::ENOENT)),
+        Err(errno) => error_term(env, errno_atom(env, errno)),
+    }
 }
 
 /// Has the VM tell when the launcher's socket has room.
@@ -234,7 +349,17 @@ fn event_term(env: Env, event: Event) -> Term {
                 Step::Receive => atoms::receive(),
                 Step::Fork => atoms::fork(),
                 Step::Setup => atoms::setup(),
+                Step::Stdin => atoms::stdin(),
+                Step::Stdout => atoms::stdout(),
+                Step::Stderr => atoms::stderr(),
+                Step::Cgroup => atoms::cgroup(),
                 Step::Cd => atoms::cd(),
+                Step::Nice => atoms::nice(),
+                Step::Rlimits => atoms::rlimits(),
+                Step::Groups => atoms::groups(),
+                Step::Group => atoms::group(),
+                Step::User => atoms::user(),
+                Step::NoNewPrivs => atoms::no_new_privs(),
                 Step::Exec => atoms::exec(),
             };
             (
@@ -274,8 +399,5 @@ fn send_request<'a>(env: Env<'a>, control: &Fd, request: Request) -> Term<'a> {
 /// Ends the command as a close does, but its end can still be heard.
 #[rustler::nif]
 fn nif_end<'a>(env: Env<'a>, control: &Fd) -> Term<'a> {
-    match control.enter(env) {
-        None => error_term(env, atoms::closed()),
-        Some(inside) => done(env, shutdown(inside.as_raw_fd(), Shutdown::Write)),
-    }
+    send_request(env, control, Request::End)
 }

@@ -1,6 +1,9 @@
 //! Starting the helper, and asking it for a shepherd.
 
 use crate::atoms;
+use crate::fd::Fd;
+use crate::system;
+use crate::terminal::{self, Settings};
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::spawn::{posix_spawn, PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags};
@@ -10,11 +13,11 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
-use rustler::{Atom, Error, ListIterator, NifResult, Term};
+use rustler::{Atom, Decoder, Env, Error, ListIterator, NifResult, Term};
 use std::ffi::{CStr, CString};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use wire::{Leftovers, Request, SpecWriter, Stdio, Tag, LAUNCHER_FD, MAX_FDS, START};
+use wire::{Leftovers, Request, SpecWriter, Tag, LAUNCHER_FD, MAX_FDS, START};
 
 /// Message boundaries and an end of file; macOS has only streams, which serve: all frames have
 /// a fixed size, and descriptors keep requests apart.
@@ -59,22 +62,118 @@ pub fn start_helper(path: &[u8]) -> nix::Result<(OwnedFd, Pid)> {
 /// The VM's ends of a command's descriptors.
 pub struct Ends {
     pub control: OwnedFd,
-    pub stdin: Option<OwnedFd>,
-    pub stdout: Option<OwnedFd>,
-    pub stderr: Option<OwnedFd>,
+    pub stdio: [Option<OwnedFd>; 3],
+}
+
+/// Where one standard descriptor of a command leads, as Elixir says it.
+enum Stdio<'a> {
+    Pipe,
+    Null,
+    Redirect,
+    Inherit,
+    /// A descriptor of the VM, such as one end of a pipe to another command.
+    Fd(&'a Fd),
+    File(Tag, rustler::Binary<'a>),
+    /// The terminal that `Terminal` opened.
+    Terminal,
+}
+
+impl<'a> Decoder<'a> for Stdio<'a> {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        if let Ok(kind) = term.decode::<Atom>() {
+            let kinds = [
+                (atoms::pipe(), Stdio::Pipe),
+                (atoms::null(), Stdio::Null),
+                (atoms::redirect(), Stdio::Redirect),
+                (atoms::inherit(), Stdio::Inherit),
+                (atoms::terminal(), Stdio::Terminal),
+            ];
+            let found = kinds.into_iter().find(|(name, _)| *name == kind);
+            return found.map(|(_, kind)| kind).ok_or(Error::BadArg);
+        }
+        let (kind, value): (Atom, Term) = term.decode()?;
+        let tag = if kind == atoms::fd() {
+            return Ok(Stdio::Fd(value.decode()?));
+        } else if kind == atoms::read() {
+            Tag::ReadFile
+        } else if kind == atoms::file() {
+            Tag::WriteFile
+        } else if kind == atoms::append() {
+            Tag::AppendFile
+        } else {
+            return Err(Error::BadArg);
+        };
+        Ok(Stdio::File(tag, value.decode()?))
+    }
+}
+
+/// How a command is connected: its three standard descriptors, and the terminal that they may be.
+pub struct Connections<'a> {
+    stdio: [Stdio<'a>; 3],
+    terminal: Option<Settings>,
+}
+
+impl<'a> Decoder<'a> for Connections<'a> {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        if let Ok((kind, rows, columns, echo)) = term.decode::<(Atom, u16, u16, bool)>() {
+            if kind != atoms::terminal() {
+                return Err(Error::BadArg);
+            }
+            return Ok(Connections {
+                stdio: [Stdio::Terminal, Stdio::Terminal, Stdio::Terminal],
+                terminal: Some(Settings {
+                    rows,
+                    columns,
+                    echo,
+                }),
+            });
+        }
+        let (stdin, stdout, stderr) = term.decode()?;
+        Ok(Connections {
+            stdio: [stdin, stdout, stderr],
+            terminal: None,
+        })
+    }
+}
+
+impl Connections<'_> {
+    pub fn is_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+}
+
+/// Why a command could not be handed over.
+pub enum Failure {
+    /// The descriptor of the VM that this standard descriptor should be.
+    Stdio(usize, Errno),
+    Other(Errno),
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Failure {
+        Failure::Other(errno)
+    }
 }
 
 /// Makes the pipes and the control socket and hands the command over to the launcher.
 pub fn spawn(
+    env: Env,
     launcher: BorrowedFd,
     mut spec: SpecWriter,
-    stdio: (Atom, Atom, Atom),
-) -> nix::Result<Ends> {
+    connections: &Connections,
+) -> Result<Ends, Failure> {
     let (control, shepherds_control) = socket_pair()?;
     let mut passed = Vec::with_capacity(3);
-    let stdin = connect(0, stdio.0, Tag::Stdin, &mut spec, &mut passed)?;
-    let stdout = connect(1, stdio.1, Tag::Stdout, &mut spec, &mut passed)?;
-    let stderr = connect(2, stdio.2, Tag::Stderr, &mut spec, &mut passed)?;
+    let stdio = match &connections.terminal {
+        Some(settings) => connect_terminal(settings, &mut spec, &mut passed)?,
+        None => {
+            let mut ends = [None, None, None];
+            for (number, stdio) in connections.stdio.iter().enumerate() {
+                ends[number] = connect(env, number, stdio, &mut spec, &mut passed)?;
+            }
+            ends
+        }
+    };
     let cwd = working_directory()?;
     let spec = file_of(&spec.finish())?;
     let mut fds: Vec<RawFd> = Vec::with_capacity(MAX_FDS);
@@ -83,12 +182,7 @@ pub fn spawn(
     let begin = Request::Begin.encode();
     send(control.as_raw_fd(), &begin, MsgFlags::MSG_NOSIGNAL)?;
     request(launcher, &fds)?;
-    Ok(Ends {
-        control,
-        stdin,
-        stdout,
-        stderr,
-    })
+    Ok(Ends { control, stdio })
 }
 
 fn request(launcher: BorrowedFd, fds: &[RawFd]) -> nix::Result<()> {
@@ -105,31 +199,66 @@ fn request(launcher: BorrowedFd, fds: &[RawFd]) -> nix::Result<()> {
 /// Writes where one standard descriptor leads, adds what the command gets to `passed`, and returns
 /// what the VM keeps.
 fn connect(
-    number: RawFd,
-    kind: Atom,
-    tag: Tag,
+    env: Env,
+    number: usize,
+    stdio: &Stdio,
     spec: &mut SpecWriter,
     passed: &mut Vec<OwnedFd>,
-) -> nix::Result<Option<OwnedFd>> {
-    let (leads_to, ours) = if kind == atoms::pipe() {
-        let (read, write) = pipe()?;
-        let (ours, theirs) = if number == 0 {
-            (write, read)
-        } else {
-            (read, write)
-        };
-        set_nonblocking(ours.as_fd())?;
-        passed.push(theirs);
-        (Stdio::Passed, Some(ours))
-    } else if kind == atoms::redirect() {
-        (Stdio::Stdout, None)
-    } else if kind == atoms::null() {
-        (Stdio::Null, None)
-    } else {
-        return Err(Errno::EINVAL);
-    };
-    spec.number(tag, leads_to.to_number());
-    Ok(ours)
+) -> Result<Option<OwnedFd>, Failure> {
+    let refused = |errno| Failure::Stdio(number, errno);
+    match stdio {
+        Stdio::Pipe => {
+            let (read, write) = pipe()?;
+            let (ours, theirs) = if number == 0 {
+                (write, read)
+            } else {
+                (read, write)
+            };
+            set_nonblocking(ours.as_fd())?;
+            passed.push(theirs);
+            spec.flag(Tag::Passed);
+            return Ok(Some(ours));
+        }
+        Stdio::Null => spec.flag(Tag::Null),
+        Stdio::Redirect => spec.flag(Tag::Redirected),
+        Stdio::File(tag, path) => spec.string(*tag, path).map_err(|_| Errno::EINVAL)?,
+        Stdio::Inherit => {
+            // SAFETY: 0, 1 or 2; it is only copied, and EBADF when it is not open.
+            let fd = unsafe { BorrowedFd::borrow_raw(number as RawFd) };
+            passed.push(clone(fd).map_err(refused)?);
+            spec.flag(Tag::Passed);
+        }
+        Stdio::Fd(fd) => {
+            let inside = fd.enter(env).ok_or(refused(Errno::EBADF))?;
+            passed.push(clone(inside.as_fd()).map_err(refused)?);
+            spec.flag(Tag::Passed);
+        }
+        Stdio::Terminal => return Err(refused(Errno::EINVAL)),
+    }
+    Ok(None)
+}
+
+/// The VM writes to one copy of the master and reads from another, so that each is selected for one thing.
+fn connect_terminal(
+    settings: &Settings,
+    spec: &mut SpecWriter,
+    passed: &mut Vec<OwnedFd>,
+) -> nix::Result<[Option<OwnedFd>; 3]> {
+    let (master, slave) = terminal::open(settings)?;
+    for _ in 0..2 {
+        passed.push(clone(slave.as_fd())?);
+        spec.flag(Tag::Passed);
+    }
+    passed.push(slave);
+    spec.flag(Tag::Passed);
+    spec.flag(Tag::Terminal);
+    let written = clone(master.as_fd())?;
+    Ok([Some(written), Some(master), None])
+}
+
+fn clone(fd: BorrowedFd) -> nix::Result<OwnedFd> {
+    fd.try_clone_to_owned()
+        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
 }
 
 /// Writes the fields that Elixir gave: `{name, value}`, the value a binary, a number, or a list of
@@ -146,8 +275,37 @@ pub fn write_spec(fields: ListIterator, size: usize) -> NifResult<SpecWriter> {
             strings(&mut writer, Tag::Arg, value)?;
         } else if name == atoms::env() {
             strings(&mut writer, Tag::Env, value)?;
+        } else if name == atoms::environment() {
+            let block: rustler::Binary = value.decode()?;
+            // Each ends with its NUL.
+            for variable in block
+                .split(|byte| *byte == 0)
+                .filter(|part| !part.is_empty())
+            {
+                writer
+                    .string(Tag::Env, variable)
+                    .map_err(|_| Error::BadArg)?;
+            }
         } else if name == atoms::cd() {
             string(&mut writer, Tag::Cd, value)?;
+        } else if name == atoms::cgroup() {
+            string(&mut writer, Tag::Cgroup, value)?;
+        } else if name == atoms::umask() {
+            writer.number(Tag::Umask, value.decode()?);
+        } else if name == atoms::nice() {
+            writer.number(Tag::Nice, value.decode::<i64>()? as u64);
+        } else if name == atoms::rlimit() {
+            let (resource, soft, hard): (Term, u64, u64) = value.decode()?;
+            let resource = system::resource(&resource.atom_to_string()?).ok_or(Error::BadArg)?;
+            writer.numbers(Tag::Rlimit, &[resource, soft, hard]);
+        } else if name == atoms::uid() {
+            writer.number(Tag::Uid, value.decode()?);
+        } else if name == atoms::gid() {
+            writer.number(Tag::Gid, value.decode()?);
+        } else if name == atoms::groups() {
+            writer.numbers(Tag::Groups, &value.decode::<Vec<u64>>()?);
+        } else if name == atoms::no_new_privs() {
+            writer.flag(Tag::NoNewPrivs);
         } else if name == atoms::stop_signal() {
             writer.number(Tag::StopSignal, value.decode()?);
         } else if name == atoms::kill_timeout() {
@@ -197,12 +355,12 @@ fn socket_pair() -> nix::Result<(OwnedFd, OwnedFd)> {
 }
 
 #[cfg(not(target_os = "macos"))]
-fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
+pub fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC)
 }
 
 #[cfg(target_os = "macos")]
-fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
+pub fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     let pair = nix::unistd::pipe()?;
     set_cloexec(pair.0.as_fd())?;
     set_cloexec(pair.1.as_fd())?;
@@ -235,7 +393,11 @@ fn working_directory() -> nix::Result<OwnedFd> {
 #[cfg(target_os = "linux")]
 fn file_of(bytes: &[u8]) -> nix::Result<OwnedFd> {
     use nix::sys::memfd::{memfd_create, MFdFlags};
-    let fd = memfd_create(c"net_runner_spec", MFdFlags::MFD_CLOEXEC)?;
+    let name = c"net_runner_spec";
+    // A system may insist on it (vm.memfd_noexec); before Linux 6.3 nobody knows it.
+    let no_exec = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
+    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | no_exec)
+        .or_else(|_| memfd_create(name, MFdFlags::MFD_CLOEXEC))?;
     write_from_start(fd.as_fd(), bytes)?;
     Ok(fd)
 }

@@ -5,46 +5,62 @@
 //! Descendants further down are never signalled by number. They become children, as soon as
 //! their parent is gone, because the helpers are child subreapers.
 
-use nix::errno::Errno;
+use crate::sys::{self, Dead};
 use nix::sys::signal::Signal;
-use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
+use nix::sys::wait::{waitpid, WaitPidFlag};
 use nix::unistd::{getpid, getsid, Pid};
 
-/// One child reaped without waiting.
-pub enum Reaped {
-    Child(WaitStatus),
-    /// Children are there, and all of them live.
-    NoneDead,
-    /// This process has no child at all: the kernel's own word for "nothing left".
-    NoneLeft,
+/// What is left after dead children were reaped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    Some,
+    /// No child at all: the kernel's own word for it (ECHILD).
+    None,
 }
 
-/// Reaps one child if one is dead.
-pub fn reap_one() -> Reaped {
+/// Reaps every child that is dead; `look` sees each while it is still a zombie.
+pub fn reap(mut look: impl FnMut(&Dead)) -> Left {
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) => return Reaped::NoneDead,
-            Ok(status) => return Reaped::Child(status),
-            Err(Errno::EINTR) => continue,
-            Err(_) => return Reaped::NoneLeft,
+        match sys::dead_child(None) {
+            Ok(Some(dead)) => {
+                look(&dead);
+                let _ = waitpid(dead.pid, Some(WaitPidFlag::WNOHANG));
+            }
+            Ok(None) => return Left::Some,
+            Err(_) => return Left::None,
         }
     }
+}
+
+/// As `reap`, for the helpers above the shepherds. When a child did not end well (`well` says so), or was
+/// no helper, somebody was killed who held processes of a command: they are children now, and are
+/// ended.
+pub fn reap_and_clean(mut well: impl FnMut(&Dead) -> bool) -> Left {
+    let mut suspicious = false;
+    let left = reap(|dead| suspicious |= is_stranger(dead.pid) || !well(dead));
+    if suspicious && left == Left::Some {
+        kill_strangers();
+    }
+    left
 }
 
 /// The children of this process, dead ones that are not yet reaped among them.
 ///
 /// `/proc/self/task/TID/children` is one read, but proc(5) says that it may miss some while others
-/// exit. Every such exit brings a SIGCHLD, after which the callers look again. The slow way is for
-/// kernels that were built without it.
+/// exit; who has to find all looks again. The slow way is for kernels that were built without it.
+/// What /proc says is not believed: it may be that of another PID namespace, where the numbers name
+/// somebody else.
 pub fn list() -> Vec<Pid> {
     let me = getpid();
-    match std::fs::read_to_string(format!("/proc/self/task/{me}/children")) {
+    let mut pids = match std::fs::read_to_string(format!("/proc/self/task/{me}/children")) {
         Ok(text) => text
             .split_ascii_whitespace()
             .filter_map(|pid| pid.parse().ok().map(Pid::from_raw))
             .collect(),
         Err(_) => list_by_parent(me),
-    }
+    };
+    pids.retain(|pid| sys::dead_child(Some(*pid)).is_ok());
+    pids
 }
 
 fn list_by_parent(parent: Pid) -> Vec<Pid> {
@@ -77,14 +93,17 @@ pub fn signal(child: Pid, number: i32) {
     }
 }
 
-/// Ends, with SIGKILL, every child that is not a helper. A helper is whoever is in the session of
-/// this process: a command leaves it before it does anything else, and cannot come back.
-///
-/// Their own children come up when they die, and with them another SIGCHLD.
-pub fn kill_strangers() {
-    let own_session = getsid(None);
+/// A helper is whoever is in the session of this process: a command leaves it before it does
+/// anything else, and cannot come back.
+fn is_stranger(child: Pid) -> bool {
+    getsid(Some(child)) != getsid(None)
+}
+
+/// Ends, with SIGKILL, every child that is not a helper. Their own children come up when they die,
+/// and are found when those are reaped.
+fn kill_strangers() {
     for child in list() {
-        if getsid(Some(child)) != own_session {
+        if is_stranger(child) {
             signal(child, Signal::SIGKILL as i32);
         }
     }

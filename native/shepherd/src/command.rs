@@ -1,13 +1,13 @@
 //! Starting the command: everything is prepared before the process is made, and between that and
 //! `execve(2)` only system calls happen.
 
-use crate::{signals, sys};
+use crate::{cgroup, signals, sys};
 use nix::errno::Errno;
 use nix::unistd::{getpid, Pid};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr;
-use wire::{Spec, Stdio, Step};
+use wire::{Rlimit, Spec, Stdio, Step};
 
 /// Why a command did not start.
 #[derive(Debug, Clone, Copy)]
@@ -17,20 +17,34 @@ pub struct Failure {
 }
 
 /// What the new process needs, as the system calls want it.
-struct Plan {
+struct Plan<'a> {
     shepherd: Pid,
     cwd: RawFd,
-    cd: *const libc::c_char,
-    /// The descriptors that become 0, 1 and 2; `None` keeps the helper's own, `/dev/null`.
-    stdio: [Option<RawFd>; 3],
+    /// What becomes of 0, 1 and 2.
+    stdio: [Source; 3],
     /// The paths to try, in order.
     candidates: Vec<*const libc::c_char>,
     /// For a script without `#!`: `/bin/sh`, the candidate, and the arguments after `argv[0]`.
     shell_args: Vec<*const libc::c_char>,
     args: Vec<*const libc::c_char>,
     env: Vec<*const libc::c_char>,
-    /// Written by the new process when it fails.
-    failure: Option<Failure>,
+    /// Where the process joins its cgroup.
+    members: Option<CString>,
+    spec: &'a Spec<'a>,
+    /// Where the new process writes why it failed.
+    failure: *mut Option<Failure>,
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    /// The helper's own, `/dev/null`.
+    Null,
+    Fd(RawFd),
+    Stdout,
+    File {
+        path: *const libc::c_char,
+        flags: libc::c_int,
+    },
 }
 
 const SHELL: &CStr = c"/bin/sh";
@@ -41,33 +55,35 @@ pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Pid, Fail
     let candidates = candidates(spec.file, spec.search_path);
     let mut shell_args = vec![SHELL.as_ptr(), ptr::null()];
     shell_args.extend(pointers(spec.args.get(1..).unwrap_or_default()));
+    let mut failure = sys::Shared::new(None).map_err(at(Step::Fork))?;
     let mut plan = Plan {
         shepherd: getpid(),
         cwd: cwd.as_raw_fd(),
-        cd: spec.cd.map_or(ptr::null(), CStr::as_ptr),
-        stdio: stdio(spec, passed)?,
+        stdio: sources(spec, passed)?,
         candidates: candidates.iter().map(|path| path.as_ptr()).collect(),
         shell_args,
         args: pointers(&spec.args),
         env: pointers(&spec.env),
-        failure: None,
+        members: spec.cgroup.map(cgroup::members),
+        spec,
+        failure: failure.as_ptr(),
     };
     // SAFETY: `become_command` makes system calls only and does not return; `plan` and all that
     // it points to outlive the wait for `execve(2)`.
-    let pid = unsafe { sys::spawn(become_command, ptr::from_mut(&mut plan).cast()) }.map_err(
-        |errno| Failure {
-            step: Step::Fork,
-            errno,
-        },
-    )?;
-    // SAFETY: the new process has gone its own way; it wrote through the pointer given above.
-    match unsafe { ptr::read_volatile(&plan.failure) } {
+    let pid = unsafe { sys::spawn(become_command, ptr::from_mut(&mut plan).cast()) }
+        .map_err(at(Step::Fork))?;
+    // SAFETY: the new process has gone its own way; it wrote through this pointer.
+    match unsafe { ptr::read_volatile(failure.as_ptr()) } {
         None => Ok(pid),
         Some(failure) => {
             let _ = nix::sys::wait::waitpid(pid, None);
             Err(failure)
         }
     }
+}
+
+fn at(step: Step) -> impl Fn(Errno) -> Failure {
+    move |errno| Failure { step, errno }
 }
 
 /// The pointers that `execve(2)` takes, with the null at their end.
@@ -100,69 +116,158 @@ fn candidates(file: &CStr, search_path: Option<&CStr>) -> Vec<CString> {
     }
 }
 
-fn stdio(spec: &Spec, passed: &[OwnedFd]) -> Result<[Option<RawFd>; 3], Failure> {
-    let missing = Failure {
-        step: Step::Receive,
-        errno: Errno::EPROTO,
-    };
+fn sources(spec: &Spec, passed: &[OwnedFd]) -> Result<[Source; 3], Failure> {
     let mut passed = passed.iter();
-    let mut next = || passed.next().map(|fd| fd.as_raw_fd()).ok_or(missing);
-    let stdin = match spec.stdin {
-        Stdio::Passed => Some(next()?),
-        Stdio::Null | Stdio::Stdout => None,
+    let mut sources = [Source::Null; 3];
+    let file = |path: &CStr, flags| Source::File {
+        path: path.as_ptr(),
+        flags,
     };
-    let stdout = match spec.stdout {
-        Stdio::Passed => Some(next()?),
-        Stdio::Null | Stdio::Stdout => None,
-    };
-    let stderr = match spec.stderr {
-        Stdio::Passed => Some(next()?),
-        Stdio::Stdout => stdout,
-        Stdio::Null => None,
-    };
-    Ok([stdin, stdout, stderr])
+    for (source, stdio) in sources.iter_mut().zip(&spec.stdio) {
+        *source = match *stdio {
+            Stdio::Null => Source::Null,
+            Stdio::Passed => {
+                let fd = passed
+                    .next()
+                    .ok_or_else(|| at(Step::Receive)(Errno::EPROTO))?;
+                Source::Fd(fd.as_raw_fd())
+            }
+            Stdio::Redirected => Source::Stdout,
+            Stdio::Read(path) => file(path, libc::O_RDONLY),
+            Stdio::Write(path) => file(path, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC),
+            Stdio::Append(path) => file(path, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND),
+        };
+    }
+    Ok(sources)
 }
 
 extern "C" fn become_command(plan: *mut libc::c_void) -> libc::c_int {
     // SAFETY: `start` passes a live plan and does not touch it until this process is gone from it.
     let plan = unsafe { &mut *plan.cast::<Plan>() };
-    plan.failure = Some(set_up_and_exec(plan));
+    let failure = match set_up(plan) {
+        Ok(()) => at(Step::Exec)(exec(plan)),
+        Err(failure) => failure,
+    };
+    // SAFETY: `start` reads it when this process has ended.
+    unsafe { ptr::write_volatile(plan.failure, Some(failure)) };
     // SAFETY: leaves at once, without running anything that belongs to the shepherd.
     unsafe { libc::_exit(127) }
 }
 
-/// Returns only when something failed. No allocation, no lock, no formatting from here on.
-fn set_up_and_exec(plan: &mut Plan) -> Failure {
-    let at = |step| move |errno| Failure { step, errno };
-    let result = nix::unistd::setsid().map_err(at(Step::Setup));
-    if let Err(failure) = result {
-        return failure;
-    }
+/// No allocation, no lock, no formatting from here on: the memory is the shepherd's.
+fn set_up(plan: &Plan) -> Result<(), Failure> {
+    let spec = plan.spec;
+    nix::unistd::setsid().map_err(at(Step::Setup))?;
     // Before setsid(2) this process counts as a helper and nobody would end it. If the shepherd
     // died meanwhile, it ends itself; if it dies later, whoever adopts it sees a stranger.
     if nix::unistd::getppid() != plan.shepherd {
-        return at(Step::Setup)(Errno::ESRCH);
+        return Err(at(Step::Setup)(Errno::ESRCH));
     }
-    for (target, source) in plan.stdio.iter().enumerate() {
-        if let Some(source) = source {
-            // SAFETY: dup2(2) on numbers that this process owns; the copy is not close-on-exec.
-            if unsafe { libc::dup2(*source, target as RawFd) } == -1 {
-                return at(Step::Setup)(Errno::last());
+    if let Some(members) = &plan.members {
+        join(members).map_err(at(Step::Cgroup))?;
+    }
+    if let Some(umask) = spec.umask {
+        // SAFETY: umask(2) cannot fail.
+        unsafe { libc::umask(umask as libc::mode_t) };
+    }
+    // The names of files, too, start at the VM's working directory.
+    // SAFETY: `cwd` is open.
+    done(unsafe { libc::fchdir(plan.cwd) }).map_err(at(Step::Setup))?;
+    for (target, step) in [(0, Step::Stdin), (1, Step::Stdout), (2, Step::Stderr)] {
+        connect(plan.stdio[target], target as RawFd).map_err(at(step))?;
+    }
+    if spec.terminal {
+        // SAFETY: tty_ioctl(4); this process leads a session without a terminal.
+        done(unsafe { libc::ioctl(0, libc::TIOCSCTTY as _, 0) }).map_err(at(Step::Setup))?;
+    }
+    if let Some(cd) = spec.cd {
+        // SAFETY: a NUL-terminated string of the spec.
+        done(unsafe { libc::chdir(cd.as_ptr()) }).map_err(at(Step::Cd))?;
+    }
+    if let Some(nice) = spec.nice {
+        // SAFETY: setpriority(2) on this process.
+        done(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map_err(at(Step::Nice))?;
+    }
+    for limit in &spec.rlimits {
+        set_limit(limit).map_err(at(Step::Rlimits))?;
+    }
+    change_user(spec)?;
+    if spec.no_new_privs {
+        sys::give_up_new_privileges().map_err(at(Step::NoNewPrivs))?;
+    }
+    signals::unblock_all().map_err(at(Step::Setup))
+}
+
+fn done(result: libc::c_int) -> nix::Result<()> {
+    Errno::result(result).map(drop)
+}
+
+/// "0" is the process that writes (cgroups(7)).
+fn join(members: &CStr) -> nix::Result<()> {
+    // SAFETY: open(2), write(2) and close(2), with a string and a buffer that live.
+    unsafe {
+        let fd = Errno::result(libc::open(
+            members.as_ptr(),
+            libc::O_WRONLY | libc::O_CLOEXEC,
+        ))?;
+        let written = Errno::result(libc::write(fd, c"0".as_ptr().cast(), 1));
+        libc::close(fd);
+        written.map(drop)
+    }
+}
+
+/// The descriptor that results is not close-on-exec.
+fn connect(source: Source, target: RawFd) -> nix::Result<()> {
+    match source {
+        Source::Null => Ok(()),
+        // SAFETY: dup2(2) on numbers that this process owns.
+        Source::Fd(fd) => done(unsafe { libc::dup2(fd, target) }),
+        // SAFETY: as above.
+        Source::Stdout => done(unsafe { libc::dup2(1, target) }),
+        Source::File { path, flags } => {
+            // Opened without waiting: a FIFO that nobody has at its other end would hold the
+            // start for ever. Then it is as a shell would have opened it.
+            let birth = libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK;
+            // SAFETY: the path is a NUL-terminated string of the spec; the numbers are ours.
+            unsafe {
+                let fd = Errno::result(libc::open(path, flags | birth, 0o666))?;
+                done(libc::fcntl(fd, libc::F_SETFL, flags & libc::O_APPEND))?;
+                done(libc::dup2(fd, target))
             }
         }
     }
-    // SAFETY: `cwd` is open; it is the VM's working directory.
-    if unsafe { libc::fchdir(plan.cwd) } == -1 {
-        return at(Step::Cd)(Errno::last());
+}
+
+fn set_limit(limit: &Rlimit) -> nix::Result<()> {
+    let value = |number| match number {
+        u64::MAX => libc::RLIM_INFINITY,
+        number => number as libc::rlim_t,
+    };
+    let limits = libc::rlimit {
+        rlim_cur: value(limit.soft),
+        rlim_max: value(limit.hard),
+    };
+    // SAFETY: setrlimit(2) reads the struct.
+    done(unsafe { libc::setrlimit(limit.resource as _, &limits) })
+}
+
+/// The groups first: without the user's rights they could not be changed any more.
+fn change_user(spec: &Spec) -> Result<(), Failure> {
+    if let Some(groups) = &spec.groups {
+        // SAFETY: setgroups(2) reads as many IDs as there are.
+        done(unsafe { libc::setgroups(groups.len() as _, groups.as_ptr()) })
+            .map_err(at(Step::Groups))?;
     }
-    // SAFETY: `cd` is a NUL-terminated string of the spec.
-    if !plan.cd.is_null() && unsafe { libc::chdir(plan.cd) } == -1 {
-        return at(Step::Cd)(Errno::last());
+    if let Some(gid) = spec.gid {
+        // SAFETY: setgid(2) touches no memory; there is one thread, so glibc's broadcast of the
+        // change to others has nobody to reach.
+        done(unsafe { libc::setgid(gid) }).map_err(at(Step::Group))?;
     }
-    if let Err(errno) = signals::unblock_all() {
-        return at(Step::Setup)(errno);
+    if let Some(uid) = spec.uid {
+        // SAFETY: as above.
+        done(unsafe { libc::setuid(uid) }).map_err(at(Step::User))?;
     }
-    at(Step::Exec)(exec(plan))
+    Ok(())
 }
 
 /// As execvp(3): goes on to the next candidate when one is not there, remembers that one was

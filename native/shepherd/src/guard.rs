@@ -4,7 +4,7 @@
 //! become children of the guard and go on; when a shepherd is killed too, so do the processes
 //! of its command, and the guard ends those. It exits when no child is left.
 
-use crate::children::{self, Reaped};
+use crate::children::{self, Left};
 use crate::{launcher, signals, sys};
 use nix::unistd::{fork, getpid, setsid, ForkResult};
 use std::os::fd::OwnedFd;
@@ -30,34 +30,10 @@ pub fn run(socket: OwnedFd) -> ExitCode {
 
 /// Reaps, and ends what no shepherd holds any more, until no child is left.
 pub fn keep_watch() -> ExitCode {
-    loop {
-        if let Progress::NoneLeft = reap_and_clean() {
-            return ExitCode::SUCCESS;
-        }
+    while children::reap_and_clean(|dead| dead.exited_with(0)) == Left::Some {
         if signals::wait(&[], None).is_err() {
             return ExitCode::FAILURE;
         }
     }
-}
-
-pub enum Progress {
-    SomeLeft,
-    NoneLeft,
-}
-
-/// Reaps every dead child. When one did not end well (a helper killed, or a process that a
-/// killed helper left), ends what came up from below it.
-pub fn reap_and_clean() -> Progress {
-    let mut suspicious = false;
-    loop {
-        match children::reap_one() {
-            Reaped::Child(status) => suspicious |= !sys::exited_well(status),
-            Reaped::NoneLeft => return Progress::NoneLeft,
-            Reaped::NoneDead if suspicious => {
-                children::kill_strangers();
-                return Progress::SomeLeft;
-            }
-            Reaped::NoneDead => return Progress::SomeLeft,
-        }
-    }
+    ExitCode::SUCCESS
 }

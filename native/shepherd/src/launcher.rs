@@ -10,15 +10,14 @@
 //! command is over and nothing is left of it, it offers itself as a spare again, which saves a fork
 //! and the page faults that follow one, and gets the socket once more; or is not needed, and exits.
 
-use crate::children::{self, Reaped};
+use crate::children;
 use crate::guard;
 use crate::socket::{self, Start};
 use crate::{shepherd, signals, sys};
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
+use nix::sys::socket::Shutdown;
 use nix::unistd::{fork, getpid, getppid, ForkResult, Pid};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 use wire::{Event, Step, START};
@@ -98,7 +97,8 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
         }
     }
     let orphaned = !launcher.ended;
-    launcher.end_spares();
+    // Tells the spares; one that has just taken a request serves it.
+    let _ = nix::sys::socket::shutdown(launcher.socket.as_raw_fd(), Shutdown::Both);
     drop(launcher);
     if orphaned {
         return guard::keep_watch();
@@ -170,17 +170,14 @@ impl Launcher {
     }
 
     fn reap(&mut self) {
-        let mut suspicious = false;
-        while let Reaped::Child(status) = children::reap_one() {
-            self.spares.retain(|spare| Some(*spare) != status.pid());
-            match status {
-                WaitStatus::Exited(_, code) if code == ENDED.into() => self.ended = true,
-                status => suspicious |= !sys::exited_well(status),
-            }
-        }
-        if suspicious {
-            children::kill_strangers();
-        }
+        let Launcher { spares, ended, .. } = self;
+        children::reap_and_clean(|dead| {
+            let spare = spares.iter().position(|spare| *spare == dead.pid);
+            let was_spare = spare.map(|at| spares.swap_remove(at)).is_some();
+            let told_end = was_spare && dead.exited_with(ENDED.into());
+            *ended |= told_end;
+            told_end || dead.exited_with(0)
+        });
     }
 
     /// Takes a request itself.
@@ -197,12 +194,6 @@ impl Launcher {
             Start::Ended => self.ended = true,
         }
         Role::Launcher
-    }
-
-    fn end_spares(&self) {
-        for spare in &self.spares {
-            children::signal(*spare, Signal::SIGKILL as i32);
-        }
     }
 
     fn wait_as_spare(self, launcher: Pid) -> ExitCode {

@@ -10,6 +10,7 @@
 //! No helper has a terminal, a handler that does anything, or a thread. They block every signal
 //! and end when their socket does; only SIGKILL ends them earlier, and then the next one up cleans.
 
+mod cgroup;
 mod children;
 mod command;
 mod guard;

@@ -8,7 +8,8 @@
 //! The command stays a zombie until the signals to its process group are sent: that keeps its PID,
 //! and with it the number of its group, from being given to anybody else.
 
-use crate::children::{self, Reaped};
+use crate::cgroup;
+use crate::children::{self, Left};
 use crate::command::{self, Failure};
 use crate::socket::{self, Control};
 use crate::{signals, sys};
@@ -16,8 +17,9 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::sys::wait::{waitid, Id, WaitPidFlag, WaitStatus};
+use nix::sys::wait::WaitPidFlag;
 use nix::unistd::{getpgid, Pid};
+use std::ffi::{CStr, CString};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -45,7 +47,9 @@ pub fn run(fds: Vec<OwnedFd>) {
             stop_signal: spec.stop_signal,
             kill_timeout: Duration::from_millis(spec.kill_timeout_ms),
             leftovers: spec.leftovers,
+            cgroup: spec.cgroup.map(CStr::to_owned),
             stage: Stage::Serving,
+            listening: true,
         })
     });
     // From here on the spec and the command's ends of the pipes are gone from this process.
@@ -104,14 +108,16 @@ struct Shepherd {
     stop_signal: i32,
     kill_timeout: Duration,
     leftovers: Leftovers,
+    cgroup: Option<CString>,
     stage: Stage,
+    /// Until the VM's end of the socket closes.
+    listening: bool,
 }
 
 /// How far the end has come while the command lives.
 enum Stage {
-    /// The VM is there.
     Serving,
-    /// The VM closed its end; the stop signal is sent; SIGKILL follows then.
+    /// The VM asked for the end, or is gone; the stop signal is sent; SIGKILL follows then.
     Stopping {
         until: Option<Instant>,
     },
@@ -124,19 +130,21 @@ impl Shepherd {
             if self.command_is_dead() {
                 return self.finish(control);
             }
-            let listen_to = matches!(self.stage, Stage::Serving).then(|| control.as_fd());
+            let listen_to = self.listening.then(|| control.as_fd());
             if signals::wait(listen_to.as_slice(), self.time_left()).is_err() {
                 // Cannot happen with good arguments; if it does, nothing may stay.
                 self.stage = Stage::Killing;
             }
             self.reap_orphans();
+            if self.listening {
+                self.serve(&control);
+            }
             match self.stage {
-                Stage::Serving => self.serve(&control),
                 Stage::Stopping { until } if until.is_some_and(|until| Instant::now() >= until) => {
                     self.stage = Stage::Killing;
                     self.signal_all(Signal::SIGKILL as i32);
                 }
-                Stage::Stopping { .. } => {}
+                Stage::Serving | Stage::Stopping { .. } => {}
                 Stage::Killing => self.signal_all(Signal::SIGKILL as i32),
             }
         }
@@ -157,16 +165,24 @@ impl Shepherd {
                 // SAFETY: kill(2) on the command, which this process has not reaped.
                 unsafe { libc::kill(self.command.as_raw(), number) };
             }
-            Control::Request(Request::Begin | Request::WindowSize { .. }) | Control::Nothing => {}
+            Control::Request(Request::End) => self.stop(),
+            Control::Request(Request::Begin) | Control::Nothing => {}
             Control::Ended => {
-                // A stopped program acts on a signal only when it goes on.
-                self.signal_all(self.stop_signal);
-                self.signal_all(Signal::SIGCONT as i32);
-                self.stage = Stage::Stopping {
-                    // A time beyond what the clock can count is for ever.
-                    until: Instant::now().checked_add(self.kill_timeout),
-                };
+                self.listening = false;
+                self.stop();
             }
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Stage::Serving = self.stage {
+            // A stopped program acts on a signal only when it goes on.
+            self.signal_all(self.stop_signal);
+            self.signal_all(Signal::SIGCONT as i32);
+            self.stage = Stage::Stopping {
+                // A time beyond what the clock can count is for ever.
+                until: Instant::now().checked_add(self.kill_timeout),
+            };
         }
     }
 
@@ -189,23 +205,16 @@ impl Shepherd {
     }
 
     fn command_is_dead(&self) -> bool {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        !matches!(
-            waitid(Id::Pid(self.command), flags),
-            Ok(WaitStatus::StillAlive)
-        )
+        !matches!(sys::dead_child(Some(self.command)), Ok(None))
     }
 
     /// Reaps what died below the command and was given to this process; never the command.
     fn reap_orphans(&self) {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        while let Ok(status) = waitid(Id::All, flags) {
-            match status.pid() {
-                Some(pid) if pid != self.command => {
-                    let _ = nix::sys::wait::waitpid(pid, Some(WaitPidFlag::WNOHANG));
-                }
-                _ => return,
+        while let Ok(Some(dead)) = sys::dead_child(None) {
+            if dead.pid == self.command {
+                return;
             }
+            let _ = nix::sys::wait::waitpid(dead.pid, Some(WaitPidFlag::WNOHANG));
         }
     }
 
@@ -214,23 +223,28 @@ impl Shepherd {
         match self.leftovers {
             Leftovers::Kill => {
                 children::signal(self.command, Signal::SIGKILL as i32);
-                let exit = self.reap_command();
+                let exit = sys::reap_with_usage(self.command);
+                if let Some(cgroup) = &self.cgroup {
+                    cgroup::kill(cgroup);
+                }
                 end_leftovers();
                 report(&control, exit);
             }
             Leftovers::Leave => {
-                let exit = self.reap_command();
+                let exit = sys::reap_with_usage(self.command);
                 report(&control, exit);
-                drop(control);
                 // They are orphans of this process now, and it stays as long as they do: given
                 // on to the launcher they would pass for what a killed shepherd left.
                 wait_for_leftovers();
             }
         }
-    }
-
-    fn reap_command(&self) -> nix::Result<Exit> {
-        sys::reap_with_usage(self.command)
+        if let Some(cgroup) = &self.cgroup {
+            // The VM reads the cgroup's figures before it closes its end.
+            while self.listening
+                && !matches!(socket::await_request(control.as_fd()), Control::Ended)
+            {}
+            cgroup::remove(cgroup);
+        }
     }
 }
 
@@ -240,33 +254,27 @@ fn report(control: &OwnedFd, exit: nix::Result<Exit>) {
     }
 }
 
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
 /// SIGKILL to every child, and to every child that comes up when its parent dies, until the
 /// kernel says that there is none.
 fn end_leftovers() {
-    loop {
-        match children::reap_one() {
-            Reaped::NoneLeft => return,
-            Reaped::Child(..) => {}
-            Reaped::NoneDead => {
-                for child in children::list() {
-                    children::signal(child, Signal::SIGKILL as i32);
-                }
-                // A program that forks faster than it is found is found again at once; one that
-                // the kernel holds (state D) is waited for.
-                let _ = signals::wait(&[], Some(Duration::from_millis(10)));
-            }
+    let mut pause = FIRST_LOOK;
+    while children::reap(|_| {}) == Left::Some {
+        for child in children::list() {
+            children::signal(child, Signal::SIGKILL as i32);
         }
+        // The next death wakes this process earlier. A program that forks faster than it is found
+        // is found again; one that the kernel holds (state D), or that may not be signalled, or
+        // is not in /proc, is waited for.
+        let _ = signals::wait(&[], Some(pause));
+        pause = (pause * 2).min(LAST_LOOK);
     }
 }
 
 fn wait_for_leftovers() {
-    loop {
-        match children::reap_one() {
-            Reaped::NoneLeft => return,
-            Reaped::Child(..) => {}
-            Reaped::NoneDead => {
-                let _ = signals::wait(&[], None);
-            }
-        }
+    while children::reap(|_| {}) == Left::Some {
+        let _ = signals::wait(&[], None);
     }
 }

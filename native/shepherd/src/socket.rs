@@ -33,8 +33,17 @@ pub enum Control {
 }
 
 pub fn receive_request(socket: BorrowedFd) -> Control {
+    request(socket, MsgFlags::MSG_DONTWAIT)
+}
+
+/// As `receive_request`, but waits for it.
+pub fn await_request(socket: BorrowedFd) -> Control {
+    request(socket, MsgFlags::empty())
+}
+
+fn request(socket: BorrowedFd, flags: MsgFlags) -> Control {
     let mut frame = [0; REQUEST_SIZE];
-    match nix::sys::socket::recv(socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
+    match nix::sys::socket::recv(socket.as_raw_fd(), &mut frame, flags) {
         Ok(length) => Request::decode(&frame[..length]).map_or(Control::Ended, Control::Request),
         Err(Errno::EAGAIN | Errno::EINTR) => Control::Nothing,
         Err(_) => Control::Ended,

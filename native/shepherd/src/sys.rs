@@ -1,6 +1,6 @@
 //! What differs between Linux and other POSIX systems, and the calls that nix has no safe form for.
 
-use nix::sys::wait::WaitStatus;
+use nix::errno::Errno;
 use nix::unistd::Pid;
 use std::os::fd::OwnedFd;
 use wire::Exit;
@@ -59,9 +59,38 @@ pub fn close_from(first: i32) {
     }
 }
 
-/// Whether a child of the guard or the launcher ended as a helper does that has nothing left.
-pub fn exited_well(status: WaitStatus) -> bool {
-    matches!(status, WaitStatus::Exited(_, 0))
+/// A child that is dead and not yet reaped.
+pub struct Dead {
+    pub pid: Pid,
+    /// The code it exited with; `None` when a signal ended it.
+    code: Option<i32>,
+}
+
+impl Dead {
+    pub fn exited_with(&self, code: i32) -> bool {
+        self.code == Some(code)
+    }
+}
+
+/// A dead child (this one, or any), left unreaped; `None` when there is none that is dead. ECHILD:
+/// it is no child, or there is no child at all.
+pub fn dead_child(which: Option<Pid>) -> nix::Result<Option<Dead>> {
+    let (kind, id) = match which {
+        Some(pid) => (libc::P_PID, pid.as_raw()),
+        None => (libc::P_ALL, 0),
+    };
+    // SAFETY: all-zero bytes are a valid siginfo_t, and stay when there is nothing to tell.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the pointer is to a live value of the type that waitid(2) writes.
+    Errno::result(unsafe { libc::waitid(kind, id as libc::id_t, &mut info, flags) })?;
+    // SAFETY: waitid(2) fills these two, or leaves them at zero.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    let code = (info.si_code == libc::CLD_EXITED).then_some(status);
+    Ok((pid != 0).then(|| Dead {
+        pid: Pid::from_raw(pid),
+        code,
+    }))
 }
 
 /// Reaps a child that is known to be dead, with the kernel's account of it.
@@ -71,7 +100,7 @@ pub fn reap_with_usage(pid: Pid) -> nix::Result<Exit> {
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are to live values of the types that wait4(2) writes.
     let reaped = unsafe { libc::wait4(pid.as_raw(), &mut status, 0, &mut usage) };
-    nix::errno::Errno::result(reaped)?;
+    Errno::result(reaped)?;
     Ok(Exit {
         result: if libc::WIFSIGNALED(status) {
             Err(libc::WTERMSIG(status) as u8)
@@ -114,11 +143,11 @@ pub unsafe fn spawn(
         let top = stack.as_mut_ptr().add(stack.capacity()).cast();
         libc::clone(child, top, flags, argument)
     };
-    nix::errno::Errno::result(pid).map(Pid::from_raw)
+    Errno::result(pid).map(Pid::from_raw)
 }
 
-/// Elsewhere: a fork. What the child writes at `argument` must be shared memory (see `Shared`),
-/// and a pipe that `execve(2)` closes tells when it is done.
+/// Elsewhere: a fork. What the child tells its parent must be in memory that both share (see
+/// `Shared`), and a pipe that `execve(2)` closes tells when it is done.
 ///
 /// # Safety
 /// As above.
@@ -144,4 +173,56 @@ pub unsafe fn spawn(
             Ok(child)
         }
     }
+}
+
+/// A value that a process made by `spawn` can write, and its parent read.
+#[cfg(target_os = "linux")]
+pub struct Shared<T>(Box<T>);
+
+#[cfg(target_os = "linux")]
+impl<T> Shared<T> {
+    pub fn new(value: T) -> nix::Result<Shared<T>> {
+        Ok(Shared(Box::new(value)))
+    }
+
+    pub fn as_ptr(&mut self) -> *mut T {
+        &mut *self.0
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub struct Shared<T>(std::ptr::NonNull<T>);
+
+#[cfg(not(target_os = "linux"))]
+impl<T> Shared<T> {
+    pub fn new(value: T) -> nix::Result<Shared<T>> {
+        use nix::sys::mman::{mmap_anonymous, MapFlags, ProtFlags};
+        let size = std::num::NonZeroUsize::new(size_of::<T>()).ok_or(Errno::EINVAL)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: new memory, at an address that the kernel chooses.
+        let memory = unsafe { mmap_anonymous(None, size, access, MapFlags::MAP_SHARED) }?.cast();
+        // SAFETY: a page is large enough, and aligned for anything.
+        unsafe { memory.write(value) };
+        Ok(Shared(memory))
+    }
+
+    pub fn as_ptr(&mut self) -> *mut T {
+        self.0.as_ptr()
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new`, and nobody refers to it any more.
+        let _ = unsafe { nix::sys::mman::munmap(self.0.cast(), size_of::<T>()) };
+    }
+}
+
+/// No program below this process gains rights by a set-user-ID bit (prctl(2), PR_SET_NO_NEW_PRIVS).
+pub fn give_up_new_privileges() -> nix::Result<()> {
+    #[cfg(target_os = "linux")]
+    return nix::sys::prctl::set_no_new_privs();
+    #[cfg(not(target_os = "linux"))]
+    return Err(Errno::ENOSYS);
 }

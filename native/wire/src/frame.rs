@@ -17,17 +17,45 @@ pub enum Step {
     /// Taking the descriptors of the command and reading its specification.
     Receive = 1,
     /// Making the process: `fork(2)` or `clone(2)`.
-    Fork = 2,
+    Fork,
     /// `setsid(2)`, `dup2(2)` and the like: what never fails on a healthy system.
-    Setup = 3,
+    Setup,
+    /// Opening the files of the standard descriptors.
+    Stdin,
+    Stdout,
+    Stderr,
+    /// Joining the cgroup.
+    Cgroup,
     /// Going to the working directory.
-    Cd = 4,
+    Cd,
+    Nice,
+    Rlimits,
+    Groups,
+    Group,
+    User,
+    NoNewPrivs,
     /// `execve(2)`.
-    Exec = 5,
+    Exec,
 }
 
 impl Step {
-    pub const ALL: [Step; 5] = [Step::Receive, Step::Fork, Step::Setup, Step::Cd, Step::Exec];
+    pub const ALL: [Step; 15] = [
+        Step::Receive,
+        Step::Fork,
+        Step::Setup,
+        Step::Stdin,
+        Step::Stdout,
+        Step::Stderr,
+        Step::Cgroup,
+        Step::Cd,
+        Step::Nice,
+        Step::Rlimits,
+        Step::Groups,
+        Step::Group,
+        Step::User,
+        Step::NoNewPrivs,
+        Step::Exec,
+    ];
 
     pub fn from_byte(byte: u8) -> Option<Step> {
         Step::ALL.into_iter().find(|step| *step as u8 == byte)
@@ -53,7 +81,7 @@ pub enum Event {
     Exited(Exit),
 }
 
-/// What the VM asks of a shepherd. To end the command it closes (or shuts down) its end instead.
+/// What the VM asks of a shepherd. When its end closes, that is an `End` too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
     /// In the socket from the start, and read before the command is started: while it is there
@@ -62,10 +90,8 @@ pub enum Request {
     Signal {
         number: i32,
     },
-    WindowSize {
-        rows: u16,
-        columns: u16,
-    },
+    /// The polite end of the command: its stop signal, and SIGKILL after `kill_timeout`.
+    End,
 }
 
 const STARTED: u8 = 1;
@@ -74,8 +100,8 @@ const EXITED: u8 = 3;
 const SIGNALED: u8 = 4;
 
 const SIGNAL: u8 = 1;
-const WINDOW_SIZE: u8 = 2;
 const BEGIN: u8 = 3;
+const END: u8 = 4;
 
 fn bytes<const N: usize>(frame: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
@@ -143,14 +169,10 @@ impl Request {
         let mut frame = [0; REQUEST_SIZE];
         match *self {
             Request::Begin => frame[0] = BEGIN,
+            Request::End => frame[0] = END,
             Request::Signal { number } => {
                 frame[0] = SIGNAL;
                 frame[4..8].copy_from_slice(&number.to_ne_bytes());
-            }
-            Request::WindowSize { rows, columns } => {
-                frame[0] = WINDOW_SIZE;
-                frame[4..6].copy_from_slice(&rows.to_ne_bytes());
-                frame[6..8].copy_from_slice(&columns.to_ne_bytes());
             }
         }
         frame
@@ -162,12 +184,9 @@ impl Request {
         }
         match frame[0] {
             BEGIN => Ok(Request::Begin),
+            END => Ok(Request::End),
             SIGNAL => Ok(Request::Signal {
                 number: i32::from_ne_bytes(bytes(frame, 4)),
-            }),
-            WINDOW_SIZE => Ok(Request::WindowSize {
-                rows: u16::from_ne_bytes(bytes(frame, 4)),
-                columns: u16::from_ne_bytes(bytes(frame, 6)),
             }),
             _ => Err(Malformed),
         }
@@ -198,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_event_survives_the_wire(exit in any_exit(), pid: i32, errno: i32, step in 0..5usize) {
+        fn an_event_survives_the_wire(exit in any_exit(), pid: i32, errno: i32, step in 0..Step::ALL.len()) {
             let events = [
                 Event::Started { pid },
                 Event::Failed { step: Step::ALL[step], errno },
@@ -210,8 +229,8 @@ mod tests {
         }
 
         #[test]
-        fn a_request_survives_the_wire(number: i32, rows: u16, columns: u16) {
-            for request in [Request::Begin, Request::Signal { number }, Request::WindowSize { rows, columns }] {
+        fn a_request_survives_the_wire(number: i32) {
+            for request in [Request::Begin, Request::Signal { number }, Request::End] {
                 prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
             }
         }

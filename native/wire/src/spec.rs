@@ -1,7 +1,7 @@
 //! A command's specification: written by the NIF, read by the shepherd.
 //!
 //! It is a sequence of fields: a tag byte, a length of four bytes, the value. Strings end with
-//! their NUL, so that the shepherd hands them to `execve(2)` where they stand.
+//! their NUL, so that the shepherd hands them to system calls where they stand.
 
 use crate::Malformed;
 use std::ffi::CStr;
@@ -12,7 +12,7 @@ use std::ffi::CStr;
 pub enum Tag {
     /// The executable: a name to look up on `SearchPath`, or a path.
     File = 1,
-    /// Directories with a `:` between them; absent when `File` is a path.
+    /// Directories with a `:` between them.
     SearchPath,
     /// One argument; the first is `argv[0]`.
     Arg,
@@ -20,28 +20,57 @@ pub enum Tag {
     Env,
     /// The directory to go to, from the VM's own.
     Cd,
-    Stdin,
-    Stdout,
-    Stderr,
+    /// Where the three standard descriptors lead, in their order; see [`Stdio`].
+    Passed,
+    Null,
+    Redirected,
+    ReadFile,
+    WriteFile,
+    AppendFile,
     StopSignal,
     /// Milliseconds between the stop signal and SIGKILL.
     KillTimeout,
     Leftovers,
+    Umask,
+    Nice,
+    /// Three numbers: the resource, the soft limit, the hard limit.
+    Rlimit,
+    Uid,
+    Gid,
+    /// Any number of group IDs, which replace the supplementary ones.
+    Groups,
+    NoNewPrivs,
+    /// Standard input is a terminal, and becomes the command's controlling one.
+    Terminal,
+    /// The directory of the cgroup that the command joins, and that ends with it.
+    Cgroup,
 }
 
 impl Tag {
-    const ALL: [Tag; 11] = [
+    const ALL: [Tag; 23] = [
         Tag::File,
         Tag::SearchPath,
         Tag::Arg,
         Tag::Env,
         Tag::Cd,
-        Tag::Stdin,
-        Tag::Stdout,
-        Tag::Stderr,
+        Tag::Passed,
+        Tag::Null,
+        Tag::Redirected,
+        Tag::ReadFile,
+        Tag::WriteFile,
+        Tag::AppendFile,
         Tag::StopSignal,
         Tag::KillTimeout,
         Tag::Leftovers,
+        Tag::Umask,
+        Tag::Nice,
+        Tag::Rlimit,
+        Tag::Uid,
+        Tag::Gid,
+        Tag::Groups,
+        Tag::NoNewPrivs,
+        Tag::Terminal,
+        Tag::Cgroup,
     ];
 
     fn from_byte(byte: u8) -> Option<Tag> {
@@ -51,38 +80,23 @@ impl Tag {
 
 /// Where one of the command's three standard descriptors leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stdio {
+pub enum Stdio<'a> {
     Null,
-    /// The next of the descriptors that came with the request.
+    /// A descriptor that came with the request.
     Passed,
-    /// Where the command's stdout leads (stderr only).
-    Stdout,
+    /// Where stdout leads; for stderr.
+    Redirected,
+    Read(&'a CStr),
+    /// Made, or emptied, before it is written.
+    Write(&'a CStr),
+    Append(&'a CStr),
 }
 
-/// What happens to the processes that a command leaves running when it exits.
+/// What happens to processes that outlive the command that started them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leftovers {
     Kill,
     Leave,
-}
-
-impl Stdio {
-    pub fn to_number(self) -> u64 {
-        match self {
-            Stdio::Null => 0,
-            Stdio::Passed => 1,
-            Stdio::Stdout => 2,
-        }
-    }
-
-    fn from_number(number: u64) -> Result<Stdio, Malformed> {
-        match number {
-            0 => Ok(Stdio::Null),
-            1 => Ok(Stdio::Passed),
-            2 => Ok(Stdio::Stdout),
-            _ => Err(Malformed),
-        }
-    }
 }
 
 impl Leftovers {
@@ -100,6 +114,14 @@ impl Leftovers {
             _ => Err(Malformed),
         }
     }
+}
+
+/// A limit of setrlimit(2). `u64::MAX` is "no limit".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rlimit {
+    pub resource: u64,
+    pub soft: u64,
+    pub hard: u64,
 }
 
 /// Writes a specification, field by field.
@@ -128,8 +150,18 @@ impl SpecWriter {
     }
 
     pub fn number(&mut self, tag: Tag, value: u64) {
-        self.header(tag, 8);
-        self.bytes.extend_from_slice(&value.to_ne_bytes());
+        self.numbers(tag, &[value]);
+    }
+
+    pub fn numbers(&mut self, tag: Tag, values: &[u64]) {
+        self.header(tag, size_of_val(values) as u32);
+        for value in values {
+            self.bytes.extend_from_slice(&value.to_ne_bytes());
+        }
+    }
+
+    pub fn flag(&mut self, tag: Tag) {
+        self.header(tag, 0);
     }
 
     fn header(&mut self, tag: Tag, length: u32) {
@@ -150,29 +182,44 @@ pub struct Spec<'a> {
     pub args: Vec<&'a CStr>,
     pub env: Vec<&'a CStr>,
     pub cd: Option<&'a CStr>,
-    pub stdin: Stdio,
-    pub stdout: Stdio,
-    pub stderr: Stdio,
+    pub stdio: [Stdio<'a>; 3],
     pub stop_signal: i32,
     pub kill_timeout_ms: u64,
     pub leftovers: Leftovers,
+    pub umask: Option<u32>,
+    pub nice: Option<i32>,
+    pub rlimits: Vec<Rlimit>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub groups: Option<Vec<u32>>,
+    pub no_new_privs: bool,
+    pub terminal: bool,
+    pub cgroup: Option<&'a CStr>,
 }
 
 impl<'a> Spec<'a> {
     pub fn decode(mut bytes: &'a [u8]) -> Result<Spec<'a>, Malformed> {
         let mut file = None;
+        let mut seen = Vec::with_capacity(3);
         let mut spec = Spec {
             file: c"",
             search_path: None,
             args: Vec::new(),
             env: Vec::new(),
             cd: None,
-            stdin: Stdio::Null,
-            stdout: Stdio::Null,
-            stderr: Stdio::Null,
+            stdio: [Stdio::Null; 3],
             stop_signal: 15,
             kill_timeout_ms: 5000,
             leftovers: Leftovers::Kill,
+            umask: None,
+            nice: None,
+            rlimits: Vec::new(),
+            uid: None,
+            gid: None,
+            groups: None,
+            no_new_privs: false,
+            terminal: false,
+            cgroup: None,
         };
         while let Some((&tag, rest)) = bytes.split_first() {
             let (length, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
@@ -185,16 +232,43 @@ impl<'a> Spec<'a> {
                 Tag::Arg => spec.args.push(string(value)?),
                 Tag::Env => spec.env.push(string(value)?),
                 Tag::Cd => spec.cd = Some(string(value)?),
-                Tag::Stdin => spec.stdin = Stdio::from_number(number(value)?)?,
-                Tag::Stdout => spec.stdout = Stdio::from_number(number(value)?)?,
-                Tag::Stderr => spec.stderr = Stdio::from_number(number(value)?)?,
-                Tag::StopSignal => {
-                    spec.stop_signal = number(value)?.try_into().map_err(|_| Malformed)?
-                }
+                Tag::Passed => seen.push(Stdio::Passed),
+                Tag::Null => seen.push(Stdio::Null),
+                Tag::Redirected => seen.push(Stdio::Redirected),
+                Tag::ReadFile => seen.push(Stdio::Read(string(value)?)),
+                Tag::WriteFile => seen.push(Stdio::Write(string(value)?)),
+                Tag::AppendFile => seen.push(Stdio::Append(string(value)?)),
+                Tag::StopSignal => spec.stop_signal = small(value)?,
                 Tag::KillTimeout => spec.kill_timeout_ms = number(value)?,
                 Tag::Leftovers => spec.leftovers = Leftovers::from_number(number(value)?)?,
+                Tag::Umask => spec.umask = Some(small(value)?),
+                // A negative one travels as its two's complement.
+                Tag::Nice => spec.nice = Some(number(value)? as i64 as i32),
+                Tag::Rlimit => {
+                    let [resource, soft, hard] = numbers(value)?[..] else {
+                        return Err(Malformed);
+                    };
+                    spec.rlimits.push(Rlimit {
+                        resource,
+                        soft,
+                        hard,
+                    });
+                }
+                Tag::Uid => spec.uid = Some(small(value)?),
+                Tag::Gid => spec.gid = Some(small(value)?),
+                Tag::Groups => {
+                    let groups = numbers(value)?.into_iter().map(u32::try_from);
+                    spec.groups = Some(groups.collect::<Result<_, _>>().map_err(|_| Malformed)?);
+                }
+                Tag::NoNewPrivs => spec.no_new_privs = true,
+                Tag::Terminal => spec.terminal = true,
+                Tag::Cgroup => spec.cgroup = Some(string(value)?),
             }
         }
+        if seen.len() > 3 {
+            return Err(Malformed);
+        }
+        spec.stdio = std::array::from_fn(|at| seen.get(at).copied().unwrap_or(Stdio::Null));
         spec.file = file.ok_or(Malformed)?;
         Ok(spec)
     }
@@ -204,11 +278,23 @@ fn string(value: &[u8]) -> Result<&CStr, Malformed> {
     CStr::from_bytes_with_nul(value).map_err(|_| Malformed)
 }
 
+fn numbers(value: &[u8]) -> Result<Vec<u64>, Malformed> {
+    let (numbers, rest) = value.as_chunks::<8>();
+    if !rest.is_empty() {
+        return Err(Malformed);
+    }
+    Ok(numbers.iter().copied().map(u64::from_ne_bytes).collect())
+}
+
 fn number(value: &[u8]) -> Result<u64, Malformed> {
     value
         .try_into()
         .map(u64::from_ne_bytes)
         .map_err(|_| Malformed)
+}
+
+fn small<T: TryFrom<u64>>(value: &[u8]) -> Result<T, Malformed> {
+    number(value)?.try_into().map_err(|_| Malformed)
 }
 
 #[cfg(test)]
@@ -225,7 +311,7 @@ mod tests {
         #[test]
         fn a_spec_survives_the_wire(
             file in c_bytes(), args in vec(c_bytes(), 0..8), env in vec(c_bytes(), 0..8),
-            timeout: u64, signal in 1..64u64,
+            timeout: u64, signal in 1..64u64, nice in -20..20i32, groups in vec(any::<u32>(), 0..4),
         ) {
             let mut writer = SpecWriter::default();
             writer.string(Tag::File, &file).unwrap();
@@ -233,7 +319,12 @@ mod tests {
             env.iter().for_each(|pair| writer.string(Tag::Env, pair).unwrap());
             writer.number(Tag::KillTimeout, timeout);
             writer.number(Tag::StopSignal, signal);
-            writer.number(Tag::Stderr, Stdio::Stdout.to_number());
+            writer.flag(Tag::Passed);
+            writer.string(Tag::AppendFile, &file).unwrap();
+            writer.flag(Tag::Redirected);
+            writer.number(Tag::Nice, nice as i64 as u64);
+            writer.numbers(Tag::Rlimit, &[1, timeout, u64::MAX]);
+            writer.numbers(Tag::Groups, &groups.iter().map(|g| *g as u64).collect::<Vec<_>>());
             writer.number(Tag::Leftovers, Leftovers::Leave.to_number());
             let bytes = writer.finish();
             let spec = Spec::decode(&bytes).unwrap();
@@ -242,7 +333,13 @@ mod tests {
             prop_assert_eq!(spec.env.iter().map(|e| e.to_bytes().to_vec()).collect::<Vec<_>>(), env);
             prop_assert_eq!(spec.kill_timeout_ms, timeout);
             prop_assert_eq!(spec.stop_signal as u64, signal);
-            prop_assert_eq!(spec.stderr, Stdio::Stdout);
+            prop_assert_eq!(spec.stdio[0], Stdio::Passed);
+            prop_assert!(matches!(spec.stdio[1], Stdio::Append(path) if path.to_bytes() == file));
+            prop_assert_eq!(spec.stdio[2], Stdio::Redirected);
+            prop_assert_eq!(spec.nice, Some(nice));
+            let unlimited = Rlimit { resource: 1, soft: timeout, hard: u64::MAX };
+            prop_assert_eq!(spec.rlimits, vec![unlimited]);
+            prop_assert_eq!(spec.groups, Some(groups));
             prop_assert_eq!(spec.leftovers, Leftovers::Leave);
         }
 

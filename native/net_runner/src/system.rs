@@ -1,0 +1,106 @@
+//! What the VM's process knows of its environment and of the system's users.
+
+use nix::errno::Errno;
+use nix::unistd::{Gid, Group, Uid, User};
+use std::ffi::{c_char, c_int, CStr, CString};
+
+extern "C" {
+    /// erl_driver(3). The VM keeps an environment of its own; this is the only door to its bytes.
+    fn erl_drv_getenv(key: *const c_char, value: *mut c_char, size: *mut usize) -> c_int;
+}
+
+/// The value of a variable of the VM's environment, byte for byte, written behind what `buffer` holds.
+/// Whether there is such a variable.
+pub fn append_variable(name: &CStr, buffer: &mut Vec<u8>) -> bool {
+    let mut room = 256;
+    loop {
+        buffer.reserve(room);
+        let mut size = buffer.capacity() - buffer.len();
+        // SAFETY: `size` bytes from the end of the content on are the buffer's own.
+        let result = unsafe {
+            let end = buffer.as_mut_ptr().add(buffer.len());
+            erl_drv_getenv(name.as_ptr(), end.cast(), &mut size)
+        };
+        match result {
+            0 => {
+                // SAFETY: the VM wrote `size` bytes there.
+                unsafe { buffer.set_len(buffer.len() + size) };
+                return true;
+            }
+            // Too small: `size` says how much is needed, with the NUL.
+            1.. => room = size + 1,
+            _ => return false,
+        }
+    }
+}
+
+/// The IDs with which a user runs programs.
+pub struct Account {
+    pub uid: Uid,
+    pub gid: Gid,
+    pub groups: Vec<Gid>,
+}
+
+/// `None`: there is no such user.
+pub fn account_by_name(name: &str) -> nix::Result<Option<Account>> {
+    User::from_name(name)?.map(account).transpose()
+}
+
+pub fn account_by_id(uid: u32) -> nix::Result<Option<Account>> {
+    User::from_uid(Uid::from_raw(uid))?.map(account).transpose()
+}
+
+fn account(user: User) -> nix::Result<Account> {
+    let name = CString::new(user.name).map_err(|_| Errno::EINVAL)?;
+    Ok(Account {
+        uid: user.uid,
+        gid: user.gid,
+        groups: groups(&name, user.gid)?,
+    })
+}
+
+#[cfg(not(target_os = "macos"))]
+fn groups(user: &CStr, gid: Gid) -> nix::Result<Vec<Gid>> {
+    nix::unistd::getgrouplist(user, gid)
+}
+
+/// There a user may be in more groups than a process; the system looks them up by itself.
+#[cfg(target_os = "macos")]
+fn groups(_user: &CStr, gid: Gid) -> nix::Result<Vec<Gid>> {
+    Ok(vec![gid])
+}
+
+pub fn group_by_name(name: &str) -> nix::Result<Option<Gid>> {
+    Ok(Group::from_name(name)?.map(|group| group.gid))
+}
+
+/// The number of a resource of setrlimit(2) by its name there, in lower case and without RLIMIT_.
+pub fn resource(name: &str) -> Option<u64> {
+    let number = match name {
+        "core" => libc::RLIMIT_CORE,
+        "cpu" => libc::RLIMIT_CPU,
+        "data" => libc::RLIMIT_DATA,
+        "fsize" => libc::RLIMIT_FSIZE,
+        "nofile" => libc::RLIMIT_NOFILE,
+        "stack" => libc::RLIMIT_STACK,
+        #[cfg(not(target_os = "openbsd"))]
+        "as" => libc::RLIMIT_AS,
+        "memlock" => libc::RLIMIT_MEMLOCK,
+        "nproc" => libc::RLIMIT_NPROC,
+        "rss" => libc::RLIMIT_RSS,
+        #[cfg(target_os = "linux")]
+        "locks" => libc::RLIMIT_LOCKS,
+        #[cfg(target_os = "linux")]
+        "msgqueue" => libc::RLIMIT_MSGQUEUE,
+        #[cfg(target_os = "linux")]
+        "nice" => libc::RLIMIT_NICE,
+        #[cfg(target_os = "linux")]
+        "rtprio" => libc::RLIMIT_RTPRIO,
+        #[cfg(target_os = "linux")]
+        "rttime" => libc::RLIMIT_RTTIME,
+        #[cfg(target_os = "linux")]
+        "sigpending" => libc::RLIMIT_SIGPENDING,
+        _ => return None,
+    };
+    Some(number as u64)
+}
