@@ -1,0 +1,4 @@
+defmodule NetRunner.DaemonTest do
+  use ExUnit.Case, async: false
+  doctest NetRunner.Daemon
+end
