@@ -142,14 +142,21 @@ defmodule NetRunner.Guarantees.Tree do
 
   @doc "A VM that runs these commands, each of which has printed `ready`."
   def start_vm_with(commands, options) do
-    code = """
-    {:ok, _} = Application.ensure_all_started(:net_runner)
+    run_in_vm("""
     commands = #{inspect(commands, limit: :infinity, printable_limit: :infinity)}
     for {[executable | args], env} <- commands do
       options = [env: env, owner: nil] ++ #{inspect(options)}
       {:ok, p} = NetRunner.Process.start(executable, args, options)
       {:ok, "ready\\n"} = NetRunner.Process.read(p)
     end
+    """)
+  end
+
+  @doc "A VM that has run this code, and then waits to be ended."
+  def run_in_vm(code) do
+    code = """
+    {:ok, _} = Application.ensure_all_started(:net_runner)
+    #{code}
     IO.puts("all ready")
     case IO.gets("") do
       "halted\\n" -> System.halt(0)
