@@ -10,8 +10,7 @@ defmodule NetRunner.Guarantees.NodeTest do
   @kill_timeout 400
   @within @kill_timeout + 1_000
 
-  @shapes ~w(plain background_children setsid_child daemon ignores_signals stopped deep wide
-             keeps_forking closes_stdout holds_stdout other_user)a
+  @shapes Tree.shapes()
 
   setup_all do
     {:ok, epmd: Nodes.start_epmd()}

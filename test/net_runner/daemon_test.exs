@@ -4,7 +4,7 @@ defmodule NetRunner.DaemonTest do
   import ExUnit.CaptureLog
 
   alias NetRunner.Daemon
-  alias NetRunner.Guarantees.Tree
+  alias NetRunner.Guarantees.{Nodes, Tree}
 
   doctest NetRunner.Daemon
 
@@ -178,47 +178,32 @@ defmodule NetRunner.DaemonTest do
       end
     end
 
-    test "that raises is logged, and gets the next piece" do
-      test = self()
+    for {what, fail, logged} <- [
+          {"raises", quote(do: raise("cannot handle bad")), "cannot handle bad"},
+          {"kills its process", quote(do: Process.exit(self(), :kill)),
+           "the process that reads a daemon's output died"}
+        ] do
+      test "that #{what} is logged, and gets the next piece" do
+        test = self()
 
-      callback = fn bytes ->
-        send(test, {:got, bytes})
-        if bytes == "bad", do: raise("cannot handle #{bytes}")
+        callback = fn bytes ->
+          send(test, {:got, bytes})
+          if bytes == "bad", do: unquote(fail)
+        end
+
+        log =
+          capture_log(fn ->
+            {:ok, daemon} = Daemon.start_link(cmd: "cat", on_output: callback)
+            :ok = Daemon.write(daemon, "bad")
+            assert_receive {:got, "bad"}, 2_000
+            :ok = Daemon.write(daemon, "good")
+            assert_receive {:got, "good"}, 2_000
+            assert Daemon.alive?(daemon)
+            :ok = GenServer.stop(daemon)
+          end)
+
+        assert log =~ unquote(logged)
       end
-
-      log =
-        capture_log(fn ->
-          {:ok, daemon} = Daemon.start_link(cmd: "cat", on_output: callback)
-          :ok = Daemon.write(daemon, "bad")
-          assert_receive {:got, "bad"}, 2_000
-          :ok = Daemon.write(daemon, "good")
-          assert_receive {:got, "good"}, 2_000
-          assert Daemon.alive?(daemon)
-          :ok = GenServer.stop(daemon)
-        end)
-
-      assert log =~ "cannot handle bad"
-    end
-
-    test "that kills its process is logged, and gets the next piece" do
-      test = self()
-
-      callback = fn bytes ->
-        send(test, {:got, bytes})
-        if bytes == "bad", do: Process.exit(self(), :kill)
-      end
-
-      log =
-        capture_log(fn ->
-          {:ok, daemon} = Daemon.start_link(cmd: "cat", on_output: callback)
-          :ok = Daemon.write(daemon, "bad")
-          assert_receive {:got, "bad"}, 2_000
-          :ok = Daemon.write(daemon, "good")
-          assert_receive {:got, "good"}, 2_000
-          :ok = GenServer.stop(daemon)
-        end)
-
-      assert log =~ "the process that reads a daemon's output died"
     end
 
     test "slower than the command makes the command wait, and no memory fill" do
@@ -235,7 +220,7 @@ defmodule NetRunner.DaemonTest do
       before = memory()
       {:ok, daemon} = Daemon.start_link(cmd: "yes", on_output: callback)
       assert_receive {:got, output, size}, 2_000
-      written = await_blocked(Daemon.os_pid(daemon), -1)
+      written = Tree.await_blocked(Daemon.os_pid(daemon))
       assert %{bytes_out: ^size} = Daemon.stats(daemon)
       # What the command has written is what was read and what is in the pipe.
       assert written <= size + 2 * 1_048_576
@@ -259,14 +244,6 @@ defmodule NetRunner.DaemonTest do
       :erlang.memory(:total)
     end
 
-    # Until its count of written bytes stands still.
-    defp await_blocked(os_pid, last) do
-      [_, written] = Regex.run(~r/wchar: (\d+)/, File.read!("/proc/#{os_pid}/io"))
-      Process.sleep(100)
-      written = String.to_integer(written)
-      if written == last, do: written, else: await_blocked(os_pid, written)
-    end
-
     test "that never returns does not keep the daemon from stopping" do
       {:ok, daemon} =
         Daemon.start_link(cmd: "yes", on_output: fn _ -> Process.sleep(:infinity) end)
@@ -279,7 +256,7 @@ defmodule NetRunner.DaemonTest do
 
   describe "ready:" do
     test "a TCP server is connected to" do
-      port = free_port()
+      port = Nodes.free_port()
       args = ["-m", "http.server", "#{port}", "--bind", "127.0.0.1"]
 
       options = [
@@ -290,13 +267,13 @@ defmodule NetRunner.DaemonTest do
       ]
 
       daemon = start_supervised!({Daemon, options})
-      {:ok, socket} = :gen_tcp.connect('127.0.0.1', port, [:binary, active: false])
+      {:ok, socket} = :gen_tcp.connect(~c"127.0.0.1", port, [:binary, active: false])
       :ok = :gen_tcp.send(socket, "HEAD / HTTP/1.0\r\n\r\n")
       assert {:ok, "HTTP/1.0 200 OK" <> _} = :gen_tcp.recv(socket, 0, 5_000)
       os_pid = Daemon.os_pid(daemon)
       :ok = stop_supervised(Daemon)
       refute File.exists?("/proc/#{os_pid}")
-      assert {:error, :econnrefused} = :gen_tcp.connect('127.0.0.1', port, [])
+      assert {:error, :econnrefused} = :gen_tcp.connect(~c"127.0.0.1", port, [])
     end
 
     test "a function of no argument is called until it says so" do
@@ -345,7 +322,7 @@ defmodule NetRunner.DaemonTest do
     end
 
     test "the time is over: an error that says what was tried, and nothing is left" do
-      port = free_port()
+      port = Nodes.free_port()
 
       for {ready, tried} <- [
             {{:output, ~r/never/}, "its output did not match ~r/never/"},
@@ -398,13 +375,6 @@ defmodule NetRunner.DaemonTest do
       Tree.await(fn -> length(Tree.processes(tree)) == 2 end)
       Process.exit(caller, :kill)
       Tree.await(fn -> Tree.processes(tree) == [] end)
-    end
-
-    defp free_port do
-      {:ok, listening} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})
-      {:ok, port} = :inet.port(listening)
-      :gen_tcp.close(listening)
-      port
     end
   end
 

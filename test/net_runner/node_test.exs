@@ -120,7 +120,7 @@ defmodule NetRunner.NodeTest do
 
       Tree.await(fn -> Nodes.call(caller, Nodes, :paused, [gate]) != nil end)
       [os_pid] = Tree.processes(tree)
-      written = await_blocked(os_pid, -1)
+      written = Tree.await_blocked(os_pid)
       # What five reads took, and the pipe.
       assert written < 5 * 262_144 + 2 * 1_048_576
 
@@ -153,14 +153,6 @@ defmodule NetRunner.NodeTest do
     defp send_go(caller, gate) do
       paused = Nodes.call(caller, Nodes, :paused, [gate])
       Nodes.call(caller, :erlang, :send, [paused, :go])
-    end
-
-    # Until its count of written bytes stands still.
-    defp await_blocked(os_pid, last) do
-      [_, written] = Regex.run(~r/wchar: (\d+)/, File.read!("/proc/#{os_pid}/io"))
-      Process.sleep(100)
-      written = String.to_integer(written)
-      if written == last, do: written, else: await_blocked(os_pid, written)
     end
   end
 
@@ -196,7 +188,7 @@ defmodule NetRunner.NodeTest do
       {peer, node} = Nodes.start(epmd)
       true = Nodes.call(caller, :net_kernel, :connect_node, [node])
       {:ok, [spec]} = :file.consult(Application.app_dir(:net_runner, "ebin/net_runner.app"))
-      spec = put_elem(spec, 2, Keyword.put(elem(spec, 2), :vsn, '9.9.9'))
+      spec = put_elem(spec, 2, Keyword.put(elem(spec, 2), :vsn, ~c"9.9.9"))
       :ok = Nodes.call(peer, :application, :load, [spec])
       :ok = Nodes.start_net_runner(peer)
       error = {:error, {:node, {:version, "9.9.9"}}}

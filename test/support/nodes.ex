@@ -9,12 +9,18 @@ defmodule NetRunner.Guarantees.Nodes do
 
   @doc "Starts a name server; it ends with the calling process. Gives its TCP port."
   def start_epmd do
-    {:ok, listening} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})
-    {:ok, number} = :inet.port(listening)
-    :gen_tcp.close(listening)
+    number = free_port()
     args = ["-c", @epmd, epmd(), "#{number}"]
     port = Port.open({:spawn_executable, "/bin/sh"}, [:exit_status, args: args])
     await_epmd(port, number)
+    number
+  end
+
+  @doc "A TCP port that nobody listens on."
+  def free_port do
+    {:ok, listening} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})
+    {:ok, number} = :inet.port(listening)
+    :gen_tcp.close(listening)
     number
   end
 
@@ -48,20 +54,33 @@ defmodule NetRunner.Guarantees.Nodes do
     {:ok, peer, node} =
       :peer.start_link(%{
         name: :peer.random_name(),
-        host: '127.0.0.1',
+        host: ~c"127.0.0.1",
         longnames: true,
         connection: :standard_io,
-        # Connections are broken on purpose; `global` shall not break others because of that.
-        args:
-          ['-setcookie', 'net_runner', '-start_epmd', 'false'] ++
-            ['-kernel', 'prevent_overlapping_partitions', 'false', '-pa' | paths],
-        env: [{'ERL_EPMD_PORT', '#{epmd_port}'}, {'ERL_EPMD_ADDRESS', '127.0.0.1'}],
+        args: arguments() ++ [~c"-pa" | paths],
+        env: [{~c"ERL_EPMD_PORT", ~c"#{epmd_port}"}, {~c"ERL_EPMD_ADDRESS", ~c"127.0.0.1"}],
         # A test can kill it, and goes on.
         peer_down: :stop
       })
 
     {:ok, _} = call(peer, :application, :ensure_all_started, [:elixir])
     {peer, node}
+  end
+
+  # Connections are broken on purpose; `global` shall not break others because of that. Nobody else
+  # shall get in.
+  defp arguments do
+    ~w(-setcookie #{cookie()} -start_epmd false -kernel inet_dist_use_interface {127,0,0,1}
+       -kernel prevent_overlapping_partitions false)c
+  end
+
+  # One for all nodes of a run.
+  defp cookie do
+    with nil <- :persistent_term.get(__MODULE__, nil) do
+      cookie = Base.encode16(:rand.bytes(16))
+      :persistent_term.put(__MODULE__, cookie)
+      cookie
+    end
   end
 
   def start_net_runner(peer) do

@@ -17,6 +17,12 @@ defmodule NetRunner.Guarantees.Tree do
     %__MODULE__{mark: mark, ready_file: ready_file, fds: fds()}
   end
 
+  @doc "The program shapes of the matrix; shape.py says what each does."
+  def shapes do
+    ~w(plain background_children setsid_child daemon ignores_signals stopped deep wide
+       keeps_forking closes_stdout holds_stdout other_user)a
+  end
+
   def env(tree), do: [{"NET_RUNNER_MARK", tree.mark}]
   def command(tree, shape), do: ["python3", "-S", "-E", @script, "#{shape}", tree.ready_file]
 
@@ -84,6 +90,14 @@ defmodule NetRunner.Guarantees.Tree do
   def launcher(command), do: parent(shepherd(command))
 
   def await_stopped(pid), do: await(fn -> stat(pid)[:state] == "T" end)
+
+  @doc "Waits until a process writes nothing more, and gives how many bytes it has written."
+  def await_blocked(pid, last \\ -1) do
+    [_, written] = Regex.run(~r/wchar: (\d+)/, File.read!("/proc/#{pid}/io"))
+    Process.sleep(100)
+    written = String.to_integer(written)
+    if written == last, do: written, else: await_blocked(pid, written)
+  end
 
   @doc "SIGKILL to helpers of ours, in one call."
   def kill(pids) do
