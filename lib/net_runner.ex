@@ -80,6 +80,7 @@ defmodule NetRunner do
   defp collect(server, options) do
     GenServer.call(server, {:collect, options.max_output_size, options.timeout}, :infinity)
   catch
+    :exit, {{:nodedown, _}, {GenServer, :call, _}} -> {:error, {:node, :disconnected}}
     :exit, {_reason, {GenServer, :call, _}} -> {:error, :closed}
   end
 

@@ -64,6 +64,8 @@ defmodule NetRunner.Error do
   def describe({:cd, reason}),
     do: "the working directory (:cd) cannot be used: #{describe(reason)}"
 
+  def describe({:node, reason}), do: "its node (:node) #{describe_node(reason)}"
+
   def describe({:setup, reason}), do: "its process could not be set up: #{describe(reason)}"
 
   def describe({:user, :enoent}) do
@@ -107,4 +109,20 @@ defmodule NetRunner.Error do
   end
 
   def describe(reason), do: inspect(reason)
+
+  defp describe_node(:not_connected), do: "is not connected: call Node.connect/1 first"
+
+  defp describe_node(:disconnected),
+    do: "lost its connection to this one, and the command was ended"
+
+  defp describe_node(:no_net_runner), do: "does not have NetRunner"
+
+  defp describe_node(:not_started) do
+    "does not run the :net_runner application: call Application.ensure_all_started(:net_runner) there"
+  end
+
+  defp describe_node({:version, theirs}) do
+    "has NetRunner #{theirs}, and this one #{Application.spec(:net_runner, :vsn)}: " <>
+      "both need the same version"
+  end
 end

@@ -55,6 +55,8 @@ defmodule NetRunner.Options do
        "and stderr, all of which it prints is read as stdout"},
     {:owner, :command, :owner, :caller,
      "a pid: when it dies, the command is ended; `nil`: nobody; default: the caller"},
+    {:node, :command, :node, nil,
+     "a connected Erlang node that has NetRunner: the command runs there (see `docs/nodes.md`); `nil`: here"},
     {:input, :input, :input, nil,
      "what the command reads from stdin: iodata, or an enumerable of iodata; without it, nothing"},
     {:timeout, :run, :timeout, :infinity,
@@ -63,28 +65,27 @@ defmodule NetRunner.Options do
      "bytes of output above which the command is ended"},
     {:exit_status, :stream, {:one_of, [:raise, :ignore]}, :raise,
      "`:ignore`: a stream that raises does not do so for an exit status other than 0"},
-    {:name, :process, :name, nil, "registers the process, as the `:name` of a `GenServer`"}
+    {:name, :process, :name, nil, "registers the process, as the `:name` of a `GenServer`"},
+    {:cmd, :daemon, :string, nil, "the executable; this option has to be given"},
+    {:args, :daemon, :list, [], "its arguments, as strings"},
+    {:on_output, :daemon, :on_output, :discard,
+     "what is done with the output: `:discard`; `:log` (each line, as `:info`) or `{:log, level}`; a function " <>
+       "of the bytes, or of `:stdout | :stderr` and the bytes"},
+    {:ready, :daemon, :ready, nil,
+     "how it is known that the daemon is ready: a function of no argument, or of the command's " <>
+       "`NetRunner.Process`; `{:output, regex}`; `{:tcp, host, port}`; `nil`: it is when the command has started"},
+    {:ready_timeout, :daemon, :timeout, 10_000,
+     "milliseconds in which it has to be ready, or `:infinity`"},
+    {:process_opts, :daemon, :keyword, [],
+     "options of the command, as of `NetRunner.Process.start/3`, but without `:owner` and `:name`"}
   ]
 
   # The names of setrlimit(2). The system may know fewer.
-  @resources [
-               :as,
-               :core,
-               :cpu,
-               :data,
-               :fsize,
-               :locks,
-               :memlock,
-               :msgqueue,
-               :nice,
-               :nofile,
-               :nproc
-             ] ++
-               [:rss, :rtprio, :rttime, :sigpending, :stack]
+  @resources ~w(as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack)a
 
   @names Enum.map(@declared, &elem(&1, 0))
 
-  @type group :: :command | :input | :run | :stream | :process
+  @type group :: :command | :input | :run | :stream | :process | :daemon
 
   @doc """
   The options with all defaults, as a map. Raises `ArgumentError` for what cannot be meant.
@@ -175,8 +176,10 @@ defmodule NetRunner.Options do
   defp valid?(:non_negative, value), do: is_integer(value) and value >= 0 and value < 0x8000_0000
   defp valid?(:signal, value), do: match?({:ok, _}, NetRunner.Signal.resolve(value))
 
-  defp valid?(:owner, value),
-    do: is_nil(value) or value == :caller or (is_pid(value) and node(value) == node())
+  defp valid?(:owner, value), do: is_nil(value) or value == :caller or is_pid(value)
+  defp valid?(:node, value), do: is_atom(value)
+  defp valid?(:list, value), do: is_list(value)
+  defp valid?(:keyword, value), do: Keyword.keyword?(value)
 
   defp valid?(type, :infinity) when type in [:timeout, :limit], do: true
   defp valid?(:timeout, value), do: is_integer(value) and value >= 0 and value < 0x1_0000_0000
@@ -201,6 +204,22 @@ defmodule NetRunner.Options do
     is_nil(value) or is_atom(value) or match?({:global, _}, value) or
       match?({:via, module, _} when is_atom(module), value)
   end
+
+  defp valid?(:on_output, {:log, level}) do
+    level in [:emergency, :alert, :critical, :error, :warning, :notice, :info, :debug]
+  end
+
+  defp valid?(:on_output, value),
+    do: value in [:discard, :log] or is_function(value, 1) or is_function(value, 2)
+
+  defp valid?(:ready, {:output, pattern}), do: is_struct(pattern, Regex)
+
+  defp valid?(:ready, {:tcp, host, port}) do
+    port in 1..65_535 and (is_binary(host) or is_list(host) or :inet.is_ip_address(host))
+  end
+
+  defp valid?(:ready, value),
+    do: is_nil(value) or is_function(value, 0) or is_function(value, 1)
 
   defp c_string?(value), do: is_binary(value) and :binary.match(value, <<0>>) == :nomatch
 
@@ -232,7 +251,18 @@ defmodule NetRunner.Options do
   defp expected({:one_of, values}), do: "one of #{Enum.map_join(values, ", ", &inspect/1)}"
   defp expected(:non_negative), do: "an integer from 0 to 2147483647"
   defp expected(:signal), do: "a signal, such as :sigterm or 15"
-  defp expected(:owner), do: "a pid of this node or nil"
+  defp expected(:owner), do: "a pid or nil"
+  defp expected(:node), do: "the name of a node, such as :\"name@host\", or nil"
+  defp expected(:list), do: "a list of strings"
+  defp expected(:keyword), do: "a keyword list"
+
+  defp expected(:on_output),
+    do: ":discard, :log, {:log, level}, or a function of one or two arguments"
+
+  defp expected(:ready),
+    do:
+      "a function of no argument or one, {:output, regex}, {:tcp, host, port} with a port from 1 to 65535, or nil"
+
   defp expected(:timeout), do: "milliseconds from 0 to 4294967295, or :infinity"
   defp expected(:limit), do: "a number of bytes, or :infinity"
   defp expected(:input), do: "iodata or an enumerable of iodata"

@@ -29,7 +29,7 @@ defmodule NetRunner.Process do
   are served in the order of their calls; so are writes, and the bytes of two writes are never mixed.
 
   Where the process itself is gone, all functions return `{:error, :closed}` (`stop/1`: `:ok`,
-  `alive?/1`: `false`).
+  `alive?/1`: `false`); where the connection to its node is, `{:error, {:node, :disconnected}}`.
   """
 
   alias NetRunner.{Options, Signal}
@@ -52,12 +52,16 @@ defmodule NetRunner.Process do
           posix()
           | {NetRunner.Process.Native.step(), posix()}
           | {:invalid_cmd | :invalid_args | :invalid_env | :invalid_cd, String.t()}
+          | {:node, NetRunner.Node.reason()}
           | :launcher_died
           | :not_started
 
+  @typedoc "The process is gone, or its node is out of reach."
+  @type gone :: :closed | {:node, :disconnected}
+
   @typedoc "Why nothing can be read: `:input_failed` only where a stream feeds the command."
   @type read_error ::
-          :closed
+          gone()
           | :not_piped
           | {:input_failed, {:error | :exit | :throw, term(), Exception.stacktrace()}}
           | posix()
@@ -143,14 +147,14 @@ defmodule NetRunner.Process do
 
   `{:error, :epipe}`: the command closed its stdin or is gone. `{:error, :closed}`: `close_stdin/1` was called.
   """
-  @spec write(t(), iodata()) :: :ok | {:error, :epipe | :closed | :not_piped | posix()}
+  @spec write(t(), iodata()) :: :ok | {:error, :epipe | gone() | :not_piped | posix()}
   def write(process, iodata), do: call(process, {:write, :erlang.iolist_to_iovec(iodata)})
 
   @doc """
   Closes the command's stdin, after the writes that were called before it. The command sees the end of
   its input. `:ok` also when it was closed before.
   """
-  @spec close_stdin(t()) :: :ok | {:error, :closed}
+  @spec close_stdin(t()) :: :ok | {:error, gone()}
   def close_stdin(process), do: call(process, :close_stdin)
 
   @doc """
@@ -167,7 +171,7 @@ defmodule NetRunner.Process do
       iex> NetRunner.Process.kill(p, :sigwhat)
       {:error, :unknown_signal}
   """
-  @spec kill(t(), Signal.t()) :: :ok | {:error, :unknown_signal | :esrch | :closed | posix()}
+  @spec kill(t(), Signal.t()) :: :ok | {:error, :unknown_signal | :esrch | gone() | posix()}
   def kill(process, signal \\ :sigterm) do
     with {:ok, number} <- Signal.resolve(signal), do: call(process, {:kill, number})
   end
@@ -179,7 +183,7 @@ defmodule NetRunner.Process do
   After `timeout` milliseconds `{:error, :timeout}`; the command goes on. Any number of callers may wait.
   """
   @spec await_exit(t(), timeout()) ::
-          {:ok, 0..255} | {:error, :timeout | :shepherd_died | :closed}
+          {:ok, 0..255} | {:error, :timeout | :shepherd_died | gone()}
   def await_exit(process, timeout \\ :infinity)
       when timeout == :infinity or (is_integer(timeout) and timeout >= 0) do
     call(process, {:await_exit, timeout})
@@ -192,7 +196,7 @@ defmodule NetRunner.Process do
       iex> is_integer(NetRunner.Process.os_pid(p))
       true
   """
-  @spec os_pid(t()) :: pos_integer() | {:error, :closed}
+  @spec os_pid(t()) :: pos_integer() | {:error, gone()}
   def os_pid(process), do: call(process, :os_pid)
 
   @doc """
@@ -215,7 +219,7 @@ defmodule NetRunner.Process do
       {:ok, 0}
       iex> %{bytes_out: 6, exit_status: 0} = NetRunner.Process.stats(p)
   """
-  @spec stats(t()) :: Stats.t() | {:error, :closed}
+  @spec stats(t()) :: Stats.t() | {:error, gone()}
   def stats(process), do: call(process, :stats)
 
   @doc """
@@ -246,9 +250,15 @@ defmodule NetRunner.Process do
     :ok
   end
 
+  @doc false
+  # As `stop/1`, but returns at once, and what the command printed can still be read.
+  @spec end_command(t()) :: :ok | {:error, gone()}
+  def end_command(process), do: call(process, :end_command)
+
   defp call(process, request) do
     GenServer.call(process, request, :infinity)
   catch
+    :exit, {{:nodedown, _}, {GenServer, :call, _}} -> {:error, {:node, :disconnected}}
     # It was not there, or ended before it could answer.
     :exit, {_reason, {GenServer, :call, _}} -> {:error, :closed}
   end

@@ -11,8 +11,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
   @kill_timeout 400
   @within @kill_timeout + 1_000
 
-  @shapes ~w(plain background_children setsid_child daemon ignores_signals stopped deep wide
-             keeps_forking closes_stdout holds_stdout other_user)a
+  @shapes Tree.shapes()
 
   setup do
     {:ok, tree: Tree.new()}

@@ -17,6 +17,12 @@ defmodule NetRunner.Guarantees.Tree do
     %__MODULE__{mark: mark, ready_file: ready_file, fds: fds()}
   end
 
+  @doc "The program shapes of the matrix; shape.py says what each does."
+  def shapes do
+    ~w(plain background_children setsid_child daemon ignores_signals stopped deep wide
+       keeps_forking closes_stdout holds_stdout other_user)a
+  end
+
   def env(tree), do: [{"NET_RUNNER_MARK", tree.mark}]
   def command(tree, shape), do: ["python3", "-S", "-E", @script, "#{shape}", tree.ready_file]
 
@@ -85,6 +91,14 @@ defmodule NetRunner.Guarantees.Tree do
 
   def await_stopped(pid), do: await(fn -> stat(pid)[:state] == "T" end)
 
+  @doc "Waits until a process writes nothing more, and gives how many bytes it has written."
+  def await_blocked(pid, last \\ -1) do
+    [_, written] = Regex.run(~r/wchar: (\d+)/, File.read!("/proc/#{pid}/io"))
+    Process.sleep(100)
+    written = String.to_integer(written)
+    if written == last, do: written, else: await_blocked(pid, written)
+  end
+
   @doc "SIGKILL to helpers of ours, in one call."
   def kill(pids) do
     pids = pids |> List.wrap() |> Enum.map(&to_string/1)
@@ -142,14 +156,21 @@ defmodule NetRunner.Guarantees.Tree do
 
   @doc "A VM that runs these commands, each of which has printed `ready`."
   def start_vm_with(commands, options) do
-    code = """
-    {:ok, _} = Application.ensure_all_started(:net_runner)
+    run_in_vm("""
     commands = #{inspect(commands, limit: :infinity, printable_limit: :infinity)}
     for {[executable | args], env} <- commands do
       options = [env: env, owner: nil] ++ #{inspect(options)}
       {:ok, p} = NetRunner.Process.start(executable, args, options)
       {:ok, "ready\\n"} = NetRunner.Process.read(p)
     end
+    """)
+  end
+
+  @doc "A VM that has run this code, and then waits to be ended."
+  def run_in_vm(code) do
+    code = """
+    {:ok, _} = Application.ensure_all_started(:net_runner)
+    #{code}
     IO.puts("all ready")
     case IO.gets("") do
       "halted\\n" -> System.halt(0)

@@ -66,6 +66,13 @@ defmodule NetRunner.Process.Server do
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
   def start(command, options, extra \\ []) do
     options = if options.owner == :caller, do: %{options | owner: self()}, else: options
+
+    if options.node in [nil, node()],
+      do: start_here(command, options, extra),
+      else: NetRunner.Node.start(options.node, command, options, extra)
+  end
+
+  defp start_here(command, options, extra) do
     name = if options[:name], do: [name: options.name], else: []
     start_options = [spawn_opt: [fullsweep_after: @fullsweep_after]] ++ name
 
@@ -311,6 +318,9 @@ defmodule NetRunner.Process.Server do
     state = park(%{state | stopping?: true}, :stop, from, nil)
     noreply(if state.exit, do: finish_stop(state), else: end_command(state))
   end
+
+  # As `stop`, but what it printed can still be read.
+  def handle_call(:end_command, _from, state), do: {:reply, :ok, end_command(state)}
 
   def handle_call(:attach_feeder, {pid, _}, state) do
     Process.link(pid)

@@ -1,0 +1,146 @@
+defmodule NetRunner.Daemon.Ready do
+  @moduledoc false
+  # How a daemon finds out that its command is ready, and waits for that: in the daemon's own process, which
+  # is in its `init/1` then.
+  #
+  # A function or a TCP port is tried by a process of its own (the probe), so that a try that hangs can be
+  # given up; output is watched by the process that reads it. Both send `{ref, :ready}`.
+
+  # Nothing tells when a port is opened, or when a function would return something else.
+  @pause 50
+  @connect_timeout 1_000
+
+  @enforce_keys [:ref, :probe, :timer, :timeout, :last_try]
+  defstruct @enforce_keys
+
+  @type spec ::
+          nil
+          | (() -> term())
+          | (pid() -> term())
+          | {:output, Regex.t()}
+          | {:tcp, String.t() | charlist() | :inet.ip_address(), :inet.port_number()}
+  @type t :: %__MODULE__{}
+
+  @doc "Begins to find out. Output is watched by who reads it; see `watch/2`."
+  @spec start(spec(), pid(), timeout()) :: t()
+  def start(spec, process, timeout) do
+    ref = make_ref()
+    if spec == nil, do: send(self(), {ref, :ready})
+
+    %__MODULE__{
+      ref: ref,
+      probe: start_probe(spec, process, ref),
+      timer: if(timeout != :infinity, do: Process.send_after(self(), {ref, :expired}, timeout)),
+      timeout: timeout,
+      last_try: last_try(spec)
+    }
+  end
+
+  defp last_try({:output, regex}), do: "its output did not match #{inspect(regex)}"
+  defp last_try({:tcp, _, _}), do: "the first connection was neither made nor refused"
+  defp last_try(_function), do: "the function given as :ready did not return"
+
+  @doc "The `watch` of `NetRunner.Daemon.Output.start_link/4`."
+  @spec watch(spec(), t()) :: nil | {Regex.t(), pid(), term()}
+  def watch({:output, regex}, %__MODULE__{ref: ref}), do: {regex, self(), {ref, :ready}}
+  def watch(_spec, _ready), do: nil
+
+  @doc """
+  What comes first: the command is ready, or the time is over, or a linked process ends, of which the `EXIT`
+  message is given.
+  """
+  @spec await(t()) :: :ready | {:error, {:not_ready, String.t()}} | {:EXIT, pid(), term()}
+  def await(%__MODULE__{ref: ref, probe: probe} = ready) do
+    receive do
+      {^ref, :ready} -> :ready
+      {^ref, {:not_yet, last_try}} -> await(%{ready | last_try: last_try})
+      {^ref, :expired} -> not_ready("within #{ready.timeout} ms: #{ready.last_try}")
+      {:EXIT, ^probe, reason} -> not_ready("because of its :ready function: #{inspect(reason)}")
+      {:EXIT, _pid, _reason} = exit -> exit
+    end
+  end
+
+  defp not_ready(why), do: {:error, {:not_ready, "it did not become ready #{why}"}}
+
+  @doc "Ends what `start/3` began, and leaves no message of it."
+  @spec stop(t()) :: :ok
+  def stop(%__MODULE__{ref: ref, probe: probe, timer: timer}) do
+    if timer, do: Process.cancel_timer(timer)
+
+    if probe do
+      Process.unlink(probe)
+      Process.exit(probe, :kill)
+    end
+
+    flush(ref, probe)
+  end
+
+  # Of a probe that is killed only now, one more message may come; who receives it can tell by its shape.
+  defp flush(ref, probe) do
+    receive do
+      {^ref, _} -> flush(ref, probe)
+      {:EXIT, ^probe, _} -> flush(ref, probe)
+    after
+      0 -> :ok
+    end
+  end
+
+  # --- the probe ----------------------------------------------------------------------------------
+
+  defp start_probe({:tcp, host, port}, _process, ref) do
+    probe(ref, fn -> connect(host(host), port) end)
+  end
+
+  defp start_probe(function, _process, ref) when is_function(function, 0) do
+    probe(ref, fn -> call(function, []) end)
+  end
+
+  defp start_probe(function, process, ref) when is_function(function, 1) do
+    probe(ref, fn -> call(function, [process]) end)
+  end
+
+  defp start_probe(_nothing_to_try, _process, _ref), do: nil
+
+  defp probe(ref, try) do
+    daemon = self()
+    spawn_link(fn -> probe(daemon, ref, try) end)
+  end
+
+  defp probe(daemon, ref, try) do
+    case try.() do
+      :ready ->
+        send(daemon, {ref, :ready})
+
+      {:not_yet, _} = not_yet ->
+        send(daemon, {ref, not_yet})
+        Process.sleep(@pause)
+        probe(daemon, ref, try)
+    end
+  end
+
+  defp call(function, arguments) do
+    case apply(function, arguments) do
+      ready when ready in [true, :ok] -> :ready
+      {:ok, _} -> :ready
+      other -> {:not_yet, "the function given as :ready returned #{inspect(other)}"}
+    end
+  catch
+    kind, reason ->
+      failure = Exception.format(kind, reason, __STACKTRACE__)
+      {:not_yet, "the function given as :ready failed: #{failure}"}
+  end
+
+  defp connect(host, port) do
+    case :gen_tcp.connect(host, port, [], @connect_timeout) do
+      {:ok, socket} ->
+        :gen_tcp.close(socket)
+        :ready
+
+      {:error, reason} ->
+        {:not_yet, "a TCP connection to its port #{port} failed: #{:inet.format_error(reason)}"}
+    end
+  end
+
+  defp host(host) when is_binary(host), do: String.to_charlist(host)
+  defp host(host), do: host
+end

@@ -1,0 +1,150 @@
+defmodule NetRunner.Guarantees.DaemonTest do
+  # The rows of the fault matrix for a daemon: every shape of program, under a supervisor, ended in every
+  # way. Counted in /proc, as in the matrix.
+  use ExUnit.Case, async: false
+
+  alias NetRunner.Daemon
+  alias NetRunner.Guarantees.Tree
+
+  @moduletag timeout: 120_000
+  @moduletag :capture_log
+  @kill_timeout 400
+  @within @kill_timeout + 1_000
+
+  @shapes Tree.shapes()
+
+  setup do
+    {:ok, tree: Tree.new()}
+  end
+
+  for shape <- @shapes do
+    describe "#{shape}:" do
+      @shape shape
+
+      if shape == :other_user and System.get_env("USER", "root") != "root" do
+        @describetag skip: "becoming another user needs root"
+      end
+
+      test "stopped by its supervisor: nothing is left when that returns", %{tree: tree} do
+        {supervisor, _daemon} = start(tree, @shape)
+        :ok = Supervisor.terminate_child(supervisor, Daemon)
+        assert Tree.processes(tree) == []
+        :ok = Supervisor.stop(supervisor)
+        assert_clean(tree)
+      end
+
+      test "exits by itself: nothing is left when the supervisor knows", %{tree: tree} do
+        {supervisor, daemon} = start(tree, @shape)
+        monitor = Process.monitor(daemon)
+        if @shape == :stopped, do: signal(daemon, "CONT")
+        :ok = Daemon.write(daemon, "go\n")
+        assert_receive {:DOWN, ^monitor, :process, _, {:exit_status, 7}}, 5_000
+        assert Tree.processes(tree) == []
+        :ok = Supervisor.stop(supervisor)
+        assert_clean(tree)
+      end
+
+      test "the daemon is killed", %{tree: tree} do
+        {supervisor, daemon} = start(tree, @shape)
+        Process.exit(daemon, :kill)
+        assert_clean(tree)
+        :ok = Supervisor.stop(supervisor)
+      end
+
+      test "the supervisor is killed", %{tree: tree} do
+        {supervisor, daemon} = start(tree, @shape)
+        monitor = Process.monitor(daemon)
+        Process.exit(supervisor, :kill)
+        assert_receive {:DOWN, ^monitor, :process, _, :killed}, @within
+        assert Tree.processes(tree) == []
+        assert_clean(tree)
+      end
+
+      test "the shepherd is killed", %{tree: tree} do
+        {supervisor, daemon} = start(tree, @shape)
+        monitor = Process.monitor(daemon)
+        Tree.kill(Tree.parent(Daemon.os_pid(daemon)))
+        assert_receive {:DOWN, ^monitor, :process, _, :shepherd_died}, @within
+        :ok = Supervisor.stop(supervisor)
+        assert_clean(tree)
+      end
+
+      unless shape in [:closes_stdout, :stopped] do
+        test "prints without end to a callback that hangs, and is stopped", %{tree: tree} do
+          test = self()
+
+          callback = fn bytes ->
+            send(test, {:got, byte_size(bytes)})
+            Process.sleep(:infinity)
+          end
+
+          {supervisor, daemon} =
+            start(tree, @shape, on_output: callback, env: [{"FLOOD", "1"} | Tree.env(tree)])
+
+          assert_receive {:got, size}
+          assert %{bytes_out: ^size} = Daemon.stats(daemon)
+          :ok = Supervisor.terminate_child(supervisor, Daemon)
+          assert Tree.processes(tree) == []
+          :ok = Supervisor.stop(supervisor)
+          assert_clean(tree)
+        end
+      end
+    end
+  end
+
+  for {how, what} <- [killed: "is killed with SIGKILL", stopped: "stops (init:stop)"] do
+    @how how
+    test "the VM #{what}, with a daemon of every shape running" do
+      trees = for shape <- @shapes, do: {shape, Tree.new()}
+      children = for {shape, tree} <- trees, do: child(tree, shape, Tree.env(tree))
+
+      vm =
+        Tree.run_in_vm("""
+        options = [strategy: :one_for_one]
+        children = #{inspect(children, limit: :infinity)}
+        children = for child <- children, do: {NetRunner.Daemon, [{:ready, {:output, ~r/ready/}} | child]}
+        children = for child <- children, do: Supervisor.child_spec(child, id: make_ref())
+        {:ok, supervisor} = Supervisor.start_link(children, options)
+        Process.unlink(supervisor)
+        """)
+
+      for {_, tree} <- trees, do: assert(length(Tree.processes(tree)) > 0)
+      Tree.end_vm(vm, @how)
+      left = fn -> for {shape, tree} <- trees, Tree.processes(tree) != [], do: shape end
+      Tree.await(fn -> left.() == [] end, @within, left)
+      Tree.await(fn -> Tree.helpers(vm) == [] end, @within)
+    end
+  end
+
+  defp start(tree, shape, options \\ []) do
+    {env, options} = Keyword.pop(options, :env, Tree.env(tree))
+    options = [ready: {:output, ~r/ready\n/}] ++ child(tree, shape, env) ++ options
+    child = Supervisor.child_spec({Daemon, options}, restart: :temporary)
+    {:ok, supervisor} = start_unlinked([child])
+    [{Daemon, daemon, _, _}] = Supervisor.which_children(supervisor)
+    if shape == :stopped, do: Tree.await_stopped(Daemon.os_pid(daemon))
+    assert length(Tree.processes(tree)) > 0
+    {supervisor, daemon}
+  end
+
+  defp start_unlinked(children) do
+    {:ok, supervisor} = Supervisor.start_link(children, strategy: :one_for_one)
+    Process.unlink(supervisor)
+    {:ok, supervisor}
+  end
+
+  defp child(tree, shape, env) do
+    [executable | args] = Tree.command(tree, shape)
+    [cmd: executable, args: args, process_opts: [kill_timeout: @kill_timeout, env: env]]
+  end
+
+  defp signal(daemon, name) do
+    {_, 0} = System.cmd("kill", ["-#{name}", "#{Daemon.os_pid(daemon)}"])
+  end
+
+  defp assert_clean(tree) do
+    Tree.await(fn -> Tree.processes(tree) == [] end, @within, fn -> Tree.processes(tree) end)
+    Tree.await(fn -> Tree.at_rest?() end, @within, fn -> Tree.helpers() end)
+    Tree.await(fn -> Tree.fds() <= tree.fds end, @within, fn -> {Tree.fds(), tree.fds} end)
+  end
+end

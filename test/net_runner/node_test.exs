@@ -1,0 +1,202 @@
+defmodule NetRunner.NodeTest do
+  # `caller` and `worker` are two nodes: what is called on the first runs on the second.
+  use ExUnit.Case, async: false
+
+  alias NetRunner.Guarantees.{Nodes, Tree}
+  alias NetRunner.Process, as: Command
+
+  @moduletag timeout: 120_000
+
+  setup_all do
+    epmd = Nodes.start_epmd()
+    {caller, caller_node} = Nodes.start(epmd)
+    {worker, worker_node} = Nodes.start(epmd)
+    for peer <- [caller, worker], do: :ok = Nodes.start_net_runner(peer)
+    true = Nodes.call(caller, :net_kernel, :connect_node, [worker_node])
+
+    {:ok, epmd: epmd, caller: caller, caller_node: caller_node, worker: worker, node: worker_node}
+  end
+
+  describe "run:" do
+    test "the results are the same", %{caller: caller, node: node} do
+      for {command, options, result} <- [
+            {~w(echo hello), [], {"hello\n", 0}},
+            {~w(tr a-z A-Z), [input: "hello"], {"HELLO", 0}},
+            {["sh", "-c", "echo $WHO; exit 3"], [env: %{"WHO" => "me"}], {"me\n", 3}},
+            {["sh", "-c", "kill -9 $$"], [], {"", 137}},
+            {~w(sleep 100), [timeout: 50], {:error, :timeout}},
+            {~w(yes), [max_output_size: 3], {:error, {:max_output_exceeded, "y\ny"}}},
+            {~w(no-such-program), [], {:error, :enoent}},
+            {~w(true), [cd: "/nowhere"], {:error, {:cd, :enoent}}}
+          ] do
+        assert run(caller, command, [node: node] ++ options) == result
+      end
+
+      assert {:error, {:invalid_args, _}} = run(caller, ["echo", 1], node: node)
+    end
+
+    test "a wrong option raises where it is given", %{caller: caller, node: node} do
+      assert_raise ArgumentError, "unknown option :tmeout; did you mean :timeout?", fn ->
+        NetRunner.run(~w(true), tmeout: 1, node: node)
+      end
+
+      assert_raise ArgumentError, ~r/:node must be the name of a node/, fn ->
+        NetRunner.run(~w(true), node: "worker@host")
+      end
+
+      assert run(caller, ~w(echo here), node: nil) == {"here\n", 0}
+    end
+
+    test "input is produced on the caller's node", %{caller: caller} = nodes do
+      result = Nodes.call(caller, Nodes, :where_input_is_produced, [nodes.node])
+      assert result == {"1 #{nodes.caller_node} 2 #{nodes.caller_node} ", 0}
+    end
+
+    test "input that fails raises in the caller", %{caller: caller, node: node} do
+      assert Nodes.call(caller, Nodes, :input_that_raises, [node]) == {:raised, "no input"}
+    end
+
+    test "10 MiB each way arrive as they were", %{caller: caller, node: node} do
+      bytes = :crypto.strong_rand_bytes(10 * 1_048_576)
+      assert run(caller, ~w(cat), input: bytes, node: node) == {bytes, 0}
+    end
+  end
+
+  describe "a process:" do
+    test "lives on the node, and is used from the other", %{caller: caller, node: node} do
+      me = Nodes.start_caller(caller)
+      call = fn function, args -> Nodes.call_from(caller, me, Command, function, args) end
+      {:ok, p} = call.(:start, ["cat", [], [node: node]])
+      assert node(p) == node
+      assert call.(:write, [p, ["he", ["llo"]]]) == :ok
+      assert call.(:read, [p, 3]) == {:ok, "hel"}
+      assert call.(:read, [p]) == {:ok, "lo"}
+      assert call.(:alive?, [p])
+      assert File.read!("/proc/#{call.(:os_pid, [p])}/comm") == "cat\n"
+      assert call.(:await_exit, [p, 10]) == {:error, :timeout}
+      assert call.(:close_stdin, [p]) == :ok
+      assert call.(:read, [p]) == :eof
+      assert call.(:await_exit, [p]) == {:ok, 0}
+      assert %{bytes_in: 5, bytes_out: 5, exit_status: 0} = call.(:stats, [p])
+      assert call.(:stop, [p]) == :ok
+      assert call.(:read, [p]) == {:error, :closed}
+    end
+
+    test "is signalled", %{caller: caller, node: node} do
+      me = Nodes.start_caller(caller)
+      call = fn function, args -> Nodes.call_from(caller, me, Command, function, args) end
+      {:ok, p} = call.(:start_link, ["sleep", ["100"], [node: node]])
+      assert call.(:kill, [p, :sigint]) == :ok
+      assert call.(:await_exit, [p]) == {:ok, 130}
+    end
+
+    test "ends when its owner on another node dies", %{caller: caller, worker: worker} = nodes do
+      tree = Tree.new()
+      owner = Nodes.start_caller(worker)
+      command = {Tree.command(tree, :plain), Tree.env(tree)}
+      # On the caller's own node, for somebody elsewhere.
+      [p] = Nodes.call(caller, Nodes, :start_ready, [[command], [owner: owner]])
+      assert node(p) == nodes.caller_node
+      Nodes.call(worker, Process, :exit, [owner, :kill])
+      Tree.await(fn -> Tree.processes(tree) == [] end)
+    end
+  end
+
+  describe "a stream:" do
+    test "makes the command wait for its consumer", %{caller: caller, worker: worker} = nodes do
+      tree = Tree.new()
+      gate = Nodes.call(caller, Nodes, :start_gate, [])
+      script = "echo ready; exec head -c 300000000 /dev/zero"
+      options = [node: nodes.node, env: Tree.env(tree)]
+      before = for peer <- [caller, worker], do: memory(peer)
+
+      agent =
+        Nodes.call_later(caller, Nodes, :stream_with_pause, [
+          ["sh", "-c", script],
+          options,
+          5,
+          gate
+        ])
+
+      Tree.await(fn -> Nodes.call(caller, Nodes, :paused, [gate]) != nil end)
+      [os_pid] = Tree.processes(tree)
+      written = Tree.await_blocked(os_pid)
+      # What five reads took, and the pipe.
+      assert written < 5 * 262_144 + 2 * 1_048_576
+
+      for {peer, before} <- Enum.zip([caller, worker], before) do
+        assert memory(peer) - before < 2 * 1_048_576
+      end
+
+      send_go(caller, gate)
+      {first, rest} = Nodes.result(caller, agent)
+      assert first + rest == 300_000_000 + byte_size("ready\n")
+      assert Tree.processes(tree) == []
+    end
+
+    test "that stops early ends the command", %{caller: caller, node: node} do
+      tree = Tree.new()
+      {:ok, stream} = {:ok, NetRunner.stream!(~w(yes), node: node, env: Tree.env(tree))}
+      assert is_function(stream, 2)
+      [chunk] = Nodes.call(caller, Enum, :take, [stream, 1])
+      assert binary_part(chunk, 0, 4) == "y\ny\n"
+      assert Tree.processes(tree) == []
+    end
+
+    defp memory(peer) do
+      for process <- Nodes.call(peer, Process, :list, []),
+          do: Nodes.call(peer, :erlang, :garbage_collect, [process])
+
+      Nodes.call(peer, :erlang, :memory, [:total])
+    end
+
+    defp send_go(caller, gate) do
+      paused = Nodes.call(caller, Nodes, :paused, [gate])
+      Nodes.call(caller, :erlang, :send, [paused, :go])
+    end
+  end
+
+  describe "a node that" do
+    test "is not connected", %{caller: caller} do
+      assert NetRunner.run(~w(true), node: :no@where) == {:error, {:node, :not_connected}}
+      assert run(caller, ~w(true), node: :no@where) == {:error, {:node, :not_connected}}
+
+      assert_raise NetRunner.Error,
+                   "`true` failed: its node (:node) is not connected: call Node.connect/1 first",
+                   fn -> ~w(true) |> NetRunner.stream!(node: :no@where) |> Enum.to_list() end
+    end
+
+    test "has no NetRunner", %{caller: caller, epmd: epmd} do
+      {peer, node} = Nodes.start(epmd, code: false)
+      true = Nodes.call(caller, :net_kernel, :connect_node, [node])
+      assert run(caller, ~w(true), node: node) == {:error, {:node, :no_net_runner}}
+      :peer.stop(peer)
+    end
+
+    test "has not started it", %{caller: caller, epmd: epmd} do
+      {peer, node} = Nodes.start(epmd)
+      true = Nodes.call(caller, :net_kernel, :connect_node, [node])
+      assert run(caller, ~w(true), node: node) == {:error, {:node, :not_started}}
+      :ok = Nodes.call(peer, Application, :load, [:net_runner])
+      assert run(caller, ~w(true), node: node) == {:error, {:node, :not_started}}
+      :ok = Nodes.start_net_runner(peer)
+      assert run(caller, ~w(echo now), node: node) == {"now\n", 0}
+      :peer.stop(peer)
+    end
+
+    test "has another version", %{caller: caller, epmd: epmd} do
+      {peer, node} = Nodes.start(epmd)
+      true = Nodes.call(caller, :net_kernel, :connect_node, [node])
+      {:ok, [spec]} = :file.consult(Application.app_dir(:net_runner, "ebin/net_runner.app"))
+      spec = put_elem(spec, 2, Keyword.put(elem(spec, 2), :vsn, ~c"9.9.9"))
+      :ok = Nodes.call(peer, :application, :load, [spec])
+      :ok = Nodes.start_net_runner(peer)
+      error = {:error, {:node, {:version, "9.9.9"}}}
+      assert run(caller, ~w(true), node: node) == error
+      assert NetRunner.Error.describe(elem(error, 1)) =~ "has NetRunner 9.9.9, and this one 0."
+      :peer.stop(peer)
+    end
+  end
+
+  defp run(caller, command, options), do: Nodes.call(caller, NetRunner, :run, [command, options])
+end
