@@ -48,13 +48,15 @@ defmodule NetRunner.Error do
     "; the end of its stderr: #{String.trim(text)}"
   end
 
-  defp command_line(command) when is_list(command) do
-    Enum.map_join(command, " ", fn word ->
-      if is_binary(word) and word =~ ~r/^[\w@%+=:,.\/-]+$/, do: word, else: quoted(word)
-    end)
+  defp command_line(command) do
+    if is_list(command) and not List.improper?(command) do
+      Enum.map_join(command, " ", fn word ->
+        if is_binary(word) and word =~ ~r/^[\w@%+=:,.\/-]+$/, do: word, else: quoted(word)
+      end)
+    else
+      inspect(command)
+    end
   end
-
-  defp command_line(command), do: inspect(command)
 
   defp quoted(word) when is_binary(word), do: "'" <> String.replace(word, "'", "'\\''") <> "'"
   defp quoted(word), do: inspect(word)

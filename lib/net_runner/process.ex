@@ -153,6 +153,10 @@ defmodule NetRunner.Process do
   @doc """
   Closes the command's stdin, after the writes that were called before it. The command sees the end of
   its input. `:ok` also when it was closed before.
+
+  A terminal (`:pty`) has no end that could be closed: it is sent its end-of-file character (Ctrl-D, termios(3)),
+  which a program sees that reads lines, or reads keys and takes this one for an end, as shells do. Sent before
+  the program has set its terminal up, it may get lost, as with a person who types ahead.
   """
   @spec close_stdin(t()) :: :ok | {:error, gone()}
   def close_stdin(process), do: call(process, :close_stdin)
@@ -229,10 +233,10 @@ defmodule NetRunner.Process do
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "read line; stty size"], pty: [echo: false])
       iex> NetRunner.Process.set_window_size(p, 50, 132)
       :ok
-      iex> NetRunner.Process.write(p, "go\n")
+      iex> NetRunner.Process.write(p, "go\\n")
       :ok
       iex> NetRunner.Process.read(p)
-      {:ok, "50 132\r\n"}
+      {:ok, "50 132\\r\\n"}
   """
   @spec set_window_size(t(), 0..65_535, 0..65_535) :: :ok | {:error, :enotty | :closed | posix()}
   def set_window_size(process, rows, columns) when rows in 0..65_535 and columns in 0..65_535 do

@@ -13,13 +13,7 @@ extern "C" fn wake(_signal: libc::c_int) {}
 /// Makes every signal's disposition the default, blocks every signal, and gives SIGCHLD a handler
 /// that only wakes. The commands inherit the defaults: nothing that the VM ignores leaks to them.
 pub fn take_over() -> nix::Result<()> {
-    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    for signal in Signal::iterator() {
-        if !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
-            // SAFETY: the default disposition runs no code of ours.
-            unsafe { sigaction(signal, &default) }?;
-        }
-    }
+    default_dispositions();
     SigSet::all().thread_set_mask()?;
     let waking = SigAction::new(
         SigHandler::Handler(wake),
@@ -31,7 +25,32 @@ pub fn take_over() -> nix::Result<()> {
     Ok(())
 }
 
-/// Blocks every signal and says which were blocked before.
+/// By the system call: the C library refuses to touch the signals that it keeps for itself, which an
+/// ancestor of the VM may have ignored.
+#[cfg(target_os = "linux")]
+fn default_dispositions() {
+    /// At least as large as the kernel's struct on any architecture; all zero is SIG_DFL.
+    const DEFAULT: [u64; 8] = [0; 8];
+    const SET_SIZE: usize = 8;
+    for number in 1..=64 {
+        // SAFETY: reads the struct; SIGKILL and SIGSTOP are refused.
+        unsafe {
+            let old = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, number, &DEFAULT, old, SET_SIZE);
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn default_dispositions() {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in Signal::iterator() {
+        // SAFETY: the default disposition runs no code of ours.
+        let _ = unsafe { sigaction(signal, &default) };
+    }
+}
+
+/// Lets every signal in.
 pub fn unblock_all() -> nix::Result<()> {
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }

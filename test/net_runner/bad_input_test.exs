@@ -1,0 +1,209 @@
+defmodule NetRunner.BadInputTest do
+  # What cannot be meant or cannot be done is refused, and nothing is started for it.
+  use ExUnit.Case, async: false
+
+  alias NetRunner.Guarantees.Tree
+  alias NetRunner.Process, as: Command
+
+  setup do
+    tree = Tree.new()
+    launcher = Tree.current_launcher()
+
+    on_exit(fn ->
+      assert Tree.processes(tree) == []
+      assert Tree.current_launcher() == launcher
+    end)
+
+    directory =
+      Path.join(System.tmp_dir!(), "net_runner_bad_#{System.unique_integer([:positive])}")
+
+    File.mkdir!(directory)
+    on_exit(fn -> File.rm_rf!(directory) end)
+    %{directory: directory}
+  end
+
+  # Through all doors; the stream that raises does so when it is enumerated.
+  defp refused(command, options \\ []) do
+    assert {:error, reason} = result = NetRunner.run(command, options)
+    assert NetRunner.stream(command, options) == result
+
+    error =
+      assert_raise NetRunner.Error, fn -> Enum.to_list(NetRunner.stream!(command, options)) end
+
+    assert error.reason == reason
+    assert Exception.message(error) =~ "failed: "
+
+    with [executable | args] when is_list(args) <- command do
+      assert Command.start(executable, args, options) == result
+      assert Command.start_link(executable, args, options) == result
+    end
+
+    reason
+  end
+
+  describe "a command that" do
+    test "is empty, or no list" do
+      for command <- [[], "ls -l", nil, %{}, :ls] do
+        assert {:invalid_cmd, message} = refused(command)
+        assert message =~ "[executable | args]"
+      end
+    end
+
+    test "has an executable that is none" do
+      assert {:invalid_cmd, "the executable is an empty string"} = refused([""])
+      assert {:invalid_cmd, "the executable contains a NUL byte: " <> _} = refused(["ls\0"])
+      assert {:invalid_cmd, "the executable must be a string, got: :ls"} = refused([:ls])
+      assert {:invalid_cmd, "the executable must be a string, got: 'ls'"} = refused(['ls'])
+    end
+
+    test "has arguments that are none" do
+      assert {:invalid_args, "argument 2 contains a NUL byte: " <> _} =
+               refused(["echo", "a", "b\0c"])
+
+      assert {:invalid_args, "argument 1 is not a string: 1"} = refused(["echo", 1])
+      assert {:invalid_args, "arguments must be a list, got: " <> _} = refused(["echo" | "a"])
+      assert {:invalid_args, _} = refused(["echo", "a" | "b"])
+    end
+
+    test "is not there, or not executable", %{directory: directory} do
+      assert refused(["no-such-program"]) == :enoent
+      assert refused(["/no/such/program"]) == :enoent
+      assert refused([directory]) == :eacces
+      assert refused(["./"]) == :eacces
+
+      file = Path.join(directory, "file")
+      File.write!(file, "#!/bin/sh\necho hello\n")
+      File.chmod!(file, 0o644)
+      assert refused([file]) == :eacces
+      # Found on PATH, but not allowed: as execvp(3).
+      assert refused(["file"], env: [{"PATH", directory}]) == :eacces
+
+      File.chmod!(file, 0o755)
+      assert NetRunner.run([file]) == {"hello\n", 0}
+
+      File.write!(file, "#!/no/such/interpreter\n")
+      assert refused([file]) == :enoent
+      assert refused(["true"], env: [{"PATH", ""}]) == :enoent
+      assert refused([Path.join(file, "below")]) in [:enotdir, :enoent]
+    end
+  end
+
+  describe "a directory that" do
+    test "is nowhere, or none, or has a NUL", %{directory: directory} do
+      assert refused(["true"], cd: "/nowhere") == {:cd, :enoent}
+      assert refused(["true"], cd: "/bin/sh") == {:cd, :enotdir}
+      assert {:invalid_cd, message} = refused(["true"], cd: "a\0b")
+      assert message =~ "NUL"
+      assert {"", 0} = NetRunner.run(["true"], cd: directory)
+    end
+  end
+
+  describe "a variable that" do
+    test "has a NUL, or a name that is none" do
+      for env <- [[{"A\0", "1"}], [{"A", "1\0"}], [{"", "1"}], [{"A=B", "1"}]] do
+        assert {:invalid_env, _} = refused(["true"], env: env)
+      end
+    end
+  end
+
+  describe "an option that" do
+    test "nobody knows is named, with the nearest known one" do
+      for {unknown, nearest} <- [
+            timeot: :timeout,
+            inputs: :input,
+            std_err: :stderr,
+            cwd: :cd,
+            rlimit: :rlimits
+          ] do
+        message =
+          assert_raise(ArgumentError, fn -> NetRunner.run(["true"], [{unknown, 1}]) end).message
+
+        assert message =~ inspect(unknown)
+        if unknown != :cwd, do: assert(message =~ "did you mean #{inspect(nearest)}?")
+      end
+    end
+
+    test "is of another function says so" do
+      assert_raise ArgumentError, ~r/:timeout has no meaning/, fn ->
+        Command.start("true", [], timeout: 1)
+      end
+
+      assert_raise ArgumentError, ~r/:name has no meaning/, fn ->
+        NetRunner.run(["true"], name: :x)
+      end
+    end
+
+    test "has the wrong type says what it must be" do
+      wrong = [
+        cd: :tmp,
+        env: "A=1",
+        env: [:a],
+        env: [{:a, "1"}],
+        clear_env: 1,
+        arg0: :x,
+        arg0: "a\0",
+        umask: -1,
+        umask: 0o1000,
+        stdin: :what,
+        stdin: {:append, "x"},
+        stdout: :consume,
+        stdout: {:file, nil},
+        stderr: {:fiel, "x"},
+        stderr_tail: -1,
+        pipe_size: :large,
+        stop_signal: :sigwhat,
+        kill_timeout: :infinity,
+        kill_timeout: 1.5,
+        leftovers: :maybe,
+        user: -1,
+        group: 1.0,
+        groups: "wheel",
+        nice: 20,
+        rlimits: [what: 1],
+        rlimits: [cpu: {2, 1}],
+        no_new_privs: :yes,
+        pty: [rows: 0],
+        pty: [colour: true],
+        owner: "me",
+        input: 1,
+        timeout: -1,
+        max_output_size: "1k"
+      ]
+
+      for {name, value} <- wrong do
+        message =
+          assert_raise(ArgumentError, fn -> NetRunner.run(["true"], [{name, value}]) end).message
+
+        assert message =~ "the option #{inspect(name)} must be"
+        assert message =~ "got: #{inspect(value)}"
+      end
+    end
+
+    test "stands in no keyword list" do
+      for options <- [:timeout, %{timeout: 1}, [:timeout], [{"timeout", 1}]] do
+        assert_raise ArgumentError, ~r/keyword list/, fn -> NetRunner.run(["true"], options) end
+      end
+    end
+
+    test "contradicts another" do
+      assert_raise ArgumentError, ~r/:input and :stdin exclude each other/, fn ->
+        NetRunner.run(["cat"], input: "a", stdin: :null)
+      end
+    end
+  end
+
+  test "input that is no iodata raises" do
+    assert_raise ArgumentError, ~r/:input/, fn -> NetRunner.run(["cat"], input: [:a]) end
+  end
+
+  test "an unknown signal is no signal" do
+    {:ok, p} = Command.start("cat")
+
+    for signal <- [:sigwhat, 0, 65, -1, "sigterm", nil] do
+      assert Command.kill(p, signal) == {:error, :unknown_signal}
+    end
+
+    assert Command.alive?(p)
+    Command.stop(p)
+  end
+end

@@ -1,0 +1,10 @@
+defmodule NetRunner.DocumentationTest do
+  # The examples in the documentation run, and give what they say.
+  use ExUnit.Case, async: true
+
+  doctest NetRunner
+  doctest NetRunner.Process
+  doctest NetRunner.Signal
+  doctest NetRunner.Error
+  doctest NetRunner.Process.Stats
+end
