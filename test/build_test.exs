@@ -1,0 +1,248 @@
+defmodule NetRunner.BuildTest do
+  # NetRunner as a dependency: projects that are made, compiled and released for real, elsewhere.
+  use ExUnit.Case, async: false
+
+  @moduletag timeout: 600_000
+  @source File.cwd!()
+
+  setup_all do
+    root =
+      Path.join(System.tmp_dir!(), "net_runner build é #{System.unique_integer([:positive])}")
+
+    File.mkdir_p!(root)
+    on_exit(fn -> File.rm_rf!(root) end)
+    # A copy of the sources alone: without priv/ and _build/, as a fresh clone has none.
+    clone = Path.join(root, "net_runner")
+    copy_sources(clone)
+    # Cargo's results are shared between the builds here, and every build runs cargo as its own.
+    %{root: root, clone: clone, target: Path.join(root, "target")}
+  end
+
+  defp copy_sources(to) do
+    for name <- ~w(lib native Cargo.toml Cargo.lock mix.exs .formatter.exs) do
+      File.mkdir_p!(to)
+      File.cp_r!(Path.join(@source, name), Path.join(to, name))
+    end
+  end
+
+  defp project(root, name, dependency) do
+    directory = Path.join(root, name)
+    File.mkdir_p!(Path.join(directory, "lib"))
+
+    File.write!(Path.join(directory, "mix.exs"), """
+    defmodule #{Macro.camelize(name)}.MixProject do
+      use Mix.Project
+
+      def project do
+        [app: :#{name}, version: "0.1.0", deps: [{:net_runner, #{dependency}}]]
+      end
+
+      def application, do: [extra_applications: [:logger]]
+    end
+    """)
+
+    File.write!(Path.join(directory, "lib/#{name}.ex"), """
+    defmodule #{Macro.camelize(name)} do
+      def hello, do: NetRunner.run(~w(echo hello))
+    end
+    """)
+
+    directory
+  end
+
+  defp mix(directory, context, args, env) do
+    env = [
+      {"CARGO_TARGET_DIR", context.target},
+      {"MIX_ENV", "prod"},
+      {"MIX_BUILD_PATH", nil} | env
+    ]
+
+    System.cmd("mix", args, cd: directory, env: env, stderr_to_stdout: true)
+  end
+
+  defp mix!(directory, context, args, env \\ []) do
+    case mix(directory, context, args, env) do
+      {output, 0} -> output
+      {output, status} -> flunk("mix #{Enum.join(args, " ")} exited with #{status}:\n#{output}")
+    end
+  end
+
+  test "as a path dependency, and in a release that is moved elsewhere", context do
+    directory = project(context.root, "by_path", "path: #{inspect(context.clone)}")
+    output = mix!(directory, context, ["compile"])
+    assert output =~ "Compiling the native part of NetRunner"
+
+    assert mix!(directory, context, ["run", "-e", "IO.inspect(ByPath.hello())"]) =~
+             ~s({"hello\\n", 0})
+
+    # A second time, nothing is to be done.
+    refute mix!(directory, context, ["compile"]) =~ "native part"
+
+    # Another project with the same dependency, in another environment, has what it needs.
+    other = project(context.root, "other", "path: #{inspect(context.clone)}")
+    elsewhere = Path.join(context.root, "elsewhere")
+    env = [{"MIX_BUILD_PATH", elsewhere}, {"MIX_ENV", "dev"}]
+    assert mix!(other, context, ["run", "-e", "IO.inspect(Other.hello())"], env) =~ "hello"
+
+    mix!(directory, context, ["release"])
+    moved = Path.join(context.root, "moved release")
+    File.rename!(Path.join(directory, "_build/prod/rel/by_path"), moved)
+    File.rm_rf!(Path.join(directory, "_build"))
+    hidden = context.clone <> " hidden"
+    File.rename!(context.clone, hidden)
+    program = Path.join(moved, "bin/by_path")
+    script = "{:ok, _} = Application.ensure_all_started(:net_runner); IO.inspect(ByPath.hello())"
+    {output, status} = System.cmd(program, ["eval", script], stderr_to_stdout: true)
+    File.rename!(hidden, context.clone)
+    assert {output, status} == {~s({"hello\\n", 0}\n), 0}
+  end
+
+  test "as a git dependency", context do
+    repository = Path.join(context.root, "repository")
+    copy_sources(repository)
+    git = fn args -> {_, 0} = System.cmd("git", args, cd: repository, stderr_to_stdout: true) end
+    git.(["init", "--quiet"])
+    git.(["add", "."])
+    git.(~w(-c user.name=test -c user.email=test@localhost commit --quiet -m all))
+
+    url = "file://" <> URI.encode(repository)
+    directory = project(context.root, "by_git", "git: #{inspect(url)}")
+    mix!(directory, context, ["deps.get"])
+
+    assert mix!(directory, context, ["run", "-e", "IO.inspect(ByGit.hello())"]) =~
+             ~s({"hello\\n", 0})
+  end
+
+  test "cargo is called when native/ changed, and only then", context do
+    bin = Path.join(context.root, "recording")
+    calls = Path.join(context.root, "calls")
+    File.mkdir_p!(bin)
+    cargo = System.find_executable("cargo")
+
+    script(Path.join(bin, "cargo"), """
+    [ "$1" = build ] && echo "$@" >> "$CALLS"
+    exec "#{cargo}" "$@"
+    """)
+
+    clone = Path.join(context.root, "changing")
+    copy_sources(clone)
+    directory = project(context.root, "rebuilt", "path: #{inspect(clone)}")
+    env = [{"PATH", bin <> ":" <> System.get_env("PATH")}, {"CALLS", calls}]
+
+    builds = fn ->
+      with {:ok, text} <- File.read(calls),
+           do: length(String.split(text, "\n", trim: true)),
+           else: (_ -> 0)
+    end
+
+    mix!(directory, context, ["compile"], env)
+    assert builds.() == 1
+    mix!(directory, context, ["compile"], env)
+    append(Path.join(clone, "lib/net_runner.ex"), "# changed\n")
+    mix!(directory, context, ["deps.compile", "net_runner", "--force"], env)
+    assert builds.() == 1
+
+    for file <- ["native/wire/src/lib.rs", "Cargo.toml"] do
+      before = builds.()
+
+      append(
+        Path.join(clone, file),
+        if(Path.extname(file) == ".rs", do: "// changed\n", else: "# changed\n")
+      )
+
+      assert mix!(directory, context, ["compile"], env) =~ "native part"
+      assert builds.() == before + 1
+      mix!(directory, context, ["compile"], env)
+      assert builds.() == before + 1
+    end
+
+    # What was deleted comes back.
+    File.rm!(Path.join(clone, "priv/net_runner_shepherd"))
+    before = builds.()
+    mix!(directory, context, ["compile"], env)
+    assert builds.() == before + 1
+    assert mix!(directory, context, ["run", "-e", "IO.inspect(Rebuilt.hello())"], env) =~ "hello"
+  end
+
+  describe "cargo that" do
+    setup context do
+      clone = Path.join(context.root, "without #{System.unique_integer([:positive])}")
+      copy_sources(clone)
+      name = "without_#{System.unique_integer([:positive])}"
+      %{directory: project(context.root, name, "path: #{inspect(clone)}")}
+    end
+
+    # Only what mix itself needs.
+    defp path_without_cargo(root, name) do
+      bin = Path.join(root, name)
+      File.mkdir_p!(bin)
+
+      for program <- ~w(mix elixir erl erlc sh env git dirname basename readlink sed uname cat ls) do
+        if found = System.find_executable(program), do: File.ln_s(found, Path.join(bin, program))
+      end
+
+      bin
+    end
+
+    defp sentences(output), do: Enum.filter(String.split(output, "\n"), &(&1 =~ "rustup"))
+
+    test "is missing: one sentence says what to install", context do
+      bin = path_without_cargo(context.root, "no cargo")
+      assert {output, status} = mix(context.directory, context, ["compile"], [{"PATH", bin}])
+      assert status != 0
+      assert [sentence] = sentences(output)
+      assert sentence =~ "needs cargo 1.91.0 or newer"
+      assert sentence =~ "cargo was not found on PATH"
+      assert sentence =~ "rustup toolchain install stable"
+    end
+
+    test "is too old, or broken: the sentence says that", context do
+      bin = path_without_cargo(context.root, "old cargo")
+      script(Path.join(bin, "cargo"), "echo 'cargo 1.60.0 (d1fd9fe2c 2022-03-01)'\n")
+      assert {output, status} = mix(context.directory, context, ["compile"], [{"PATH", bin}])
+      assert status != 0
+      assert [sentence] = sentences(output)
+      assert sentence =~ "too old (cargo 1.60.0"
+
+      script(Path.join(bin, "cargo"), "echo 'error: no default toolchain' >&2; exit 1\n")
+      assert {output, status} = mix(context.directory, context, ["compile"], [{"PATH", bin}])
+      assert status != 0
+      assert [sentence] = sentences(output)
+      assert sentence =~ "does not work (error: no default toolchain)"
+    end
+  end
+
+  test "two projects that compile the same dependency at once both get it", context do
+    clone = Path.join(context.root, "shared")
+    copy_sources(clone)
+
+    outputs =
+      ["first", "second"]
+      |> Enum.map(&project(context.root, &1, "path: #{inspect(clone)}"))
+      |> Task.async_stream(
+        fn directory ->
+          module = directory |> Path.basename() |> Macro.camelize()
+          mix!(directory, context, ["run", "-e", "IO.inspect(#{module}.hello())"])
+        end,
+        timeout: :infinity
+      )
+      |> Enum.map(fn {:ok, output} -> output end)
+
+    assert Enum.all?(outputs, &(&1 =~ ~s({"hello\\n", 0})))
+  end
+
+  test "a project that does not start the application is told so", context do
+    directory = project(context.root, "unstarted", "path: #{inspect(context.clone)}")
+    code = "IO.inspect(Unstarted.hello()); IO.puts(NetRunner.Error.describe(:not_started))"
+    output = mix!(directory, context, ["run", "--no-start", "-e", code])
+    assert output =~ "{:error, :not_started}"
+    assert output =~ "Application.ensure_all_started(:net_runner)"
+  end
+
+  defp script(path, body) do
+    File.write!(path, "#!/bin/sh\n" <> body)
+    File.chmod!(path, 0o755)
+  end
+
+  defp append(path, text), do: File.write!(path, text, [:append])
+end
