@@ -9,7 +9,8 @@ defmodule NetRunner do
       iex> NetRunner.stream!(~w(seq 1 1000000)) |> Stream.take(1) |> Enum.map(&binary_part(&1, 0, 4))
       ["1\\n2\\n"]
 
-  A command is a list `[executable | args]`. No shell is between: arguments arrive as they are.
+  A command is a list `[executable | args]`, or a `NetRunner.Command`. No shell is between: arguments
+  arrive as they are.
 
   Three ways to run one:
 
@@ -21,11 +22,11 @@ defmodule NetRunner do
   timeout, a consumer that stopped early or crashed, the death of the VM.
   """
 
-  alias NetRunner.{Input, Options}
+  alias NetRunner.{Command, Input, Options}
   alias NetRunner.Process.Server
 
-  @typedoc "`[executable | args]`"
-  @type command :: [String.t()]
+  @typedoc "`[executable | args]`, or a command that was made before."
+  @type command :: [String.t()] | Command.t()
 
   @typedoc "Why a command gave no result."
   @type error ::
@@ -66,6 +67,7 @@ defmodule NetRunner do
   """
   @spec run(command(), keyword()) :: {stdout :: binary(), 0..255} | {:error, error()}
   def run(command, options \\ []) do
+    {command, options} = Command.unfold(command, options, @run_groups)
     options = Options.validate!(options, @run_groups)
     input = Input.new(options)
 
@@ -105,6 +107,7 @@ defmodule NetRunner do
   """
   @spec stream!(command(), keyword()) :: Enumerable.t()
   def stream!(command, options \\ []) do
+    {command, options} = Command.unfold(command, options, @raising_groups)
     options = Options.validate!(options, @raising_groups)
     NetRunner.Stream.lazy(command, drained(options), Input.new(options))
   end
@@ -126,6 +129,7 @@ defmodule NetRunner do
   @spec stream(command(), keyword()) ::
           {:ok, Enumerable.t()} | {:error, NetRunner.Process.start_error()}
   def stream(command, options \\ []) do
+    {command, options} = Command.unfold(command, options, @stream_groups)
     options = Options.validate!(options, @stream_groups)
     input = Input.new(options)
 

@@ -96,7 +96,7 @@ defmodule NetRunner.Options do
       raise ArgumentError, "options must be a keyword list, got: #{inspect(options)}"
     end
 
-    allowed = for {name, group, _, _, _} <- @declared, group in groups, do: name
+    allowed = names(groups)
     Enum.each(options, fn {name, _} -> known!(name, allowed) end)
 
     for {name, group, type, default, _} <- @declared, group in groups, into: %{} do
@@ -106,6 +106,14 @@ defmodule NetRunner.Options do
       end
     end
   end
+
+  @doc "All groups there are."
+  @spec groups() :: [group()]
+  def groups, do: @declared |> Enum.map(&elem(&1, 1)) |> Enum.uniq()
+
+  @doc "The names of the options of these groups."
+  @spec names([group()]) :: [atom()]
+  def names(groups), do: for({name, group, _, _, _} <- @declared, group in groups, do: name)
 
   @doc "The options of these groups as a list in Markdown."
   @spec documentation([group()]) :: String.t()

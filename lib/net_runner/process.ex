@@ -32,7 +32,7 @@ defmodule NetRunner.Process do
   `alive?/1`: `false`); where the connection to its node is, `{:error, {:node, :disconnected}}`.
   """
 
-  alias NetRunner.{Options, Signal}
+  alias NetRunner.{Command, Options, Signal}
   alias NetRunner.Process.{Server, Stats}
 
   @default_read 65_535
@@ -80,13 +80,22 @@ defmodule NetRunner.Process do
       iex> NetRunner.Process.start("true", [], cd: "/nowhere")
       {:error, {:cd, :enoent}}
 
+  The executable, its arguments and options may be a `NetRunner.Command`; arguments are then added to
+  its own, and can be left out:
+
+      iex> cat = NetRunner.Command.new("cat", ["-n"])
+      iex> {:ok, _p} = NetRunner.Process.start(cat, stderr: :disabled)
+      iex> {:ok, _p} = NetRunner.Process.start(cat, ["-A"])
+
   ## Options
 
   #{Options.documentation(@groups)}
   """
-  @spec start(String.t(), [String.t()], keyword()) :: {:ok, pid()} | {:error, start_error()}
+  @spec start(String.t() | Command.t(), [String.t()] | keyword(), keyword()) ::
+          {:ok, pid()} | {:error, start_error()}
   def start(executable, args \\ [], options \\ []) do
-    Server.start([executable | args], Options.validate!(options, @groups))
+    {command, options} = command(executable, args, options)
+    Server.start(command, options)
   end
 
   @doc """
@@ -96,9 +105,24 @@ defmodule NetRunner.Process do
       iex> NetRunner.Process.stop(p)
       :ok
   """
-  @spec start_link(String.t(), [String.t()], keyword()) :: {:ok, pid()} | {:error, start_error()}
+  @spec start_link(String.t() | Command.t(), [String.t()] | keyword(), keyword()) ::
+          {:ok, pid()} | {:error, start_error()}
   def start_link(executable, args \\ [], options \\ []) do
-    Server.start([executable | args], Options.validate!(options, @groups), link: self())
+    {command, options} = command(executable, args, options)
+    Server.start(command, options, link: self())
+  end
+
+  # Of a `NetRunner.Command` the arguments may be left out before the options.
+  defp command(%Command{} = command, [{_, _} | _] = options, []),
+    do: command(command, [], options)
+
+  defp command(%Command{} = command, args, options) do
+    {command, options} = command |> Command.append(args) |> Command.unfold(options, @groups)
+    {command, Options.validate!(options, @groups)}
+  end
+
+  defp command(executable, args, options) do
+    {[executable | args], Options.validate!(options, @groups)}
   end
 
   @doc """

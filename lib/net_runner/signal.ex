@@ -7,8 +7,31 @@ defmodule NetRunner.Signal do
       iex> NetRunner.Signal.name(9)
       {:ok, :sigkill}
 
-  Names are lower-case atoms with the `sig` in front. Real-time signals have numbers only
-  (on Linux 34 to 64).
+  Names are lower-case atoms with the `sig` in front: all of POSIX and those that the system has
+  besides. `resolve/1` goes from names to numbers, `name/1` back.
+
+  ## Platforms
+
+  Numbers of the same name differ between systems (`:sigusr1` is 10 on Linux and 30 on macOS), so names are
+  what to write in a program. Linux alone has `:sigstkflt`, `:sigpwr` and the synonyms `:sigpoll`
+  (`:sigio`) and `:sigcld` (`:sigchld`); the BSDs and macOS alone have `:sigemt` and `:siginfo`. `:sigiot` is
+  `:sigabrt` everywhere. Linux numbers are those of x86, ARM, RISC-V and most others.
+
+  ## Real-time signals
+
+  They are named as a shell's `kill -l` does: `:sigrtmin`, `:"sigrtmin+1"`, … `:"sigrtmax-1"`, `:sigrtmax`. Each
+  number has one name; `resolve/1` knows it from either end.
+
+      iex> NetRunner.Signal.resolve(:sigrtmin)
+      {:ok, 34}
+      iex> NetRunner.Signal.name(35)
+      {:ok, :"sigrtmin+1"}
+      iex> NetRunner.Signal.resolve(:"sigrtmax-29")
+      {:ok, 35}
+
+  On Linux they are 34 to 64: the kernel's begin at 32, but the C library keeps 32 and 33 for its
+  threads (nptl(7)), and no program can be sent those by it. musl keeps 34 as well, so a program that is
+  linked with musl means 35 by its `SIGRTMIN`. macOS has none; the numbers are those of FreeBSD.
   """
 
   @typedoc "A name such as `:sigterm`, or a number."
@@ -88,14 +111,29 @@ defmodule NetRunner.Signal do
               do: [sigiot: :sigabrt, sigpoll: :sigio, sigcld: :sigchld],
               else: [sigiot: :sigabrt]
 
-  # The C library keeps 32 and 33 for its threads (nptl(7)).
   @real_time if :os.type() == {:unix, :linux}, do: 34..64, else: 65..126
+
+  @real_time_names (for number <- @real_time do
+                      {number - @real_time.first, @real_time.last - number, number}
+                    end)
+
+  # What `name/1` says is the name from the nearer end; in the middle, from the lower one.
+  @from_min for {above, below, number} <- @real_time_names,
+                do:
+                  {if(above == 0, do: :sigrtmin, else: :"sigrtmin+#{above}"), number,
+                   above <= below}
+  @from_max for {above, below, number} <- @real_time_names,
+                do:
+                  {if(below == 0, do: :sigrtmax, else: :"sigrtmax-#{below}"), number,
+                   above > below}
 
   @doc """
   The number of a signal; a number that is one stands for itself.
 
       iex> NetRunner.Signal.resolve(:sigint)
       {:ok, 2}
+      iex> NetRunner.Signal.resolve(:sigrtmax)
+      {:ok, 64}
       iex> NetRunner.Signal.resolve(40)
       {:ok, 40}
       iex> NetRunner.Signal.resolve(:sigwhat)
@@ -110,6 +148,10 @@ defmodule NetRunner.Signal do
 
   for {synonym, name} <- @synonyms do
     def resolve(unquote(synonym)), do: resolve(unquote(name))
+  end
+
+  for {name, number, _} <- @from_min ++ @from_max do
+    def resolve(unquote(name)), do: {:ok, unquote(number)}
   end
 
   def resolve(number) when number in 1..31 or number in @real_time, do: {:ok, number}
@@ -140,12 +182,18 @@ defmodule NetRunner.Signal do
       iex> NetRunner.Signal.name(15)
       {:ok, :sigterm}
       iex> NetRunner.Signal.name(40)
+      {:ok, :"sigrtmin+6"}
+      iex> NetRunner.Signal.name(32)
       {:error, :unknown_signal}
   """
   @spec name(integer()) :: {:ok, atom()} | {:error, :unknown_signal}
   def name(number)
 
   for {name, number} <- @signals do
+    def name(unquote(number)), do: {:ok, unquote(name)}
+  end
+
+  for {name, number, true} <- @from_min ++ @from_max do
     def name(unquote(number)), do: {:ok, unquote(name)}
   end
 

@@ -1,0 +1,159 @@
+defmodule NetRunner.Command do
+  @moduledoc """
+  A command as a value: an executable, its arguments and its options, to be run more than once and in
+  more than one way.
+
+      iex> sort = NetRunner.Command.new("sort", ["-r"], env: [{"LC_ALL", "C"}])
+      iex> NetRunner.run(sort, input: "a\\nb\\n")
+      {"b\\na\\n", 0}
+
+  Wherever `[executable | args]` is accepted, a command is. The options of the call win over those of
+  the command, and `:args`, which only a command takes, are appended to its arguments:
+
+      iex> echo = NetRunner.Command.new("echo", ["-n", "hello"], timeout: 5_000)
+      iex> NetRunner.run(echo, args: ["world"], timeout: 1_000)
+      {"hello world", 0}
+
+  An option of the command that has no meaning for a function is not looked at there, so that one
+  command serves `NetRunner.run/2`, which takes a `:timeout`, and `NetRunner.stream!/2`, which takes none:
+
+      iex> echo = NetRunner.Command.new("echo", ["hello"], timeout: 5_000)
+      iex> NetRunner.stream!(echo) |> Enum.to_list()
+      ["hello\\n"]
+
+  ## Modules of commands
+
+  `use NetRunner.Command` gives a module `defcommand/2` and `defcommand/3`, each of which defines a function that
+  returns a command. With a list, the function appends it to the arguments:
+
+      iex> defmodule Tools do
+      ...>   use NetRunner.Command
+      ...>
+      ...>   defcommand :count, "wc", args: ["-l"], timeout: 5_000
+      ...>   defcommand :upper, "tr", args: ["a-z", "A-Z"]
+      ...> end
+      iex> NetRunner.run(Tools.count(), input: "a\\nb\\n")
+      {"2\\n", 0}
+      iex> Tools.count(["-c"]).args
+      ["-l", "-c"]
+      iex> Tools.__commands__()
+      [:count, :upper]
+  """
+
+  alias NetRunner.Options
+
+  @enforce_keys [:cmd]
+  defstruct [:cmd, args: [], opts: []]
+
+  @type t :: %__MODULE__{cmd: String.t(), args: [String.t()], opts: keyword()}
+
+  @doc """
+  A command of an executable, arguments and options, which are any that a function takes with which it will
+  be used. An option that does not exist, or has a value of the wrong type, raises `ArgumentError`.
+
+      iex> NetRunner.Command.new("ls", ["-l"], cd: "/")
+      %NetRunner.Command{cmd: "ls", args: ["-l"], opts: [cd: "/"]}
+      iex> NetRunner.Command.new("ls", [], timeuot: 10)
+      ** (ArgumentError) unknown option :timeuot; did you mean :timeout?
+  """
+  @spec new(String.t(), [String.t()], keyword()) :: t()
+  def new(executable, args \\ [], options \\ []) do
+    unless is_binary(executable) do
+      raise ArgumentError, "the executable must be a string, got: #{inspect(executable)}"
+    end
+
+    _ = Options.validate!(options, Options.groups())
+    %__MODULE__{cmd: executable, args: strings!(args), opts: options}
+  end
+
+  @doc """
+  The executable, the arguments and the options of a call of this command: options of the call win,
+  its `:args` are appended.
+
+      iex> command = NetRunner.Command.new("rg", ["--no-heading"], timeout: 5_000, cd: "/tmp")
+      iex> NetRunner.Command.to_cmd_args_opts(command, args: ["needle"], timeout: 100)
+      {"rg", ["--no-heading", "needle"], [cd: "/tmp", timeout: 100]}
+  """
+  @spec to_cmd_args_opts(t(), keyword()) :: {String.t(), [String.t()], keyword()}
+  def to_cmd_args_opts(%__MODULE__{} = command, options \\ []) do
+    unless Keyword.keyword?(options) do
+      raise ArgumentError, "options must be a keyword list, got: #{inspect(options)}"
+    end
+
+    {args, options} = Keyword.pop(options, :args, [])
+    {command.cmd, command.args ++ strings!(args), Keyword.merge(command.opts, options)}
+  end
+
+  @doc false
+  # What a function makes of the command and the options that it is given: `[executable | args]` and the
+  # options to validate.
+  @spec unfold(t() | term(), term(), [Options.group()]) :: {term(), term()}
+  def unfold(%__MODULE__{} = command, options, groups) do
+    meant = Keyword.take(command.opts, Options.names(groups))
+    {executable, args, options} = to_cmd_args_opts(%{command | opts: meant}, options)
+    {[executable | args], options}
+  end
+
+  def unfold(command, options, _groups), do: {command, options}
+
+  @doc false
+  @spec append(t(), [String.t()]) :: t()
+  def append(%__MODULE__{} = command, args), do: %{command | args: command.args ++ strings!(args)}
+
+  defp strings!(args) do
+    if is_list(args) and not List.improper?(args) and Enum.all?(args, &is_binary/1) do
+      args
+    else
+      raise ArgumentError, "arguments must be a list of strings, got: #{inspect(args)}"
+    end
+  end
+
+  @doc "Imports `defcommand/2` and `defcommand/3`, and defines `__commands__/0`: the names in their order."
+  defmacro __using__(_) do
+    quote do
+      import NetRunner.Command, only: [defcommand: 2, defcommand: 3]
+      Module.register_attribute(__MODULE__, :net_runner_commands, accumulate: true)
+      @before_compile NetRunner.Command
+    end
+  end
+
+  @doc false
+  defmacro __before_compile__(_env) do
+    quote do
+      @doc false
+      @spec __commands__() :: [atom()]
+      def __commands__, do: unquote(Enum.reverse(commands(__CALLER__.module)))
+    end
+  end
+
+  defp commands(module), do: Module.get_attribute(module, :net_runner_commands)
+
+  @doc """
+  Defines two functions: `name/0` returns the command of `executable`, the `:args` among `options`, and the other
+  options; `name/1` returns it with a list of arguments appended.
+
+  The executable and the options are evaluated when the function is called, so they may depend on the
+  environment. A `@doc` before it documents the functions.
+
+      defcommand :rg, "rg", args: ["--no-heading"], timeout: 5_000
+  """
+  defmacro defcommand(name, executable, options \\ []) do
+    unless is_atom(name) do
+      raise ArgumentError,
+            "defcommand needs an atom as the command's name, got: #{Macro.to_string(name)}"
+    end
+
+    quote do
+      @net_runner_commands unquote(name)
+
+      @spec unquote(name)([String.t()]) :: NetRunner.Command.t()
+      def unquote(name)(extra_args \\ []) do
+        {args, options} = Keyword.pop(unquote(options), :args, [])
+
+        unquote(executable)
+        |> NetRunner.Command.new(args, options)
+        |> NetRunner.Command.append(extra_args)
+      end
+    end
+  end
+end

@@ -1,0 +1,120 @@
+defmodule NetRunner.CommandTest do
+  use ExUnit.Case, async: true
+
+  alias NetRunner.Command
+
+  doctest Command
+
+  defmodule Shown do
+    use NetRunner.Command
+
+    @doc "Prints its arguments, one on a line."
+    defcommand(:show, "printf", args: ["%s\\n", "first"], timeout: 5_000)
+    defcommand(:plain, "cat")
+    defcommand(:here, "pwd", cd: System.get_env("NET_RUNNER_COMMAND_TEST", "/"))
+  end
+
+  describe "defcommand" do
+    test "defines a function that gives the command, and one that appends arguments" do
+      assert Shown.show() == Command.new("printf", ["%s\\n", "first"], timeout: 5_000)
+      assert Shown.show(["a b", "$c"]).args == ["%s\\n", "first", "a b", "$c"]
+      assert Shown.plain() == %Command{cmd: "cat", args: [], opts: []}
+      assert_raise ArgumentError, ~r/list of strings/, fn -> Shown.show("no list") end
+    end
+
+    test "lists the names, in their order" do
+      assert Shown.__commands__() == [:show, :plain, :here]
+    end
+
+    test "evaluates options when the function is called" do
+      on_exit(fn -> System.delete_env("NET_RUNNER_COMMAND_TEST") end)
+      assert NetRunner.run(Shown.here()) == {"/\n", 0}
+      System.put_env("NET_RUNNER_COMMAND_TEST", "/usr")
+      assert NetRunner.run(Shown.here()) == {"/usr\n", 0}
+    end
+
+    test "wants an atom" do
+      assert_raise ArgumentError, ~r/needs an atom/, fn ->
+        Code.compile_string("""
+        defmodule NetRunner.CommandTest.Bad do
+          use NetRunner.Command
+          defcommand "show", "printf"
+        end
+        """)
+      end
+    end
+  end
+
+  describe "a command" do
+    test "runs, streams and starts" do
+      show = Shown.show(["second"])
+      assert NetRunner.run(show) == {"first\nsecond\n", 0}
+      assert NetRunner.stream!(show) |> Enum.join() == "first\nsecond\n"
+      assert {:ok, stream} = NetRunner.stream(show)
+      assert Enum.join(stream) == "first\nsecond\n"
+
+      for start <- [&NetRunner.Process.start/1, &NetRunner.Process.start_link/1] do
+        assert {:ok, p} = start.(show)
+        assert NetRunner.Process.await_exit(p) == {:ok, 0}
+        assert NetRunner.Process.read(p) == {:ok, "first\nsecond\n"}
+        NetRunner.Process.stop(p)
+      end
+    end
+
+    test "of a call: arguments are appended, options win" do
+      here = Command.new("sh", ["-c", "pwd; echo $@", "sh"], cd: "/", timeout: 5_000)
+      assert NetRunner.run(here) == {"/\n\n", 0}
+      assert NetRunner.run(here, args: ["x"], cd: "/usr") == {"/usr\nx\n", 0}
+      assert NetRunner.run(Command.new("sleep", ["100"]), timeout: 50) == {:error, :timeout}
+
+      assert NetRunner.run(Command.new("sleep", [], timeout: 50), args: ["9"]) ==
+               {:error, :timeout}
+
+      assert NetRunner.stream!(here, args: ["x"], cd: "/usr") |> Enum.join() == "/usr\nx\n"
+
+      {:ok, p} = NetRunner.Process.start(here, ["a"], args: ["b"], cd: "/usr")
+      assert NetRunner.Process.await_exit(p) == {:ok, 0}
+      assert NetRunner.Process.read(p) == {:ok, "/usr\na b\n"}
+      NetRunner.Process.stop(p)
+    end
+
+    test "passes over its options that a function does not have, but not those of the call" do
+      command = Command.new("echo", ["x"], timeout: 5_000, max_output_size: 10, name: :nobody)
+      assert NetRunner.stream!(command) |> Enum.to_list() == ["x\n"]
+      assert NetRunner.run(command) == {"x\n", 0}
+
+      assert_raise ArgumentError, ~r/:timeout has no meaning/, fn ->
+        NetRunner.stream!(command, timeout: 1)
+      end
+
+      assert_raise ArgumentError, ~r/unknown option :args/, fn ->
+        NetRunner.run(["echo"], args: ["x"])
+      end
+    end
+
+    test "is checked when it is made" do
+      assert_raise ArgumentError, ~r/did you mean :timeout/, fn ->
+        Command.new("a", [], timout: 1)
+      end
+
+      assert_raise ArgumentError, ~r/:cd must be a path/, fn -> Command.new("a", [], cd: 1) end
+      assert_raise ArgumentError, ~r/keyword list/, fn -> Command.new("a", [], [1]) end
+      assert_raise ArgumentError, ~r/list of strings/, fn -> Command.new("a", "b") end
+      assert_raise ArgumentError, ~r/list of strings/, fn -> Command.new("a", ["b" | "c"]) end
+      assert_raise ArgumentError, ~r/must be a string/, fn -> Command.new('a') end
+
+      assert_raise ArgumentError, ~r/list of strings/, fn ->
+        Command.to_cmd_args_opts(Command.new("a"), args: "b")
+      end
+    end
+
+    test "that cannot be started says why" do
+      assert NetRunner.run(Command.new("no-such-program")) == {:error, :enoent}
+      assert {:error, {:invalid_cmd, _}} = NetRunner.run(Command.new(""))
+
+      assert_raise NetRunner.Error, ~r/^`no-such-program x` failed: no such file/, fn ->
+        NetRunner.stream!(Command.new("no-such-program"), args: ["x"]) |> Stream.run()
+      end
+    end
+  end
+end
