@@ -22,7 +22,7 @@ defmodule NetRunner do
   timeout, a consumer that stopped early or crashed, the death of the VM.
   """
 
-  alias NetRunner.{Command, Input, Options}
+  alias NetRunner.{Cmd, Command, Input, Options}
   alias NetRunner.Process.Server
 
   @typedoc "`[executable | args]`, or a command that was made before."
@@ -136,6 +136,53 @@ defmodule NetRunner do
     with {:ok, server} <- Server.start(command, drained(options), input: Input.for_server(input)) do
       {:ok, NetRunner.Stream.running(server, input)}
     end
+  end
+
+  @doc """
+  `System.cmd/3` of Elixir 1.18, with its arguments, options, results and exceptions, whatever Elixir this is:
+  what uses that can use this. Returns `{collected, exit_status}`.
+
+      iex> NetRunner.cmd("echo", ["hello"])
+      {"hello\\n", 0}
+      iex> NetRunner.cmd("sh", ["-c", "echo $A; pwd; exit 3"], env: [{"A", "b"}], cd: "/usr", into: [], lines: 1024)
+      {["b", "/usr"], 3}
+      iex> NetRunner.cmd("no-such-program", [])
+      ** (ErlangError) Erlang error: :enoent
+
+  What is better than there: a program that prints faster than `:into` takes it waits, and memory does
+  not grow; when the collectable raises or the caller dies, the command is ended.
+
+  ## Options
+
+    * `:into` - what the output is collected into, any `Collectable`. Default: `""`
+    * `:lines` - collects whole lines, without their newline, instead of pieces of any size. The number (of
+      bytes, greater than 0) is that of `System.cmd/3`; lines of any length are whole
+    * `:cd` - the working directory
+    * `:env` - an enumerable of `{name, value}` of strings, on top of the VM's environment; `nil` and
+      `""` unset
+    * `:arg0` - what the command is told that it is called
+    * `:stderr_to_stdout` - `true`: stderr is part of the output. Default: `false`, stderr is that of the VM
+    * `:use_stdio` - `false`: stdin and stdout are those of the VM as well, and nothing is collected.
+      Default: `true`
+    * `:parallelism` - accepted, and of no effect
+
+  The executable is looked for on the VM's `PATH`. Stdin is a pipe into which nothing is written and
+  which is never closed, so a command that reads it to its end does not return; `run/2` is without that trap.
+  A command that cannot be started although its executable was found has, as there, the number of the system's
+  error as its status (2 for a `:cd` that does not exist); here a sentence on stderr says why.
+
+  ## Differences
+
+    * What the command leaves running when it exits is ended, and is not waited for. For a program that puts
+      itself into the background: `run/2` with `leftovers: :leave`.
+    * NUL bytes in an argument, `:arg0` or `:cd` raise `ArgumentError`; a port cuts the string there. So does
+      an empty name in `:env`.
+    * An executable text without `#!` is run by `/bin/sh`, as execvp(3) does; there its status is 8.
+    * With `use_stdio: false`, a command does not find the pipes of a port as its descriptors 3 and 4.
+  """
+  @spec cmd(String.t(), [String.t()], keyword()) :: {Collectable.t(), 0..255}
+  def cmd(executable, args, options \\ []) when is_binary(executable) and is_list(args) do
+    Cmd.run(executable, args, options)
   end
 
   # Nobody can read the stderr of these on demand, and the command must not block on it.

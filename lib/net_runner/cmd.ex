@@ -1,0 +1,225 @@
+defmodule NetRunner.Cmd do
+  @moduledoc false
+  # `NetRunner.cmd/3`: the arguments, results and exceptions of `System.cmd/3`, in the order in which that
+  # one looks at them.
+
+  alias NetRunner.{Error, Options}
+  alias NetRunner.Process, as: Command
+  alias NetRunner.Process.Server
+
+  @chunk 262_144
+
+  # What a command that could not be started after all has as its status: the system's number of the
+  # error. Those that are not the same everywhere stand apart.
+  @errno Map.new(
+           [eperm: 1, enoent: 2, eio: 5, e2big: 7, enoexec: 8, eacces: 13, enotdir: 20] ++
+             [eisdir: 21, einval: 22, etxtbsy: 26] ++
+             if(:os.type() == {:unix, :linux},
+               do: [eloop: 40, enametoolong: 36, elibbad: 80],
+               else: [eloop: 62, enametoolong: 63]
+             )
+         )
+
+  @spec run(String.t(), [String.t()], keyword()) :: {Collectable.t(), non_neg_integer()}
+  def run(executable, args, options) do
+    check_command!(executable, args)
+    path = find!(executable)
+    settings = settings(options)
+    {collected, collector} = Collectable.into(settings.into)
+
+    try do
+      case Server.start([path | args], command_options(settings)) do
+        {:ok, server} -> collect(server, settings.lines?, collected, collector, [path | args])
+        {:error, reason} -> {collected, not_started([path | args], reason)}
+      end
+    catch
+      kind, reason ->
+        collector.(collected, :halt)
+        :erlang.raise(kind, reason, __STACKTRACE__)
+    else
+      {collected, status} -> {collector.(collected, :done), status}
+    end
+  end
+
+  defp check_command!(executable, args) do
+    if nul?(executable) do
+      raise ArgumentError,
+            "cannot execute NetRunner.cmd/3 for program with null byte, got: #{inspect(executable)}"
+    end
+
+    unless Enum.all?(args, &is_binary/1) do
+      raise ArgumentError, "all arguments for NetRunner.cmd/3 must be binaries"
+    end
+  end
+
+  # The path of the VM counts, not one in `:env`, and a relative path with a slash is looked for below each
+  # of its directories. An absolute path is looked at when it is started.
+  defp find!(executable) do
+    name = String.to_charlist(executable)
+
+    if Path.type(executable) == :absolute do
+      executable
+    else
+      case :os.find_executable(name) do
+        false -> :erlang.error(:enoent)
+        path -> List.to_string(path)
+      end
+    end
+  end
+
+  # --- options ------------------------------------------------------------------------------------
+
+  defp settings(options) do
+    {use_stdio?, options} = Keyword.pop(options, :use_stdio, true)
+
+    settings =
+      Enum.reduce(options, %{into: "", lines?: false, merge?: false, options: []}, &option/2)
+
+    if settings.merge? and !use_stdio? do
+      raise ArgumentError, ~s(cannot use "stderr_to_stdout: true" and "use_stdio: false")
+    end
+
+    Map.put(settings, :use_stdio?, use_stdio?)
+  end
+
+  defp option({:into, into}, settings), do: %{settings | into: into}
+
+  # Lines are never cut, so it does not matter how much of one is kept.
+  defp option({:lines, max}, settings) when is_integer(max) and max > 0,
+    do: %{settings | lines?: true}
+
+  defp option({:stderr_to_stdout, merge?}, settings) when is_boolean(merge?),
+    do: %{settings | merge?: settings.merge? or merge?}
+
+  # Tells a port how to schedule its driver; there is none here.
+  defp option({:parallelism, on?}, settings) when is_boolean(on?), do: settings
+
+  defp option({name, text}, settings) when name in [:cd, :arg0] and is_binary(text),
+    do: first(settings, name, text)
+
+  defp option({:env, env}, settings), do: first(settings, :env, Enum.map(env, &variable/1))
+
+  defp option({name, value}, _settings) do
+    raise ArgumentError, "invalid option #{inspect(name)} with value #{inspect(value)}"
+  end
+
+  # Of an option that is given twice, the first counts.
+  defp first(settings, name, value),
+    do: %{settings | options: Keyword.put_new(settings.options, name, value)}
+
+  # An empty value unsets, as `nil` does.
+  defp variable({name, value}) when value in [nil, ""], do: {utf8!(name), nil}
+  defp variable({name, value}), do: {utf8!(name), utf8!(value)}
+
+  defp variable(other) do
+    raise ArgumentError, "invalid environment key-value #{inspect(other)}"
+  end
+
+  defp utf8!(text), do: text |> String.to_charlist() |> List.to_string()
+
+  defp command_options(%{use_stdio?: use_stdio?} = settings) when use_stdio? in [nil, false] do
+    Options.validate!(
+      settings.options ++ [stdin: :inherit, stdout: :inherit, stderr: :inherit],
+      [:command]
+    )
+  end
+
+  # Stdin is a pipe into which nothing is written, and which is not closed.
+  defp command_options(settings) do
+    stderr = if settings.merge?, do: :redirect, else: :inherit
+    Options.validate!(settings.options ++ [stdin: :pipe, stderr: stderr], [:command])
+  end
+
+  # --- output ---------------------------------------------------------------------------------------
+
+  defp collect(server, lines?, collected, collector, command) do
+    {collected, rest} = read(server, lines?, collected, collector, command, [])
+
+    collected =
+      case IO.iodata_to_binary(rest) do
+        "" -> collected
+        last -> collector.(collected, {:cont, last})
+      end
+
+    case Command.await_exit(server) do
+      {:ok, status} -> {collected, status}
+      {:error, reason} -> raise Error, reason: reason, command: command
+    end
+  after
+    Command.stop(server)
+  end
+
+  defp read(server, lines?, collected, collector, command, rest) do
+    case Command.read(server, @chunk) do
+      {:ok, bytes} when lines? ->
+        {collected, rest} = split(bytes, rest, collected, collector)
+        read(server, lines?, collected, collector, command, rest)
+
+      {:ok, bytes} ->
+        collected = collector.(collected, {:cont, bytes})
+        read(server, lines?, collected, collector, command, rest)
+
+      :eof ->
+        {collected, rest}
+
+      # Stdout is the VM's.
+      {:error, :not_piped} ->
+        {collected, rest}
+
+      {:error, reason} ->
+        raise Error, reason: reason, command: command
+    end
+  end
+
+  defp split(bytes, rest, collected, collector) do
+    case :binary.split(bytes, "\n") do
+      [unfinished] ->
+        {collected, [rest | unfinished]}
+
+      [line, more] ->
+        split(more, [], collector.(collected, {:cont, line([rest | line])}), collector)
+    end
+  end
+
+  defp line(iodata) do
+    line = IO.iodata_to_binary(iodata)
+    if String.ends_with?(line, "\r"), do: binary_part(line, 0, byte_size(line) - 1), else: line
+  end
+
+  # --- what cannot be started -------------------------------------------------------------------------
+
+  # What a port finds before it starts anything is raised; of what it finds after that, the number of the
+  # error is the status. Nothing else would say what happened, so the sentence goes to stderr.
+  defp not_started([path | _] = command, reason) do
+    case {File.stat(path), reason} do
+      {{:error, posix}, _} ->
+        :erlang.error(posix)
+
+      {{:ok, %{type: :regular}}, :eacces} ->
+        :erlang.error(:eacces)
+
+      {_, {:cd, posix}} when is_map_key(@errno, posix) ->
+        status(command, reason, posix)
+
+      {_, posix} when is_map_key(@errno, posix) ->
+        status(command, reason, posix)
+
+      {_, {tag, message}} when tag in [:invalid_args, :invalid_env, :invalid_cd] ->
+        raise ArgumentError, message
+
+      {_, reason} when reason in [:launcher_died, :not_started] ->
+        raise Error, reason: reason, command: command
+
+      # The system is out of something.
+      {_, posix} ->
+        :erlang.error(posix)
+    end
+  end
+
+  defp status(command, reason, posix) do
+    IO.puts(:stderr, Exception.message(%Error{reason: reason, command: command}))
+    Map.fetch!(@errno, posix)
+  end
+
+  defp nul?(text), do: :binary.match(text, <<0>>) != :nomatch
+end
