@@ -23,7 +23,7 @@ defmodule NetRunner do
   """
 
   alias NetRunner.{Cmd, Command, Input, Options}
-  alias NetRunner.Process.Server
+  alias NetRunner.Process.{Counters, Server, Stats}
 
   @typedoc "`[executable | args]`, or a command that was made before."
   @type command :: [String.t()] | Command.t()
@@ -135,6 +135,57 @@ defmodule NetRunner do
 
     with {:ok, server} <- Server.start(command, drained(options), input: Input.for_server(input)) do
       {:ok, NetRunner.Stream.running(server, input)}
+    end
+  end
+
+  @doc """
+  The commands that run in this VM, those that were started first before the others. Each is a map:
+
+    * `pid`: its `NetRunner.Process`;
+    * `os_pid`: its PID in the operating system;
+    * `command`: `[executable | args]`;
+    * `started_at`: a `DateTime` in UTC;
+    * `bytes`: `%{in: …, out: …, err: …}`, the bytes written to its stdin, read from its stdout and from its stderr
+      so far.
+
+  Nothing is asked of the commands' processes, so a busy one keeps nobody waiting. A command that has
+  exited is not listed, also where its output can still be read.
+
+      iex> {:ok, p} = NetRunner.Process.start("cat", ["-u"])
+      iex> NetRunner.Process.write(p, "hello")
+      :ok
+      iex> Enum.find(NetRunner.list(), &(&1.pid == p)) |> Map.take([:command, :bytes])
+      %{command: ["cat", "-u"], bytes: %{in: 5, out: 0, err: 0}}
+      iex> NetRunner.Process.stop(p)
+      :ok
+      iex> Enum.find(NetRunner.list(), &(&1.pid == p))
+      nil
+  """
+  @spec list() :: [
+          %{
+            pid: pid(),
+            os_pid: pos_integer(),
+            command: [String.t()],
+            started_at: DateTime.t(),
+            bytes: Counters.bytes()
+          }
+        ]
+  def list do
+    entries =
+      if Process.whereis(NetRunner.Registry),
+        do: Registry.select(NetRunner.Registry, [{{:_, :"$1", :"$2"}, [], [{{:"$2", :"$1"}}]}]),
+        else: []
+
+    for {{command, os_pid, started, counters}, pid} <-
+          Enum.sort_by(entries, &elem(elem(&1, 0), 2)),
+        not Counters.ended?(counters) and Process.alive?(pid) do
+      %{
+        pid: pid,
+        os_pid: os_pid,
+        command: command,
+        started_at: Stats.started_at(started),
+        bytes: Counters.bytes(counters)
+      }
     end
   end
 

@@ -33,7 +33,7 @@ defmodule NetRunner.Process do
   """
 
   alias NetRunner.{Command, Options, Signal}
-  alias NetRunner.Process.{Server, Stats}
+  alias NetRunner.Process.{Counters, Server, Stats}
 
   @default_read 65_535
 
@@ -58,6 +58,19 @@ defmodule NetRunner.Process do
 
   @typedoc "The process is gone, or its node is out of reach."
   @type gone :: :closed | {:node, :disconnected}
+
+  @typedoc "What `info/1` tells."
+  @type info :: %{
+          pid: pid(),
+          os_pid: pos_integer(),
+          command: [String.t()],
+          started_at: DateTime.t(),
+          duration_ms: non_neg_integer(),
+          bytes: Counters.bytes(),
+          status: :running | :exited | :lost,
+          exit_status: 0..255 | nil,
+          exit: {:exited, 0..255} | {:signaled, atom() | pos_integer(), boolean()} | nil
+        }
 
   @typedoc "Why nothing can be read: `:input_failed` only where a stream feeds the command."
   @type read_error ::
@@ -249,6 +262,22 @@ defmodule NetRunner.Process do
   """
   @spec stats(t()) :: Stats.t() | {:error, gone()}
   def stats(process), do: call(process, :stats)
+
+  @doc """
+  What the command is and how it stands, as a map:
+
+    * `pid`, `os_pid`, `command` (`[executable | args]`), `started_at` (`DateTime` in UTC) and `bytes`, as in
+      `NetRunner.list/0`;
+    * `status`: `:running`, `:exited`, or `:lost` where its shepherd was killed, and the command with it;
+    * `exit_status`, `exit` and `duration_ms`, as in `NetRunner.Process.Stats`.
+
+        iex> {:ok, p} = NetRunner.Process.start("cat", ["-u"])
+        iex> NetRunner.Process.write(p, "hello")
+        :ok
+        iex> %{command: ["cat", "-u"], status: :running, bytes: %{in: 5, out: 0, err: 0}} = NetRunner.Process.info(p)
+  """
+  @spec info(t()) :: info() | {:error, gone()}
+  def info(process), do: call(process, :info)
 
   @doc """
   Sets the size of the terminal of a command that was started with `:pty`. The kernel tells the

@@ -7,11 +7,14 @@ defmodule NetRunner.CmdTest do
   import ExUnit.CaptureIO
 
   @moduletag :tmp_dir
+  @moduletag timeout: 30_000
 
   # What `System.cmd/3` of this Elixir has no idea of.
   @lacks for {option, since} <- [lines: "1.15.0", use_stdio: "1.18.0"],
              Version.compare(System.version(), since) == :lt,
              do: option
+
+  @modules if :use_stdio in @lacks, do: ["NetRunner"], else: ["NetRunner", "System"]
 
   # {what it shows, arguments of cmd/3, result}
   @results [
@@ -119,7 +122,7 @@ defmodule NetRunner.CmdTest do
     test "result #{index}: #{shows}" do
       args = unquote(Macro.escape(args))
       result = apply(NetRunner, :cmd, args)
-      assert result == apply(System, :cmd, args)
+      if comparable?(args), do: assert(result == apply(System, :cmd, args))
 
       if unquote(Macro.escape(expected)) != :same,
         do: assert(result == unquote(Macro.escape(expected)))
@@ -232,7 +235,6 @@ defmodule NetRunner.CmdTest do
     test = self()
 
     into = fn
-      :start, _ -> :ok
       _, :halt -> send(test, :halted)
       _, {:cont, bytes} -> raise "enough: #{String.trim(bytes)}"
     end
@@ -261,7 +263,7 @@ defmodule NetRunner.CmdTest do
   end
 
   test "stderr is that of the VM, and so are stdin and stdout without :use_stdio", %{tmp_dir: dir} do
-    # A VM of its own, whose descriptors are files.
+    # A VM of its own, whose descriptors are files, and which does not read its stdin itself.
     code = ~S"""
     {:ok, _} = Application.ensure_all_started(:net_runner)
     [module] = System.argv()
@@ -274,17 +276,17 @@ defmodule NetRunner.CmdTest do
     File.write!(input, "input\n")
 
     outputs =
-      for module <- ["NetRunner", "System"] do
+      for module <- @modules do
         [out, err] = for name <- ["out", "err"], do: Path.join(dir, module <> name)
 
-        shell = ~S(exec elixir -pa "$1" -e "$2" -- "$3" < "$4" > "$5" 2> "$6")
+        shell = ~S(exec elixir --erl -noinput -pa "$1" -e "$2" -- "$3" < "$4" > "$5" 2> "$6")
         ebin = Application.app_dir(:net_runner, "ebin")
         words = ["-c", shell, "sh", ebin, code, module, input, out, err]
         assert {"", 0} = System.cmd("sh", words)
         {File.read!(out), File.read!(err)}
       end
 
-    assert outputs == List.duplicate({"input\ndirect\n", "err\nmore\n"}, 2)
+    assert outputs == Enum.map(@modules, fn _ -> {"input\ndirect\n", "err\nmore\n"} end)
   end
 
   defp comparable?([_, _, options]) when is_list(options),

@@ -14,8 +14,8 @@ defmodule NetRunner.Process.Server do
 
   require Logger
 
-  alias NetRunner.Launcher
-  alias NetRunner.Process.{Native, Operations, Pipe, Spec, Stats}
+  alias NetRunner.{Launcher, Telemetry}
+  alias NetRunner.Process.{Counters, Native, Operations, Pipe, Spec, Stats}
 
   @bulk 262_144
 
@@ -39,8 +39,10 @@ defmodule NetRunner.Process.Server do
     :os_pid,
     :owner,
     :feeder,
+    # `{system_time, monotonic_time}`.
     :started,
     :ended,
+    :counters,
     stderr_mode: :consume,
     leftovers: :kill,
     # Stdin and stdout are a terminal's; then an end of input is a character, told apart by the line.
@@ -59,8 +61,7 @@ defmodule NetRunner.Process.Server do
     stop?: false,
     # The stream that `read_any` looks at first, so that none starves.
     any_first: :stdout,
-    operations: Operations.new(),
-    stats: %Stats{}
+    operations: Operations.new()
   ]
 
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
@@ -86,9 +87,9 @@ defmodule NetRunner.Process.Server do
   def init({command, options, extra}) do
     Process.flag(:trap_exit, true)
     input = Map.get(extra, :input, :open)
-    started = System.monotonic_time()
+    {_, now} = started = {System.system_time(), System.monotonic_time()}
     owner = options.owner && Process.monitor(options.owner)
-    patience = {owner, deadline(started, options[:timeout])}
+    patience = {owner, deadline(now, options[:timeout])}
 
     with {:ok, fields} <- Spec.build(command, options),
          {:ok, os_pid, {control, stdin, stdout, stderr}} <-
@@ -99,10 +100,10 @@ defmodule NetRunner.Process.Server do
              patience,
              @attempts
            ) do
-      stats = %Stats{started_at: DateTime.utc_now()}
-
-      {:ok, _} =
-        Registry.register(NetRunner.Registry, self(), {command, os_pid, stats.started_at})
+      counters = Counters.new()
+      listed = {command, os_pid, elem(started, 0), counters}
+      {:ok, _} = Registry.register(NetRunner.Registry, self(), listed)
+      Telemetry.start(command, os_pid, started)
 
       if link = extra[:link], do: Process.link(link)
 
@@ -119,13 +120,16 @@ defmodule NetRunner.Process.Server do
         os_pid: os_pid,
         owner: owner,
         started: started,
-        stats: stats
+        counters: counters
       }
 
       {:ok, state, {:continue, {:begin, input}}}
     else
       # A shutdown, so that nothing is logged: the caller gets the reason.
-      {:error, reason} -> {:stop, {:shutdown, {:not_started, reason}}}
+      {:error, reason} ->
+        Telemetry.start(command, nil, started)
+        Telemetry.exception(command, nil, started, :error, reason)
+        {:stop, {:shutdown, {:not_started, reason}}}
     end
   end
 
@@ -330,6 +334,7 @@ defmodule NetRunner.Process.Server do
   def handle_call(:os_pid, _from, state), do: {:reply, state.os_pid, state}
   def handle_call(:alive?, _from, state), do: {:reply, state.exit == nil, state}
   def handle_call(:stats, _from, state), do: {:reply, stats(state), state}
+  def handle_call(:info, _from, state), do: {:reply, info(state), state}
   def handle_call(:stderr_tail, _from, state), do: {:reply, state.tail, state}
 
   # --- what the VM and the system tell --------------------------------------------------------------
@@ -408,7 +413,11 @@ defmodule NetRunner.Process.Server do
   end
 
   @impl true
-  def terminate(_reason, state) do
+  def terminate(reason, state) do
+    if state.exit == nil do
+      Telemetry.exception(state.command, state.os_pid, state.started, :exit, reason)
+    end
+
     if state.feeder, do: Process.exit(state.feeder, :kill)
 
     for kind <- [:stdout, :stderr, :any, :stdin, :collect, :exit] do
@@ -515,10 +524,18 @@ defmodule NetRunner.Process.Server do
     state = Map.put(state, stream, pipe)
 
     case result do
-      {:ok, bytes} -> {result, count_read(state, stream, byte_size(bytes))}
-      {:error, :eagain} -> nothing_now(state, stream)
-      :eof -> {input_failed(state) || :eof, state}
-      {:error, _} -> {result, state}
+      {:ok, bytes} ->
+        Counters.add_read(state.counters, stream, byte_size(bytes))
+        {result, state}
+
+      {:error, :eagain} ->
+        nothing_now(state, stream)
+
+      :eof ->
+        {input_failed(state) || :eof, state}
+
+      {:error, _} ->
+        {result, state}
     end
   end
 
@@ -553,16 +570,6 @@ defmodule NetRunner.Process.Server do
 
   defp input_failed(%{input_failure: nil}), do: nil
   defp input_failed(%{input_failure: failure}), do: {:error, {:input_failed, failure}}
-
-  defp count_read(%{stats: stats} = state, stream, size) do
-    stats =
-      case stream do
-        :stdout -> %{stats | bytes_out: stats.bytes_out + size}
-        :stderr -> %{stats | bytes_err: stats.bytes_err + size}
-      end
-
-    %{state | stats: %{stats | read_count: stats.read_count + 1}}
-  end
 
   # --- a consumed stderr --------------------------------------------------------------------------
 
@@ -719,10 +726,9 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  defp count_written(%{stats: stats} = state, iovec, rest) do
-    written = IO.iodata_length(iovec) - IO.iodata_length(rest)
-    stats = %{stats | bytes_in: stats.bytes_in + written, write_count: stats.write_count + 1}
-    follow_lines(%{state | stats: stats}, iovec)
+  defp count_written(state, iovec, rest) do
+    Counters.add_write(state.counters, IO.iodata_length(iovec) - IO.iodata_length(rest))
+    follow_lines(state, iovec)
   end
 
   # Where a write was cut, the rest follows, and its end counts.
@@ -755,7 +761,10 @@ defmodule NetRunner.Process.Server do
 
   defp exited(state, exit) do
     Native.close(state.control)
-    state = serve_all(%{state | exit: exit, ended: System.monotonic_time()})
+    Counters.put_ended(state.counters)
+    state = %{state | exit: exit, ended: System.monotonic_time()}
+    tell_end(state)
+    state = serve_all(state)
     {waiting, operations} = Operations.take_all(state.operations, :exit)
     Enum.each(waiting, &reply(&1, exit_result(state)))
     finish_stop(%{state | operations: operations})
@@ -781,11 +790,33 @@ defmodule NetRunner.Process.Server do
   defp exit_result(%{exit: {:exited, {:signaled, number, _}, _}}), do: {:ok, 128 + number}
   defp exit_result(%{exit: :lost}), do: {:error, :shepherd_died}
 
-  defp stats(%{stats: stats} = state) do
-    until = state.ended || System.monotonic_time()
-    duration = System.convert_time_unit(until - state.started, :native, :millisecond)
-    with_exit(%{stats | duration_ms: duration}, state)
+  defp tell_end(%{exit: :lost} = state) do
+    Telemetry.exception(state.command, state.os_pid, state.started, :error, :shepherd_died)
   end
+
+  defp tell_end(state) do
+    Telemetry.stop(state.command, state.os_pid, state.started, stats(state))
+  end
+
+  defp stats(%{started: {system_time, monotonic_time}} = state) do
+    until = state.ended || System.monotonic_time()
+    duration = System.convert_time_unit(until - monotonic_time, :native, :millisecond)
+    stats = %Stats{started_at: Stats.started_at(system_time), duration_ms: duration}
+    state.counters |> Counters.into(stats) |> with_exit(state)
+  end
+
+  defp info(state) do
+    stats = stats(state)
+
+    state
+    |> Map.take([:command, :os_pid])
+    |> Map.merge(Map.take(stats, [:started_at, :duration_ms, :exit_status, :exit]))
+    |> Map.merge(%{pid: self(), bytes: Counters.bytes(state.counters), status: status(state.exit)})
+  end
+
+  defp status(nil), do: :running
+  defp status({:exited, _, _}), do: :exited
+  defp status(:lost), do: :lost
 
   defp with_exit(stats, %{exit: {:exited, how, {max_rss, user, system}}} = state) do
     {:ok, status} = exit_result(state)

@@ -2,7 +2,8 @@ defmodule NetRunner.Process.Stats do
   @moduledoc """
   What is counted for a command; `NetRunner.Process.stats/1` returns it.
 
-    * `bytes_in`, `bytes_out`, `bytes_err`: bytes written to stdin, read from stdout and stderr;
+    * `bytes_in`, `bytes_out`, `bytes_err`: bytes written to stdin, and bytes read from stdout and stderr.
+      What the command has printed and nobody has read is not counted;
     * `read_count`, `write_count`: calls of `read(2)` and `write(2)` that moved bytes;
     * `started_at`: `DateTime` in UTC;
     * `duration_ms`: milliseconds from the start to the exit, or until now;
@@ -12,7 +13,17 @@ defmodule NetRunner.Process.Stats do
   children that the command has waited for:
 
     * `exit`: `{:exited, code}` or `{:signaled, name_or_number, core_dumped?}`;
-    * `max_rss_bytes`, `user_time_us`, `system_time_us`.
+    * `max_rss_bytes`: the most memory that the command, or one of its children, had in use at a time;
+    * `user_time_us`, `system_time_us`: microseconds of CPU time in the program and in the kernel.
+
+  Where the command's shepherd was killed, nobody knows: these stay `nil`.
+
+      iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "kill -TERM $$"])
+      iex> NetRunner.Process.await_exit(p)
+      {:ok, 143}
+      iex> %{exit: {:signaled, :sigterm, false}, max_rss_bytes: bytes} = NetRunner.Process.stats(p)
+      iex> bytes > 100_000
+      true
   """
 
   defstruct bytes_in: 0,
@@ -42,4 +53,12 @@ defmodule NetRunner.Process.Stats do
           user_time_us: non_neg_integer() | nil,
           system_time_us: non_neg_integer() | nil
         }
+
+  @doc false
+  @spec started_at(integer()) :: DateTime.t()
+  def started_at(system_time) do
+    system_time
+    |> System.convert_time_unit(:native, :microsecond)
+    |> DateTime.from_unix!(:microsecond)
+  end
 end
