@@ -42,6 +42,9 @@ defmodule NetRunner.Command do
 
   alias NetRunner.Options
 
+  # Of all functions that take a command.
+  @groups [:command, :input, :run, :stream, :process]
+
   @enforce_keys [:cmd]
   defstruct [:cmd, args: [], opts: []]
 
@@ -62,7 +65,7 @@ defmodule NetRunner.Command do
       raise ArgumentError, "the executable must be a string, got: #{inspect(executable)}"
     end
 
-    _ = Options.validate!(options, Options.groups())
+    _ = Options.validate!(options, @groups)
     %__MODULE__{cmd: executable, args: strings!(args), opts: options}
   end
 

@@ -1,6 +1,7 @@
 defmodule NetRunner.Error do
   @moduledoc """
-  Raised by the streams: a command could not be started, or did not exit with 0.
+  Raised where there is no `{:error, reason}` to return: a command of `NetRunner.stream!/2` could not be started, or
+  did not exit with 0.
 
   Fields:
 
@@ -8,60 +9,112 @@ defmodule NetRunner.Error do
       raise return as `{:error, reason}`;
     * `command`: `[executable | args]`;
     * `status`: the exit status, 128 + number for a signal; `nil` when it did not start;
-    * `stderr`: the last bytes that the command wrote to stderr, where they were kept.
+    * `exit`: `{:exited, code}` or `{:signaled, name, core_dumped?}`, where it is known: a shell exits with
+      143 when the program that it ran was ended by SIGTERM, and was not itself;
+    * `stderr`: the last bytes that the command wrote to stderr, where they were kept (`:stderr_tail`).
 
   The message is a sentence:
 
       iex> error = %NetRunner.Error{reason: :exit_status, command: ["make", "all"], status: 2, stderr: "no rule"}
       iex> Exception.message(error)
       "`make all` exited with status 2; the end of its stderr: no rule"
+      iex> Exception.message(%{error | status: 137, exit: {:signaled, :sigkill, false}, stderr: ""})
+      "`make all` was ended by SIGKILL (status 137)"
+      iex> Exception.message(%{error | reason: {:cd, :enoent}, status: nil, stderr: ""})
+      "`make all` failed: the working directory (:cd) cannot be used: no such file or directory (:enoent)"
   """
 
-  defexception [:reason, :command, :status, stderr: ""]
+  alias NetRunner.Signal
+
+  defexception [:reason, :command, :status, :exit, stderr: ""]
 
   @type t :: %__MODULE__{
           reason: term(),
           command: [String.t()],
           status: non_neg_integer() | nil,
+          exit: {:exited, 0..255} | {:signaled, atom() | pos_integer(), boolean()} | nil,
           stderr: binary()
         }
 
+  # In a message, of one word of the command and of the command.
+  @longest_word 200
+  @longest_command 1_000
+
   @impl true
   def message(%__MODULE__{} = error) do
-    "`#{command_line(error.command)}` #{what_happened(error)}#{stderr(error.stderr)}"
+    "#{command_line(error.command)} #{what_happened(error)}#{stderr(error.stderr)}"
   end
 
-  defp what_happened(%{reason: :exit_status, status: status}) when status > 128 do
-    case NetRunner.Signal.name(status - 128) do
-      {:ok, name} -> "was ended by #{name |> to_string() |> String.upcase()} (status #{status})"
-      {:error, :unknown_signal} -> "exited with status #{status}"
+  defp what_happened(%{reason: :exit_status, exit: {:signaled, signal, core?}} = error) do
+    dumped = if core?, do: ", core dumped", else: ""
+    "was ended by #{signal_name(signal)} (status #{error.status}#{dumped})"
+  end
+
+  # Of a program that ended itself, or of a shell that reports what ended another.
+  defp what_happened(%{reason: :exit_status, exit: exit, status: status}) when status > 128 do
+    case {Signal.name(status - 128), exit} do
+      {{:ok, name}, nil} -> "was ended by #{signal_name(name)} (status #{status})"
+      {{:ok, name}, _} -> "exited with status #{status} (128 + #{signal_name(name)})"
+      {{:error, :unknown_signal}, _} -> "exited with status #{status}"
     end
   end
 
   defp what_happened(%{reason: :exit_status, status: status}), do: "exited with status #{status}"
+
+  defp what_happened(%{reason: :enoent}),
+    do: "failed: there is no such executable, or no interpreter of that name for it (:enoent)"
+
+  defp what_happened(%{reason: :eacces}),
+    do:
+      "failed: it may not be executed (:eacces); it needs an x permission, and may be no directory"
+
   defp what_happened(%{reason: reason}), do: "failed: #{describe(reason)}"
 
-  defp stderr(""), do: ""
+  defp signal_name(name) when is_atom(name), do: name |> Atom.to_string() |> String.upcase()
+  defp signal_name(number), do: "signal #{number}"
 
   defp stderr(bytes) do
-    text = bytes |> String.chunk(:valid) |> Enum.filter(&String.valid?/1) |> Enum.join()
-    "; the end of its stderr: #{String.trim(text)}"
-  end
+    valid = bytes |> String.chunk(:valid) |> Enum.filter(&String.valid?/1) |> Enum.join()
 
-  defp command_line(command) do
-    if is_list(command) and not List.improper?(command) do
-      Enum.map_join(command, " ", fn word ->
-        if is_binary(word) and word =~ ~r/^[\w@%+=:,.\/-]+$/, do: word, else: quoted(word)
-      end)
-    else
-      inspect(command)
+    case String.trim(valid) do
+      "" -> ""
+      text -> "; the end of its stderr: #{text}"
     end
   end
 
-  defp quoted(word) when is_binary(word), do: "'" <> String.replace(word, "'", "'\\''") <> "'"
-  defp quoted(word), do: inspect(word)
+  defp command_line(none) when none in [nil, []], do: "The command"
 
-  @doc "A reason, as it stands in `{:error, reason}`, in words."
+  defp command_line(command) do
+    line =
+      if is_list(command) and not List.improper?(command),
+        do: Enum.map_join(command, " ", &(&1 |> word() |> shortened(@longest_word))),
+        else: inspect(command)
+
+    "`#{shortened(line, @longest_command)}`"
+  end
+
+  defp word(word) when is_binary(word) do
+    cond do
+      word =~ ~r/\A[A-Za-z0-9_@%+=:,.\/-]+\z/ -> word
+      String.printable?(word) -> "'" <> String.replace(word, "'", "'\\''") <> "'"
+      true -> inspect(word)
+    end
+  end
+
+  defp word(word), do: inspect(word)
+
+  defp shortened(text, longest) do
+    if String.length(text) > longest, do: String.slice(text, 0, longest) <> "…", else: text
+  end
+
+  @doc """
+  A reason, as it stands in `{:error, reason}`, in words.
+
+      iex> NetRunner.Error.describe({:cd, :enotdir})
+      "the working directory (:cd) cannot be used: not a directory (:enotdir)"
+      iex> NetRunner.Error.describe(:timeout)
+      "it did not end within :timeout"
+  """
   @spec describe(term()) :: String.t()
   def describe({:cd, reason}),
     do: "the working directory (:cd) cannot be used: #{describe(reason)}"
@@ -83,11 +136,28 @@ defmodule NetRunner.Error do
     "the option #{inspect(option)} cannot be carried out: #{describe(reason)}"
   end
 
+  def describe({:input_failed, {kind, reason, stack}}),
+    do: "its :input could not be produced: #{Exception.format_banner(kind, reason, stack)}"
+
+  def describe({:already_started, pid}), do: "its :name is taken by #{inspect(pid)}"
   def describe({:max_output_exceeded, _}), do: "it printed more than :max_output_size allows"
   def describe({tag, message}) when is_atom(tag) and is_binary(message), do: message
   def describe(:timeout), do: "it did not end within :timeout"
   def describe(:closed), do: "its pipe was closed by this side"
   def describe(:not_piped), do: "that stream of the command is not a pipe to the VM"
+
+  def describe(:epipe), do: "it closed its stdin, or ended, before all was written (:epipe)"
+  def describe(:esrch), do: "it has exited (:esrch)"
+  def describe(:enotty), do: "it has no terminal (:enotty); the option :pty gives it one"
+  def describe(:unknown_signal), do: "there is no such signal; NetRunner.Signal has their names"
+
+  def describe(:emfile),
+    do: "the VM has no descriptors left (:emfile); `ulimit -n` sets how many it may have"
+
+  def describe(:enfile), do: "the system has no descriptors left (:enfile)"
+
+  def describe(:eagain),
+    do: "the system's limit of processes or memory is reached (:eagain); see `ulimit -u`"
 
   def describe(:e2big),
     do: "its arguments and environment are larger than the system allows (ARG_MAX)"

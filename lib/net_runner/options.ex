@@ -107,10 +107,6 @@ defmodule NetRunner.Options do
     end
   end
 
-  @doc "All groups there are."
-  @spec groups() :: [group()]
-  def groups, do: @declared |> Enum.map(&elem(&1, 1)) |> Enum.uniq()
-
   @doc "The names of the options of these groups."
   @spec names([group()]) :: [atom()]
   def names(groups), do: for({name, group, _, _, _} <- @declared, group in groups, do: name)

@@ -76,6 +76,7 @@ defmodule NetRunner.Stream do
           reason: :exit_status,
           command: command,
           status: status,
+          exit: Command.stats(server).exit,
           stderr: GenServer.call(server, :stderr_tail)
 
       {:error, reason} ->

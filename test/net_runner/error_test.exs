@@ -1,0 +1,157 @@
+defmodule NetRunner.ErrorTest do
+  use ExUnit.Case, async: true
+
+  import NetRunner.Error, only: [describe: 1]
+
+  alias NetRunner.Error
+
+  doctest Error
+
+  @moduletag :tmp_dir
+  @moduletag timeout: 30_000
+
+  describe "the message of a stream's error" do
+    test "names the status and quotes the end of stderr" do
+      assert failure(["sh", "-c", "echo first >&2; echo 'it''s bad' >&2; exit 3"]) ==
+               "`sh -c 'echo first >&2; echo '\\''it'\\'''\\''s bad'\\'' >&2; exit 3'` exited with status 3; " <>
+                 "the end of its stderr: first\nits bad"
+
+      assert failure(["false"]) == "`false` exited with status 1"
+
+      assert failure(["sh", "-c", "echo >&2; false"]) ==
+               "`sh -c 'echo >&2; false'` exited with status 1"
+    end
+
+    test "quotes no more than :stderr_tail, and only what is text" do
+      script = "printf 'lost\\377kept\\n' >&2; exit 1"
+
+      assert failure(["sh", "-c", script], stderr_tail: 6) =~ ~r/the end of its stderr: kept\z/
+      assert failure(["sh", "-c", script], stderr_tail: 0) =~ ~r/exited with status 1\z/
+    end
+
+    test "tells a signal from a status of the same number" do
+      assert failure(["sh", "-c", "kill -9 $$"]) ==
+               "`sh -c 'kill -9 $$'` was ended by SIGKILL (status 137)"
+
+      assert failure(["bash", "-c", "kill -40 $$"]) =~ "was ended by SIGRTMIN+6 (status 168)"
+      assert failure(["sh", "-c", "exit 143"]) =~ "exited with status 143 (128 + SIGTERM)"
+      assert failure(["sh", "-c", "exit 255"]) =~ ~r/exited with status 255\z/
+      assert %Error{exit: {:signaled, :sigkill, false}} = raised(["sh", "-c", "kill -9 $$"])
+      assert %Error{exit: {:exited, 143}} = raised(["sh", "-c", "exit 143"])
+    end
+
+    test "says that a core was dumped" do
+      error = %Error{reason: :exit_status, command: ["a"], status: 139}
+
+      assert Exception.message(%{error | exit: {:signaled, :sigsegv, true}}) ==
+               "`a` was ended by SIGSEGV (status 139, core dumped)"
+
+      assert Exception.message(%{error | exit: {:signaled, 77, false}, status: 205}) ==
+               "`a` was ended by signal 77 (status 205)"
+
+      assert Exception.message(error) == "`a` was ended by SIGSEGV (status 139)"
+    end
+
+    test "shortens long commands, and shows odd ones" do
+      long = String.duplicate("x", 10_000)
+      assert failure(["false", long]) =~ ~r/\A`false x{200}…` exited/
+      assert String.length(failure(["false" | List.duplicate(long, 100)])) < 1_100
+
+      assert failure(["false", "a b", <<255>>, "", "a\nb"]) =~
+               "`false 'a b' <<255>> '' 'a\nb'` exited"
+
+      assert Exception.message(%Error{reason: :closed, command: []}) =~ "The command failed: "
+      assert Exception.message(%Error{reason: :closed, command: :odd}) =~ "`:odd` failed: "
+    end
+  end
+
+  describe "each reason reads like a sentence" do
+    test "of a command that cannot be started", %{tmp_dir: dir} do
+      file = Path.join(dir, "file")
+      File.write!(file, "")
+
+      assert failure(["no-such"]) =~ "`no-such` failed: there is no such executable"
+      assert failure([file]) =~ "failed: it may not be executed (:eacces)"
+      assert failure([dir]) =~ "failed: it may not be executed (:eacces)"
+
+      assert failure(["echo", String.duplicate("x", 3_000_000)]) =~
+               "larger than the system allows"
+
+      assert failure([]) =~ "The command failed: a command is a list"
+      assert failure([""]) =~ "the executable is an empty string"
+      assert failure(["echo", 1]) =~ "failed: argument 1 is not a string"
+      assert failure(["echo", "a\0"]) =~ "failed: argument 1 contains a NUL byte"
+      assert failure(["true"], cd: "/nowhere") =~ "directory (:cd) cannot be used: no such file"
+      assert failure(["true"], cd: "/etc/passwd") =~ "cannot be used: not a directory (:enotdir)"
+      assert failure(["true"], cd: "/\0") =~ "the :cd directory contains a NUL byte"
+      assert failure(["true"], env: [{"a=b", "c"}]) =~ "is no name of a variable"
+      assert failure(["true"], user: "no-such-user") =~ "there is no such user (:user)"
+      assert failure(["true"], group: "no-such-group") =~ "there is no such group (:group)"
+
+      assert failure(["true"], stdout: {:file, "/nowhere/x"}) =~
+               "the option :stdout cannot be carried out"
+
+      assert failure(["true"], node: :nobody@nowhere) =~ "its node (:node) is not connected"
+    end
+
+    test "of one that was started" do
+      assert {:error, :timeout} = run_error = NetRunner.run(["sleep", "9"], timeout: 10)
+      assert described(run_error) == "it did not end within :timeout"
+
+      assert described(NetRunner.run(["echo", "a"], max_output_size: 1)) =~
+               ":max_output_size allows"
+
+      {:ok, p} = NetRunner.Process.start("true")
+      {:ok, 0} = NetRunner.Process.await_exit(p)
+      assert described(NetRunner.Process.kill(p)) == "it has exited (:esrch)"
+      assert described(NetRunner.Process.kill(p, :sigwhat)) =~ "no such signal"
+      assert described(NetRunner.Process.write(p, "a")) =~ "it closed its stdin, or ended"
+      assert described(NetRunner.Process.read_stderr(p)) =~ "not a pipe to the VM"
+      assert described(NetRunner.Process.set_window_size(p, 1, 1)) =~ "it has no terminal"
+      NetRunner.Process.stop(p)
+      assert described(NetRunner.Process.read(p)) =~ "closed"
+
+      {:ok, p} = NetRunner.Process.start("cat", [], name: NetRunner.ErrorTest.Name)
+      taken = NetRunner.Process.start("cat", [], name: NetRunner.ErrorTest.Name)
+      assert described(taken) == "its :name is taken by #{inspect(p)}"
+      NetRunner.Process.stop(p)
+    end
+
+    test "of an input that fails" do
+      {:ok, stream} = NetRunner.stream(["cat"], input: Stream.map([1], fn _ -> raise "no" end))
+      assert_raise RuntimeError, "no", fn -> Enum.to_list(stream) end
+
+      assert describe({:input_failed, {:error, %RuntimeError{message: "no"}, []}}) ==
+               "its :input could not be produced: ** (RuntimeError) no"
+    end
+
+    test "of the system and of NetRunner itself" do
+      for {reason, text} <- [
+            emfile: "ulimit -n",
+            enfile: "the system has no descriptors",
+            eagain: "ulimit -u",
+            enomem: "not enough memory",
+            eio: "I/O error",
+            enoexec: "exec format error",
+            launcher_died: "try again",
+            shepherd_died: "the command with it",
+            not_started: "Application.ensure_all_started(:net_runner)",
+            closed: "closed",
+            no_errno: ":no_errno"
+          ] do
+        assert {reason, describe(reason) =~ text} == {reason, true}
+      end
+
+      assert describe({:setup, :eperm}) =~ "could not be set up: not owner (:eperm)"
+      assert describe({:odd, {1, 2}}) == "{:odd, {1, 2}}"
+    end
+  end
+
+  defp failure(command, options \\ []), do: Exception.message(raised(command, options))
+
+  defp raised(command, options \\ []) do
+    assert_raise Error, fn -> command |> NetRunner.stream!(options) |> Stream.run() end
+  end
+
+  defp described({:error, reason}), do: describe(reason)
+end

@@ -1,0 +1,114 @@
+defmodule NetRunner.TelemetryTest do
+  # The package cannot be a dependency here, where nothing is fetched. What NetRunner uses of it is one function,
+  # `:telemetry.execute/3`; a module of that name with it, and nothing else, stands in for the package
+  # while these tests run. It sends the events to the process that this module's tests run in.
+  use ExUnit.Case, async: false
+
+  alias NetRunner.Process, as: Command
+
+  @moduletag timeout: 30_000
+
+  setup context do
+    unless context[:without] do
+      Process.register(self(), :net_runner_telemetry_test)
+
+      [{:telemetry, _}] =
+        Code.compile_string("""
+        defmodule :telemetry do
+          def execute(event, measurements, metadata) do
+            send(:net_runner_telemetry_test, {event, measurements, metadata})
+          end
+        end
+        """)
+
+      on_exit(fn ->
+        :code.delete(:telemetry)
+        :code.purge(:telemetry)
+      end)
+    end
+
+    :ok
+  end
+
+  @tag :without
+  test "without the package nothing is called" do
+    refute :erlang.function_exported(:telemetry, :execute, 3)
+    assert NetRunner.run(["echo", "a"]) == {"a\n", 0}
+    assert NetRunner.run(["no-such-program"]) == {:error, :enoent}
+    refute :erlang.function_exported(:telemetry, :execute, 3)
+  end
+
+  test "a command that exits: start and stop" do
+    before = System.monotonic_time()
+    assert {"", 3} = NetRunner.run(["sh", "-c", "exit 3"])
+
+    # Before `run/2` returned.
+    assert_received {[:net_runner, :command, :start], start, started}
+    assert_received {[:net_runner, :command, :stop], stop, stopped}
+
+    assert %{command: ["sh", "-c", "exit 3"], pid: pid, os_pid: os_pid} = started
+    assert is_pid(pid) and is_integer(os_pid)
+    assert %{system_time: system_time, monotonic_time: monotonic_time} = start
+    assert System.convert_time_unit(System.system_time() - system_time, :native, :second) in 0..5
+    assert monotonic_time >= before
+
+    assert %{status: 3, exit: {:exited, 3}, os_pid: ^os_pid, pid: ^pid} = stopped
+    assert stopped.command == started.command
+    assert stopped.telemetry_span_context == started.telemetry_span_context
+    assert %{duration: duration, monotonic_time: ended, max_rss_bytes: rss} = stop
+    assert ended - monotonic_time == duration
+    assert rss > 100_000 and stop.user_time_us >= 0 and stop.system_time_us >= 0
+    refute_received {[:net_runner | _], _, _}
+  end
+
+  test "a command that is ended by a signal stops as well" do
+    {:ok, p} = Command.start("sleep", ["100"])
+    Command.stop(p)
+
+    assert_received {[_, _, :stop], _,
+                     %{pid: ^p, status: 143, exit: {:signaled, :sigterm, false}}}
+  end
+
+  test "one that cannot be started: start and exception" do
+    assert NetRunner.run(["no-such-program"]) == {:error, :enoent}
+    assert {:error, {:invalid_cmd, _}} = NetRunner.run([""])
+
+    for command <- [["no-such-program"], [""]] do
+      assert_received {[_, _, :start], %{system_time: _, monotonic_time: _},
+                       %{command: ^command, os_pid: nil, telemetry_span_context: context}}
+
+      assert_received {[_, _, :exception], %{duration: duration, monotonic_time: _},
+                       %{command: ^command, kind: :error, telemetry_span_context: ^context} =
+                         metadata}
+
+      assert duration >= 0
+      assert metadata.stacktrace == []
+      assert {:error, metadata.reason} == NetRunner.run(command)
+    end
+  end
+
+  test "one whose owner dies, and one whose shepherd dies: exception" do
+    test = self()
+
+    owner =
+      spawn(fn ->
+        {:ok, p} = Command.start("sleep", ["100"])
+        send(test, {:started, p})
+      end)
+
+    assert_receive {:started, p}, 5_000
+    assert_receive {[_, _, :exception], %{duration: _}, %{pid: ^p} = metadata}, 5_000
+    assert %{kind: :exit, reason: :normal, command: ["sleep", "100"]} = metadata
+    refute Process.alive?(owner)
+
+    {:ok, p} = Command.start("sleep", ["100"])
+    os_pid = Command.os_pid(p)
+    [_, shepherd] = Regex.run(~r/^PPid:\t(\d+)/m, File.read!("/proc/#{os_pid}/status"))
+    {"", 0} = System.cmd("kill", ["-9", shepherd])
+    assert Command.await_exit(p) == {:error, :shepherd_died}
+    assert_received {[_, _, :exception], %{duration: _}, %{os_pid: ^os_pid} = metadata}
+    assert %{kind: :error, reason: :shepherd_died} = metadata
+    Command.stop(p)
+    refute_received {[_, _, :exception], _, %{pid: ^p}}
+  end
+end
