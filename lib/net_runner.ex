@@ -72,18 +72,11 @@ defmodule NetRunner do
     input = Input.new(options)
 
     with {:ok, server} <- NetRunner.Stream.start(command, drained(options), input) do
-      case collect(server, options) do
+      case NetRunner.Process.collect(server, options.max_output_size, options.timeout) do
         {:error, {:input_failed, {kind, reason, stack}}} -> :erlang.raise(kind, reason, stack)
         result -> result
       end
     end
-  end
-
-  defp collect(server, options) do
-    GenServer.call(server, {:collect, options.max_output_size, options.timeout}, :infinity)
-  catch
-    :exit, {{:nodedown, _}, {GenServer, :call, _}} -> {:error, {:node, :disconnected}}
-    :exit, {_reason, {GenServer, :call, _}} -> {:error, :closed}
   end
 
   @doc """

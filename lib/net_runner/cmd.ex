@@ -29,7 +29,7 @@ defmodule NetRunner.Cmd do
 
     try do
       case Server.start([path | args], command_options(settings)) do
-        {:ok, server} -> collect(server, settings.lines?, collected, collector, [path | args])
+        {:ok, server} -> output(server, settings, collected, collector, [path | args])
         {:error, reason} -> {collected, not_started([path | args], reason)}
       end
     catch
@@ -132,7 +132,21 @@ defmodule NetRunner.Cmd do
 
   # --- output ---------------------------------------------------------------------------------------
 
-  defp collect(server, lines?, collected, collector, command) do
+  # A string takes all at once, so the server can do all of it in one call.
+  defp output(server, %{into: into, lines?: false}, collected, collector, command)
+       when is_binary(into) do
+    case Command.collect(server, :infinity, :infinity) do
+      {:error, reason} -> raise Error, reason: reason, command: command
+      {"", status} -> {collected, status}
+      {bytes, status} -> {collector.(collected, {:cont, bytes}), status}
+    end
+  end
+
+  defp output(server, settings, collected, collector, command) do
+    pieces(server, settings.lines?, collected, collector, command)
+  end
+
+  defp pieces(server, lines?, collected, collector, command) do
     {collected, rest} = read(server, lines?, collected, collector, command, [])
 
     collected =

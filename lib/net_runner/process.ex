@@ -312,6 +312,14 @@ defmodule NetRunner.Process do
   @spec end_command(t()) :: :ok | {:error, gone()}
   def end_command(process), do: call(process, :end_command)
 
+  @doc false
+  # All that the command prints, and its status. The process stops with that.
+  @spec collect(t(), non_neg_integer() | :infinity, timeout()) ::
+          {binary(), 0..255} | {:error, term()}
+  def collect(process, max_output_size, timeout) do
+    call(process, {:collect, max_output_size, timeout})
+  end
+
   defp call(process, request) do
     GenServer.call(process, request, :infinity)
   catch
