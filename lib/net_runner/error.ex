@@ -175,7 +175,7 @@ defmodule NetRunner.Error do
 
   def describe(reason) when is_atom(reason) do
     case :file.format_error(reason) do
-      'unknown POSIX error' ++ _ -> inspect(reason)
+      ~c"unknown POSIX error" ++ _ -> inspect(reason)
       text -> "#{text} (#{inspect(reason)})"
     end
   end

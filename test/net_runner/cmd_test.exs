@@ -84,16 +84,16 @@ defmodule NetRunner.CmdTest do
     {"a name that is no UTF-8", [<<"/tmp/", 255>>, []], UnicodeConversionError},
     {"a NUL byte in the name", ["a\0b", []], ArgumentError},
     {"a name that is no string", [1, []], FunctionClauseError},
-    {"a charlist as the name", ['echo', []], FunctionClauseError},
+    {"a charlist as the name", [~c"echo", []], FunctionClauseError},
     {"arguments that are no list", ["echo", "a"], FunctionClauseError},
     {"an improper list of arguments", ["echo", ["a" | "b"]], FunctionClauseError},
     {"an argument that is no string", ["echo", [1]], ArgumentError},
-    {"a charlist as an argument", ["echo", ['a']], ArgumentError},
+    {"a charlist as an argument", ["echo", [~c"a"]], ArgumentError},
     {"an unknown option", ["echo", [], [foo: 1]], ArgumentError},
     {"the executable is looked at before the options", ["no-such-program", [], [foo: 1]],
      ErlangError},
     {":cd, no string", ["echo", [], [cd: 1]], ArgumentError},
-    {":cd, charlist", ["echo", [], [cd: '/']], ArgumentError},
+    {":cd, charlist", ["echo", [], [cd: ~c"/"]], ArgumentError},
     {":cd, nil", ["echo", [], [cd: nil]], ArgumentError},
     {":arg0, no string", ["echo", [], [arg0: :a]], ArgumentError},
     {":arg0, nil", ["echo", [], [arg0: nil]], ArgumentError},
@@ -290,7 +290,7 @@ defmodule NetRunner.CmdTest do
   end
 
   defp comparable?([_, _, options]) when is_list(options),
-    do: not Enum.any?(options, &match?({name, _} when name in @lacks, &1))
+    do: not Enum.any?(@lacks, &List.keymember?(options, &1, 0))
 
   defp comparable?(_args), do: true
 

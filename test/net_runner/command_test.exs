@@ -101,7 +101,7 @@ defmodule NetRunner.CommandTest do
       assert_raise ArgumentError, ~r/keyword list/, fn -> Command.new("a", [], [1]) end
       assert_raise ArgumentError, ~r/list of strings/, fn -> Command.new("a", "b") end
       assert_raise ArgumentError, ~r/list of strings/, fn -> Command.new("a", ["b" | "c"]) end
-      assert_raise ArgumentError, ~r/must be a string/, fn -> Command.new('a') end
+      assert_raise ArgumentError, ~r/must be a string/, fn -> Command.new(~c"a") end
 
       assert_raise ArgumentError, ~r/list of strings/, fn ->
         Command.to_cmd_args_opts(Command.new("a"), args: "b")
