@@ -188,10 +188,10 @@ defmodule NetRunner.Cmd do
   defp split(bytes, rest, collected, collector) do
     case :binary.split(bytes, "\n") do
       [unfinished] ->
-        {collected, [rest | unfinished]}
+        {collected, [rest, unfinished]}
 
       [line, more] ->
-        split(more, [], collector.(collected, {:cont, line([rest | line])}), collector)
+        split(more, [], collector.(collected, {:cont, line([rest, line])}), collector)
     end
   end
 

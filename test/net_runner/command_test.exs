@@ -3,8 +3,6 @@ defmodule NetRunner.CommandTest do
 
   alias NetRunner.Command
 
-  doctest Command
-
   defmodule Shown do
     use NetRunner.Command
 

@@ -4,6 +4,7 @@ defmodule NetRunner.DocumentationTest do
 
   doctest NetRunner
   doctest NetRunner.Process
+  doctest NetRunner.Command
   doctest NetRunner.Signal
   doctest NetRunner.Error
   doctest NetRunner.Process.Stats

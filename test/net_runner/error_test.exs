@@ -5,8 +5,6 @@ defmodule NetRunner.ErrorTest do
 
   alias NetRunner.Error
 
-  doctest Error
-
   @moduletag :tmp_dir
   @moduletag timeout: 30_000
 

@@ -5,8 +5,6 @@ defmodule NetRunner.InfoTest do
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Stats
 
-  doctest Stats
-
   @moduletag timeout: 30_000
 
   describe "list/0" do

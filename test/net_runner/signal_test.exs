@@ -3,8 +3,6 @@ defmodule NetRunner.SignalTest do
 
   alias NetRunner.Signal
 
-  doctest Signal
-
   @posix ~w(abrt alrm bus chld cont fpe hup ill int kill pipe quit segv stop term tstp ttin ttou usr1 usr2
             prof sys trap urg vtalrm xcpu xfsz winch)
 
