@@ -1,6 +1,8 @@
 defmodule NetRunner.ProcessTest do
   use ExUnit.Case, async: true
 
+  @moduletag timeout: 20_000
+
   import ExUnit.CaptureLog
 
   alias NetRunner.Process, as: Command
@@ -90,13 +92,10 @@ defmodule NetRunner.ProcessTest do
     end
 
     test "none starves the other" do
-      p = start!("yes & yes no >&2", stderr: :pipe)
-      stream = fn -> p |> Command.read_any(1000) |> elem(1) |> elem(0) end
-      # From where both have something.
-      first = stream.()
-      Stream.repeatedly(stream) |> Enum.find(&(&1 != first))
-      streams = for _ <- 1..50, do: stream.()
-      assert Enum.count(streams, &(&1 == :stdout)) in 15..35
+      p = start!("head -c 60000 /dev/zero; head -c 60000 /dev/zero >&2", stderr: :pipe)
+      {:ok, 0} = Command.await_exit(p)
+      streams = for _ <- 1..50, do: p |> Command.read_any(1000) |> elem(1) |> elem(0)
+      assert Enum.frequencies(streams) == %{stdout: 25, stderr: 25}
     end
 
     test "read_any takes stderr while somebody waits for stdout, and keeps the order of the calls" do
@@ -458,15 +457,18 @@ defmodule NetRunner.ProcessTest do
       {:ok, p} =
         Command.start("bash", ["--norc", "--noprofile", "-i"],
           pty: [echo: false],
-          env: [{"PS1", "$ "}]
+          env: [{"PS1", "$ "}, {"TERM", "dumb"}]
         )
 
+      shell = Command.os_pid(p)
       :ok = Command.write(p, "sleep 100 &\njobs\nfg\n")
       assert read_until(p, "sleep 100\r\n") =~ "[1]"
       # ^C goes to the program in the foreground, not to the shell.
+      await_foreground(shell, &(&1 != shell))
       :ok = Command.write(p, <<3>>)
+      await_foreground(shell, &(&1 == shell))
       :ok = Command.write(p, "echo status $?\n")
-      assert read_until(p, "status 130") != ""
+      assert read_until(p, "status 130\r\n$ ") != ""
       :ok = Command.close_stdin(p)
       assert {:ok, 0} = Command.await_exit(p)
       Command.stop(p)
@@ -500,6 +502,17 @@ defmodule NetRunner.ProcessTest do
     test "is only there when it was asked for" do
       p = start!("cat")
       assert Command.set_window_size(p, 10, 10) == {:error, :enotty}
+    end
+  end
+
+  # proc(5): the foreground process group of the terminal is the sixth field after the name.
+  defp await_foreground(shell, right?) do
+    [_, fields] = "/proc/#{shell}/stat" |> File.read!() |> String.split(") ")
+    foreground = fields |> String.split() |> Enum.at(5) |> String.to_integer()
+
+    unless right?.(foreground) do
+      Process.sleep(1)
+      await_foreground(shell, right?)
     end
   end
 
