@@ -8,7 +8,7 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
 
   @source __DIR__
   @cargo_floor "1.91.0"
-  @stamp "native.sha256"
+  @stamp "native.md5"
 
   @impl true
   def run(_args) do
@@ -48,7 +48,7 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
       for file <- Enum.sort(files), do: [Path.relative_to(file, @source), 0, File.read!(file)]
 
     machine = List.to_string(:erlang.system_info(:system_architecture))
-    :crypto.hash(:sha256, [machine, parts]) |> Base.encode16(case: :lower)
+    :erlang.md5([machine, parts]) |> Base.encode16(case: :lower)
   end
 
   defp build(priv) do

@@ -23,7 +23,7 @@ defmodule NetRunner do
   """
 
   alias NetRunner.{Cmd, Command, Input, Options}
-  alias NetRunner.Process.{Counters, Server, Stats}
+  alias NetRunner.Process.{Counters, Stats}
 
   @typedoc "`[executable | args]`, or a command that was made before."
   @type command :: [String.t()] | Command.t()
@@ -37,8 +37,8 @@ defmodule NetRunner do
           | atom()
 
   @run_groups [:input, :run, :command]
-  @stream_groups [:input, :command]
-  @raising_groups [:input, :stream, :command]
+  @stream_groups [:input, :stream, :command]
+  @raising_groups [:input, :stream, :raising, :command]
 
   @doc """
   Runs a command to its end and returns `{stdout, exit_status}`. A signal gives status 128 + its number.
@@ -85,9 +85,13 @@ defmodule NetRunner do
 
       iex> NetRunner.stream!(~w(sort), input: ["c\\n", "a\\n"]) |> Enum.join()
       "a\\nc\\n"
+      iex> NetRunner.stream!(~w(seq 3), lines: :trim) |> Enum.to_list()
+      ["1", "2", "3"]
+      iex> NetRunner.stream!(["sh", "-c", "echo out; exit 3"], tagged: true) |> Enum.to_list()
+      [{:stdout, "out\\n"}, {:exit, 3}]
 
   Raises `NetRunner.Error` when the command cannot be started and, at the end, when it did not exit with
-  0, unless `exit_status: :ignore`.
+  0, unless `exit_status: :ignore`, or with `:tagged`, where the status is the last element.
 
       iex> NetRunner.stream!(["sh", "-c", "echo bad >&2; exit 3"]) |> Enum.to_list()
       ** (NetRunner.Error) `sh -c 'echo bad >&2; exit 3'` exited with status 3; the end of its stderr: bad
@@ -102,12 +106,13 @@ defmodule NetRunner do
   def stream!(command, options \\ []) do
     {command, options} = Command.unfold(command, options, @raising_groups)
     options = Options.validate!(options, @raising_groups)
-    NetRunner.Stream.lazy(command, drained(options), Input.new(options))
+    NetRunner.Stream.lazy(command, options, Input.new(options))
   end
 
   @doc """
   Starts a command and returns `{:ok, stream}` of what it prints, or `{:error, reason}`. The stream does
-  not raise for the exit status. It is enumerated once; the command belongs to the caller.
+  not raise for the exit status. It is enumerated once. The command belongs to the caller until another
+  process enumerates the stream, and then to that.
 
       iex> {:ok, stream} = NetRunner.stream(~w(sort), input: ["c\\n", "a\\n"])
       iex> Enum.join(stream)
@@ -124,11 +129,7 @@ defmodule NetRunner do
   def stream(command, options \\ []) do
     {command, options} = Command.unfold(command, options, @stream_groups)
     options = Options.validate!(options, @stream_groups)
-    input = Input.new(options)
-
-    with {:ok, server} <- Server.start(command, drained(options), input: Input.for_server(input)) do
-      {:ok, NetRunner.Stream.running(server, input)}
-    end
+    NetRunner.Stream.running(command, options, Input.new(options))
   end
 
   @doc """
@@ -229,7 +230,7 @@ defmodule NetRunner do
     Cmd.run(executable, args, options)
   end
 
-  # Nobody can read the stderr of these on demand, and the command must not block on it.
+  # Nobody can read the stderr of `run/2` on demand, and the command must not block on it.
   defp drained(%{stderr: :pipe} = options), do: %{options | stderr: :consume}
   defp drained(options), do: options
 end

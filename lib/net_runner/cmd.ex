@@ -7,8 +7,6 @@ defmodule NetRunner.Cmd do
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Server
 
-  @chunk 262_144
-
   # What a command that could not be started after all has as its status: the system's number of the
   # error. Those that are not the same everywhere stand apart.
   @errno Map.new(
@@ -143,61 +141,12 @@ defmodule NetRunner.Cmd do
   end
 
   defp output(server, settings, collected, collector, command) do
-    pieces(server, settings.lines?, collected, collector, command)
-  end
-
-  defp pieces(server, lines?, collected, collector, command) do
-    {collected, rest} = read(server, lines?, collected, collector, command, [])
-
-    collected =
-      case IO.iodata_to_binary(rest) do
-        "" -> collected
-        last -> collector.(collected, {:cont, last})
-      end
-
-    case Command.await_exit(server) do
-      {:ok, status} -> {collected, status}
-      {:error, reason} -> raise Error, reason: reason, command: command
-    end
-  after
-    Command.stop(server)
-  end
-
-  defp read(server, lines?, collected, collector, command, rest) do
-    case Command.read(server, @chunk) do
-      {:ok, bytes} when lines? ->
-        {collected, rest} = split(bytes, rest, collected, collector)
-        read(server, lines?, collected, collector, command, rest)
-
-      {:ok, bytes} ->
-        collected = collector.(collected, {:cont, bytes})
-        read(server, lines?, collected, collector, command, rest)
-
-      :eof ->
-        {collected, rest}
-
-      # Stdout is the VM's.
-      {:error, :not_piped} ->
-        {collected, rest}
-
-      {:error, reason} ->
-        raise Error, reason: reason, command: command
-    end
-  end
-
-  defp split(bytes, rest, collected, collector) do
-    case :binary.split(bytes, "\n") do
-      [unfinished] ->
-        {collected, [rest, unfinished]}
-
-      [line, more] ->
-        split(more, [], collector.(collected, {:cont, line([rest, line])}), collector)
-    end
-  end
-
-  defp line(iodata) do
-    line = IO.iodata_to_binary(iodata)
-    if String.ends_with?(line, "\r"), do: binary_part(line, 0, byte_size(line) - 1), else: line
+    server
+    |> NetRunner.Stream.tagged(command, if(settings.lines?, do: :trim))
+    |> Enum.reduce({collected, nil}, fn
+      {:stdout, piece}, {collected, nil} -> {collector.(collected, {:cont, piece}), nil}
+      {:exit, status}, {collected, nil} -> {collected, status}
+    end)
   end
 
   # --- what cannot be started -------------------------------------------------------------------------

@@ -58,12 +58,20 @@ defmodule NetRunner.Options do
     {:node, :command, :node, nil,
      "a connected Erlang node that has NetRunner: the command runs there (see `docs/nodes.md`); `nil`: here"},
     {:input, :input, :input, nil,
-     "what the command reads from stdin: iodata, or an enumerable of iodata; without it, nothing"},
+     "what the command reads from stdin: iodata, an enumerable of iodata, or a function that gets a " <>
+       "`Collectable` (`&Enum.into(source, &1)`); without it, nothing"},
     {:timeout, :run, :timeout, :infinity,
      "milliseconds after which the command is ended and `{:error, :timeout}` returned"},
     {:max_output_size, :run, :limit, :infinity,
      "bytes of output above which the command is ended"},
-    {:exit_status, :stream, {:one_of, [:raise, :ignore]}, :raise,
+    {:tagged, :stream, :boolean, false,
+     "`true`: elements are `{:stdout, bytes}` and `{:stderr, bytes}` (`:stderr` is `:pipe` then), and " <>
+       "`{:exit, status}` at the end"},
+    {:lines, :stream, {:one_of, [nil, :keep, :trim]}, nil,
+     "whole lines, with (`:keep`) or without (`:trim`) their newline `\\n` or `\\r\\n`; a last line without one is a " <>
+       "line; one longer than 64 bytes refers to the chunk of up to 256 KiB that it came in: who keeps few lines of " <>
+       "many copies them (`:binary.copy/1`)"},
+    {:exit_status, :raising, {:one_of, [:raise, :ignore]}, :raise,
      "`:ignore`: a stream that raises does not do so for an exit status other than 0"},
     {:name, :process, :name, nil, "registers the process, as the `:name` of a `GenServer`"},
     {:cmd, :daemon, :string, nil, "the executable; this option has to be given"},
@@ -85,7 +93,7 @@ defmodule NetRunner.Options do
 
   @names Enum.map(@declared, &elem(&1, 0))
 
-  @type group :: :command | :input | :run | :stream | :process | :daemon
+  @type group :: :command | :input | :run | :stream | :raising | :process | :daemon
 
   @doc """
   The options with all defaults, as a map. Raises `ArgumentError` for what cannot be meant.
@@ -193,7 +201,7 @@ defmodule NetRunner.Options do
   defp valid?(:input, value) do
     is_nil(value) or is_binary(value) or
       Enumerable.impl_for(value) not in [nil, Enumerable.Function] or
-      is_function(value, 2)
+      is_function(value, 1) or is_function(value, 2)
   end
 
   defp valid?(:env, value) do
@@ -269,7 +277,7 @@ defmodule NetRunner.Options do
 
   defp expected(:timeout), do: "milliseconds from 0 to 4294967295, or :infinity"
   defp expected(:limit), do: "a number of bytes, or :infinity"
-  defp expected(:input), do: "iodata or an enumerable of iodata"
+  defp expected(:input), do: "iodata, an enumerable of iodata, or a function of one argument"
   defp expected(:env), do: "an enumerable of {name, value} of strings, nil as a value to unset"
   defp expected(:name), do: "an atom, {:global, term} or {:via, module, term}"
 end

@@ -313,6 +313,19 @@ defmodule NetRunner.Process do
   def end_command(process), do: call(process, :end_command)
 
   @doc false
+  # To another owner; what stands in `:owner` is not told.
+  @spec give_away(t(), pid()) :: :ok | {:error, gone()}
+  def give_away(process, owner), do: call(process, {:give_away, owner})
+
+  @doc false
+  # What is known of a command that failed, as fields of `NetRunner.Error`.
+  @spec failure(t()) :: [exit: term(), stderr: binary()]
+  def failure(process) do
+    # Empty where the process is gone meanwhile.
+    with {:error, _} <- call(process, :failure), do: []
+  end
+
+  @doc false
   # All that the command prints, and its status. The process stops with that.
   @spec collect(t(), non_neg_integer() | :infinity, timeout()) ::
           {binary(), 0..255} | {:error, term()}

@@ -1,43 +1,69 @@
 defmodule NetRunner.Stream do
   @moduledoc false
-  # The output of a command as an enumerable: `start` begins the command (in the process that
-  # enumerates), `next` reads a chunk, `stop` ends what still runs.
+  # The output of a command as an enumerable.
+  #
+  # Its life: the command is started (`lazy/3`: when the enumeration starts) and belongs to who
+  # enumerates. Chunks are read as they are asked for, split into lines where that is wanted, until the
+  # end of the output; then the end of the command is awaited. An enumeration that stops earlier ends
+  # the command.
 
-  alias NetRunner.{Error, Input}
+  alias NetRunner.{Error, Input, Lines}
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Server
 
   @chunk 262_144
 
+  @enforce_keys [:server, :command, :on_exit, :tagged?, :lines]
+  defstruct [:server, :command, :on_exit, :tagged?, :lines, :splitting, ended?: false]
+
+  # `on_exit`: what is done with a status that is not 0. `lines`: those of each stream, or `nil` for chunks as they
+  # come. `splitting`: the stream whose chunk is not through.
+  @type t :: %__MODULE__{
+          server: pid(),
+          command: term(),
+          on_exit: :raise | :ignore,
+          tagged?: boolean(),
+          lines: %{(:stdout | :stderr) => Lines.t()} | nil,
+          splitting: :stdout | :stderr | nil,
+          ended?: boolean()
+        }
+
   @doc "A lazy enumerable that starts the command when it is enumerated, and raises what goes wrong."
-  @spec lazy([String.t()], map(), Input.t()) :: Enumerable.t()
+  @spec lazy(term(), map(), Input.t()) :: Enumerable.t()
   def lazy(command, options, input) do
-    Stream.resource(
-      fn ->
-        case start(command, options, input) do
-          {:ok, server} -> server
-          {:error, reason} -> raise Error, reason: reason, command: command
-        end
-      end,
-      fn server -> next(server, &ended(&1, command, options.exit_status)) end,
-      &Command.stop/1
-    )
+    enumerable(fn ->
+      case start(command, drained(options), input) do
+        {:ok, server} -> new(server, command, options, options.exit_status)
+        {:error, reason} -> raise Error, reason: reason, command: command
+      end
+    end)
   end
 
-  @doc "An enumerable of a command that has been started; never raises for its status."
-  @spec running(pid(), Input.t()) :: Enumerable.t()
-  def running(server, input) do
-    Stream.resource(
-      fn ->
-        Input.feed(input, server)
-        server
-      end,
-      fn server -> next(server, fn _ -> :ok end) end,
-      &Command.stop/1
-    )
+  @doc "Starts a command, and gives an enumerable that never raises for its status."
+  @spec running(term(), map(), Input.t()) ::
+          {:ok, Enumerable.t()} | {:error, Command.start_error()}
+  def running(command, options, input) do
+    with {:ok, server} <-
+           Server.start(command, drained(options), input: Input.for_server(input)) do
+      enumerable =
+        enumerable(fn ->
+          if options.owner == :caller, do: Command.give_away(server, self())
+          Input.feed(input, server)
+          new(server, command, options, :ignore)
+        end)
+
+      {:ok, enumerable}
+    end
   end
 
-  @spec start([String.t()], map(), Input.t()) :: {:ok, pid()} | {:error, Command.start_error()}
+  @doc "What a command prints that has been started, and its status, tagged."
+  @spec tagged(pid(), term(), :keep | :trim | nil) :: Enumerable.t()
+  def tagged(server, command, lines) do
+    enumerable(fn -> new(server, command, %{tagged: true, lines: lines}, :ignore) end)
+  end
+
+  @doc "Starts a command and what feeds it."
+  @spec start(term(), map(), Input.t()) :: {:ok, pid()} | {:error, Command.start_error()}
   def start(command, options, input) do
     with {:ok, server} <- Server.start(command, options, input: Input.for_server(input)) do
       Input.feed(input, server)
@@ -45,42 +71,89 @@ defmodule NetRunner.Stream do
     end
   end
 
-  defp next(server, at_end) do
-    case Command.read(server, @chunk) do
-      {:ok, bytes} ->
-        {[bytes], server}
+  # A stderr that nobody reads on demand must not block the command.
+  defp drained(%{tagged: true, stderr: :consume} = options), do: %{options | stderr: :pipe}
+  defp drained(%{tagged: false, stderr: :pipe} = options), do: %{options | stderr: :consume}
+  defp drained(options), do: options
 
+  defp enumerable(start), do: Stream.resource(start, &next/1, &Command.stop(&1.server))
+
+  defp new(server, command, options, on_exit) do
+    lines = options.lines && Lines.new(options.lines)
+
+    %__MODULE__{
+      server: server,
+      command: command,
+      on_exit: if(options.tagged, do: :ignore, else: on_exit),
+      tagged?: options.tagged,
+      lines: lines && %{stdout: lines, stderr: lines}
+    }
+  end
+
+  defp next(%__MODULE__{ended?: true} = stream), do: {:halt, stream}
+
+  defp next(%__MODULE__{splitting: nil} = stream) do
+    case read(stream) do
+      {:ok, {kind, bytes}} -> chunk(stream, kind, bytes)
       # Nothing to read where stdout leads elsewhere.
-      end_of_file when end_of_file in [:eof, {:error, :not_piped}] ->
-        at_end.(server)
-        {:halt, server}
-
-      {:error, {:input_failed, {kind, reason, stack}}} ->
-        :erlang.raise(kind, reason, stack)
-
-      {:error, reason} ->
-        raise Error, reason: reason, command: []
+      end_of_file when end_of_file in [:eof, {:error, :not_piped}] -> finish(stream)
+      {:error, reason} -> failed(stream, reason)
     end
   end
 
-  defp ended(server, command, on_failure) do
-    case Command.await_exit(server) do
-      {:ok, 0} ->
-        :ok
+  # Bit by bit, so that a chunk full of short lines is not in memory as lines all at once.
+  defp next(%__MODULE__{splitting: kind} = stream) do
+    {whole, lines} = Lines.next(stream.lines[kind])
+    splitting = if whole != [], do: kind
+    stream = %{stream | lines: %{stream.lines | kind => lines}, splitting: splitting}
+    {tag(stream, kind, whole), stream}
+  end
 
-      {:ok, _} when on_failure == :ignore ->
-        :ok
+  defp read(%{tagged?: true} = stream), do: Command.read_any(stream.server, @chunk)
+
+  defp read(stream) do
+    with {:ok, bytes} <- Command.read(stream.server, @chunk), do: {:ok, {:stdout, bytes}}
+  end
+
+  defp chunk(%{lines: nil} = stream, kind, bytes), do: {tag(stream, kind, [bytes]), stream}
+
+  defp chunk(stream, kind, bytes) do
+    lines = %{stream.lines | kind => Lines.add(stream.lines[kind], bytes)}
+    {[], %{stream | lines: lines, splitting: kind}}
+  end
+
+  defp tag(%{tagged?: true}, kind, elements), do: Enum.map(elements, &{kind, &1})
+  defp tag(_stream, _kind, elements), do: elements
+
+  defp finish(stream) do
+    status = await_exit(stream)
+
+    last =
+      if stream.lines,
+        do: Enum.flat_map([:stdout, :stderr], &tag(stream, &1, Lines.last(stream.lines[&1]))),
+        else: []
+
+    {last ++ if(stream.tagged?, do: [{:exit, status}], else: []), %{stream | ended?: true}}
+  end
+
+  defp await_exit(%{server: server} = stream) do
+    case Command.await_exit(server) do
+      {:ok, status} when status == 0 or stream.on_exit == :ignore ->
+        status
 
       {:ok, status} ->
-        raise Error,
-          reason: :exit_status,
-          command: command,
-          status: status,
-          exit: Command.stats(server).exit,
-          stderr: GenServer.call(server, :stderr_tail)
+        details = Command.failure(server)
+        raise Error, [reason: :exit_status, command: stream.command, status: status] ++ details
 
       {:error, reason} ->
-        raise Error, reason: reason, command: command
+        failed(stream, reason)
     end
   end
+
+  @spec failed(t(), term()) :: no_return()
+  defp failed(_stream, {:input_failed, {kind, reason, stack}}) do
+    :erlang.raise(kind, reason, stack)
+  end
+
+  defp failed(stream, reason), do: raise(Error, reason: reason, command: stream.command)
 end

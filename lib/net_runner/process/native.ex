@@ -163,6 +163,10 @@ defmodule NetRunner.Process.Native do
   @spec end_command(fd()) :: :ok | {:error, posix()}
   def end_command(control), do: nif_end(control)
 
+  @doc "The whole lines of a binary, no more than `max_lines`, and what is behind them."
+  @spec lines(binary(), pos_integer(), boolean()) :: {[binary()], binary()}
+  def lines(chunk, max_lines, trim?), do: nif_lines(chunk, max_lines, trim?)
+
   def nif_read(_fd, _max_bytes), do: not_loaded()
   def nif_read_bulk(_fd, _max_bytes), do: not_loaded()
   def nif_write(_fd, _iovec), do: not_loaded()
@@ -172,6 +176,7 @@ defmodule NetRunner.Process.Native do
   def nif_receive_greeting(_socket), do: not_loaded()
   def nif_spawn(_launcher, _fields, _spec_size, _connections, _pipe_size), do: not_loaded()
   def nif_spawn_bulk(_launcher, _fields, _spec_size, _connections, _pipe_size), do: not_loaded()
+  def nif_lines(_chunk, _max_lines, _trim), do: not_loaded()
   def nif_pipe, do: not_loaded()
   def nif_set_window_size(_terminal, _rows, _columns), do: not_loaded()
   def nif_eof_character(_terminal), do: not_loaded()

@@ -339,7 +339,15 @@ defmodule NetRunner.Process.Server do
   def handle_call(:alive?, _from, state), do: {:reply, state.exit == nil, state}
   def handle_call(:stats, _from, state), do: {:reply, stats(state), state}
   def handle_call(:info, _from, state), do: {:reply, info(state), state}
-  def handle_call(:stderr_tail, _from, state), do: {:reply, state.tail, state}
+
+  def handle_call(:failure, _from, state) do
+    {:reply, [exit: stats(state).exit, stderr: state.tail], state}
+  end
+
+  def handle_call({:give_away, owner}, _from, state) do
+    if state.owner, do: Process.demonitor(state.owner, [:flush])
+    {:reply, :ok, %{state | owner: Process.monitor(owner)}}
+  end
 
   # --- what the VM and the system tell --------------------------------------------------------------
 
@@ -422,7 +430,7 @@ defmodule NetRunner.Process.Server do
       Telemetry.exception(state.command, state.os_pid, state.started, :exit, reason)
     end
 
-    if state.feeder, do: Process.exit(state.feeder, :kill)
+    if state.feeder, do: NetRunner.Input.let_go(state.feeder)
 
     for kind <- [:stdout, :stderr, :any, :stdin, :collect, :exit] do
       {operations, _} = Operations.take_all(state.operations, kind)

@@ -111,7 +111,7 @@ defmodule NetRunner.Process.Spec do
   defp search_path(_changes, true), do: @default_path
 
   defp search_path(_changes, false) do
-    case Native.environment(['PATH']) do
+    case Native.environment([~c"PATH"]) do
       "PATH=" <> path -> binary_part(path, 0, byte_size(path) - 1)
       "" -> @default_path
     end

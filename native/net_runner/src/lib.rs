@@ -3,6 +3,7 @@
 
 mod fd;
 mod io;
+mod lines;
 mod spawn;
 mod system;
 mod terminal;
@@ -203,6 +204,17 @@ fn spawn_command<'a>(
         term(stderr)?,
     )
         .encode(env))
+}
+
+/// Whole lines, and the rest.
+#[rustler::nif]
+fn nif_lines<'a>(
+    env: Env<'a>,
+    chunk: rustler::Binary<'a>,
+    max_lines: usize,
+    trim: bool,
+) -> NifResult<(Term<'a>, Term<'a>)> {
+    lines::split(env, chunk, max_lines, trim)
 }
 
 /// A pipe between two commands: what one reads and what the other writes.

@@ -278,7 +278,7 @@ fn exec(plan: &mut Plan) -> Errno {
         // SAFETY: null-terminated arrays of NUL-terminated strings, alive until the exec.
         unsafe { libc::execve(candidate, plan.args.as_ptr(), plan.env.as_ptr()) };
         match Errno::last() {
-            Errno::ENOENT | Errno::ENOTDIR => {}
+            Errno::ENOENT | Errno::ENOTDIR if plan.candidates.len() > 1 => {}
             Errno::EACCES => denied = true,
             Errno::ENOEXEC => {
                 plan.shell_args[1] = candidate;

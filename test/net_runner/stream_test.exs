@@ -1,0 +1,317 @@
+defmodule NetRunner.StreamTest do
+  use ExUnit.Case, async: true
+
+  @moduletag timeout: 60_000
+
+  defp sh(script), do: ["sh", "-c", script]
+
+  defp await_gone(os_pid, looks \\ 500) do
+    if File.exists?("/proc/#{os_pid}") do
+      if looks == 0, do: flunk("#{os_pid} is still there")
+      Process.sleep(10)
+      await_gone(os_pid, looks - 1)
+    end
+  end
+
+  describe "stream!" do
+    test "starts the command each time that it is enumerated, and not before" do
+      path =
+        Path.join(System.tmp_dir!(), "net_runner_started_#{System.unique_integer([:positive])}")
+
+      on_exit(fn -> File.rm(path) end)
+      stream = NetRunner.stream!(sh("echo x >> #{path}; cat #{path}"))
+      refute File.exists?(path)
+      assert Enum.join(stream) == "x\n"
+      assert Enum.join(stream) == "x\nx\n"
+    end
+
+    test "raises at the end when the command failed, with its stderr, unless that is ignored" do
+      failing = sh("echo out; echo why >&2; exit 3")
+      {:ok, seen} = Agent.start_link(fn -> [] end)
+
+      error =
+        assert_raise NetRunner.Error, fn ->
+          failing
+          |> NetRunner.stream!()
+          |> Enum.each(&Agent.update(seen, fn all -> [&1 | all] end))
+        end
+
+      assert %{reason: :exit_status, status: 3, stderr: "why\n", command: ^failing} = error
+      assert Agent.get(seen, & &1) == ["out\n"]
+      assert failing |> NetRunner.stream!(exit_status: :ignore) |> Enum.join() == "out\n"
+    end
+
+    test "raises at the start when there is no such program" do
+      assert_raise NetRunner.Error, ~r/no-such-program/, fn ->
+        Enum.to_list(NetRunner.stream!(~w(no-such-program)))
+      end
+    end
+
+    test "waits for a command that closed its stdout and works on" do
+      assert_raise NetRunner.Error, ~r/status 4/, fn ->
+        Enum.to_list(NetRunner.stream!(sh("exec >&-; sleep 0.2; exit 4")))
+      end
+    end
+
+    test "raises what a producer of input raises, with its stacktrace" do
+      input = Stream.map(1..3, fn n -> if n == 3, do: raise("broken"), else: "#{n}" end)
+
+      try do
+        Enum.to_list(NetRunner.stream!(~w(cat), input: input))
+        flunk("nothing was raised")
+      rescue
+        error in RuntimeError ->
+          assert error.message == "broken"
+          assert Enum.any?(__STACKTRACE__, fn {module, _, _, _} -> module == __MODULE__ end)
+      end
+    end
+
+    test "does not mind input that is not wanted, unless the command fails" do
+      endless = Stream.cycle(["line\n"])
+      assert ~w(head -n 2) |> NetRunner.stream!(input: endless) |> Enum.join() == "line\nline\n"
+
+      assert_raise NetRunner.Error, ~r/status 5/, fn ->
+        Enum.to_list(NetRunner.stream!(sh("exit 5"), input: endless))
+      end
+    end
+
+    test "ends the command when the consumer stops, raises or dies" do
+      endless = sh("echo $$; exec yes")
+      pid_of = fn chunk -> chunk |> String.split("\n") |> hd() end
+
+      [chunk] = endless |> NetRunner.stream!() |> Enum.take(1)
+      refute File.exists?("/proc/#{pid_of.(chunk)}")
+
+      error =
+        assert_raise RuntimeError, fn ->
+          endless |> NetRunner.stream!() |> Enum.each(&raise(&1))
+        end
+
+      refute File.exists?("/proc/#{pid_of.(error.message)}")
+
+      test = self()
+
+      consumer =
+        spawn(fn ->
+          endless
+          |> NetRunner.stream!()
+          |> Enum.each(&(send(test, {:chunk, &1}) && Process.sleep(:infinity)))
+        end)
+
+      assert_receive {:chunk, chunk}, 5_000
+      Process.exit(consumer, :kill)
+      await_gone(pid_of.(chunk))
+    end
+
+    test "can be suspended, and goes on, or is halted then" do
+      zipped =
+        Stream.zip(
+          NetRunner.stream!(~w(seq 3), lines: :trim),
+          NetRunner.stream!(~w(yes), lines: :trim)
+        )
+
+      assert Enum.to_list(zipped) == [{"1", "y"}, {"2", "y"}, {"3", "y"}]
+    end
+  end
+
+  describe "stream" do
+    test "gives the reason when the command cannot start, and never raises for the status" do
+      assert NetRunner.stream(~w(no-such-program)) == {:error, :enoent}
+      assert {:ok, stream} = NetRunner.stream(sh("echo out; exit 3"))
+      assert Enum.join(stream) == "out\n"
+    end
+
+    test "lets a command that closed its stdout work on to its end" do
+      path =
+        Path.join(System.tmp_dir!(), "net_runner_worked_#{System.unique_integer([:positive])}")
+
+      on_exit(fn -> File.rm(path) end)
+      {:ok, stream} = NetRunner.stream(sh("exec >&-; sleep 0.2; echo done > #{path}"))
+      assert Enum.to_list(stream) == []
+      assert File.read!(path) == "done\n"
+    end
+
+    test "belongs to who enumerates it" do
+      test = self()
+
+      {starter, monitor} =
+        spawn_monitor(fn ->
+          {:ok, stream} =
+            NetRunner.stream(sh("echo $$; exec cat"), input: Stream.repeatedly(&wait/0))
+
+          send(test, {:stream, stream})
+          receive do: (:done -> :ok)
+        end)
+
+      assert_receive {:stream, stream}
+
+      consumer = spawn(fn -> Enum.each(stream, &send(test, {:chunk, &1})) end)
+      assert_receive {:chunk, os_pid}
+      # Its starter is not needed any more.
+      send(starter, :done)
+      assert_receive {:DOWN, ^monitor, _, _, :normal}
+      assert File.exists?("/proc/#{String.trim(os_pid)}")
+      Process.exit(consumer, :kill)
+      await_gone(String.trim(os_pid))
+    end
+
+    test "that is enumerated a second time says that it is over" do
+      {:ok, stream} = NetRunner.stream(~w(echo once))
+      assert Enum.join(stream) == "once\n"
+      error = assert_raise NetRunner.Error, fn -> Enum.join(stream) end
+      assert %{reason: :closed, command: ["echo", "once"]} = error
+    end
+  end
+
+  defp wait do
+    Process.sleep(1_000)
+    "x"
+  end
+
+  describe "tagged" do
+    test "gives both streams, and the status last, and does not raise for it" do
+      elements =
+        sh("echo out; echo err >&2; exit 3") |> NetRunner.stream!(tagged: true) |> Enum.to_list()
+
+      assert Enum.sort(Enum.take(elements, 2)) == [stderr: "err\n", stdout: "out\n"]
+      assert List.last(elements) == {:exit, 3}
+      assert length(elements) == 3
+
+      {:ok, stream} = NetRunner.stream(sh("kill -KILL $$"), tagged: true)
+      assert Enum.to_list(stream) == [{:exit, 137}]
+    end
+
+    test "leaves stderr where else it was sent" do
+      command = sh("echo out; echo err >&2")
+
+      for mode <- [:disabled, :redirect] do
+        elements = command |> NetRunner.stream!(tagged: true, stderr: mode) |> Enum.to_list()
+        output = for {:stdout, bytes} <- elements, into: "", do: bytes
+        assert output == if(mode == :redirect, do: "out\nerr\n", else: "out\n")
+        assert List.last(elements) == {:exit, 0}
+      end
+    end
+
+    test "with lines keeps those of the two streams apart" do
+      script =
+        "printf o1; printf e1 >&2; sleep 0.05; printf 'o2\\n'; printf 'e2\\ne3' >&2; sleep 0.05; printf o3"
+
+      elements = sh(script) |> NetRunner.stream!(tagged: true, lines: :trim) |> Enum.to_list()
+      assert for({:stdout, line} <- elements, do: line) == ["o1o2", "o3"]
+      assert for({:stderr, line} <- elements, do: line) == ["e1e2", "e3"]
+      assert List.last(elements) == {:exit, 0}
+    end
+  end
+
+  describe "lines" do
+    defp lines(input, how),
+      do: ~w(cat) |> NetRunner.stream!(input: input, lines: how) |> Enum.to_list()
+
+    test "are whole, with or without their newline, also a last one that has none" do
+      assert lines("a\n\nb\r\nc\rd\n\re", :keep) == ["a\n", "\n", "b\r\n", "c\rd\n", "\re"]
+      assert lines("a\n\nb\r\nc\rd\n\re", :trim) == ["a", "", "b", "c\rd", "\re"]
+      assert lines("", :trim) == []
+      assert lines("\n", :trim) == [""]
+      assert lines("\r\n", :trim) == [""]
+      assert lines("\r", :trim) == ["\r"]
+      assert lines("a\r\r\n", :trim) == ["a\r"]
+    end
+
+    test "may be longer than any chunk" do
+      long = String.duplicate("x", 3_000_000)
+      assert lines([long, "\n", long, "\r\n", "end"], :trim) == [long, long, "end"]
+      assert lines(long, :keep) == [long]
+    end
+
+    test "millions of them may be empty" do
+      stream = NetRunner.stream!(~w(cat), input: String.duplicate("\n", 3_000_000), lines: :trim)
+      assert Enum.reduce(stream, 0, fn "", count -> count + 1 end) == 3_000_000
+    end
+
+    test "come out the same wherever the chunks were cut" do
+      all = for _ <- 1..2_000, do: random_line()
+      expected = all |> Enum.join() |> String.split(~r/\r?\n/) |> drop_last_empty()
+      state = NetRunner.Lines.new(:trim)
+
+      for size <- [1, 2, 3, 7, 1000] do
+        {got, state} =
+          for <<chunk::binary-size(size) <- pad(Enum.join(all), size)>>, reduce: {[], state} do
+            {got, state} -> feed(NetRunner.Lines.add(state, chunk), got)
+          end
+
+        got = Enum.reverse(got) ++ NetRunner.Lines.last(state)
+        assert Enum.take(got, length(expected)) == expected
+      end
+    end
+
+    # Whole pieces only; what is added at the end is a line of its own.
+    defp pad(text, size),
+      do: text <> String.duplicate("\n", rem(size - rem(byte_size(text), size), size))
+
+    defp feed(state, got) do
+      case NetRunner.Lines.next(state) do
+        {[], state} -> {got, state}
+        {whole, state} -> feed(state, Enum.reverse(whole, got))
+      end
+    end
+
+    defp random_line do
+      String.duplicate("x", Enum.random([0, 1, 2, 63, 64, 65, 200])) <>
+        Enum.random(["\n", "\r\n"])
+    end
+
+    defp drop_last_empty(lines), do: Enum.drop(lines, -1)
+
+    test "short ones keep no chunk alive" do
+      [short, long] =
+        lines([String.duplicate("s", 64), "\n", String.duplicate("l", 65), "\n"], :trim)
+
+      assert :binary.referenced_byte_size(short) == 64
+      assert :binary.referenced_byte_size(long) > 65
+    end
+
+    test "stop in the middle of a chunk" do
+      assert ~w(yes) |> NetRunner.stream!(lines: :trim) |> Enum.take(3) == ["y", "y", "y"]
+    end
+  end
+
+  describe "input" do
+    test "of a function that gets a Collectable" do
+      assert NetRunner.run(~w(sort), input: &Enum.into(["b\n", "a\n"], &1)) == {"a\nb\n", 0}
+
+      assert ~w(cat)
+             |> NetRunner.stream!(input: &Enum.into(1..3, &1, fn n -> "#{n}" end))
+             |> Enum.join() == "123"
+
+      # What it returns does not matter.
+      assert NetRunner.run(~w(cat), input: fn _sink -> :nothing end) == {"", 0}
+    end
+
+    test "of a function that raises, and of one whose command has had enough" do
+      assert_raise RuntimeError, "no", fn ->
+        NetRunner.run(~w(cat), input: fn _ -> raise "no" end)
+      end
+
+      assert NetRunner.run(~w(head -c 2), input: &Enum.into(Stream.cycle(["ab"]), &1)) ==
+               {"ab", 0}
+    end
+
+    test "is cleaned up when the command ends early" do
+      test = self()
+
+      input =
+        Stream.resource(
+          fn -> 0 end,
+          fn n -> {["x"], n + 1} end,
+          fn _ -> send(test, :cleaned_up) end
+        )
+
+      assert NetRunner.run(~w(head -c 1), input: input) == {"x", 0}
+      assert_receive :cleaned_up, 5_000
+      assert ~w(cat) |> NetRunner.stream!(input: input) |> Enum.take(1) != []
+      assert_receive :cleaned_up, 5_000
+      assert {:error, :timeout} = NetRunner.run(~w(sleep 100), input: input, timeout: 100)
+      assert_receive :cleaned_up, 5_000
+    end
+  end
+end
