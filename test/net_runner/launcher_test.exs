@@ -2,6 +2,9 @@ defmodule NetRunner.LauncherTest do
   # Not async: it breaks what all commands of the VM need.
   use ExUnit.Case, async: false
 
+  # The application tells of its ends at its own time.
+  @moduletag :capture_log
+
   import ExUnit.CaptureLog
 
   alias NetRunner.Guarantees.Tree
