@@ -177,6 +177,18 @@ defmodule NetRunnerTest do
       File.chmod!(Path.join(directory, "program"), 0o755)
       assert NetRunner.run(~w(./program), cd: directory) == {"here\n", 0}
     end
+
+    test "follows the VM's when that changes", %{directory: directory} do
+      File.mkdir!(Path.join(directory, "below"))
+
+      File.cd!(directory, fn ->
+        assert NetRunner.run(~w(pwd)) == {directory <> "\n", 0}
+        assert NetRunner.run(~w(pwd), cd: "below") == {directory <> "/below\n", 0}
+        assert NetRunner.run(~w(pwd), cd: "..") == {Path.dirname(directory) <> "\n", 0}
+      end)
+
+      assert NetRunner.run(~w(pwd)) == {File.cwd!() <> "\n", 0}
+    end
   end
 
   describe "where the standard descriptors lead" do

@@ -7,9 +7,9 @@ defmodule NetRunner.ShapesTest do
   @mib 1_048_576
   @gib 1_073_741_824
 
-  # A block that no compressor shrinks, different each time: its parts change places.
+  # A block that a compressor makes an eighth of, different each time: its parts change places.
   defp blocks(total) do
-    block = :rand.bytes(@mib)
+    block = for _ <- 1..256, into: <<>>, do: :binary.copy(:rand.bytes(512), 8)
 
     Stream.map(0..(div(total, @mib) - 1), fn index ->
       <<head::binary-size(4096), tail::binary>> = block
@@ -76,18 +76,39 @@ defmodule NetRunner.ShapesTest do
     end
   end
 
-  test "yes, left unread, is blocked in its write, and the VM's memory does not grow" do
-    {:ok, p} = Command.start("yes")
-    {:ok, _} = Command.read(p)
-    await_blocked_in_write(Command.os_pid(p))
+  for {stream, redirection} <- [stdout: "", stderr: " >&2"] do
+    test "yes, its #{stream} left unread, is blocked in its write, and the VM's memory does not grow" do
+      {:ok, p} = Command.start("sh", ["-c", "exec yes#{unquote(redirection)}"], stderr: :pipe)
+      {:ok, {unquote(stream), _}} = Command.read_any(p)
+      os_pid = Command.os_pid(p)
+      await_blocked_in_write(os_pid)
+      before = memory(p)
+      # A program that writes on would fill gigabytes in this time.
+      Process.sleep(1_000)
+      assert memory(p) - before < @mib
+      assert blocked_in_write?(os_pid)
+      assert Command.kill(p, :sigterm) == :ok
+      assert Command.await_exit(p) == {:ok, 143}
+      refute File.exists?("/proc/#{os_pid}")
+      Command.stop(p)
+    end
+  end
+
+  test "yes into a consumed stderr goes on, and the VM keeps its end only" do
+    {:ok, p} = Command.start("sh", ["-c", "exec yes >&2"])
+    await_drained(p, 16 * @mib)
     before = memory(p)
-    # A program that writes on would fill gigabytes in this time.
-    Process.sleep(1_000)
-    assert memory(p) - before < @mib
-    assert blocked_in_write?(Command.os_pid(p))
-    assert Command.kill(p, :sigterm) == :ok
-    assert Command.await_exit(p) == {:ok, 143}
+    await_drained(p, Command.stats(p).bytes_err + 256 * @mib)
+    assert memory(p) - before < 2 * @mib
     Command.stop(p)
+  end
+
+  defp await_drained(p, bytes, looks \\ 2_000) do
+    if Command.stats(p).bytes_err < bytes do
+      if looks == 0, do: flunk("stderr is not drained")
+      Process.sleep(10)
+      await_drained(p, bytes, looks - 1)
+    end
   end
 
   defp memory(p) do
@@ -243,29 +264,65 @@ defmodule NetRunner.ShapesTest do
       %{arg_max: arg_max |> String.trim() |> String.to_integer()}
     end
 
-    # execve(2): strings with their NULs, and pointers to them, together with what the kernel adds.
-    defp arguments(bytes) do
-      piece = String.duplicate("x", 100_000)
-      List.duplicate(piece, div(bytes, byte_size(piece) + 9))
+    # What execve(2) counts: each string with its NUL, the path beside them, and a pointer for each.
+    @path "/bin/true"
+    @largest 100_000
+
+    # Arguments that make the count come out at `total`, beside an environment.
+    defp arguments(total, env \\ []) do
+      strings = [@path | Enum.map(env, fn {name, value} -> name <> "=" <> value end)]
+      left = total - (byte_size(@path) + 1) - Enum.sum(Enum.map(strings, &count/1))
+      pieces = div(left, @largest + 9) - 1
+      last = left - pieces * (@largest + 9)
+      first = div(last, 2)
+      sizes = [first, last - first | List.duplicate(@largest + 9, pieces)]
+      Enum.map(sizes, &String.duplicate("x", &1 - 9))
     end
 
-    test "just under the system's limit start the program", %{arg_max: arg_max} do
-      args = arguments(arg_max - 120_000)
+    defp count(string), do: byte_size(string) + 9
 
-      assert NetRunner.run(["true" | args], clear_env: true, env: [{"PATH", "/bin:/usr/bin"}]) ==
-               {"", 0}
+    # Older kernels count in pages.
+    @page 4_096
 
-      half = arguments(div(arg_max, 2) - 120_000)
-      env = half |> Enum.with_index() |> Enum.map(fn {value, i} -> {"V#{i}", value} end)
-      command = ["sh", "-c", "echo $# ${#V0}" | ["sh" | half]]
-      assert NetRunner.run(command, env: env) == {"#{length(half)} 100000\n", 0}
+    test "just under the system's limit start the program, just over it do not", %{arg_max: max} do
+      env = for n <- 1..10, do: {"VARIABLE_#{n}", String.duplicate("y", @largest)}
+
+      for env <- [[], env] do
+        run = &NetRunner.run([@path | arguments(&1, env)], clear_env: true, env: env)
+        assert run.(max - @page) == {"", 0}
+        assert run.(max + @page) == {:error, :e2big}
+      end
+
+      args = arguments(max - @page)
+      error = assert_raise NetRunner.Error, fn -> too_long(args) end
+      assert Exception.message(error) =~ "ARG_MAX"
+      assert {:error, :e2big} = Command.start(@path, args ++ args)
     end
 
-    test "over it: {:error, :e2big}", %{arg_max: arg_max} do
-      assert NetRunner.run(["true" | arguments(arg_max + 120_000)]) == {:error, :e2big}
-      # One string may have 32 pages (MAX_ARG_STRLEN).
+    defp too_long(args), do: [@path | args ++ args] |> NetRunner.stream!() |> Enum.to_list()
+
+    test "arrive whole", %{arg_max: max} do
+      args = arguments(div(max, 2))
+      env = for n <- 1..5, do: {"VARIABLE_#{n}", String.duplicate("y", @largest)}
+
+      script =
+        "import hashlib, os, sys; h = hashlib.sha256(); " <>
+          "[h.update(os.fsencode(a)) for a in sys.argv[1:]]; " <>
+          "[h.update(os.environb[b'VARIABLE_%d' % n]) for n in range(1, 6)]; print(h.hexdigest())"
+
+      hash = :crypto.hash(:sha256, [args, Enum.map(env, &elem(&1, 1))])
+      expected = Base.encode16(hash, case: :lower) <> "\n"
+
+      assert NetRunner.run(["python3", "-S", "-E", "-c", script | args], env: env) ==
+               {expected, 0}
+    end
+
+    test "a single string may have 32 pages with its NUL (MAX_ARG_STRLEN)" do
+      assert NetRunner.run(["true", String.duplicate("x", 131_071)]) == {"", 0}
       assert NetRunner.run(["true", String.duplicate("x", 131_072)]) == {:error, :e2big}
-      assert {"", 0} = NetRunner.run(["true", String.duplicate("x", 131_071)])
+      value = String.duplicate("x", 131_069)
+      assert NetRunner.run(["true"], env: [{"V", value}]) == {"", 0}
+      assert NetRunner.run(["true"], env: [{"V", value <> "x"}]) == {:error, :e2big}
     end
   end
 end

@@ -166,7 +166,7 @@ defmodule NetRunner.Options do
   defp valid?(:principal, value), do: is_nil(value) or principal?(value)
 
   defp valid?(:principals, value) do
-    is_nil(value) or (is_list(value) and Enum.all?(value, &principal?/1))
+    is_nil(value) or (is_list(value) and not improper?(value) and Enum.all?(value, &principal?/1))
   end
 
   defp valid?(:rlimits, value) do
@@ -199,13 +199,11 @@ defmodule NetRunner.Options do
 
   # Whether it is iodata shows when it is used.
   defp valid?(:input, value) do
-    is_nil(value) or is_binary(value) or
-      Enumerable.impl_for(value) not in [nil, Enumerable.Function] or
-      is_function(value, 1) or is_function(value, 2)
+    is_nil(value) or is_binary(value) or is_function(value, 1) or enumerable?(value)
   end
 
   defp valid?(:env, value) do
-    Enumerable.impl_for(value) != nil and
+    enumerable?(value) and not improper?(value) and
       Enum.all?(value, fn
         {name, value} -> is_binary(name) and (is_binary(value) or is_nil(value))
         _ -> false
@@ -233,13 +231,23 @@ defmodule NetRunner.Options do
   defp valid?(:ready, value),
     do: is_nil(value) or is_function(value, 0) or is_function(value, 1)
 
+  # Of functions, only those of two arguments are.
+  defp enumerable?(value) do
+    is_function(value, 2) or Enumerable.impl_for(value) not in [nil, Enumerable.Function]
+  end
+
+  defp improper?(value), do: is_list(value) and List.improper?(value)
+
   defp c_string?(value), do: is_binary(value) and :binary.match(value, <<0>>) == :nomatch
 
   # The last ID means "no change" to the system calls.
   defp principal?(value), do: c_string?(value) or value in 0..0xFFFF_FFFE
 
-  defp limit?({soft, hard}), do: limit?(soft) and limit?(hard) and soft <= hard
-  defp limit?(value), do: value == :infinity or value in 0..0x7FFF_FFFF_FFFF_FFFF
+  defp limit?({soft, hard}), do: number?(soft) and number?(hard) and soft <= hard
+  defp limit?(value), do: number?(value)
+
+  # In the order of terms, `:infinity` comes after all numbers.
+  defp number?(value), do: value == :infinity or value in 0..0x7FFF_FFFF_FFFF_FFFF
 
   defp expected(:path), do: "a path as a string"
   defp expected(:boolean), do: "true or false"

@@ -5,13 +5,23 @@ defmodule NetRunner.BadInputTest do
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
 
+  # Where the command itself is good, it would leave this file.
+  @witness Path.join(System.tmp_dir!(), "net_runner_witness_#{System.pid()}")
+  @touch ["touch", @witness]
+
   setup do
     tree = Tree.new()
     launcher = Tree.current_launcher()
+    commands = Registry.count(NetRunner.Registry)
 
     on_exit(fn ->
-      assert Tree.processes(tree) == []
+      existed? = File.exists?(@witness)
+      File.rm(@witness)
+      refute existed?
+      assert Registry.count(NetRunner.Registry) == commands
       assert Tree.current_launcher() == launcher
+      Tree.await(&Tree.at_rest?/0, 5_000, &Tree.helpers/0)
+      Tree.await(fn -> Tree.fds() <= tree.fds end, 5_000, fn -> {Tree.fds(), tree.fds} end)
     end)
 
     directory =
@@ -90,9 +100,9 @@ defmodule NetRunner.BadInputTest do
 
   describe "a directory that" do
     test "is nowhere, or none, or has a NUL", %{directory: directory} do
-      assert refused(["true"], cd: "/nowhere") == {:cd, :enoent}
-      assert refused(["true"], cd: "/bin/sh") == {:cd, :enotdir}
-      assert {:invalid_cd, message} = refused(["true"], cd: "a\0b")
+      assert refused(@touch, cd: "/nowhere") == {:cd, :enoent}
+      assert refused(@touch, cd: "/bin/sh") == {:cd, :enotdir}
+      assert {:invalid_cd, message} = refused(@touch, cd: "a\0b")
       assert message =~ "NUL"
       assert {"", 0} = NetRunner.run(["true"], cd: directory)
     end
@@ -101,7 +111,7 @@ defmodule NetRunner.BadInputTest do
   describe "a variable that" do
     test "has a NUL, or a name that is none" do
       for env <- [[{"A\0", "1"}], [{"A", "1\0"}], [{"", "1"}], [{"A=B", "1"}]] do
-        assert {:invalid_env, _} = refused(["true"], env: env)
+        assert {:invalid_env, _} = refused(@touch, env: env)
       end
     end
   end
@@ -116,7 +126,7 @@ defmodule NetRunner.BadInputTest do
             rlimit: :rlimits
           ] do
         message =
-          assert_raise(ArgumentError, fn -> NetRunner.run(["true"], [{unknown, 1}]) end).message
+          assert_raise(ArgumentError, fn -> NetRunner.run(@touch, [{unknown, 1}]) end).message
 
         assert message =~ inspect(unknown)
         if unknown != :cwd, do: assert(message =~ "did you mean #{inspect(nearest)}?")
@@ -125,12 +135,24 @@ defmodule NetRunner.BadInputTest do
 
     test "is of another function says so" do
       assert_raise ArgumentError, ~r/:timeout has no meaning/, fn ->
-        Command.start("true", [], timeout: 1)
+        Command.start("touch", [@witness], timeout: 1)
       end
 
       assert_raise ArgumentError, ~r/:name has no meaning/, fn ->
-        NetRunner.run(["true"], name: :x)
+        NetRunner.run(@touch, name: :x)
       end
+    end
+
+    # Those that take it.
+    defp functions(name) when name in [:timeout, :max_output_size],
+      do: [&NetRunner.run(@touch, &1)]
+
+    defp functions(:input),
+      do: functions(:timeout) ++ [&NetRunner.stream(@touch, &1), &NetRunner.stream!(@touch, &1)]
+
+    defp functions(_) do
+      functions(:input) ++
+        [&Command.start("touch", [@witness], &1), &Command.start_link("touch", [@witness], &1)]
     end
 
     test "has the wrong type says what it must be" do
@@ -171,9 +193,12 @@ defmodule NetRunner.BadInputTest do
       ]
 
       for {name, value} <- wrong do
-        message =
-          assert_raise(ArgumentError, fn -> NetRunner.run(["true"], [{name, value}]) end).message
+        messages =
+          for function <- functions(name) do
+            assert_raise(ArgumentError, fn -> function.([{name, value}]) end).message
+          end
 
+        assert [message] = Enum.uniq(messages)
         assert message =~ "the option #{inspect(name)} must be"
         assert message =~ "got: #{inspect(value)}"
       end
@@ -181,7 +206,9 @@ defmodule NetRunner.BadInputTest do
 
     test "stands in no keyword list" do
       for options <- [:timeout, %{timeout: 1}, [:timeout], [{"timeout", 1}]] do
-        assert_raise ArgumentError, ~r/keyword list/, fn -> NetRunner.run(["true"], options) end
+        for function <- functions(:cd) do
+          assert_raise ArgumentError, ~r/keyword list/, fn -> function.(options) end
+        end
       end
     end
 

@@ -27,6 +27,46 @@ defmodule NetRunner.ErrorTest do
       assert failure(["sh", "-c", script], stderr_tail: 0) =~ ~r/exited with status 1\z/
     end
 
+    test "carries as many of the last bytes as were asked for, also when they come in pieces" do
+      script = "printf 0123456789 >&2; head -c 100000 /dev/zero >&2; printf end >&2; exit 2"
+      tail = &raised(["sh", "-c", script], &1).stderr
+      zeros = &:binary.copy(<<0>>, &1)
+
+      assert tail.([]) == zeros.(8_189) <> "end"
+      assert tail.(stderr_tail: 2) == "nd"
+      assert tail.(stderr_tail: 1_000_000) == "0123456789" <> zeros.(100_000) <> "end"
+      assert tail.(stderr: :disabled) == ""
+
+      # A pause, so that most pieces are read by themselves; the result is the same if some are not.
+      script = "for i in 1 2 3 4 5; do printf abc$i >&2; sleep 0.02; done; exit 1"
+
+      for size <- [4, 6, 8, 19, 20, 21] do
+        expected = String.slice("abc1abc2abc3abc4abc5", -min(size, 20), 20)
+        assert raised(["sh", "-c", script], stderr_tail: size).stderr == expected
+      end
+    end
+
+    test "has the command as a shell takes it" do
+      for word <- [
+            "a,b",
+            "",
+            "a b",
+            "$HOME",
+            "a;b",
+            "*",
+            "~",
+            "a\"b",
+            "a\\b",
+            "a\nb",
+            "a\n",
+            "don't"
+          ] do
+        error = %Error{reason: :exit_status, command: ["printf", "%s", word], status: 1}
+        [_, quoted] = Regex.run(~r/\A`printf %s (.*)` exited/s, Exception.message(error))
+        assert NetRunner.run(["sh", "-c", "printf %s #{quoted}"]) == {word, 0}
+      end
+    end
+
     test "tells a signal from a status of the same number" do
       assert failure(["sh", "-c", "kill -9 $$"]) ==
                "`sh -c 'kill -9 $$'` was ended by SIGKILL (status 137)"

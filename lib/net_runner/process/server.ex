@@ -241,7 +241,8 @@ defmodule NetRunner.Process.Server do
 
   @impl true
   def handle_call({:read, :any, max_bytes}, from, state) do
-    if Operations.any?(state.operations, competing(:stdout) ++ competing(:stderr)) do
+    if gone?(from) or
+         Operations.any?(state.operations, competing(:stdout) ++ competing(:stderr)) do
       state |> park(:any, from, max_bytes) |> serve_readers() |> noreply()
     else
       case read_any(state, [:stdout, :stderr], max_bytes) do
@@ -252,7 +253,7 @@ defmodule NetRunner.Process.Server do
   end
 
   def handle_call({:read, stream, max_bytes}, from, state) do
-    if Operations.any?(state.operations, competing(stream)) do
+    if gone?(from) or Operations.any?(state.operations, competing(stream)) do
       noreply(park(state, stream, from, max_bytes))
     else
       case read(state, stream, max_bytes) do
@@ -478,11 +479,28 @@ defmodule NetRunner.Process.Server do
 
   defp serve(state, stream) do
     case Operations.next(state.operations, competing(stream)) do
-      nil -> state
-      %{kind: :collect} = operation -> collect(state, operation)
-      %{kind: :any} = operation -> serve_any(state, operation)
-      operation -> serve_reader(state, operation, stream)
+      nil ->
+        state
+
+      %{kind: :collect} = operation ->
+        collect(state, operation)
+
+      operation ->
+        cond do
+          gone?(operation.from) -> pass_over(state, operation, stream)
+          operation.kind == :any -> serve_any(state, operation)
+          true -> serve_reader(state, operation, stream)
+        end
     end
+  end
+
+  # What is read for a caller that is dead is lost, and the news of its death may be further back in the
+  # mailbox than what made the pipe worth a read.
+  defp gone?({pid, _}), do: node(pid) == node() and not Process.alive?(pid)
+
+  # The news, when it comes, has the others served that it kept waiting.
+  defp pass_over(state, operation, stream) do
+    serve(%{state | operations: Operations.finish(state.operations, operation)}, stream)
   end
 
   defp serve_reader(state, operation, stream) do

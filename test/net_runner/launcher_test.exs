@@ -1,0 +1,210 @@
+defmodule NetRunner.LauncherTest do
+  # Not async: it breaks what all commands of the VM need.
+  use ExUnit.Case, async: false
+
+  # The application tells of its ends at its own time.
+  @moduletag :capture_log
+
+  import ExUnit.CaptureLog
+
+  alias NetRunner.Guarantees.Tree
+  alias NetRunner.Launcher
+  alias NetRunner.Process, as: Command
+
+  setup do
+    on_exit(fn ->
+      Application.delete_env(:net_runner, :helper)
+      {:ok, _} = Application.ensure_all_started(:net_runner)
+      assert NetRunner.run(~w(echo again)) == {"again\n", 0}
+    end)
+  end
+
+  # A helper that says this on the descriptor where the library listens, and then waits for its end.
+  defp helper(script) do
+    path = Path.join(System.tmp_dir!(), "net_runner_helper_#{System.unique_integer([:positive])}")
+    on_exit(fn -> File.rm(path) end)
+    File.write!(path, "#!/bin/sh\n#{script}\n")
+    File.chmod!(path, 0o755)
+    path
+  end
+
+  # What the application says when it starts with this helper.
+  defp refusal(path) do
+    Application.put_env(:net_runner, :helper, path)
+    capture_log(fn -> :ok = Application.stop(:net_runner) end)
+
+    capture_log(fn ->
+      assert {:error, {:net_runner, {failure, _}}} = Application.ensure_all_started(:net_runner)
+      assert {:shutdown, {:failed_to_start_child, Launcher, message}} = failure
+      send(self(), {:refusal, message})
+    end)
+
+    assert_received {:refusal, message}
+    assert message =~ "NetRunner's helper program #{path} "
+    message
+  end
+
+  describe "the application does not start, and says why, with a helper that" do
+    test "is of another version" do
+      fds = Tree.new().fds
+      message = refusal(helper("printf 'net_runner 9.9.9 protocol 99' >&3; cat <&3"))
+
+      assert message =~
+               "(net_runner 9.9.9 protocol 99) does not match its native library (net_runner "
+
+      assert message =~ "mix deps.compile net_runner --force"
+      # The helper's socket was closed, which ended it.
+      assert Tree.fds() <= fds
+    end
+
+    test "ends without a word" do
+      assert refusal(helper("exit 0")) =~ "does not answer"
+    end
+
+    test "says nothing" do
+      message = refusal(helper("cat <&3"))
+      assert message =~ "does not answer: it may be of another version or machine"
+    end
+
+    test "greets and dies" do
+      assert refusal(helper("printf '#{greeting()}' >&3")) =~ "does not answer"
+    end
+
+    test "is not there" do
+      assert refusal("/no/such/helper") =~
+               "cannot be started: no such file or directory (:enoent)"
+    end
+
+    test "is no program" do
+      path = helper("exit 0")
+      File.chmod!(path, 0o644)
+      assert refusal(path) =~ "cannot be started: permission denied (:eacces)"
+    end
+  end
+
+  # As the real helper has it, when somebody runs it by hand.
+  defp greeting do
+    {text, 64} = NetRunner.run([real_helper()], stderr: :redirect)
+    [greeting, _] = String.split(text, ": ", parts: 2)
+    greeting
+  end
+
+  defp real_helper, do: Application.app_dir(:net_runner, "priv/net_runner_shepherd")
+
+  test "the helper, run by hand, says what it is and does nothing" do
+    for args <- [[], ["--help"], ["x"]] do
+      assert {text, 64} = NetRunner.run([real_helper() | args], stderr: :redirect)
+      assert text =~ ~r/^net_runner \d+\.\d+\.\d+ protocol \d+: a part of NetRunner/
+    end
+  end
+
+  test "without the application, commands do not start, and the error says what to do" do
+    capture_log(fn -> :ok = Application.stop(:net_runner) end)
+    assert NetRunner.run(~w(true)) == {:error, :not_started}
+    assert NetRunner.stream(~w(true)) == {:error, :not_started}
+    assert Command.start("true") == {:error, :not_started}
+
+    assert_raise NetRunner.Error, ~r/add it to your application's dependencies/, fn ->
+      Enum.to_list(NetRunner.stream!(~w(true)))
+    end
+  end
+
+  test "the end of the application ends the commands, and answers who waits for them" do
+    {:ok, p} = Command.start("cat")
+    os_pid = Command.os_pid(p)
+    reader = Task.async(fn -> Command.read(p) end)
+    waiting = Task.async(fn -> Command.await_exit(p) end)
+    Tree.await(fn -> map_size(:sys.get_state(p).operations.queues) == 2 end)
+    capture_log(fn -> :ok = Application.stop(:net_runner) end)
+    assert Task.await_many([reader, waiting]) == [{:error, :closed}, {:error, :closed}]
+    refute Process.alive?(p)
+    Tree.await(fn -> Tree.stat(os_pid) == nil end)
+    Tree.await(fn -> Tree.helpers() == [] end, 5_000, &Tree.helpers/0)
+  end
+
+  describe "a launcher that is killed" do
+    setup do
+      Tree.new()
+      :ok
+    end
+
+    test "is replaced; commands that run go on, and the next one starts" do
+      {:ok, running} = Command.start("sh", ["-c", "read line; echo $line; exit 5"])
+      old = Tree.current_launcher()
+
+      log =
+        capture_log(fn ->
+          :ok = Tree.kill(old)
+          # Without a wait: also the request that finds it dead is carried out.
+          assert NetRunner.run(~w(echo next)) == {"next\n", 0}
+        end)
+
+      assert log =~ "died; starting a new one"
+      assert Tree.current_launcher() not in [nil, old]
+
+      assert Command.write(running, "still here\n") == :ok
+      assert Command.read(running) == {:ok, "still here\n"}
+      assert Command.await_exit(running) == {:ok, 5}
+      Command.stop(running)
+      Tree.await(&Tree.at_rest?/0, 5_000, &Tree.helpers/0)
+    end
+
+    test "is replaced without anybody asking for a command" do
+      old = Tree.current_launcher()
+
+      capture_log(fn ->
+        :ok = Tree.kill(old)
+        Tree.await(fn -> Tree.current_launcher() not in [nil, old] end)
+      end)
+    end
+
+    test "and cannot be replaced fails the commands, until it can" do
+      Application.put_env(:net_runner, :helper, "/no/such/helper")
+
+      log =
+        capture_log(fn ->
+          :ok = Tree.kill(Tree.current_launcher())
+          # A spare shepherd may take the request that the launcher left.
+          Tree.await(fn -> NetRunner.run(~w(true)) == {:error, :launcher_died} end)
+          assert Command.start("true") == {:error, :launcher_died}
+        end)
+
+      assert log =~ "/no/such/helper cannot be started"
+
+      capture_log(fn ->
+        Application.delete_env(:net_runner, :helper)
+        Tree.await(fn -> NetRunner.run(~w(true)) == {"", 0} end)
+      end)
+    end
+  end
+
+  test "a new GenServer has a new launcher; whoever starts a command meanwhile waits for it" do
+    tree = Tree.new()
+    {:ok, running} = Command.start("cat", [], env: Tree.env(tree))
+    old = Process.whereis(Launcher)
+    Process.exit(old, :kill)
+    assert NetRunner.run(~w(echo next)) == {"next\n", 0}
+    assert Process.whereis(Launcher) not in [nil, old]
+    assert Command.write(running, "x") == :ok
+    assert Command.read(running) == {:ok, "x"}
+    Command.stop(running)
+    Tree.await(&Tree.at_rest?/0, 5_000, &Tree.helpers/0)
+  end
+
+  test "messages that it does not know are logged, select messages of old sockets are not" do
+    pid = Process.whereis(Launcher)
+
+    log =
+      capture_log(fn ->
+        send(pid, {:select, make_ref(), :undefined, :ready_input})
+        send(pid, {:select, make_ref(), :undefined, :ready_output})
+        send(pid, {:hello, "there"})
+        :sys.get_state(pid)
+      end)
+
+    assert log =~ ~s(does not know: {:hello, "there"})
+    refute log =~ ":select"
+    assert Process.whereis(Launcher) == pid
+    assert NetRunner.run(~w(true)) == {"", 0}
+  end
+end
