@@ -133,6 +133,62 @@ defmodule NetRunner do
   end
 
   @doc """
+  Runs commands whose outputs and inputs are joined, and returns what the last one printed, and the exit status
+  of each. Between them are pipes of the kernel: no byte goes through the VM but the input of the first
+  and the output of the last.
+
+      iex> NetRunner.pipeline([~w(printf b\\\\na\\\\nb\\\\n), ~w(sort), ~w(uniq)])
+      {"a\\nb\\n", [0, 0, 0]}
+      iex> NetRunner.pipeline([~w(false), ~w(wc -c)])
+      {"0\\n", [1, 0]}
+      iex> NetRunner.pipeline([~w(yes), ~w(head -n 1)])
+      {"y\\n", [141, 0]}
+
+  The last example is a command that wrote on when nobody read any more: SIGPIPE has ended it.
+
+  All commands have ended when this returns, also when one could not be started, or when `:timeout` or
+  `:max_output_size` was passed: then the others are ended too. The errors are those of `run/2`.
+
+  The options are those of `run/2`, without `:pty`, `:node` and `:cgroup_path`; they hold for each command, but
+  `:input` and `:stdin` are those of the first and `:stdout` is that of the last. A `NetRunner.Command` brings
+  options of its own, which are stronger.
+
+  ## Options
+
+  #{Options.documentation(@run_groups)}
+  """
+  @spec pipeline([command()], keyword()) ::
+          {stdout :: binary(), [0..255]} | {:error, error()}
+  def pipeline(commands, options \\ []) do
+    options = Options.validate!(options, @run_groups)
+
+    case NetRunner.Pipeline.run(commands, drained(options), Input.new(options)) do
+      {:error, {:input_failed, {kind, reason, stack}}} -> :erlang.raise(kind, reason, stack)
+      result -> result
+    end
+  end
+
+  @doc """
+  The stream of `pipeline/2`, as `stream!/2` is that of `run/2`: lazy, and ending all commands when the
+  consumer stops early.
+
+      iex> NetRunner.pipeline_stream!([~w(seq 1000000), ~w(grep 99999)], lines: :trim) |> Enum.take(2)
+      ["99999", "199999"]
+
+  Raises `NetRunner.Error` at the end for the first command that did not exit with 0. SIGPIPE is no failure
+  of a command that is not the last. With `:tagged`, the last element is `{:exit, [status, …]}`.
+
+  ## Options
+
+  #{Options.documentation(@raising_groups)}
+  """
+  @spec pipeline_stream!([command()], keyword()) :: Enumerable.t()
+  def pipeline_stream!(commands, options \\ []) do
+    options = Options.validate!(options, @raising_groups)
+    NetRunner.Stream.pipeline(commands, options, Input.new(options))
+  end
+
+  @doc """
   The commands that run in this VM, those that were started first before the others. Each is a map:
 
     * `pid`: its `NetRunner.Process`;

@@ -43,7 +43,7 @@ defmodule NetRunner.Command do
   alias NetRunner.Options
 
   # Of all functions that take a command.
-  @groups [:command, :input, :run, :stream, :process]
+  @groups [:command, :input, :run, :stream, :raising, :process]
 
   @enforce_keys [:cmd]
   defstruct [:cmd, args: [], opts: []]

@@ -19,6 +19,9 @@ defmodule NetRunner.Launcher do
   @greeting_timeout 5_000
   @retry_after 100
 
+  # One that lives for less is not replaced at once: the next will hardly do better.
+  @shortest_life 20
+
   # Descriptors in flight are limited by RLIMIT_NOFILE (unix(7), ETOOMANYREFS). There is no event for
   # "fewer now", so the sender tries again for a while.
   @in_flight_retries 500
@@ -117,7 +120,7 @@ defmodule NetRunner.Launcher do
   def init(_) do
     case start_helper() do
       {:ok, socket, guard} ->
-        state = %{socket: nil, guard: nil, retry: nil, waiting_for_room: []}
+        state = %{socket: nil, guard: nil, since: nil, retry: nil, waiting_for_room: []}
         {:ok, publish(state, socket, guard)}
 
       {:error, reason} ->
@@ -159,7 +162,9 @@ defmodule NetRunner.Launcher do
       "NetRunner's launcher (of guard process #{state.guard}) died; starting a new one"
     )
 
-    {:noreply, state |> withdraw() |> ensure()}
+    lived = System.monotonic_time(:millisecond) - state.since
+    state = withdraw(state)
+    {:noreply, if(lived < @shortest_life, do: retry_later(state), else: ensure(state))}
   end
 
   # Of a socket that was replaced.
@@ -187,15 +192,19 @@ defmodule NetRunner.Launcher do
 
       {:error, reason} ->
         Logger.error(explain(reason))
-        %{state | retry: Process.send_after(self(), :start, @retry_after)}
+        retry_later(state)
     end
   end
 
   defp ensure(state), do: state
 
+  defp retry_later(state) do
+    %{state | retry: Process.send_after(self(), :start, @retry_after)}
+  end
+
   defp publish(state, socket, guard) do
     :ets.insert(@table, {:socket, socket})
-    %{state | socket: socket, guard: guard}
+    %{state | socket: socket, guard: guard, since: System.monotonic_time(:millisecond)}
   end
 
   defp withdraw(state) do

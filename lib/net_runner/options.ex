@@ -53,6 +53,12 @@ defmodule NetRunner.Options do
     {:pty, :command, :pty, false,
      "`true` or `[rows: 24, cols: 80, echo: true]`: the command runs in a pseudo-terminal, its stdin, stdout " <>
        "and stderr, all of which it prints is read as stdout"},
+    {:cgroup_path, :command, :path, nil,
+     "a path below the mount point of cgroup v2, without `..`: the command runs in a new cgroup there, all of which " <>
+       "ends with it, and which is removed then (see `docs/cgroups.md`)"},
+    {:cgroup, :command, :limits, [],
+     "its limits: `memory_max` and `pids_max` (a number or `:max`), `cpu_max` (`{quota, period}` in microseconds, or " <>
+       "`:max`), `cpu_weight` (1 to 10000), `memory_oom_group` (a boolean)"},
     {:owner, :command, :owner, :caller,
      "a pid: when it dies, the command is ended; `nil`: nobody; default: the caller"},
     {:node, :command, :node, nil,
@@ -174,6 +180,7 @@ defmodule NetRunner.Options do
       Enum.all?(value, fn {name, limit} -> name in @resources and limit?(limit) end)
   end
 
+  defp valid?(:limits, value), do: NetRunner.Cgroup.limits?(value)
   defp valid?(:pty, value) when is_boolean(value), do: true
 
   defp valid?(:pty, value) do
@@ -265,6 +272,10 @@ defmodule NetRunner.Options do
 
   defp expected(:rlimits) do
     "a keyword list of a limit, :infinity or {soft, hard} for any of #{Enum.map_join(@resources, ", ", &inspect/1)}"
+  end
+
+  defp expected(:limits) do
+    "a keyword list of :memory_max, :pids_max, :cpu_max, :cpu_weight (1 to 10000) and :memory_oom_group"
   end
 
   defp expected(:pty), do: "true, false, or a keyword list of :rows, :cols (1 to 65535) and :echo"

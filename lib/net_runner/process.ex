@@ -326,6 +326,13 @@ defmodule NetRunner.Process do
   end
 
   @doc false
+  # Why what feeds the command failed, if it did: `{kind, reason, stacktrace}`.
+  @spec input_failure(t()) :: {atom(), term(), list()} | nil
+  def input_failure(process) do
+    with {:error, _} <- call(process, :input_failure), do: nil
+  end
+
+  @doc false
   # All that the command prints, and its status. The process stops with that.
   @spec collect(t(), non_neg_integer() | :infinity, timeout()) ::
           {binary(), 0..255} | {:error, term()}

@@ -7,20 +7,20 @@ defmodule NetRunner.Stream do
   # end of the output; then the end of the command is awaited. An enumeration that stops earlier ends
   # the command.
 
-  alias NetRunner.{Error, Input, Lines}
+  alias NetRunner.{Error, Input, Lines, Pipeline}
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Server
 
   @chunk 262_144
 
-  @enforce_keys [:server, :command, :on_exit, :tagged?, :lines]
-  defstruct [:server, :command, :on_exit, :tagged?, :lines, :splitting, ended?: false]
+  @enforce_keys [:server, :members, :on_exit, :tagged?, :lines]
+  defstruct [:server, :members, :on_exit, :tagged?, :lines, :splitting, ended?: false]
 
-  # `on_exit`: what is done with a status that is not 0. `lines`: those of each stream, or `nil` for chunks as they
+  # `server`: of the command that is read, the last of the `members`. `on_exit`: what is done with a status that is not 0. `lines`: those of each stream, or `nil` for chunks as they
   # come. `splitting`: the stream whose chunk is not through.
   @type t :: %__MODULE__{
           server: pid(),
-          command: term(),
+          members: [Pipeline.member(), ...],
           on_exit: :raise | :ignore,
           tagged?: boolean(),
           lines: %{(:stdout | :stderr) => Lines.t()} | nil,
@@ -33,7 +33,7 @@ defmodule NetRunner.Stream do
   def lazy(command, options, input) do
     enumerable(fn ->
       case start(command, drained(options), input) do
-        {:ok, server} -> new(server, command, options, options.exit_status)
+        {:ok, server} -> new([{server, command}], options, options.exit_status)
         {:error, reason} -> raise Error, reason: reason, command: command
       end
     end)
@@ -49,7 +49,7 @@ defmodule NetRunner.Stream do
         enumerable(fn ->
           if options.owner == :caller, do: Command.give_away(server, self())
           Input.feed(input, server)
-          new(server, command, options, :ignore)
+          new([{server, command}], options, :ignore)
         end)
 
       {:ok, enumerable}
@@ -59,7 +59,18 @@ defmodule NetRunner.Stream do
   @doc "What a command prints that has been started, and its status, tagged."
   @spec tagged(pid(), term(), :keep | :trim | nil) :: Enumerable.t()
   def tagged(server, command, lines) do
-    enumerable(fn -> new(server, command, %{tagged: true, lines: lines}, :ignore) end)
+    enumerable(fn -> new([{server, command}], %{tagged: true, lines: lines}, :ignore) end)
+  end
+
+  @doc "As `lazy/3`, of what the last of several commands prints."
+  @spec pipeline(Pipeline.commands(), map(), Input.t()) :: Enumerable.t()
+  def pipeline(commands, options, input) do
+    enumerable(fn ->
+      case Pipeline.start(commands, drained(options), input) do
+        {:ok, members} -> new(members, options, options.exit_status)
+        {:error, reason, command} -> raise Error, reason: reason, command: command
+      end
+    end)
   end
 
   @doc "Starts a command and what feeds it."
@@ -76,14 +87,14 @@ defmodule NetRunner.Stream do
   defp drained(%{tagged: false, stderr: :pipe} = options), do: %{options | stderr: :consume}
   defp drained(options), do: options
 
-  defp enumerable(start), do: Stream.resource(start, &next/1, &Command.stop(&1.server))
+  defp enumerable(start), do: Stream.resource(start, &next/1, &Pipeline.stop(&1.members))
 
-  defp new(server, command, options, on_exit) do
+  defp new(members, options, on_exit) do
     lines = options.lines && Lines.new(options.lines)
 
     %__MODULE__{
-      server: server,
-      command: command,
+      server: members |> List.last() |> elem(0),
+      members: members,
       on_exit: if(options.tagged, do: :ignore, else: on_exit),
       tagged?: options.tagged,
       lines: lines && %{stdout: lines, stderr: lines}
@@ -126,27 +137,43 @@ defmodule NetRunner.Stream do
   defp tag(_stream, _kind, elements), do: elements
 
   defp finish(stream) do
-    status = await_exit(stream)
-
     last =
       if stream.lines,
         do: Enum.flat_map([:stdout, :stderr], &tag(stream, &1, Lines.last(stream.lines[&1]))),
         else: []
 
-    {last ++ if(stream.tagged?, do: [{:exit, status}], else: []), %{stream | ended?: true}}
+    ends = Enum.map(stream.members, &{&1, await_exit(stream, &1)})
+
+    # What was produced for the first command and failed, when another one is read.
+    if failure = Command.input_failure(elem(hd(stream.members), 0)) do
+      failed(stream, {:input_failed, failure})
+    end
+
+    if stream.on_exit == :raise, do: check(ends)
+    {last ++ exit_element(stream, ends), %{stream | ended?: true}}
   end
 
-  defp await_exit(%{server: server} = stream) do
+  defp exit_element(%{tagged?: false}, _ends), do: []
+  defp exit_element(_stream, [{_, status}]), do: [{:exit, status}]
+  defp exit_element(_stream, ends), do: [{:exit, Enum.map(ends, &elem(&1, 1))}]
+
+  @sigpipe 141
+
+  # A command that wrote on when the next had enough was ended by SIGPIPE, which is no failure.
+  defp check(ends) do
+    {last, _} = List.last(ends)
+
+    for {{server, command} = member, status} <- ends,
+        status != 0 and (status != @sigpipe or member == last) do
+      details = Command.failure(server)
+      raise Error, [reason: :exit_status, command: command, status: status] ++ details
+    end
+  end
+
+  defp await_exit(stream, {server, _command}) do
     case Command.await_exit(server) do
-      {:ok, status} when status == 0 or stream.on_exit == :ignore ->
-        status
-
-      {:ok, status} ->
-        details = Command.failure(server)
-        raise Error, [reason: :exit_status, command: stream.command, status: status] ++ details
-
-      {:error, reason} ->
-        failed(stream, reason)
+      {:ok, status} -> status
+      {:error, reason} -> failed(stream, reason)
     end
   end
 
@@ -155,5 +182,8 @@ defmodule NetRunner.Stream do
     :erlang.raise(kind, reason, stack)
   end
 
-  defp failed(stream, reason), do: raise(Error, reason: reason, command: stream.command)
+  defp failed(stream, reason) do
+    {_, command} = List.last(stream.members)
+    raise Error, reason: reason, command: command
+  end
 end

@@ -50,7 +50,7 @@ defmodule NetRunner.Guarantees.LeftoversTest do
 
     test "what is left survives the VM", %{tree: tree} do
       script = "sleep 60 & echo ready; exit 0"
-      vm = Tree.start_vm_with([{["sh", "-c", script], Tree.env(tree)}], leftovers: :leave)
+      vm = Tree.start_vm_with([{["sh", "-c", script], [env: Tree.env(tree), leftovers: :leave]}])
       Tree.await(fn -> length(Tree.processes(tree)) == 1 end)
       [left] = Tree.processes(tree)
       Tree.end_vm(vm, :killed)

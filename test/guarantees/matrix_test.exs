@@ -21,6 +21,10 @@ defmodule NetRunner.Guarantees.MatrixTest do
     describe "#{shape}:" do
       @shape shape
 
+      if shape == :cgroup and Tree.cgroup_root() == nil do
+        @describetag skip: "needs root and a cgroup file system of version 2 that can be written"
+      end
+
       if shape == :other_user and System.get_env("USER", "root") != "root" do
         @describetag skip: "becoming another user needs root"
       end
@@ -55,7 +59,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
       test "timeout", %{tree: tree} do
         # No event can be awaited here: the time has to pass, and the tree has to stand by then.
         options = [timeout: 1_000, kill_timeout: @kill_timeout, env: Tree.env(tree)]
-        options = [input: endless_input()] ++ options
+        options = [input: endless_input()] ++ options ++ Tree.options(tree, @shape)
         assert NetRunner.run(Tree.command(tree, @shape), options) == {:error, :timeout}
         assert Tree.processes(tree) == []
         assert Tree.ready?(tree)
@@ -66,6 +70,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
         test "max_output_size", %{tree: tree} do
           env = [{"FLOOD", "1"} | Tree.env(tree)]
           options = [max_output_size: 100_000, kill_timeout: @kill_timeout, env: env]
+          options = options ++ Tree.options(tree, @shape)
 
           assert {:error, {:max_output_exceeded, <<"ready\n", _::binary>> = partial}} =
                    NetRunner.run(Tree.command(tree, @shape), options)
@@ -77,7 +82,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
       end
 
       test "the stream's consumer stops early", %{tree: tree} do
-        options = [kill_timeout: @kill_timeout, env: Tree.env(tree)]
+        options = [kill_timeout: @kill_timeout, env: Tree.env(tree)] ++ Tree.options(tree, @shape)
 
         stream =
           NetRunner.stream!(Tree.command(tree, @shape), [input: endless_input()] ++ options)
@@ -88,7 +93,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
       end
 
       test "the stream's consumer crashes", %{tree: tree} do
-        options = [kill_timeout: @kill_timeout, env: Tree.env(tree)]
+        options = [kill_timeout: @kill_timeout, env: Tree.env(tree)] ++ Tree.options(tree, @shape)
 
         stream =
           NetRunner.stream!(Tree.command(tree, @shape), [input: endless_input()] ++ options)
@@ -102,7 +107,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
       end
 
       test "the stream's consumer is killed", %{tree: tree} do
-        options = [kill_timeout: @kill_timeout, env: Tree.env(tree)]
+        options = [kill_timeout: @kill_timeout, env: Tree.env(tree)] ++ Tree.options(tree, @shape)
 
         stream =
           NetRunner.stream!(Tree.command(tree, @shape), [input: endless_input()] ++ options)
@@ -213,7 +218,10 @@ defmodule NetRunner.Guarantees.MatrixTest do
 
   defp start_ready(tree, shape, options \\ []) do
     [executable | args] = Tree.command(tree, shape)
-    options = [kill_timeout: @kill_timeout, env: Tree.env(tree)] ++ options
+
+    options =
+      [kill_timeout: @kill_timeout, env: Tree.env(tree)] ++ options ++ Tree.options(tree, shape)
+
     {:ok, command} = Command.start(executable, args, options)
     assert Command.read(command) == {:ok, "ready\n"}
     if shape == :stopped, do: Tree.await_stopped(Command.os_pid(command))
@@ -238,6 +246,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
   defp endless_input, do: Stream.repeatedly(fn -> Process.sleep(:infinity) end)
 
   defp assert_clean(tree) do
+    Tree.await(fn -> Tree.cgroups(tree) == [] end, @within, fn -> Tree.cgroups(tree) end)
     Tree.await(fn -> Tree.processes(tree) == [] end, @within, fn -> Tree.processes(tree) end)
     Tree.await(fn -> Tree.at_rest?() end, @within, fn -> Tree.helpers() end)
     Tree.await(fn -> Tree.fds() <= tree.fds end, @within, fn -> {Tree.fds(), tree.fds} end)

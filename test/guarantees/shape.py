@@ -116,6 +116,29 @@ def other_user():
     fork(child)
 
 
+def terminal():
+    # As a shell with job control does: a job in a process group of its own, in the foreground.
+    import termios
+    try:
+        settings = termios.tcgetattr(0)
+        settings[1] &= ~termios.OPOST
+        termios.tcsetattr(0, termios.TCSANOW, settings)
+    except termios.error:
+        pass  # On another node, without a terminal.
+    fork(forever)
+
+    def job():
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        forever()
+    fork(job)
+
+
+def cgroup():
+    background_children()
+    setsid_child()
+
+
 def main():
     name, ready = sys.argv[1:3]
     globals()[name]()

@@ -66,10 +66,6 @@ defmodule NetRunner.LauncherTest do
       assert message =~ "does not answer: it may be of another version or machine"
     end
 
-    test "greets and dies" do
-      assert refusal(helper("printf '#{greeting()}' >&3")) =~ "does not answer"
-    end
-
     test "is not there" do
       assert refusal("/no/such/helper") =~
                "cannot be started: no such file or directory (:enoent)"
@@ -80,6 +76,21 @@ defmodule NetRunner.LauncherTest do
       File.chmod!(path, 0o644)
       assert refusal(path) =~ "cannot be started: permission denied (:eacces)"
     end
+  end
+
+  test "a helper that greets and dies is replaced, again and again, and the VM lives" do
+    Application.put_env(:net_runner, :helper, helper("printf '#{greeting()}' >&3"))
+    capture_log(fn -> :ok = Application.stop(:net_runner) end)
+
+    capture_log(fn ->
+      # Whether its death is seen before the application has started is a matter of luck.
+      case Application.ensure_all_started(:net_runner) do
+        {:ok, _} -> assert NetRunner.run(~w(true)) == {:error, :launcher_died}
+        {:error, {:net_runner, {failure, _}}} -> assert inspect(failure) =~ "does not answer"
+      end
+
+      Application.stop(:net_runner)
+    end)
   end
 
   # As the real helper has it, when somebody runs it by hand.

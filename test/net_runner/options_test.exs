@@ -5,7 +5,7 @@ defmodule NetRunner.OptionsTest do
 
   alias NetRunner.Options
 
-  @groups [:command, :input, :run, :stream, :process, :daemon]
+  @groups [:command, :input, :run, :stream, :process, :daemon, :raising]
 
   defp check(name, value), do: Map.fetch!(Options.validate!([{name, value}], @groups), name)
 
@@ -22,7 +22,8 @@ defmodule NetRunner.OptionsTest do
       refute is_map_key(options, :timeout)
 
       assert %{timeout: :infinity, max_output_size: :infinity} = Options.validate!([], [:run])
-      assert Options.validate!([], [:stream]) == %{exit_status: :raise}
+      assert Options.validate!([], [:stream]) == %{tagged: false, lines: nil}
+      assert Options.validate!([], [:raising]) == %{exit_status: :raise}
       assert Options.validate!([], []) == %{}
     end
   end
@@ -87,6 +88,10 @@ defmodule NetRunner.OptionsTest do
       input: [1, :x, fn -> "a" end],
       timeout: [-1, 0x1_0000_0000, 1.5, nil],
       max_output_size: [-1, "1k", nil],
+      tagged: [nil, 1],
+      lines: [true, :split],
+      cgroup_path: [:x, 1],
+      cgroup: [[pids: 1], [pids_max: -1], [cpu_max: 1], [cpu_weight: 0], %{pids_max: 1}],
       exit_status: [nil, false],
       name: ["x", {:local, :x}, {:via, "Registry", 1}]
     ]

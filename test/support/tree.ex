@@ -20,8 +20,26 @@ defmodule NetRunner.Guarantees.Tree do
   @doc "The program shapes of the matrix; shape.py says what each does."
   def shapes do
     ~w(plain background_children setsid_child daemon ignores_signals stopped deep wide
-       keeps_forking closes_stdout holds_stdout other_user)a
+       keeps_forking closes_stdout holds_stdout other_user terminal cgroup)a
   end
+
+  @doc "The options that make a shape what it is, beside its program."
+  def options(_tree, :terminal), do: [pty: [echo: false]]
+  def options(tree, :cgroup), do: [cgroup_path: "net_runner_test/#{tree.mark}"]
+  def options(_tree, _shape), do: []
+
+  @doc "Where cgroup v2 is mounted, when this user may make cgroups there; also beside version 1."
+  def cgroup_root do
+    Enum.find(["/sys/fs/cgroup", "/sys/fs/cgroup/unified"], fn directory ->
+      match?(
+        {:ok, %{access: :read_write}},
+        File.stat(Path.join(directory, "cgroup.subtree_control"))
+      )
+    end)
+  end
+
+  @doc "The directories of cgroups of a tree."
+  def cgroups(tree), do: Path.wildcard("#{cgroup_root()}/net_runner_test/#{tree.mark}")
 
   def env(tree), do: [{"NET_RUNNER_MARK", tree.mark}]
   def command(tree, shape), do: ["python3", "-S", "-E", @script, "#{shape}", tree.ready_file]
@@ -150,16 +168,21 @@ defmodule NetRunner.Guarantees.Tree do
 
   @doc "A VM that runs a command of each tree, each ready."
   def start_vm(trees, kill_timeout) do
-    commands = for {shape, tree} <- trees, do: {command(tree, shape), env(tree)}
-    start_vm_with(commands, kill_timeout: kill_timeout)
+    commands =
+      for {shape, tree} <- trees do
+        {command(tree, shape),
+         [env: env(tree), kill_timeout: kill_timeout] ++ options(tree, shape)}
+      end
+
+    start_vm_with(commands)
   end
 
   @doc "A VM that runs these commands, each of which has printed `ready`."
-  def start_vm_with(commands, options) do
+  def start_vm_with(commands) do
     run_in_vm("""
     commands = #{inspect(commands, limit: :infinity, printable_limit: :infinity)}
-    for {[executable | args], env} <- commands do
-      options = [env: env, owner: nil] ++ #{inspect(options)}
+    for {[executable | args], options} <- commands do
+      options = [owner: nil] ++ options
       {:ok, p} = NetRunner.Process.start(executable, args, options)
       {:ok, "ready\\n"} = NetRunner.Process.read(p)
     end

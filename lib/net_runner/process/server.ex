@@ -14,7 +14,7 @@ defmodule NetRunner.Process.Server do
 
   require Logger
 
-  alias NetRunner.{Launcher, Telemetry}
+  alias NetRunner.{Cgroup, Launcher, Telemetry}
   alias NetRunner.Process.{Counters, Native, Operations, Pipe, Spec, Stats}
 
   @bulk 262_144
@@ -58,6 +58,11 @@ defmodule NetRunner.Process.Server do
     input_failure: nil,
     # Somebody called `stop/1`: the server goes with its command.
     stopping?: false,
+    # Its directory, and what was counted there when the command had exited; how that was, while the shepherd
+    # removes the directory.
+    cgroup: nil,
+    cgroup_figures: nil,
+    last_words: :lost,
     stop?: false,
     # The stream that `read_any` looks at first, so that none starves.
     any_first: :stdout,
@@ -92,14 +97,9 @@ defmodule NetRunner.Process.Server do
     patience = {owner, deadline(now, options[:timeout])}
 
     with {:ok, fields} <- Spec.build(command, options),
+         {:ok, cgroup} <- Cgroup.create(options),
          {:ok, os_pid, {control, stdin, stdout, stderr}} <-
-           spawn_command(
-             fields,
-             connections(options, input),
-             options.pipe_size,
-             patience,
-             @attempts
-           ) do
+           start_in(cgroup, fields, connections(options, input), options.pipe_size, patience) do
       counters = Counters.new()
       listed = {command, os_pid, elem(started, 0), counters}
       {:ok, _} = Registry.register(NetRunner.Registry, self(), listed)
@@ -120,7 +120,8 @@ defmodule NetRunner.Process.Server do
         os_pid: os_pid,
         owner: owner,
         started: started,
-        counters: counters
+        counters: counters,
+        cgroup: cgroup
       }
 
       {:ok, state, {:continue, {:begin, input}}}
@@ -156,6 +157,15 @@ defmodule NetRunner.Process.Server do
   # One open file, so that neither writes over the other.
   defp stderr({_, _} = file, file), do: :redirect
   defp stderr(kind, _stdout), do: kind
+
+  defp start_in(cgroup, fields, connections, pipe_size, patience) do
+    fields = if cgroup, do: [{:cgroup, cgroup} | fields], else: fields
+
+    with {:error, reason} <- spawn_command(fields, connections, pipe_size, patience, @attempts) do
+      Cgroup.remove(cgroup)
+      {:error, reason}
+    end
+  end
 
   # A launcher that died with the request unread has done nothing yet, so another may be asked.
   defp spawn_command(fields, connections, pipe_size, patience, attempts) do
@@ -344,6 +354,8 @@ defmodule NetRunner.Process.Server do
   def handle_call(:failure, _from, state) do
     {:reply, [exit: stats(state).exit, stderr: state.tail], state}
   end
+
+  def handle_call(:input_failure, _from, state), do: {:reply, state.input_failure, state}
 
   def handle_call({:give_away, owner}, _from, state) do
     if state.owner, do: Process.demonitor(state.owner, [:flush])
@@ -781,16 +793,25 @@ defmodule NetRunner.Process.Server do
   # Hears what the shepherd says, until it has nothing more to say.
   defp listen(%{exit: nil} = state) do
     case Native.receive_event(state.control) do
-      {:exited, how, usage} -> exited(state, {:exited, how, usage})
+      {:exited, how, usage} when state.cgroup == nil -> exited(state, {:exited, how, usage})
+      {:exited, how, usage} -> state |> leave_cgroup({:exited, how, usage}) |> listen()
       {:error, :eagain} -> state
-      _gone_or_nonsense -> exited(state, :lost)
+      _gone_or_nonsense -> exited(state, state.last_words)
     end
   end
 
   defp listen(state), do: state
 
+  # The shepherd waits for that, removes the cgroup, and exits.
+  defp leave_cgroup(state, last_words) do
+    figures = Cgroup.figures(state.cgroup)
+    _ = Native.end_command(state.control)
+    %{state | cgroup_figures: figures, last_words: last_words}
+  end
+
   defp exited(state, exit) do
     Native.close(state.control)
+    if exit == :lost and state.cgroup, do: spawn(fn -> Cgroup.remove(state.cgroup) end)
     Counters.put_ended(state.counters)
     state = %{state | exit: exit, ended: System.monotonic_time()}
     tell_end(state)
@@ -831,7 +852,14 @@ defmodule NetRunner.Process.Server do
   defp stats(%{started: {system_time, monotonic_time}} = state) do
     until = state.ended || System.monotonic_time()
     duration = System.convert_time_unit(until - monotonic_time, :native, :millisecond)
-    stats = %Stats{started_at: Stats.started_at(system_time), duration_ms: duration}
+    cgroup = state.cgroup_figures || Cgroup.figures(state.cgroup)
+
+    stats = %Stats{
+      started_at: Stats.started_at(system_time),
+      duration_ms: duration,
+      cgroup: cgroup
+    }
+
     state.counters |> Counters.into(stats) |> with_exit(state)
   end
 

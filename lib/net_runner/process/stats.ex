@@ -16,6 +16,10 @@ defmodule NetRunner.Process.Stats do
     * `max_rss_bytes`: the most memory that the command, or one of its children, had in use at a time;
     * `user_time_us`, `system_time_us`: microseconds of CPU time in the program and in the kernel.
 
+  With `:cgroup_path`, `cgroup` is a map of what the kernel has counted for all processes of the command, until now or
+  the exit, as far as its controllers count it: `memory_peak_bytes`, `pids_peak`, `cpu_usage_us`, `cpu_user_us`,
+  `cpu_system_us`, `cpu_throttled_count`, `cpu_throttled_us`.
+
   Where the command's shepherd was killed, nobody knows: these stay `nil`.
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "kill -TERM $$"])
@@ -37,7 +41,8 @@ defmodule NetRunner.Process.Stats do
             exit: nil,
             max_rss_bytes: nil,
             user_time_us: nil,
-            system_time_us: nil
+            system_time_us: nil,
+            cgroup: nil
 
   @type t :: %__MODULE__{
           bytes_in: non_neg_integer(),
@@ -51,7 +56,8 @@ defmodule NetRunner.Process.Stats do
           exit: {:exited, 0..255} | {:signaled, atom() | pos_integer(), boolean()} | nil,
           max_rss_bytes: non_neg_integer() | nil,
           user_time_us: non_neg_integer() | nil,
-          system_time_us: non_neg_integer() | nil
+          system_time_us: non_neg_integer() | nil,
+          cgroup: %{atom() => non_neg_integer()} | nil
         }
 
   @doc false

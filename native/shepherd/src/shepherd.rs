@@ -239,9 +239,12 @@ impl Shepherd {
             }
         }
         if let Some(cgroup) = &self.cgroup {
-            // The VM reads the cgroup's figures before it closes its end.
+            // The VM reads the cgroup's figures first.
             while self.listening
-                && !matches!(socket::await_request(control.as_fd()), Control::Ended)
+                && !matches!(
+                    socket::await_request(control.as_fd()),
+                    Control::Request(Request::End) | Control::Ended
+                )
             {}
             cgroup::remove(cgroup);
         }

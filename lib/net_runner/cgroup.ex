@@ -1,0 +1,245 @@
+defmodule NetRunner.Cgroup do
+  @moduledoc false
+  # The cgroup of a command (cgroups(7), version 2), as far as the VM sees to it: the directory and its
+  # limits are made before the command starts, in the process that starts it, and its figures are read
+  # when the command has exited. The command joins it by itself, and its shepherd ends what is in it and
+  # removes it, so that it is gone also when the VM is.
+
+  @mountinfo "/proc/self/mountinfo"
+
+  @removal_tries 200
+  @removal_pause 5
+
+  # {limit, file, controller}
+  @limits [
+    memory_max: {"memory.max", "memory"},
+    memory_oom_group: {"memory.oom.group", "memory"},
+    pids_max: {"pids.max", "pids"},
+    cpu_max: {"cpu.max", "cpu"},
+    cpu_weight: {"cpu.weight", "cpu"}
+  ]
+
+  @type t :: Path.t() | nil
+
+  @doc "Whether these are limits, with values that the kernel takes."
+  @spec limits?(term()) :: boolean()
+  def limits?(limits), do: Keyword.keyword?(limits) and Enum.all?(limits, &limit?/1)
+
+  defp limit?({name, :max}) when name in [:memory_max, :pids_max, :cpu_max], do: true
+  defp limit?({:memory_max, bytes}), do: is_integer(bytes) and bytes >= 0
+  defp limit?({:pids_max, number}), do: is_integer(number) and number >= 0
+  defp limit?({:cpu_weight, weight}), do: weight in 1..10_000
+  defp limit?({:memory_oom_group, group?}), do: is_boolean(group?)
+
+  defp limit?({:cpu_max, {quota, period}}) do
+    (quota == :max or (is_integer(quota) and quota >= 1_000)) and period in 1_000..1_000_000
+  end
+
+  defp limit?(_), do: false
+
+  @doc "Makes the cgroup that the options ask for, if they do."
+  @spec create(map()) :: {:ok, t()} | {:error, term()}
+  def create(%{cgroup_path: nil, cgroup: []}), do: {:ok, nil}
+
+  def create(%{cgroup_path: nil}) do
+    {:error,
+     {:invalid_cgroup_path, "limits (:cgroup) need a :cgroup_path for the cgroup they are for"}}
+  end
+
+  def create(%{cgroup_path: path, cgroup: limits}) do
+    with {:ok, parts} <- parts(path),
+         {:ok, mount} <- mount_point(),
+         :ok <- make_parents(mount, Enum.drop(parts, -1)),
+         directory = Path.join([mount | parts]),
+         :ok <- delegate(mount, Enum.drop(parts, -1), limits),
+         :ok <- make(directory) do
+      case set(directory, limits) do
+        :ok ->
+          {:ok, directory}
+
+        error ->
+          remove(directory)
+          error
+      end
+    end
+  end
+
+  @doc "For a command that did not start, or whose shepherd was killed."
+  @spec remove(t()) :: :ok
+  def remove(nil), do: :ok
+
+  def remove(directory) do
+    _ = put(directory, "cgroup.kill", "1")
+    remove(directory, @removal_tries)
+  end
+
+  # The kernel counts a process out a little after it was reaped, and tells nobody.
+  defp remove(directory, tries) do
+    directory |> Path.join("*/") |> Path.wildcard() |> Enum.each(&remove(&1, 1))
+
+    with {:error, reason} when reason in [:ebusy, :eexist] and tries > 1 <- File.rmdir(directory) do
+      Process.sleep(@removal_pause)
+      remove(directory, tries - 1)
+    else
+      _ -> :ok
+    end
+  end
+
+  @doc "What the kernel has counted; without what it does not count here."
+  @spec figures(t()) :: %{atom() => non_neg_integer()} | nil
+  def figures(nil), do: nil
+
+  def figures(directory) do
+    cpu =
+      for line <- String.split(read(directory, "cpu.stat"), "\n"),
+          [name, number] <- [String.split(line)],
+          key = cpu_key(name),
+          do: {key, String.to_integer(number)}
+
+    peaks =
+      for {key, file} <- [memory_peak_bytes: "memory.peak", pids_peak: "pids.peak"],
+          {number, _} <- [Integer.parse(read(directory, file))],
+          do: {key, number}
+
+    Map.new(cpu ++ peaks)
+  end
+
+  defp cpu_key("usage_usec"), do: :cpu_usage_us
+  defp cpu_key("user_usec"), do: :cpu_user_us
+  defp cpu_key("system_usec"), do: :cpu_system_us
+  defp cpu_key("nr_throttled"), do: :cpu_throttled_count
+  defp cpu_key("throttled_usec"), do: :cpu_throttled_us
+  defp cpu_key(_), do: nil
+
+  defp read(directory, file) do
+    case File.read(Path.join(directory, file)) do
+      {:ok, text} -> text
+      {:error, _} -> ""
+    end
+  end
+
+  # --- the path ---------------------------------------------------------------------------------------
+
+  defp parts(path) do
+    parts = Path.split(path)
+
+    cond do
+      path == "" ->
+        invalid("is empty")
+
+      String.contains?(path, <<0>>) ->
+        invalid("contains a NUL byte: #{inspect(path)}")
+
+      Path.type(path) != :relative ->
+        invalid("must be relative, got: #{inspect(path)}")
+
+      Enum.any?(parts, &(&1 in [".", ".."])) ->
+        invalid("must be without . and .., got: #{inspect(path)}")
+
+      true ->
+        {:ok, parts}
+    end
+  end
+
+  defp invalid(message), do: {:error, {:invalid_cgroup_path, "the :cgroup_path " <> message}}
+
+  # proc(5): after a lone "-" come the type, the source and the options of the file system. Beside version 1
+  # (a hybrid layout), version 2 is mounted in a directory of its own.
+  defp mount_point do
+    with {:ok, text} <- File.read(@mountinfo),
+         [mount | _] <- for(line <- String.split(text, "\n"), mount = cgroup2(line), do: mount) do
+      {:ok, mount}
+    else
+      _ -> failure("no cgroup file system of version 2 is mounted")
+    end
+  end
+
+  defp cgroup2(line) do
+    with [mount, system] <- String.split(line, " - ", parts: 2),
+         "cgroup2 " <> _ <- system,
+         [_id, _parent, _device, _root, point | _] <- String.split(mount, " ") do
+      unescape(point)
+    else
+      _ -> nil
+    end
+  end
+
+  # Blanks and the like stand there as octal numbers.
+  defp unescape(point) do
+    Regex.replace(~r/\\([0-7]{3})/, point, fn _, digits -> <<String.to_integer(digits, 8)>> end)
+  end
+
+  # --- the directories --------------------------------------------------------------------------------
+
+  defp make_parents(mount, parts) do
+    directory = Path.join([mount | parts])
+
+    with {:error, reason} <- File.mkdir_p(directory) do
+      failure("#{directory} cannot be made: #{NetRunner.Error.describe(reason)}")
+    end
+  end
+
+  # One that is there already may have processes of others in it, and they would be ended.
+  defp make(directory) do
+    case File.mkdir(directory) do
+      :ok ->
+        :ok
+
+      {:error, :eexist} ->
+        failure("#{directory} exists already; each command needs one of its own")
+
+      {:error, reason} ->
+        failure("#{directory} cannot be made: #{NetRunner.Error.describe(reason)}")
+    end
+  end
+
+  # A controller is at hand below a cgroup when its parent, and so on, hands it down.
+  defp delegate(mount, parents, limits) do
+    controllers = limits |> Enum.map(fn {name, _} -> elem(@limits[name], 1) end) |> Enum.uniq()
+    directories = Enum.scan([mount | parents], &Path.join(&2, &1))
+
+    for(directory <- directories, controller <- controllers, do: {directory, controller})
+    |> Enum.find_value(:ok, fn {directory, controller} ->
+      with :ok <- hand_down(directory, controller), do: nil
+    end)
+  end
+
+  defp hand_down(directory, controller) do
+    cond do
+      controller in String.split(read(directory, "cgroup.subtree_control")) ->
+        :ok
+
+      controller not in String.split(read(directory, "cgroup.controllers")) ->
+        failure("the controller #{inspect(controller)} is not available in #{directory}")
+
+      true ->
+        with {:error, reason} <- put(directory, "cgroup.subtree_control", "+" <> controller) do
+          failure(
+            "the controller #{inspect(controller)} cannot be enabled below #{directory}: " <>
+              NetRunner.Error.describe(reason)
+          )
+        end
+    end
+  end
+
+  defp set(directory, limits) do
+    Enum.find_value(limits, :ok, fn {name, value} ->
+      {file, _} = @limits[name]
+
+      with {:error, reason} <- put(directory, file, text(value)) do
+        failure("#{inspect(name)} cannot be set: #{NetRunner.Error.describe(reason)}")
+      else
+        :ok -> nil
+      end
+    end)
+  end
+
+  defp put(directory, file, text), do: File.write(Path.join(directory, file), text)
+
+  defp text(true), do: "1"
+  defp text(false), do: "0"
+  defp text({quota, period}), do: "#{quota} #{period}"
+  defp text(value), do: "#{value}"
+
+  defp failure(message), do: {:error, {:cgroup, message}}
+end

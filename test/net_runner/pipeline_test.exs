@@ -1,0 +1,114 @@
+defmodule NetRunner.PipelineTest do
+  use ExUnit.Case, async: true
+
+  @moduletag timeout: 60_000
+
+  defp sh(script), do: ["sh", "-c", script]
+
+  test "joins commands, and gives the status of each" do
+    assert NetRunner.pipeline([~w(printf c\\na\\nb\\na\\n), ~w(sort), ~w(uniq -c), ~w(wc -l)]) ==
+             {"3\n", [0, 0, 0, 0]}
+
+    assert NetRunner.pipeline([~w(cat)], input: "alone") == {"alone", [0]}
+    assert NetRunner.pipeline([sh("exit 3"), sh("cat; exit 4"), ~w(cat)]) == {"", [3, 4, 0]}
+  end
+
+  test "takes input for the first and gives output of the last, of any size" do
+    data = :rand.bytes(5_000_000)
+    commands = [~w(gzip -1), ~w(cat), ~w(gunzip)]
+    assert NetRunner.pipeline(commands, input: data) == {data, [0, 0, 0]}
+    chunks = for <<chunk::binary-size(1000) <- data>>, do: chunk
+    stream = NetRunner.pipeline_stream!(commands, input: Stream.map(chunks, & &1))
+    assert Enum.join(stream) == data
+  end
+
+  test "lets no byte between two commands through the VM" do
+    {:ok, pid} = Agent.start(fn -> nil end)
+    task = Task.async(fn -> NetRunner.pipeline([~w(yes), ~w(head -c 300000000), ~w(wc -c)]) end)
+    assert Task.await(task, 30_000) == {"300000000\n", [141, 0, 0]}
+    Agent.stop(pid)
+    assert NetRunner.list() |> Enum.filter(&(&1.command == ~w(wc -c))) == []
+  end
+
+  test "has the environment, the directory and more for all, and a command's own options" do
+    options = [cd: "/usr", env: [{"WHO", "all"}]]
+    own = NetRunner.Command.new("sh", ["-c", "cat; echo $WHO; pwd"], env: [{"WHO", "own"}])
+
+    assert NetRunner.pipeline([sh("echo $WHO; pwd"), own], options) ==
+             {"all\n/usr\nown\n/usr\n", [0, 0]}
+  end
+
+  test "leads from a file and to a file" do
+    path =
+      Path.join(System.tmp_dir!(), "net_runner_pipeline_#{System.unique_integer([:positive])}")
+
+    on_exit(fn -> File.rm(path) end)
+    File.write!(path, "b\na\n")
+    assert NetRunner.pipeline([~w(cat), ~w(sort)], stdin: {:file, path}) == {"a\nb\n", [0, 0]}
+    assert NetRunner.pipeline([~w(echo x), ~w(cat)], stdout: {:file, path}) == {"", [0, 0]}
+    assert File.read!(path) == "x\n"
+  end
+
+  test "errors: none to start, a wrong list, options without a meaning" do
+    assert NetRunner.pipeline([~w(yes), ~w(no-such-program)]) == {:error, :enoent}
+    assert {:error, {:invalid_cmd, _}} = NetRunner.pipeline([~w(true), []])
+    assert_raise ArgumentError, ~r/list of commands/, fn -> NetRunner.pipeline([]) end
+    assert_raise ArgumentError, ~r/list of commands/, fn -> NetRunner.pipeline("a | b") end
+
+    for option <- [pty: true, node: node(), cgroup_path: "x"] do
+      assert_raise ArgumentError, ~r/no meaning for a pipeline/, fn ->
+        NetRunner.pipeline([~w(true)], [option])
+      end
+    end
+  end
+
+  test "what produces its input raises in the caller" do
+    input = Stream.map(1..2, fn _ -> raise "no input" end)
+
+    assert_raise RuntimeError, "no input", fn ->
+      NetRunner.pipeline([~w(cat), ~w(cat)], input: input)
+    end
+
+    assert_raise RuntimeError, "no input", fn ->
+      Enum.to_list(NetRunner.pipeline_stream!([~w(cat), ~w(cat)], input: input))
+    end
+  end
+
+  describe "its stream" do
+    test "raises for the first that failed, with its command and stderr" do
+      failing = sh("echo why >&2; exit 3")
+
+      error =
+        assert_raise NetRunner.Error, fn ->
+          Enum.to_list(NetRunner.pipeline_stream!([~w(echo a), failing, ~w(cat)]))
+        end
+
+      assert %{command: ^failing, status: 3, stderr: "why\n"} = error
+
+      error =
+        assert_raise NetRunner.Error, fn ->
+          Enum.to_list(NetRunner.pipeline_stream!([~w(true), ~w(nowhere)]))
+        end
+
+      assert %{reason: :enoent, command: ["nowhere"]} = error
+    end
+
+    test "takes SIGPIPE of one that is not the last for no failure" do
+      assert [~w(yes), ~w(head -n 1)] |> NetRunner.pipeline_stream!() |> Enum.to_list() == ["y\n"]
+
+      assert_raise NetRunner.Error, fn ->
+        Enum.to_list(NetRunner.pipeline_stream!([~w(true), sh("kill -PIPE $$")]))
+      end
+    end
+
+    test "has lines, tags and all statuses" do
+      commands = [sh("echo a; echo b; exit 3"), sh("cat; echo err >&2")]
+
+      elements =
+        commands |> NetRunner.pipeline_stream!(tagged: true, lines: :trim) |> Enum.to_list()
+
+      assert Enum.sort(elements) == [exit: [3, 0], stderr: "err", stdout: "a", stdout: "b"]
+      assert List.last(elements) == {:exit, [3, 0]}
+    end
+  end
+end
