@@ -8,28 +8,20 @@ use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::spawn::{posix_spawn, PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::socket::{
-    send, sendmsg, socketpair, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType,
-};
+use nix::sys::socket::{send, sendmsg, ControlMessage, MsgFlags};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use rustler::{Atom, Decoder, Env, Error, ListIterator, NifResult, Term};
 use std::ffi::{CStr, CString};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use wire::socket::{self, NO_SIGNAL};
 use wire::{Leftovers, Request, SpecWriter, Tag, LAUNCHER_FD, MAX_FDS, START};
-
-/// Message boundaries and an end of file; macOS has only streams, which serve: all frames have
-/// a fixed size, and descriptors keep requests apart.
-#[cfg(not(target_os = "macos"))]
-const SOCKET_TYPE: SockType = SockType::SeqPacket;
-#[cfg(target_os = "macos")]
-const SOCKET_TYPE: SockType = SockType::Stream;
 
 /// Starts the helper program and returns the VM's end of its socket.
 pub fn start_helper(path: &[u8]) -> nix::Result<(OwnedFd, Pid)> {
     let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
-    let (ours, theirs) = socket_pair()?;
+    let (ours, theirs) = socket::pair()?;
     let mut actions = PosixSpawnFileActions::init()?;
     // The helper keeps nothing of the VM's: a reader of the VM's output must see its end.
     for target in 0..=2 {
@@ -144,8 +136,8 @@ impl Connections<'_> {
 
 /// Why a command could not be handed over.
 pub enum Failure {
-    /// The descriptor of the VM that this standard descriptor should be.
-    Stdio(usize, Errno),
+    /// What was to be taken from the VM, by its name in the error.
+    Of(Atom, Errno),
     Other(Errno),
 }
 
@@ -162,7 +154,7 @@ pub fn spawn(
     mut spec: SpecWriter,
     connections: &Connections,
 ) -> Result<Ends, Failure> {
-    let (control, shepherds_control) = socket_pair()?;
+    let (control, shepherds_control) = socket::pair()?;
     let mut passed = Vec::with_capacity(3);
     let stdio = match &connections.terminal {
         Some(settings) => connect_terminal(settings, &mut spec, &mut passed)?,
@@ -174,13 +166,13 @@ pub fn spawn(
             ends
         }
     };
-    let cwd = working_directory()?;
+    let cwd = working_directory().map_err(|errno| Failure::Of(atoms::cwd(), errno))?;
     let spec = file_of(&spec.finish())?;
     let mut fds: Vec<RawFd> = Vec::with_capacity(MAX_FDS);
     fds.extend([&shepherds_control, &spec, &cwd].map(|fd| fd.as_raw_fd()));
     fds.extend(passed.iter().map(|fd| fd.as_raw_fd()));
     let begin = Request::Begin.encode();
-    send(control.as_raw_fd(), &begin, MsgFlags::MSG_NOSIGNAL)?;
+    send(control.as_raw_fd(), &begin, NO_SIGNAL)?;
     request(launcher, &fds)?;
     Ok(Ends { control, stdio })
 }
@@ -190,7 +182,7 @@ fn request(launcher: BorrowedFd, fds: &[RawFd]) -> nix::Result<()> {
         launcher.as_raw_fd(),
         &[IoSlice::new(&[START])],
         &[ControlMessage::ScmRights(fds)],
-        MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT,
+        NO_SIGNAL | MsgFlags::MSG_DONTWAIT,
         None,
     )
     .map(drop)
@@ -205,7 +197,10 @@ fn connect(
     spec: &mut SpecWriter,
     passed: &mut Vec<OwnedFd>,
 ) -> Result<Option<OwnedFd>, Failure> {
-    let refused = |errno| Failure::Stdio(number, errno);
+    let refused = |errno| {
+        let name = [atoms::stdin(), atoms::stdout(), atoms::stderr()][number];
+        Failure::Of(name, errno)
+    };
     match stdio {
         Stdio::Pipe => {
             let (read, write) = pipe()?;
@@ -336,30 +331,12 @@ fn strings(writer: &mut SpecWriter, tag: Tag, values: Term) -> NifResult<()> {
     Ok(())
 }
 
-#[cfg(target_os = "linux")]
-fn socket_pair() -> nix::Result<(OwnedFd, OwnedFd)> {
-    socketpair(
-        AddressFamily::Unix,
-        SOCKET_TYPE,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )
-}
-
-#[cfg(not(target_os = "linux"))]
-fn socket_pair() -> nix::Result<(OwnedFd, OwnedFd)> {
-    let pair = socketpair(AddressFamily::Unix, SOCKET_TYPE, None, SockFlag::empty())?;
-    set_cloexec(pair.0.as_fd())?;
-    set_cloexec(pair.1.as_fd())?;
-    Ok(pair)
-}
-
-#[cfg(not(target_os = "macos"))]
+#[cfg(not(target_vendor = "apple"))]
 pub fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC)
 }
 
-#[cfg(target_os = "macos")]
+#[cfg(target_vendor = "apple")]
 pub fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     let pair = nix::unistd::pipe()?;
     set_cloexec(pair.0.as_fd())?;
