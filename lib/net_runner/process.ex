@@ -52,6 +52,7 @@ defmodule NetRunner.Process do
           posix()
           | {NetRunner.Process.Native.step(), posix()}
           | {:invalid_cmd | :invalid_args | :invalid_env | :invalid_cd, String.t()}
+          | {:already_started, pid()}
           | {:node, NetRunner.Node.reason()}
           | :launcher_died
           | :not_started

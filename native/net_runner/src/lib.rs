@@ -27,7 +27,7 @@ mod atoms {
         file, search_path, args, env, environment, cd, stop_signal, kill_timeout, leftovers, leave,
         umask, nice, rlimit, uid, gid, groups, no_new_privs, cgroup,
         started, failed, exited, signaled, malformed, too_large,
-        receive, fork, setup, cwd, exec, stdin, stdout, stderr, rlimits, group, user,
+        receive, fork, setup, cwd, exec, stdin, stdout, stderr, rlimits, group, user, einval,
     }
 }
 

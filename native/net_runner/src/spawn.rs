@@ -291,7 +291,9 @@ pub fn write_spec(fields: ListIterator, size: usize) -> NifResult<SpecWriter> {
             writer.number(Tag::Nice, value.decode::<i64>()? as u64);
         } else if name == atoms::rlimit() {
             let (resource, soft, hard): (Term, u64, u64) = value.decode()?;
-            let resource = system::resource(&resource.atom_to_string()?).ok_or(Error::BadArg)?;
+            // One that this system does not have.
+            let unknown = || Error::Term(Box::new((atoms::rlimits(), atoms::einval())));
+            let resource = system::resource(&resource.atom_to_string()?).ok_or_else(unknown)?;
             writer.numbers(Tag::Rlimit, &[resource, soft, hard]);
         } else if name == atoms::uid() {
             writer.number(Tag::Uid, value.decode()?);
