@@ -141,6 +141,16 @@ pub enum Failure {
     Other(Errno),
 }
 
+impl Failure {
+    /// That a table is full is nobody's fault.
+    fn of(name: Atom) -> impl Fn(Errno) -> Failure {
+        move |errno| match errno {
+            Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Failure::Other(errno),
+            errno => Failure::Of(name, errno),
+        }
+    }
+}
+
 impl From<Errno> for Failure {
     fn from(errno: Errno) -> Failure {
         Failure::Other(errno)
@@ -166,7 +176,7 @@ pub fn spawn(
             ends
         }
     };
-    let cwd = working_directory().map_err(|errno| Failure::Of(atoms::cwd(), errno))?;
+    let cwd = working_directory().map_err(Failure::of(atoms::cwd()))?;
     let spec = file_of(&spec.finish())?;
     let mut fds: Vec<RawFd> = Vec::with_capacity(MAX_FDS);
     fds.extend([&shepherds_control, &spec, &cwd].map(|fd| fd.as_raw_fd()));
@@ -197,10 +207,7 @@ fn connect(
     spec: &mut SpecWriter,
     passed: &mut Vec<OwnedFd>,
 ) -> Result<Option<OwnedFd>, Failure> {
-    let refused = |errno| {
-        let name = [atoms::stdin(), atoms::stdout(), atoms::stderr()][number];
-        Failure::Of(name, errno)
-    };
+    let refused = Failure::of([atoms::stdin(), atoms::stdout(), atoms::stderr()][number]);
     match stdio {
         Stdio::Pipe => {
             let (read, write) = pipe()?;
@@ -220,12 +227,12 @@ fn connect(
         Stdio::Inherit => {
             // SAFETY: 0, 1 or 2; it is only copied, and EBADF when it is not open.
             let fd = unsafe { BorrowedFd::borrow_raw(number as RawFd) };
-            passed.push(clone(fd).map_err(refused)?);
+            passed.push(clone(fd).map_err(&refused)?);
             spec.flag(Tag::Passed);
         }
         Stdio::Fd(fd) => {
             let inside = fd.enter(env).ok_or(refused(Errno::EBADF))?;
-            passed.push(clone(inside.as_fd()).map_err(refused)?);
+            passed.push(clone(inside.as_fd()).map_err(&refused)?);
             spec.flag(Tag::Passed);
         }
         Stdio::Terminal => return Err(refused(Errno::EINVAL)),
