@@ -103,6 +103,8 @@ defmodule NetRunner.Process do
 
   ## Options
 
+  `NetRunner.Options` has examples.
+
   #{Options.documentation(@groups)}
   """
   @spec start(String.t() | Command.t(), [String.t()] | keyword(), keyword()) ::

@@ -5,7 +5,7 @@ defmodule NetRunner.OptionsTest do
 
   alias NetRunner.Options
 
-  @groups [:command, :input, :run, :stream, :process, :daemon]
+  @groups [:command, :input, :run, :stream, :raising, :process, :daemon]
 
   defp check(name, value), do: Map.fetch!(Options.validate!([{name, value}], @groups), name)
 
@@ -22,7 +22,7 @@ defmodule NetRunner.OptionsTest do
       refute is_map_key(options, :timeout)
 
       assert %{timeout: :infinity, max_output_size: :infinity} = Options.validate!([], [:run])
-      assert Options.validate!([], [:stream]) == %{exit_status: :raise}
+      assert Options.validate!([], [:raising]) == %{exit_status: :raise}
       assert Options.validate!([], []) == %{}
     end
   end
