@@ -63,6 +63,8 @@ defmodule NetRunner do
 
   ## Options
 
+  `NetRunner.Options` has examples of those that every command takes.
+
   #{Options.documentation(@run_groups)}
   """
   @spec run(command(), keyword()) :: {stdout :: binary(), 0..255} | {:error, error()}

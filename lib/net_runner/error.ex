@@ -121,6 +121,10 @@ defmodule NetRunner.Error do
 
   def describe({:node, reason}), do: "its node (:node) #{describe_node(reason)}"
 
+  def describe({:cwd, reason}) do
+    "the VM's own working directory, where a command starts from, cannot be used: #{describe(reason)}"
+  end
+
   def describe({:setup, reason}), do: "its process could not be set up: #{describe(reason)}"
 
   def describe({:user, :enoent}) do

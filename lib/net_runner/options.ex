@@ -1,5 +1,4 @@
 defmodule NetRunner.Options do
-  @moduledoc false
   # All options, declared once: what they accept, what they are without being given, and the lines of
   # the documentation. Which function takes which follows from the group of an option.
 
@@ -16,9 +15,8 @@ defmodule NetRunner.Options do
     {:umask, :command, {:integer, 0, 0o777}, nil,
      "the permissions that new files do not get (umask(2)), such as `0o077`; `nil`: the VM's"},
     {:stdin, :command, {:stdio, [:pipe, :null, :inherit], [:file]}, nil,
-     "where the command's stdin comes from: `:pipe`, written by the VM; `:null`; `:inherit`: the VM's own; " <>
-       "`{:file, path}`. The path starts at the VM's working directory. Default: `:pipe`, or nothing to read " <>
-       "where an `:input` could be given and is not"},
+     "where stdin comes from: `:pipe`, written by the VM; `:null`; `:inherit`: the VM's own; `{:file, path}`; " <>
+       "`nil`: `:pipe`, or `:null` where an `:input` could be given and is not"},
     {:stdout, :command, {:stdio, [:pipe, :null, :inherit], [:file, :append]}, :pipe,
      "where stdout goes: `:pipe`, read by the VM; `:null`; `:inherit`; `{:file, path}` (made or emptied " <>
        "first) or `{:append, path}`: the kernel writes, the VM copies nothing"},
@@ -39,7 +37,7 @@ defmodule NetRunner.Options do
     {:leftovers, :command, {:one_of, [:kill, :leave]}, :kill,
      "what happens to processes that the command started and left running when it exits"},
     {:user, :command, :principal, nil,
-     "the user that the command runs as, by name or ID, with its groups; needs the right to (root)"},
+     "the user that the command runs as, by name or ID, with its groups; the VM has to be root's"},
     {:group, :command, :principal, nil, "the group that the command runs as, by name or ID"},
     {:groups, :command, :principals, nil,
      "the supplementary groups, by name or ID, instead of the user's own"},
@@ -60,7 +58,7 @@ defmodule NetRunner.Options do
      "its limits: `memory_max` and `pids_max` (a number or `:max`), `cpu_max` (`{quota, period}` in microseconds, or " <>
        "`:max`), `cpu_weight` (1 to 10000), `memory_oom_group` (a boolean)"},
     {:owner, :command, :owner, :caller,
-     "a pid: when it dies, the command is ended; `nil`: nobody; default: the caller"},
+     "a pid: when it dies, the command is ended; `nil`: nobody; `:caller`: whoever starts it"},
     {:node, :command, :node, nil,
      "a connected Erlang node that has NetRunner: the command runs there (see `docs/nodes.md`); `nil`: here"},
     {:input, :input, :input, nil,
@@ -94,6 +92,103 @@ defmodule NetRunner.Options do
      "options of the command, as of `NetRunner.Process.start/3`, but without `:owner` and `:name`"}
   ]
 
+  @lines for {name, group, _, default, text} <- @declared,
+             do: {group, "  * `#{inspect(name)}` - #{text}. Default: `#{inspect(default)}`\n"}
+
+  @moduledoc """
+  The options of a command, which all functions that start one take. What further ones a function takes
+  stands beside it.
+
+  An option that nobody knows, or of a wrong type, raises `ArgumentError`. One that the system refuses is an
+  error that names it, and the command is not started:
+
+      iex> NetRunner.run(~w(id), user: "no-such-user")
+      {:error, {:user, :enoent}}
+
+  #{for {:command, line} <- @lines, do: line}
+  ## Environment: `:env`, `:clear_env`
+
+  The command gets the environment that the VM has when it starts, byte for byte, also where it is not
+  valid UTF-8. Its own `PATH` decides where the executable is looked up.
+
+      iex> NetRunner.run(["sh", "-c", "echo $GREETING ${HOME-nowhere}"], env: %{"GREETING" => "hi", "HOME" => nil})
+      {"hi nowhere\\n", 0}
+      iex> NetRunner.run(["/usr/bin/env"], clear_env: true, env: [{"A", "1"}])
+      {"A=1\\n", 0}
+
+  ## Directory, name, permissions: `:cd`, `:arg0`, `:umask`
+
+      iex> NetRunner.run(~w(pwd), cd: "/")
+      {"/\\n", 0}
+      iex> NetRunner.run(["sh", "-c", "echo $0"], arg0: "my-shell")
+      {"my-shell\\n", 0}
+      iex> NetRunner.run(["sh", "-c", "umask"], umask: 0o077)
+      {"0077\\n", 0}
+
+  An executable with a `/` that does not begin with one starts at `:cd`.
+
+  ## Standard descriptors: `:stdin`, `:stdout`, `:stderr`
+
+      iex> file = Path.join(System.tmp_dir!(), "net_runner_example")
+      iex> NetRunner.run(~w(seq 3), stdout: {:file, file})
+      {"", 0}
+      iex> NetRunner.run(~w(wc -l), stdin: {:file, file})
+      {"3\\n", 0}
+      iex> NetRunner.run(~w(seq 4), stdout: {:append, file})
+      {"", 0}
+      iex> File.rm!(file)
+      iex> NetRunner.run(~w(cat), stdin: {:file, "/nowhere"})
+      {:error, {:stdin, :enoent}}
+      iex> NetRunner.run(["sh", "-c", "echo one; echo two >&2"], stderr: :redirect)
+      {"one\\ntwo\\n", 0}
+      iex> {:ok, p} = NetRunner.Process.start("true", [], stdout: :null)
+      iex> NetRunner.Process.read(p)
+      {:error, :not_piped}
+
+  The command's own process opens its files: with the VM's rights, also when there is a `:user`; with the
+  `:umask`; and from the VM's working directory, wherever `:cd` leads. The same file for stdout and
+  stderr is opened once, so that neither writes over the other. It never waits for the other end of a
+  FIFO: one that nobody reads cannot be written (`:enxio`), and one that nobody writes is at its end.
+
+  ## Users: `:user`, `:group`, `:groups`
+
+  A `:user` comes with its primary group and all groups that it is in; `:group` and `:groups` replace those.
+  A `:group` alone changes nothing else. An ID that no user has needs a `:group`. The environment stays as it is:
+  programs that look into `HOME` or `USER` want them set with `:env`. A VM that is not root's gets
+  `{:error, {:user, :eperm}}`.
+
+  ## Limits: `:nice`, `:rlimits`, `:no_new_privs`
+
+      iex> NetRunner.run(~w(nice), nice: 19)
+      {"19\\n", 0}
+      iex> NetRunner.run(["sh", "-c", "ulimit -n; ulimit -Hn; ulimit -c"], rlimits: [nofile: {64, 128}, core: 0])
+      {"64\\n128\\n0\\n", 0}
+      iex> NetRunner.run(["sh", "-c", "while :; do :; done"], rlimits: [cpu: {1, 2}])
+      {"", 152}
+      iex> NetRunner.run(~w(grep NoNewPrivs /proc/self/status), no_new_privs: true)
+      {"NoNewPrivs:\\t1\\n", 0}
+
+  One number is the soft and the hard limit. `:cpu` counts seconds: SIGXCPU at the soft limit, SIGKILL at the hard
+  one. The limits hold for each process alone, and what the command starts inherits them.
+
+  ## The end: `:stop_signal`, `:kill_timeout`, `:leftovers`
+
+      iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "sleep 0.1 & echo $!"], leftovers: :leave)
+      iex> {:ok, pid} = NetRunner.Process.read(p)
+      iex> NetRunner.Process.await_exit(p)
+      {:ok, 0}
+      iex> File.exists?("/proc/" <> String.trim(pid))
+      true
+
+  ## Finding it: `:name`
+
+      iex> {:ok, p} = NetRunner.Process.start("cat", [], name: MyApp.Cat)
+      iex> NetRunner.Process.alive?(MyApp.Cat)
+      true
+      iex> NetRunner.Process.start("cat", [], name: MyApp.Cat)
+      {:error, {:already_started, p}}
+  """
+
   # The names of setrlimit(2). The system may know fewer.
   @resources ~w(as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack)a
 
@@ -101,9 +196,8 @@ defmodule NetRunner.Options do
 
   @type group :: :command | :input | :run | :stream | :raising | :process | :daemon
 
-  @doc """
-  The options with all defaults, as a map. Raises `ArgumentError` for what cannot be meant.
-  """
+  @doc false
+  # The options with all defaults, as a map. Raises `ArgumentError` for what cannot be meant.
   @spec validate!(term(), [group()]) :: map()
   def validate!(options, groups) do
     unless Keyword.keyword?(options) do
@@ -115,22 +209,22 @@ defmodule NetRunner.Options do
 
     for {name, group, type, default, _} <- @declared, group in groups, into: %{} do
       case Keyword.fetch(options, name) do
-        {:ok, value} -> {name, check!(name, type, value)}
-        :error -> {name, default}
+        {:ok, value} when value != default -> {name, check!(name, type, value)}
+        _default -> {name, default}
       end
     end
   end
 
-  @doc "The names of the options of these groups."
+  @doc false
+  # The names of the options of these groups.
   @spec names([group()]) :: [atom()]
   def names(groups), do: for({name, group, _, _, _} <- @declared, group in groups, do: name)
 
-  @doc "The options of these groups as a list in Markdown."
+  @doc false
+  # The options of these groups as a list in Markdown.
   @spec documentation([group()]) :: String.t()
   def documentation(groups) do
-    for {name, group, _, default, text} <- @declared, group in groups, into: "" do
-      "  * `#{inspect(name)}` - #{text}. Default: `#{inspect(default)}`\n"
-    end
+    for {group, line} <- @lines, group in groups, into: "", do: line
   end
 
   defp known!(name, allowed) do
@@ -248,7 +342,8 @@ defmodule NetRunner.Options do
   defp c_string?(value), do: is_binary(value) and :binary.match(value, <<0>>) == :nomatch
 
   # The last ID means "no change" to the system calls.
-  defp principal?(value), do: c_string?(value) or value in 0..0xFFFF_FFFE
+  defp principal?(value),
+    do: (c_string?(value) and String.valid?(value)) or value in 0..0xFFFF_FFFE
 
   defp limit?({soft, hard}), do: number?(soft) and number?(hard) and soft <= hard
   defp limit?(value), do: number?(value)

@@ -52,6 +52,7 @@ defmodule NetRunner.Process do
           posix()
           | {NetRunner.Process.Native.step(), posix()}
           | {:invalid_cmd | :invalid_args | :invalid_env | :invalid_cd, String.t()}
+          | {:already_started, pid()}
           | {:node, NetRunner.Node.reason()}
           | :launcher_died
           | :not_started
@@ -101,6 +102,8 @@ defmodule NetRunner.Process do
       iex> {:ok, _p} = NetRunner.Process.start(cat, ["-A"])
 
   ## Options
+
+  `NetRunner.Options` has examples.
 
   #{Options.documentation(@groups)}
   """

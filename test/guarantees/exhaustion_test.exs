@@ -70,12 +70,14 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
       File.write!(Path.join(cgroup, "pids.max"), "max")
       assert NetRunner.run(~w(echo next)) == {"next\n", 0}
     after
-      # The launcher, and the spare shepherds that it forked here.
-      for pid <- cgroup |> Path.join("cgroup.procs") |> File.read!() |> String.split() do
-        File.write(Path.join(@pids_cgroup, "cgroup.procs"), pid)
-      end
+      # The launcher, and the spare shepherds that it forked here; it may fork one while they are listed.
+      Tree.await(fn ->
+        for pid <- cgroup |> Path.join("cgroup.procs") |> File.read!() |> String.split() do
+          File.write(Path.join(@pids_cgroup, "cgroup.procs"), pid)
+        end
 
-      Tree.await(fn -> File.rmdir(cgroup) == :ok end)
+        File.rmdir(cgroup) == :ok
+      end)
     end
 
     assert_clean(tree)

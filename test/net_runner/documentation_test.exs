@@ -5,6 +5,7 @@ defmodule NetRunner.DocumentationTest do
   doctest NetRunner
   doctest NetRunner.Process
   doctest NetRunner.Command
+  doctest NetRunner.Options
   doctest NetRunner.Signal
   doctest NetRunner.Error
   doctest NetRunner.Process.Stats

@@ -35,6 +35,7 @@ defmodule NetRunner.Process.Native do
           :receive
           | :fork
           | :setup
+          | :cwd
           | :stdin
           | :stdout
           | :stderr
@@ -106,7 +107,7 @@ defmodule NetRunner.Process.Native do
   """
   @spec spawn(fd(), [field()], non_neg_integer(), connections(), non_neg_integer()) ::
           {:ok, control :: fd(), stdin :: fd() | nil, stdout :: fd() | nil, stderr :: fd() | nil}
-          | {:error, posix() | {:stdin | :stdout | :stderr, posix()}}
+          | {:error, posix() | {:stdin | :stdout | :stderr | :cwd, posix()}}
   def spawn(launcher, fields, spec_size, connections, pipe_size) do
     with :too_large <- nif_spawn(launcher, fields, spec_size, connections, pipe_size) do
       nif_spawn_bulk(launcher, fields, spec_size, connections, pipe_size)
@@ -127,12 +128,13 @@ defmodule NetRunner.Process.Native do
   def eof_character(terminal), do: nif_eof_character(terminal)
 
   @doc """
-  The variables of the VM's environment with these names, byte for byte: `NAME=value`, a NUL after each.
+  The variables of the VM's environment with these names (as `:os.env/0` gives them), but not those that
+  `except` names, byte for byte: `NAME=value`, a NUL after each.
 
   `System.get_env/0` cannot say what bytes a value has: those that are no UTF-8 look like another text.
   """
-  @spec environment([charlist()]) :: binary()
-  def environment(names), do: nif_environment(names)
+  @spec environment([charlist()], except :: [binary()]) :: binary()
+  def environment(names, except \\ []), do: nif_environment(names, except)
 
   @doc "A user by name or ID (getpwnam(3)), with the groups that it is in (getgrouplist(3))."
   @spec user(String.t() | non_neg_integer()) ::
@@ -180,7 +182,7 @@ defmodule NetRunner.Process.Native do
   def nif_pipe, do: not_loaded()
   def nif_set_window_size(_terminal, _rows, _columns), do: not_loaded()
   def nif_eof_character(_terminal), do: not_loaded()
-  def nif_environment(_names), do: not_loaded()
+  def nif_environment(_names, _except), do: not_loaded()
   def nif_user(_user), do: not_loaded()
   def nif_group(_name), do: not_loaded()
   def nif_await_room(_launcher), do: not_loaded()

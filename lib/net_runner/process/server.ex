@@ -128,6 +128,7 @@ defmodule NetRunner.Process.Server do
     else
       # A shutdown, so that nothing is logged: the caller gets the reason.
       {:error, reason} ->
+        reason = Spec.blame(reason, options)
         Telemetry.start(command, nil, started)
         Telemetry.exception(command, nil, started, :error, reason)
         {:stop, {:shutdown, {:not_started, reason}}}

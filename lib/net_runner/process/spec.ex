@@ -102,8 +102,8 @@ defmodule NetRunner.Process.Spec do
 
   # The VM's variables that are not set or unset.
   defp inherited(changes) do
-    names = for {name, _} <- :os.env(), not is_map_key(changes, List.to_string(name)), do: name
-    Native.environment(names)
+    names = for {name, _} <- :os.env(), do: name
+    Native.environment(names, Map.keys(changes))
   end
 
   defp search_path(%{"PATH" => nil}, _clear?), do: @default_path
@@ -167,6 +167,12 @@ defmodule NetRunner.Process.Spec do
       end
     end)
   end
+
+  @doc "Why a command did not start, as the option that its user gave: a user comes with its groups."
+  @spec blame(term(), map()) :: term()
+  def blame({:group, reason}, %{group: nil}), do: {:user, reason}
+  def blame({:groups, reason}, %{groups: nil}), do: {:user, reason}
+  def blame(reason, _options), do: reason
 
   defp group_id(gid, _option) when is_integer(gid), do: {:ok, gid}
 

@@ -7,7 +7,6 @@ use rustler::{Encoder, Env, Error, ListIterator, NewBinary, NifResult, OwnedBina
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::ptr;
-use std::sync::atomic::Ordering;
 
 /// The capacity that pipe(7) gives a pipe.
 const DEFAULT_PIPE_SIZE: usize = 65_536;
@@ -151,7 +150,7 @@ fn read_into(inside: &Inside, start: *mut u8, length: usize) -> nix::Result<usiz
 /// user, pipe(7)) leaves it as it is.
 #[cfg(target_os = "linux")]
 fn grow_pipe(fd: &Fd, inside: &Inside) -> bool {
-    let size = fd.pipe_size.swap(0, Ordering::Relaxed);
+    let size = fd.pipe_size.swap(0, std::sync::atomic::Ordering::Relaxed);
     // SAFETY: F_SETPIPE_SZ takes an int.
     size != 0 && unsafe { libc::fcntl(inside.as_raw_fd(), libc::F_SETPIPE_SZ, size) } != -1
 }

@@ -11,11 +11,13 @@ mod terminal;
 use fd::{Fd, Interest, Kind};
 use io::{Failure, Outcome};
 use nix::errno::Errno;
-use nix::sys::socket::{recv, send, MsgFlags};
+use nix::sys::socket::{recv, send, shutdown, MsgFlags, Shutdown};
 use rustler::{Atom, Encoder, Env, Error, ListIterator, NifResult, Term};
 use spawn::Connections;
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd};
+use wire::socket::NO_SIGNAL;
 use wire::{Event, Request, Step, EVENT_SIZE, GREETING};
 
 mod atoms {
@@ -25,7 +27,7 @@ mod atoms {
         file, search_path, args, env, environment, cd, stop_signal, kill_timeout, leftovers, leave,
         umask, nice, rlimit, uid, gid, groups, no_new_privs, cgroup,
         started, failed, exited, signaled, malformed, too_large,
-        receive, fork, setup, exec, stdin, stdout, stderr, rlimits, group, user,
+        receive, fork, setup, cwd, exec, stdin, stdout, stderr, rlimits, group, user, einval,
     }
 }
 
@@ -180,8 +182,7 @@ fn spawn_command<'a>(
         Ok(ends) => ends,
         // EAGAIN: the launcher has not kept up, and its socket is full.
         Err(spawn::Failure::Other(errno)) => return Ok(error_term(env, errno_atom(env, errno))),
-        Err(spawn::Failure::Stdio(number, errno)) => {
-            let name = [atoms::stdin(), atoms::stdout(), atoms::stderr()][number];
+        Err(spawn::Failure::Of(name, errno)) => {
             return Ok(error_term(env, (name, errno_atom(env, errno))));
         }
     };
@@ -255,39 +256,49 @@ fn nif_eof_character<'a>(env: Env<'a>, terminal: &Fd) -> Term<'a> {
 }
 
 /// The variables with these names (as the VM writes them: lists of characters) and their values, byte
-/// for byte: `NAME=value`, a NUL after each.
+/// for byte: `NAME=value`, a NUL after each. Without those that `except` names, in bytes.
 #[rustler::nif]
-fn nif_environment<'a>(env: Env<'a>, names: ListIterator<'a>) -> NifResult<Term<'a>> {
+fn nif_environment<'a>(
+    env: Env<'a>,
+    names: ListIterator<'a>,
+    except: Vec<rustler::Binary<'a>>,
+) -> NifResult<Term<'a>> {
+    let except: HashSet<&[u8]> = except.iter().map(|name| name.as_slice()).collect();
     let mut block = Vec::with_capacity(4096);
+    let mut beyond_ascii = HashSet::new();
     for name in names {
-        // The VM's own reading of a name is lost: it was UTF-8, or bytes that are none.
         let characters: Vec<u32> = name.decode()?;
-        let text = characters
-            .iter()
-            .copied()
-            .filter_map(char::from_u32)
-            .collect::<String>();
-        let bytes = characters
-            .iter()
-            .map(|character| *character as u8)
-            .collect();
-        for name in [text.into_bytes(), bytes] {
-            let Ok(name) = CString::new(name) else {
-                break;
-            };
-            let start = block.len();
-            block.extend_from_slice(name.as_bytes());
-            block.push(b'=');
-            if system::append_variable(&name, &mut block) {
-                block.push(0);
-                break;
+        if characters.iter().all(|character| *character < 128) {
+            let name = characters.iter().map(|byte| *byte as u8).collect();
+            append_variable(name, &except, &mut block);
+            continue;
+        }
+        // What bytes the VM has read so is not known: they were UTF-8, or each was a character. There may
+        // be a variable of either name.
+        let text: Option<String> = characters.iter().map(|c| char::from_u32(*c)).collect();
+        let bytes: Option<Vec<u8>> = characters.iter().map(|c| u8::try_from(*c).ok()).collect();
+        for name in [text.map(String::into_bytes), bytes].into_iter().flatten() {
+            if beyond_ascii.insert(name.clone()) {
+                append_variable(name, &except, &mut block);
             }
-            block.truncate(start);
         }
     }
     let mut binary = rustler::NewBinary::new(env, block.len());
     binary.as_mut_slice().copy_from_slice(&block);
     Ok(binary.into())
+}
+
+fn append_variable(name: Vec<u8>, except: &HashSet<&[u8]>, block: &mut Vec<u8>) {
+    if except.contains(name.as_slice()) {
+        return;
+    }
+    let start = block.len();
+    block.extend_from_slice(&name);
+    block.push(b'=');
+    match CString::new(name) {
+        Ok(name) if system::append_variable(&name, block) => block.push(0),
+        _ => block.truncate(start),
+    }
 }
 
 /// The user with this name or ID: `{:ok, uid, gid, groups}`.
@@ -361,6 +372,7 @@ fn event_term(env: Env, event: Event) -> Term {
                 Step::Receive => atoms::receive(),
                 Step::Fork => atoms::fork(),
                 Step::Setup => atoms::setup(),
+                Step::Cwd => atoms::cwd(),
                 Step::Stdin => atoms::stdin(),
                 Step::Stdout => atoms::stdout(),
                 Step::Stderr => atoms::stderr(),
@@ -394,22 +406,27 @@ fn event_term(env: Env, event: Event) -> Term {
 
 #[rustler::nif]
 fn nif_send_signal<'a>(env: Env<'a>, control: &Fd, number: i32) -> Term<'a> {
-    send_request(env, control, Request::Signal { number })
+    match control.enter(env) {
+        None => error_term(env, atoms::closed()),
+        Some(inside) => done(env, send_now(&inside, Request::Signal { number })),
+    }
 }
 
-fn send_request<'a>(env: Env<'a>, control: &Fd, request: Request) -> Term<'a> {
-    let Some(inside) = control.enter(env) else {
-        return error_term(env, atoms::closed());
-    };
-    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    done(
-        env,
-        send(inside.as_raw_fd(), &request.encode(), flags).map(drop),
-    )
+fn send_now(control: &fd::Inside, request: Request) -> nix::Result<()> {
+    let flags = NO_SIGNAL | MsgFlags::MSG_DONTWAIT;
+    send(control.as_raw_fd(), &request.encode(), flags).map(drop)
 }
 
 /// Ends the command as a close does, but its end can still be heard.
 #[rustler::nif]
 fn nif_end<'a>(env: Env<'a>, control: &Fd) -> Term<'a> {
-    send_request(env, control, Request::End)
+    let Some(inside) = control.enter(env) else {
+        return error_term(env, atoms::closed());
+    };
+    let ended = match send_now(&inside, Request::End) {
+        // The shepherd has not kept up with signals. The end of the stream has room, always.
+        Err(Errno::EAGAIN | Errno::ENOBUFS) => shutdown(inside.as_raw_fd(), Shutdown::Write),
+        result => result,
+    };
+    done(env, ended)
 }

@@ -8,28 +8,20 @@ use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::spawn::{posix_spawn, PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::socket::{
-    send, sendmsg, socketpair, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType,
-};
+use nix::sys::socket::{send, sendmsg, ControlMessage, MsgFlags};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use rustler::{Atom, Decoder, Env, Error, ListIterator, NifResult, Term};
 use std::ffi::{CStr, CString};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use wire::socket::{self, NO_SIGNAL};
 use wire::{Leftovers, Request, SpecWriter, Tag, LAUNCHER_FD, MAX_FDS, START};
-
-/// Message boundaries and an end of file; macOS has only streams, which serve: all frames have
-/// a fixed size, and descriptors keep requests apart.
-#[cfg(not(target_os = "macos"))]
-const SOCKET_TYPE: SockType = SockType::SeqPacket;
-#[cfg(target_os = "macos")]
-const SOCKET_TYPE: SockType = SockType::Stream;
 
 /// Starts the helper program and returns the VM's end of its socket.
 pub fn start_helper(path: &[u8]) -> nix::Result<(OwnedFd, Pid)> {
     let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
-    let (ours, theirs) = socket_pair()?;
+    let (ours, theirs) = socket::pair()?;
     let mut actions = PosixSpawnFileActions::init()?;
     // The helper keeps nothing of the VM's: a reader of the VM's output must see its end.
     for target in 0..=2 {
@@ -144,9 +136,19 @@ impl Connections<'_> {
 
 /// Why a command could not be handed over.
 pub enum Failure {
-    /// The descriptor of the VM that this standard descriptor should be.
-    Stdio(usize, Errno),
+    /// What was to be taken from the VM, by its name in the error.
+    Of(Atom, Errno),
     Other(Errno),
+}
+
+impl Failure {
+    /// That a table is full is nobody's fault.
+    fn of(name: Atom) -> impl Fn(Errno) -> Failure {
+        move |errno| match errno {
+            Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Failure::Other(errno),
+            errno => Failure::Of(name, errno),
+        }
+    }
 }
 
 impl From<Errno> for Failure {
@@ -162,7 +164,7 @@ pub fn spawn(
     mut spec: SpecWriter,
     connections: &Connections,
 ) -> Result<Ends, Failure> {
-    let (control, shepherds_control) = socket_pair()?;
+    let (control, shepherds_control) = socket::pair()?;
     let mut passed = Vec::with_capacity(3);
     let stdio = match &connections.terminal {
         Some(settings) => connect_terminal(settings, &mut spec, &mut passed)?,
@@ -174,13 +176,13 @@ pub fn spawn(
             ends
         }
     };
-    let cwd = working_directory()?;
+    let cwd = working_directory().map_err(Failure::of(atoms::cwd()))?;
     let spec = file_of(&spec.finish())?;
     let mut fds: Vec<RawFd> = Vec::with_capacity(MAX_FDS);
     fds.extend([&shepherds_control, &spec, &cwd].map(|fd| fd.as_raw_fd()));
     fds.extend(passed.iter().map(|fd| fd.as_raw_fd()));
     let begin = Request::Begin.encode();
-    send(control.as_raw_fd(), &begin, MsgFlags::MSG_NOSIGNAL)?;
+    send(control.as_raw_fd(), &begin, NO_SIGNAL)?;
     request(launcher, &fds)?;
     Ok(Ends { control, stdio })
 }
@@ -190,7 +192,7 @@ fn request(launcher: BorrowedFd, fds: &[RawFd]) -> nix::Result<()> {
         launcher.as_raw_fd(),
         &[IoSlice::new(&[START])],
         &[ControlMessage::ScmRights(fds)],
-        MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT,
+        NO_SIGNAL | MsgFlags::MSG_DONTWAIT,
         None,
     )
     .map(drop)
@@ -205,7 +207,7 @@ fn connect(
     spec: &mut SpecWriter,
     passed: &mut Vec<OwnedFd>,
 ) -> Result<Option<OwnedFd>, Failure> {
-    let refused = |errno| Failure::Stdio(number, errno);
+    let refused = Failure::of([atoms::stdin(), atoms::stdout(), atoms::stderr()][number]);
     match stdio {
         Stdio::Pipe => {
             let (read, write) = pipe()?;
@@ -225,12 +227,12 @@ fn connect(
         Stdio::Inherit => {
             // SAFETY: 0, 1 or 2; it is only copied, and EBADF when it is not open.
             let fd = unsafe { BorrowedFd::borrow_raw(number as RawFd) };
-            passed.push(clone(fd).map_err(refused)?);
+            passed.push(clone(fd).map_err(&refused)?);
             spec.flag(Tag::Passed);
         }
         Stdio::Fd(fd) => {
             let inside = fd.enter(env).ok_or(refused(Errno::EBADF))?;
-            passed.push(clone(inside.as_fd()).map_err(refused)?);
+            passed.push(clone(inside.as_fd()).map_err(&refused)?);
             spec.flag(Tag::Passed);
         }
         Stdio::Terminal => return Err(refused(Errno::EINVAL)),
@@ -296,7 +298,9 @@ pub fn write_spec(fields: ListIterator, size: usize) -> NifResult<SpecWriter> {
             writer.number(Tag::Nice, value.decode::<i64>()? as u64);
         } else if name == atoms::rlimit() {
             let (resource, soft, hard): (Term, u64, u64) = value.decode()?;
-            let resource = system::resource(&resource.atom_to_string()?).ok_or(Error::BadArg)?;
+            // One that this system does not have.
+            let unknown = || Error::Term(Box::new((atoms::rlimits(), atoms::einval())));
+            let resource = system::resource(&resource.atom_to_string()?).ok_or_else(unknown)?;
             writer.numbers(Tag::Rlimit, &[resource, soft, hard]);
         } else if name == atoms::uid() {
             writer.number(Tag::Uid, value.decode()?);
@@ -336,30 +340,12 @@ fn strings(writer: &mut SpecWriter, tag: Tag, values: Term) -> NifResult<()> {
     Ok(())
 }
 
-#[cfg(target_os = "linux")]
-fn socket_pair() -> nix::Result<(OwnedFd, OwnedFd)> {
-    socketpair(
-        AddressFamily::Unix,
-        SOCKET_TYPE,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )
-}
-
-#[cfg(not(target_os = "linux"))]
-fn socket_pair() -> nix::Result<(OwnedFd, OwnedFd)> {
-    let pair = socketpair(AddressFamily::Unix, SOCKET_TYPE, None, SockFlag::empty())?;
-    set_cloexec(pair.0.as_fd())?;
-    set_cloexec(pair.1.as_fd())?;
-    Ok(pair)
-}
-
-#[cfg(not(target_os = "macos"))]
+#[cfg(not(target_vendor = "apple"))]
 pub fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC)
 }
 
-#[cfg(target_os = "macos")]
+#[cfg(target_vendor = "apple")]
 pub fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     let pair = nix::unistd::pipe()?;
     set_cloexec(pair.0.as_fd())?;

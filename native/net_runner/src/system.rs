@@ -27,8 +27,8 @@ pub fn append_variable(name: &CStr, buffer: &mut Vec<u8>) -> bool {
                 unsafe { buffer.set_len(buffer.len() + size) };
                 return true;
             }
-            // Too small: `size` says how much is needed, with the NUL.
-            1.. => room = size + 1,
+            // Too small. How much is needed is not told: OTP 25 leaves `size` below what it was given.
+            1.. => room *= 2,
             _ => return false,
         }
     }

@@ -46,9 +46,9 @@ fn open_slave(master: &nix::pty::PtyMaster, flags: OFlag) -> nix::Result<OwnedFd
 
 #[cfg(not(target_os = "linux"))]
 fn open_slave(master: &nix::pty::PtyMaster, flags: OFlag) -> nix::Result<OwnedFd> {
-    // SAFETY: ptsname(3) is not reentrant; `LOCK` keeps other calls of this library out.
     static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _held = LOCK.lock();
+    // SAFETY: ptsname(3) is not reentrant; `LOCK` keeps other calls of this library out.
     let name = unsafe { nix::pty::ptsname(master) }?;
     nix::fcntl::open(name.as_str(), flags, nix::sys::stat::Mode::empty())
 }

@@ -46,8 +46,10 @@ pub fn reap_and_clean(mut well: impl FnMut(&Dead) -> bool) -> Left {
 
 /// The children of this process, dead ones that are not yet reaped among them.
 ///
-/// `/proc/self/task/TID/children` is one read, but proc(5) says that it may miss some while others
-/// exit; who has to find all looks again. The slow way is for kernels that were built without it.
+/// `/proc/self/task/TID/children` may miss some while others are taken from the list (proc(5)). That
+/// happens when they are reaped, and nobody but this process does that, when it is not here. The slow way
+/// is for kernels that were built without it.
+///
 /// What /proc says is not believed: it may be that of another PID namespace, where the numbers name
 /// somebody else.
 pub fn list() -> Vec<Pid> {

@@ -172,7 +172,7 @@ fn set_up(plan: &Plan) -> Result<(), Failure> {
     }
     // The names of files, too, start at the VM's working directory.
     // SAFETY: `cwd` is open.
-    done(unsafe { libc::fchdir(plan.cwd) }).map_err(at(Step::Setup))?;
+    done(unsafe { libc::fchdir(plan.cwd) }).map_err(at(Step::Cwd))?;
     for (target, step) in [(0, Step::Stdin), (1, Step::Stdout), (2, Step::Stderr)] {
         connect(plan.stdio[target], target as RawFd).map_err(at(step))?;
     }

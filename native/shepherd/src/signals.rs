@@ -50,7 +50,7 @@ fn default_dispositions() {
     }
 }
 
-/// Lets every signal in.
+/// Lets every signal in: a command starts with an empty mask.
 pub fn unblock_all() -> nix::Result<()> {
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }

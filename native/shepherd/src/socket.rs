@@ -1,12 +1,13 @@
 //! The helpers' ends of their sockets: frames in, frames out, descriptors beside a request.
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    send, sendmsg, socketpair, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType,
-};
+use nix::sys::socket::{send, sendmsg, ControlMessage, MsgFlags};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use wire::socket::NO_SIGNAL;
 use wire::{Event, Request, MAX_FDS, REQUEST_SIZE, START};
+
+pub use wire::socket::pair;
 
 pub fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD reads a flag and fails with EBADF when nothing is open there.
@@ -15,7 +16,7 @@ pub fn is_open(fd: RawFd) -> bool {
 
 /// Sends bytes; the other end being gone is an error, not a SIGPIPE.
 pub fn send_bytes(socket: BorrowedFd, bytes: &[u8]) -> nix::Result<usize> {
-    send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)
+    send(socket.as_raw_fd(), bytes, NO_SIGNAL)
 }
 
 /// Tells the VM. When nobody is there to hear it, the closed socket is noticed elsewhere.
@@ -116,7 +117,8 @@ fn receive_with_fds(
         let mut header = libc::CMSG_FIRSTHDR(&message);
         while let Some(part) = header.as_ref() {
             if part.cmsg_level == libc::SOL_SOCKET && part.cmsg_type == libc::SCM_RIGHTS {
-                let bytes = part.cmsg_len - libc::CMSG_LEN(0) as usize;
+                let length: usize = part.cmsg_len as _;
+                let bytes = length - libc::CMSG_LEN(0) as usize;
                 let data = libc::CMSG_DATA(header).cast::<RawFd>();
                 for at in 0..bytes / size_of::<RawFd>() {
                     fds.push(OwnedFd::from_raw_fd(data.add(at).read_unaligned()));
@@ -139,7 +141,7 @@ pub fn send_with_fd(socket: BorrowedFd, bytes: &[u8], fd: BorrowedFd) -> nix::Re
         socket.as_raw_fd(),
         &[IoSlice::new(bytes)],
         &[ControlMessage::ScmRights(&[fd.as_raw_fd()])],
-        MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT,
+        NO_SIGNAL | MsgFlags::MSG_DONTWAIT,
         None,
     )
     .map(drop)
@@ -155,15 +157,6 @@ pub fn receive_with_fd(socket: BorrowedFd, bytes: &mut [u8], wait: bool) -> Opti
             _ => return None,
         }
     }
-}
-
-pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
-    socketpair(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )
 }
 
 /// Close-on-exec from birth, where the system can.

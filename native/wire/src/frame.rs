@@ -20,6 +20,8 @@ pub enum Step {
     Fork,
     /// `setsid(2)`, `dup2(2)` and the like: what never fails on a healthy system.
     Setup,
+    /// Going to the VM's working directory, from which the paths of the options start.
+    Cwd,
     /// Opening the files of the standard descriptors.
     Stdin,
     Stdout,
@@ -39,10 +41,11 @@ pub enum Step {
 }
 
 impl Step {
-    pub const ALL: [Step; 15] = [
+    pub const ALL: [Step; 16] = [
         Step::Receive,
         Step::Fork,
         Step::Setup,
+        Step::Cwd,
         Step::Stdin,
         Step::Stdout,
         Step::Stderr,

@@ -1,4 +1,5 @@
-//! The bytes between the NIF and the helper program, encoded and decoded in one place.
+//! The bytes between the NIF and the helper program, encoded and decoded in one place, and the
+//! sockets that they travel on.
 //!
 //! Three conversations exist:
 //!
@@ -11,13 +12,14 @@
 //! All frames on a socket have a fixed size, so that they also work where the socket is a stream.
 
 mod frame;
+pub mod socket;
 mod spec;
 
 pub use frame::{Event, Exit, Malformed, Request, Step, EVENT_SIZE, REQUEST_SIZE};
 pub use spec::{Leftovers, Rlimit, Spec, SpecWriter, Stdio, Tag};
 
 /// What the helper says first. The number changes with every change of the frames or of the spec.
-pub const GREETING: &str = concat!("net_runner ", env!("CARGO_PKG_VERSION"), " protocol 3");
+pub const GREETING: &str = concat!("net_runner ", env!("CARGO_PKG_VERSION"), " protocol 4");
 
 /// The one byte that asks the launcher for a shepherd; the descriptors travel beside it.
 pub const START: u8 = b'S';

@@ -1,0 +1,62 @@
+defmodule NetRunner.Guarantees.HelpersTest do
+  # What the helpers do when they cannot do what they usually do.
+  use ExUnit.Case, async: false
+
+  alias NetRunner.Guarantees.Tree
+  alias NetRunner.Process, as: Command
+
+  @moduletag timeout: 60_000
+
+  @deaf ["-c", "trap '' TERM; echo ready; while :; do sleep 1; done"]
+
+  test "a command that is being stopped can still be killed" do
+    {:ok, command} = Command.start("sh", @deaf, kill_timeout: 3_600_000)
+    {:ok, "ready\n"} = Command.read(command)
+    stop = Task.async(fn -> Command.stop(command) end)
+    Tree.await(fn -> match?(%{stopping?: true}, :sys.get_state(command)) end)
+    assert Command.kill(command, :sigkill) == :ok
+    assert Task.await(stop) == :ok
+  end
+
+  test "an end that finds the shepherd's socket full of signals is heard" do
+    {:ok, command} = Command.start("sleep", ["1000"])
+    shepherd = Tree.shepherd(command)
+    {_, 0} = System.cmd("kill", ["-STOP", "#{shepherd}"])
+    Tree.await_stopped(shepherd)
+
+    assert Enum.find(1..100_000, fn _ -> Command.kill(command, :sigcont) != :ok end)
+    assert Command.kill(command, :sigcont) == {:error, :eagain}
+    stop = Task.async(fn -> Command.stop(command) end)
+    Tree.await(fn -> match?(%{stopping?: true}, :sys.get_state(command)) end)
+    {_, 0} = System.cmd("kill", ["-CONT", "#{shepherd}"])
+    assert Task.await(stop) == :ok
+  end
+
+  describe "with a /proc of another PID namespace" do
+    unless :os.cmd('id -u') == '0\n' do
+      @describetag skip: "only root can make a PID namespace without a user namespace"
+    end
+
+    # Its numbers name strangers.
+    test "the command's group is ended, what left the group is waited for, nobody else is signalled" do
+      {:ok, stranger} = Command.start("sleep", ["1000"])
+
+      code = """
+      {:ok, _} = Application.ensure_all_started(:net_runner)
+      IO.inspect(NetRunner.run(["sh", "-c", "sleep 1000 & echo group"]))
+      # The substitution ends when the other session has closed its output.
+      script = "x=$(setsid sh -c 'echo session; exec >&-; sleep 1' &); echo $x"
+      begin = System.monotonic_time(:millisecond)
+      IO.inspect(NetRunner.run(["sh", "-c", script]))
+      IO.inspect(System.monotonic_time(:millisecond) - begin >= 900)
+      """
+
+      namespace = ~w(unshare --pid --fork --kill-child)
+      command = namespace ++ Tree.elixir(code)
+      output = ~s({"group\\n", 0}\n{"session\\n", 0}\ntrue\n)
+      assert NetRunner.run(command, env: Tree.elixir_env(), timeout: 30_000) == {output, 0}
+      assert Command.alive?(stranger)
+      Command.stop(stranger)
+    end
+  end
+end

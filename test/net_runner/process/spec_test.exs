@@ -1,0 +1,122 @@
+defmodule NetRunner.Process.SpecTest do
+  # What a command gets of its VM, whoever the VM is: its environment, its rights, its directory. Each
+  # VM is one of its own, started for the test.
+  use ExUnit.Case, async: true
+
+  @moduletag timeout: 60_000
+
+  @root? :os.cmd('id -u') == '0\n'
+
+  describe "the environment" do
+    # The same name as UTF-8 and as Latin-1, bytes that are neither, and a value of each kind.
+    @variables [
+      {"é", "UTF-8: é"},
+      {<<0xE9>>, <<"Latin-1: ", 0xE9>>},
+      {<<"cut ", 0xC3>>, <<0xFF, 0xC3>>},
+      {"EMPTY", ""},
+      {"LINES", "a\nb=c\n"},
+      {"LONG", String.duplicate("x", 100_000)}
+    ]
+
+    for locale <- ["C", "C.UTF-8"] do
+      test "is the VM's, byte for byte, with LC_ALL=#{locale}" do
+        env = [{"LC_ALL", unquote(locale)} | @variables]
+        [vms, commands] = environments("[]", env)
+        assert commands == vms
+        for {name, value} <- @variables, do: assert((name <> "=" <> value) in vms)
+      end
+
+      test "changes by bytes, with LC_ALL=#{locale}" do
+        env = [{"LC_ALL", unquote(locale)} | @variables]
+
+        [vms, commands] =
+          environments(~S([{<<0xC3, 0xA9>>, "changed"}, {<<"cut ", 0xC3>>, nil}]), env)
+
+        refute "é=changed" in vms
+        gone = ["é=UTF-8: é", <<"cut ", 0xC3, ?=, 0xFF, 0xC3>>]
+        assert gone -- vms == []
+        assert commands == Enum.sort(["é=changed" | vms -- gone])
+      end
+    end
+
+    test "has what System.put_env/2 changed" do
+      code = """
+      System.put_env("NEW", "new")
+      System.delete_env("OLD")
+      IO.inspect(NetRunner.run(["sh", "-c", "echo ${NEW-none} ${OLD-none}"]))
+      """
+
+      assert vm(code, env: [{"OLD", "old"}]) == ~S({"new none\n", 0}) <> "\n"
+    end
+  end
+
+  describe "a VM without rights" do
+    unless @root?, do: @describetag(skip: "only root can start a VM as another user")
+
+    test "hears which option the system refused" do
+      for {options, reason} <- [
+            {[user: "daemon"], {:user, :eperm}},
+            {[user: "daemon", groups: []], {:groups, :eperm}},
+            {[user: 12_345, group: "daemon"], {:user, :eperm}},
+            {[group: "daemon"], {:group, :eperm}},
+            {[groups: ["daemon"]], {:groups, :eperm}},
+            {[nice: -5], {:nice, :eacces}},
+            {[rlimits: [core: 0, nofile: 1_000_000_000]], {:rlimits, :eperm}},
+            {[stdout: {:file, "/nobody-may-write-here"}], {:stdout, :eacces}},
+            {[cd: "/root"], {:cd, :eacces}}
+          ] do
+        code = "IO.inspect(NetRunner.run(~w(id), #{inspect(options)}))"
+        assert vm(code, user: "nobody") == inspect({:error, reason}) <> "\n"
+      end
+    end
+
+    test "in a directory that it may not enter is told so" do
+      directory = Path.join(System.tmp_dir!(), "nr-#{System.unique_integer([:positive])}")
+      File.mkdir!(directory)
+      File.chmod!(directory, 0o700)
+      on_exit(fn -> File.rmdir(directory) end)
+      code = "IO.inspect(NetRunner.run(~w(true)))"
+      # The VM itself complains first.
+      assert vm(code, user: "nobody", cd: directory) =~ ~r/\n{:error, {:cwd, :eacces}}\n\z/
+    end
+  end
+
+  # What the VM and what its command have in /proc/PID/environ.
+  defp environments(changes, env) do
+    code = """
+    {commands, 0} = NetRunner.run(~w(cat /proc/self/environ), env: #{changes})
+    IO.puts(Base.encode16(File.read!("/proc/self/environ")))
+    IO.puts(Base.encode16(commands))
+    """
+
+    for line <- String.split(vm(code, env: env)) do
+      line |> Base.decode16!() |> String.split(<<0>>, trim: true) |> Enum.sort()
+    end
+  end
+
+  # What a VM prints that runs this code.
+  defp vm(code, options) do
+    code = "{:ok, _} = Application.ensure_all_started(:net_runner)\n" <> code
+    root = to_string(:code.root_dir())
+    bin = Path.join(root, "erts-#{:erlang.system_info(:version)}/bin")
+
+    libraries =
+      Path.join(Mix.Project.build_path(), "lib") <> ":" <> Path.dirname(:code.lib_dir(:elixir))
+
+    env = [
+      {"ROOTDIR", root},
+      {"BINDIR", bin},
+      {"EMU", "beam"},
+      {"PROGNAME", "erl"},
+      {"HOME", "/nowhere"},
+      {"ERL_LIBS", libraries} | options[:env] || []
+    ]
+
+    # Not by way of `erl`: a shell drops variables whose names it could not write.
+    command =
+      [Path.join(bin, "erlexec"), "-noshell" | ~w(-s elixir start_cli -extra -e)] ++ [code]
+
+    {output, 0} = NetRunner.run(command, Keyword.put(options, :env, env))
+    output
+  end
+end
