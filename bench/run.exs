@@ -1,0 +1,562 @@
+# One benchmark, in a VM of its own: `bin/bench NAME`.
+Code.require_file("support.exs", __DIR__)
+Code.require_file("runners.exs", __DIR__)
+Logger.configure(level: :error)
+{:ok, _} = Application.ensure_all_started(:net_runner)
+
+defmodule Bench.Suite do
+  import Bench
+  alias Bench.Runner
+  alias NetRunner.Process, as: Command
+
+  @true_path System.find_executable("true")
+
+  # --- spawn ------------------------------------------------------------------------------------------
+
+  def measure_spawn do
+    count = pick(300, 100)
+    net_runner = fn -> times(count, fn -> {"", 0} = NetRunner.run(["true"]) end) end
+    system_cmd = fn -> times(count, fn -> {"", 0} = System.cmd("true", []) end) end
+
+    others =
+      for {name, module} <- Runner.others(), do: {name, fn -> times(count, &module.spawn/0) end}
+
+    peers =
+      [
+        {"raw", fn -> raw(["spawn", count]) end},
+        {"System.cmd", system_cmd},
+        {"NetRunner", net_runner}
+      ] ++ others
+
+    _warm = net_runner.()
+    all = in_turn(peers)
+    medians = Map.new(all, fn {name, rounds} -> {name, Enum.map(rounds, &median/1)} end)
+    p99s = Map.new(all, fn {name, rounds} -> {name, Enum.map(rounds, &percentile(&1, 0.99))} end)
+
+    target(
+      "run true, median: NetRunner / System.cmd",
+      ratios(medians, "NetRunner", "System.cmd"),
+      :at_most,
+      0.70
+    )
+
+    target(
+      "run true, median: NetRunner / posix_spawn loop",
+      ratios(medians, "NetRunner", "raw"),
+      :at_most,
+      1.6
+    )
+
+    target(
+      "run true, p99: NetRunner / System.cmd",
+      ratios(p99s, "NetRunner", "System.cmd"),
+      :at_most,
+      1.0
+    )
+
+    for {name, values} <- Enum.sort(medians), do: figure("run true, #{name}", values, "µs")
+
+    plot(
+      "spawn",
+      "run true",
+      "microseconds, median",
+      for({name, values} <- Enum.sort(medians), do: {name, median(values)})
+    )
+  end
+
+  # --- concurrency ------------------------------------------------------------------------------------
+
+  def measure_concurrency do
+    count = pick(1_000, 200)
+    sleep = ["sleep", "60"]
+
+    net_runner = fn ->
+      {rate, commands} = start_all(count, fn -> start!(sleep) end)
+      Enum.each(commands, &send(&1, :stop))
+      await_none()
+      rate
+    end
+
+    port = fn ->
+      {rate, holders} = start_all(count, fn -> hold_port(sleep) end)
+      for holder <- holders, do: send(holder, :stop)
+      rate
+    end
+
+    all = in_turn([{"port", port}, {"NetRunner", net_runner}], pick(5, 3))
+
+    target(
+      "start #{count} commands, 32 at a time: NetRunner / port",
+      ratios(all, "NetRunner", "port"),
+      :at_least,
+      1.0
+    )
+
+    for {name, values} <- all, do: figure("commands started, #{name}", values, "per second")
+
+    memory(count)
+    many(pick(10_000, 1_000))
+  end
+
+  defp memory(count) do
+    helpers_before = pss(helpers())
+    before = vm_memory()
+    {_, commands} = start_all(count, fn -> start!(["sleep", "60"]) end)
+
+    target(
+      "helpers' memory per idle command (KiB PSS)",
+      [(pss(helpers()) - helpers_before) / count],
+      :at_most,
+      60
+    )
+
+    target(
+      "VM memory per idle command (KiB)",
+      [(vm_memory() - before) / count / 1024],
+      :at_most,
+      12
+    )
+
+    Enum.each(commands, &send(&1, :stop))
+    await_none()
+  end
+
+  defp many(count) do
+    {_, commands} = start_all(count, fn -> start!(["sleep", "600"]) end)
+    alive = length(NetRunner.list())
+    IO.puts("         #{alive} commands are alive at once")
+    {time, _} = :timer.tc(fn -> Enum.each(commands, &send(&1, :stop)) && await_none() end)
+    ^count = alive
+
+    target(
+      "#{count} commands alive at once, all ended: seconds",
+      [time / 1_000_000],
+      :at_most,
+      5.0
+    )
+  end
+
+  # Held by a process each, as an application has it.
+  defp start!([executable | args]) do
+    hold(fn ->
+      {:ok, p} = Command.start(executable, args)
+      p
+    end)
+  end
+
+  defp hold_port(command) do
+    hold(fn -> Bench.port(command) end)
+  end
+
+  defp hold(start) do
+    parent = self()
+
+    holder =
+      spawn(fn ->
+        held = start.()
+        send(parent, {:held, self()})
+        :erlang.hibernate(__MODULE__, :holding, [held])
+      end)
+
+    receive do: ({:held, ^holder} -> holder)
+  end
+
+  # The command belongs to this process and ends with it; a port's does not.
+  def holding(held) do
+    receive do
+      :stop when is_port(held) ->
+        {:os_pid, os_pid} = Port.info(held, :os_pid)
+        System.cmd("kill", ["#{os_pid}"])
+
+      :stop ->
+        :ok
+    end
+  end
+
+  defp start_all(count, start) do
+    {time, started} =
+      :timer.tc(fn ->
+        1..count
+        |> Task.async_stream(fn _ -> start.() end, max_concurrency: 32, timeout: :infinity)
+        |> Enum.map(fn {:ok, pid} -> pid end)
+      end)
+
+    {count / (time / 1_000_000), started}
+  end
+
+  defp await_none do
+    if NetRunner.list() != [] or length(helpers()) > 6 do
+      Process.sleep(5)
+      await_none()
+    end
+  end
+
+  defp helpers do
+    for pid <- File.ls!("/proc"),
+        pid =~ ~r/^\d+$/,
+        File.read("/proc/#{pid}/comm") == {:ok, "net_runner_shep\n"},
+        do: pid
+  end
+
+  # KiB, of what is shared the part.
+  defp pss(pids) do
+    Enum.sum(
+      for pid <- pids do
+        with {:ok, text} <- File.read("/proc/#{pid}/smaps_rollup"),
+             [_, size] <- Regex.run(~r/^Pss:\s+(\d+)/m, text) do
+          String.to_integer(size)
+        else
+          _ -> 0
+        end
+      end
+    )
+  end
+
+  defp vm_memory do
+    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+    :erlang.memory(:total)
+  end
+
+  # --- throughput -------------------------------------------------------------------------------------
+
+  def measure_throughput do
+    for {block, total} <- [
+          {4_096, 1_000_000_000},
+          {65_536, 4_000_000_000},
+          {1_048_576, 4_000_000_000}
+        ] do
+      total = div(total, pick(1, 8))
+      name = if block < 1_048_576, do: "#{div(block, 1024)} KiB", else: "1 MiB"
+      writer = [raw(), "writer", "#{block}", "#{total}"]
+
+      out =
+        [
+          {"raw", fn -> median(raw(["read", block, total])) end},
+          {"port", fn -> rate(fn -> port_to_end(Bench.port(writer), 0, &byte_size/1) end) end},
+          {"NetRunner",
+           fn ->
+             rate(fn -> Enum.reduce(NetRunner.stream!(writer), 0, &(byte_size(&1) + &2)) end)
+           end}
+        ] ++
+          for {other, module} <- Runner.others(),
+              do: {other, fn -> rate(fn -> module.read_all(writer) end) end}
+
+      out = in_turn(out, pick(5, 3))
+
+      target(
+        "stdout, writes of #{name}: NetRunner / raw loop",
+        ratios(out, "NetRunner", "raw"),
+        :at_least,
+        1.0
+      )
+
+      gigabytes("stdout, writes of #{name}", "stdout_#{block}", out)
+
+      data = :binary.copy("x", block)
+
+      into =
+        [
+          {"raw", fn -> median(raw(["write", block, total])) end},
+          {"port", fn -> rate(fn -> port_write(data, div(total, block)) end) end},
+          {"NetRunner", fn -> rate(fn -> net_runner_write(data, div(total, block)) end) end}
+        ] ++
+          for {other, module} <- Runner.others(),
+              module.write_all([raw(), "sink"], data, 1) != nil do
+            {other,
+             fn ->
+               rate(fn -> module.write_all([raw(), "sink"], data, div(total, block)) && total end)
+             end}
+          end
+
+      into = in_turn(into, pick(5, 3))
+
+      target(
+        "stdin, writes of #{name}: NetRunner / raw loop",
+        ratios(into, "NetRunner", "raw"),
+        :at_least,
+        1.0
+      )
+
+      gigabytes("stdin, writes of #{name}", "stdin_#{block}", into)
+    end
+
+    both_ways()
+  end
+
+  defp gigabytes(what, file, all) do
+    for {name, values} <- Enum.sort(all),
+        do: figure("#{what}, #{name}", Enum.map(values, &(&1 / 1.0e9)), "GB/s")
+
+    plot(
+      file,
+      what,
+      "GB/s",
+      for({name, values} <- Enum.sort(all), do: {name, median(values) / 1.0e9})
+    )
+  end
+
+  defp net_runner_write(data, count) do
+    {:ok, p} = Command.start(raw(), ["sink"])
+    for _ <- 1..count, do: :ok = Command.write(p, data)
+    :ok = Command.close_stdin(p)
+    {:ok, 0} = Command.await_exit(p)
+    Command.stop(p)
+    count * byte_size(data)
+  end
+
+  # A port cannot close stdin and wait; the sink is left when all is written.
+  defp port_write(data, count) do
+    port = Bench.port([raw(), "sink"])
+    for _ <- 1..count, do: Port.command(port, data)
+    close_port(port)
+    count * byte_size(data)
+  end
+
+  defp both_ways do
+    total = pick(1_073_741_824, 134_217_728)
+    path = Path.join(System.tmp_dir!(), "net_runner_bench_#{System.pid()}")
+    {"", 0} = NetRunner.run(["head", "-c", "#{total}", "/dev/zero"], stdout: {:file, path})
+    block = :binary.copy(<<0>>, 1_048_576)
+
+    shell = fn ->
+      rate(fn ->
+        {"", 0} = System.cmd("sh", ["-c", "cat #{path} | cat > /dev/null"])
+        total
+      end)
+    end
+
+    net_runner = fn ->
+      rate(fn ->
+        input = Stream.map(1..div(total, byte_size(block)), fn _ -> block end)
+        ^total = Enum.reduce(NetRunner.stream!(["cat"], input: input), 0, &(byte_size(&1) + &2))
+      end)
+    end
+
+    all = in_turn([{"shell", shell}, {"NetRunner", net_runner}], pick(5, 3))
+    File.rm!(path)
+
+    target(
+      "both ways through cat: NetRunner / shell's cat file | cat",
+      ratios(all, "NetRunner", "shell"),
+      :at_least,
+      0.8
+    )
+
+    gigabytes("both ways through cat", "both_ways", all)
+  end
+
+  # --- latency ----------------------------------------------------------------------------------------
+
+  def measure_latency do
+    count = pick(5_000, 1_000)
+    {:ok, p} = Command.start("cat")
+    port = Bench.port(["cat"])
+
+    net_runner = fn ->
+      :ok = Command.write(p, "hello\n")
+      {:ok, "hello\n"} = Command.read(p)
+    end
+
+    port_line = fn ->
+      Port.command(port, "hello\n")
+      receive do: ({^port, {:data, "hello\n"}} -> :ok)
+    end
+
+    others =
+      for {name, module} <- Runner.others(), functions = module.ping_pong(), do: {name, functions}
+
+    peers =
+      [
+        {"raw", fn -> median(raw(["pingpong", count])) end},
+        {"port", fn -> median(times(count, port_line)) end},
+        {"NetRunner", fn -> median(times(count, net_runner)) end}
+      ] ++ for {name, {line, _}} <- others, do: {name, fn -> median(times(count, line)) end}
+
+    all = in_turn(peers)
+
+    target(
+      "one line through cat and back: NetRunner / port",
+      ratios(all, "NetRunner", "port"),
+      :at_most,
+      0.4
+    )
+
+    for {name, values} <- Enum.sort(all),
+        do: figure("one line through cat, #{name}", values, "µs")
+
+    plot(
+      "latency",
+      "one line through cat and back",
+      "microseconds",
+      for({name, values} <- Enum.sort(all), do: {name, median(values)})
+    )
+
+    for {_, {_, stop}} <- others, do: stop.()
+    Command.stop(p)
+    close_port(port)
+  end
+
+  # --- lines ------------------------------------------------------------------------------------------
+
+  def measure_lines do
+    for length <- [10, 80, 500] do
+      total = pick(200_000_000, 40_000_000)
+      command = [raw(), "lines", "#{length}", "#{total}"]
+
+      net_runner = fn ->
+        rate(fn ->
+          Enum.reduce(NetRunner.stream!(command, lines: :trim), 0, fn _, n -> n + 1 end)
+        end)
+      end
+
+      port = fn ->
+        rate(fn -> port_to_end(Bench.port(command, [{:line, 65_536}]), 0, fn _ -> 1 end) end)
+      end
+
+      all = in_turn([{"port", port}, {"NetRunner", net_runner}], pick(5, 3))
+
+      target(
+        "lines of #{length} bytes: NetRunner / port with {:line, 65536}",
+        ratios(all, "NetRunner", "port"),
+        :at_least,
+        5.0
+      )
+
+      for {name, values} <- Enum.sort(all),
+          do:
+            figure(
+              "lines of #{length} bytes, #{name}",
+              Enum.map(values, &(&1 / 1.0e6)),
+              "million per second"
+            )
+
+      plot(
+        "lines_#{length}",
+        "lines of #{length} bytes",
+        "million per second",
+        for({name, values} <- Enum.sort(all), do: {name, median(values) / 1.0e6})
+      )
+    end
+  end
+
+  # --- backpressure -----------------------------------------------------------------------------------
+
+  def measure_backpressure do
+    seconds = pick(10, 2)
+    {:ok, p} = Command.start("yes")
+    {:ok, _} = Command.read(p)
+    Process.sleep(200)
+    before = vm_memory()
+    most = Enum.max(for _ <- 1..(seconds * 10), do: Process.sleep(100) && vm_memory())
+
+    target(
+      "`yes`, unread for #{seconds} s: growth of the VM's memory (MiB)",
+      [(most - before) / 1_048_576],
+      :at_most,
+      1.0
+    )
+
+    Command.stop(p)
+  end
+
+  # --- soak -------------------------------------------------------------------------------------------
+
+  def measure_soak do
+    count = pick(100_000, 5_000)
+    soak(1_000)
+    {memory, fds} = {vm_memory(), fds()}
+    {time, _} = :timer.tc(fn -> soak(count) end)
+    await_none()
+    figure("#{count} commands, 16 at a time", count / (time / 1_000_000), "per second")
+
+    target(
+      "VM memory after #{count} commands: growth (MiB)",
+      [(vm_memory() - memory) / 1_048_576],
+      :at_most,
+      1.0
+    )
+
+    target("descriptors after #{count} commands: growth", [fds() - fds], :at_most, 0)
+
+    target(
+      "helpers after #{count} commands, beside those at rest",
+      [length(helpers()) - 4],
+      :at_most,
+      0
+    )
+  end
+
+  defp soak(count) do
+    1..count
+    |> Task.async_stream(fn _ -> {"", 0} = NetRunner.run([@true_path]) end,
+      max_concurrency: 16,
+      ordered: false
+    )
+    |> Stream.run()
+  end
+
+  defp fds, do: length(File.ls!("/proc/#{System.pid()}/fd"))
+
+  # --- growth -----------------------------------------------------------------------------------------
+
+  def measure_growth do
+    total = pick(2_000_000_000, 200_000_000)
+
+    rates =
+      for count <- [1, 10, 100, 1_000] do
+        writer = [raw(), "writer", "65536", "#{div(total, count)}"]
+
+        rate =
+          rate(fn ->
+            1..count
+            |> Task.async_stream(
+              fn _ -> Enum.reduce(NetRunner.stream!(writer), 0, &(byte_size(&1) + &2)) end,
+              max_concurrency: count,
+              timeout: :infinity
+            )
+            |> Enum.reduce(0, fn {:ok, size}, sum -> size + sum end)
+          end)
+
+        figure("stdout of #{count} commands at once", rate / 1.0e9, "GB/s")
+        {"NetRunner, #{count} at once", rate / 1.0e9}
+      end
+
+    plot("growth_throughput", "stdout, all commands together", "GB/s", rates)
+
+    bars =
+      for count <- [1, 1_000, pick(10_000, 2_000)] do
+        before = vm_memory()
+        helpers_before = pss(helpers())
+        {_, commands} = start_all(count, fn -> start!(["sleep", "600"]) end)
+        vm = (vm_memory() - before) / 1024
+        all = pss(helpers()) - helpers_before
+        figure("memory of #{count} idle commands, VM", vm / 1, "KiB")
+        figure("memory of #{count} idle commands, helpers", all / 1, "KiB PSS")
+        Enum.each(commands, &send(&1, :stop))
+        await_none()
+        {"NetRunner, #{count} idle", (vm + all) / 1024}
+      end
+
+    plot("growth_memory", "idle commands: VM and helpers", "MiB", bars)
+
+    spawn_time = fn ->
+      median(times(pick(300, 100), fn -> {"", 0} = NetRunner.run(["true"]) end))
+    end
+
+    gigabytes = pick(8, 1)
+    small = for _ <- 1..3, do: spawn_time.()
+    live = for _ <- 1..gigabytes, do: :binary.copy(<<1>>, 1_073_741_824)
+    large = for _ <- 1..3, do: spawn_time.()
+    ^gigabytes = length(live)
+
+    target(
+      "run true in a VM with #{gigabytes} GiB of live binaries / a small one",
+      Enum.zip_with(large, small, &(&1 / &2)),
+      :at_most,
+      1.1
+    )
+  end
+end
+
+[name] = System.argv()
+Bench.run(name, fn -> apply(Bench.Suite, String.to_existing_atom("measure_" <> name), []) end)
