@@ -10,20 +10,22 @@ defmodule NetRunner.Stream do
   alias NetRunner.{Error, Input, Lines, Pipeline}
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Server
+  alias NetRunner.Stream.Borrowed
 
   @chunk 262_144
 
   @enforce_keys [:server, :members, :on_exit, :tagged?, :lines]
-  defstruct [:server, :members, :on_exit, :tagged?, :lines, :splitting, ended?: false]
+  defstruct [:server, :members, :on_exit, :tagged?, :lines, :borrowed, :splitting, ended?: false]
 
   # `server`: of the command that is read, the last of the `members`. `on_exit`: what is done with a status that is not 0. `lines`: those of each stream, or `nil` for chunks as they
-  # come. `splitting`: the stream whose chunk is not through.
+  # come. `borrowed`: stdout, where it is read without the server. `splitting`: the stream whose chunk is not through.
   @type t :: %__MODULE__{
           server: pid(),
           members: [Pipeline.member(), ...],
           on_exit: :raise | :ignore,
           tagged?: boolean(),
           lines: %{(:stdout | :stderr) => Lines.t()} | nil,
+          borrowed: Borrowed.t() | nil,
           splitting: :stdout | :stderr | nil,
           ended?: boolean()
         }
@@ -87,13 +89,20 @@ defmodule NetRunner.Stream do
   defp drained(%{tagged: false, stderr: :pipe} = options), do: %{options | stderr: :consume}
   defp drained(options), do: options
 
-  defp enumerable(start), do: Stream.resource(start, &next/1, &Pipeline.stop(&1.members))
+  defp enumerable(start), do: Stream.resource(start, &next/1, &stop/1)
+
+  defp stop(stream) do
+    :ok = Pipeline.stop(stream.members)
+    Borrowed.return(stream.borrowed)
+  end
 
   defp new(members, options, on_exit) do
     lines = options.lines && Lines.new(options.lines)
+    {server, _} = List.last(members)
 
     %__MODULE__{
-      server: members |> List.last() |> elem(0),
+      server: server,
+      borrowed: if(not options.tagged, do: Borrowed.borrow(server)),
       members: members,
       on_exit: if(options.tagged, do: :ignore, else: on_exit),
       tagged?: options.tagged,
@@ -105,10 +114,10 @@ defmodule NetRunner.Stream do
 
   defp next(%__MODULE__{splitting: nil} = stream) do
     case read(stream) do
-      {:ok, {kind, bytes}} -> chunk(stream, kind, bytes)
+      {{:ok, {kind, bytes}}, stream} -> chunk(stream, kind, bytes)
       # Nothing to read where stdout leads elsewhere.
-      end_of_file when end_of_file in [:eof, {:error, :not_piped}] -> finish(stream)
-      {:error, reason} -> failed(stream, reason)
+      {end_of_file, stream} when end_of_file in [:eof, {:error, :not_piped}] -> finish(stream)
+      {{:error, reason}, stream} -> failed(stream, reason)
     end
   end
 
@@ -120,10 +129,16 @@ defmodule NetRunner.Stream do
     {tag(stream, kind, whole), stream}
   end
 
-  defp read(%{tagged?: true} = stream), do: Command.read_any(stream.server, @chunk)
+  defp read(%{tagged?: true} = stream), do: {Command.read_any(stream.server, @chunk), stream}
+
+  defp read(%{borrowed: nil} = stream) do
+    {with({:ok, bytes} <- Command.read(stream.server, @chunk), do: {:ok, {:stdout, bytes}}),
+     stream}
+  end
 
   defp read(stream) do
-    with {:ok, bytes} <- Command.read(stream.server, @chunk), do: {:ok, {:stdout, bytes}}
+    {result, borrowed} = Borrowed.read(stream.borrowed, @chunk)
+    {with({:ok, bytes} <- result, do: {:ok, {:stdout, bytes}}), %{stream | borrowed: borrowed}}
   end
 
   defp chunk(%{lines: nil} = stream, kind, bytes), do: {tag(stream, kind, [bytes]), stream}
@@ -136,12 +151,13 @@ defmodule NetRunner.Stream do
   defp tag(%{tagged?: true}, kind, elements), do: Enum.map(elements, &{kind, &1})
   defp tag(_stream, _kind, elements), do: elements
 
-  defp finish(stream) do
-    last =
-      if stream.lines,
-        do: Enum.flat_map([:stdout, :stderr], &tag(stream, &1, Lines.last(stream.lines[&1]))),
-        else: []
+  # The last lines come before what the status may raise.
+  defp finish(%{lines: %{} = lines} = stream) do
+    last = Enum.flat_map([:stdout, :stderr], &tag(stream, &1, Lines.last(lines[&1])))
+    {last, %{stream | lines: nil}}
+  end
 
+  defp finish(stream) do
     ends = Enum.map(stream.members, &{&1, await_exit(stream, &1)})
 
     # What was produced for the first command and failed, when another one is read.
@@ -150,7 +166,7 @@ defmodule NetRunner.Stream do
     end
 
     if stream.on_exit == :raise, do: check(ends)
-    {last ++ exit_element(stream, ends), %{stream | ended?: true}}
+    {exit_element(stream, ends), %{stream | ended?: true}}
   end
 
   defp exit_element(%{tagged?: false}, _ends), do: []

@@ -16,6 +16,7 @@ defmodule NetRunner.Process.Server do
 
   alias NetRunner.{Cgroup, Launcher, Telemetry}
   alias NetRunner.Process.{Counters, Native, Operations, Pipe, Spec, Stats}
+  alias NetRunner.Stream.Borrowed
 
   @bulk 262_144
 
@@ -66,6 +67,8 @@ defmodule NetRunner.Process.Server do
     stop?: false,
     # The stream that `read_any` looks at first, so that none starves.
     any_first: :stdout,
+    # `{pid, fd}`: who reads stdout without this process.
+    borrower: nil,
     operations: Operations.new()
   ]
 
@@ -355,6 +358,18 @@ defmodule NetRunner.Process.Server do
   def handle_call(:failure, _from, state) do
     {:reply, [exit: stats(state).exit, stderr: state.tail], state}
   end
+
+  # The caller reads by itself from now on.
+  def handle_call(:lend_stdout, {pid, _}, %{stdout: %Pipe{terminal?: false}} = state) do
+    if state.exit != nil or Operations.any?(state.operations, competing(:stdout)) do
+      {:reply, :no, state}
+    else
+      borrower = {pid, state.stdout.fd}
+      {:reply, {:ok, state.stdout, state.counters}, %{state | stdout: nil, borrower: borrower}}
+    end
+  end
+
+  def handle_call(:lend_stdout, _from, state), do: {:reply, :no, state}
 
   def handle_call(:input_failure, _from, state), do: {:reply, state.input_failure, state}
 
@@ -816,11 +831,15 @@ defmodule NetRunner.Process.Server do
     Counters.put_ended(state.counters)
     state = %{state | exit: exit, ended: System.monotonic_time()}
     tell_end(state)
+    tell_borrower(state)
     state = serve_all(state)
     {waiting, operations} = Operations.take_all(state.operations, :exit)
     Enum.each(waiting, &reply(&1, exit_result(state)))
     finish_stop(%{state | operations: operations})
   end
+
+  defp tell_borrower(%{borrower: {pid, fd}, leftovers: :kill}), do: Borrowed.tell(pid, fd)
+  defp tell_borrower(_state), do: :ok
 
   defp finish_stop(%{stopping?: true} = state) do
     {waiting, operations} = Operations.take_all(state.operations, :stop)
