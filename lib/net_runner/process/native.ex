@@ -55,9 +55,6 @@ defmodule NetRunner.Process.Native do
              {max_rss_bytes :: non_neg_integer(), user_us :: non_neg_integer(),
               system_us :: non_neg_integer()}}
 
-  # What a NIF on a normal scheduler moves at the most; more goes through a dirty scheduler.
-  @small 65_536
-
   def load do
     path = Application.app_dir(:net_runner, "priv/net_runner_nif")
 
@@ -73,11 +70,12 @@ defmodule NetRunner.Process.Native do
     end
   end
 
-  @doc "Reads what is there, at most `max_bytes`."
+  @doc "Reads what is there, at most `max_bytes`; a lot of it on a dirty scheduler."
   @spec read(fd(), pos_integer()) ::
           {:ok, binary()} | :eof | {:error, :eagain | :closed | posix()}
-  def read(fd, max_bytes) when max_bytes <= @small, do: nif_read(fd, max_bytes)
-  def read(fd, max_bytes), do: nif_read_bulk(fd, max_bytes)
+  def read(fd, max_bytes) do
+    with :too_large <- nif_read(fd, max_bytes), do: nif_read_bulk(fd, max_bytes)
+  end
 
   @doc """
   Writes a list of binaries. `{:partial, rest}`: some is written, and there may be room for more at

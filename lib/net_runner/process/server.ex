@@ -18,7 +18,8 @@ defmodule NetRunner.Process.Server do
   alias NetRunner.Process.{Counters, Native, Operations, Pipe, Spec, Stats}
   alias NetRunner.Stream.Borrowed
 
-  @bulk 262_144
+  # What is read at once of what nobody has asked for in pieces.
+  @bulk 524_288
 
   # A chunk that a garbage collection finds in use is kept until the next full one. The heap is small, so
   # those are cheap.

@@ -37,6 +37,8 @@ pub struct Fd {
     /// The size that the pipe gets when its traffic shows that it pays; 0 when there is no more
     /// to do.
     pub pipe_size: AtomicU32,
+    /// Bytes that were moved before it got that size.
+    pub traffic: AtomicU32,
     /// The master of a pseudo-terminal.
     pub terminal: bool,
 }
@@ -84,6 +86,7 @@ pub fn into_term<'a>(env: Env<'a>, fd: OwnedFd, kind: Kind) -> NifResult<Term<'a
         number: fd.into_raw_fd(),
         state: AtomicU32::new(0),
         pipe_size: AtomicU32::new(pipe_size),
+        traffic: AtomicU32::new(0),
         terminal: matches!(kind, Kind::Terminal),
     };
     // SAFETY: the memory is of the type's size and aligned for it (the VM aligns to 8 bytes or

@@ -7,9 +7,10 @@ use rustler::{Encoder, Env, Error, ListIterator, NewBinary, NifResult, OwnedBina
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::ptr;
+use std::sync::atomic::Ordering;
 
-/// The capacity that pipe(7) gives a pipe.
-const DEFAULT_PIPE_SIZE: usize = 65_536;
+/// A pipe through which so much has come is worth more memory.
+const BUSY: u32 = 128 * 1024;
 
 /// What one `writev(2)` takes at the most (IOV_MAX).
 const MAX_PARTS: usize = 1024;
@@ -18,14 +19,25 @@ const MAX_PARTS: usize = 1024;
 pub enum Outcome<'a> {
     Data(Term<'a>),
     EndOfFile,
+    /// Nothing was done: it is too much for the scheduler that called.
+    TooLarge,
     Written,
     /// Some was written and this is left; there may be room for more already.
     Partial(Term<'a>),
 }
 
-pub fn read<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> Result<Outcome<'a>, Failure> {
+/// Reads at most `max_bytes`; nothing, and says so, when more than `budget` would have to be moved.
+pub fn read<'a>(
+    env: Env<'a>,
+    fd: &Fd,
+    max_bytes: usize,
+    budget: usize,
+) -> Result<Outcome<'a>, Failure> {
     let inside = fd.enter(env).ok_or(Failure::Closed)?;
     let available = available(&inside).min(max_bytes);
+    if available > budget {
+        return Ok(Outcome::TooLarge);
+    }
     let read = if available == 0 {
         // End of file, nothing yet, or something that has come just now.
         let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
@@ -51,7 +63,10 @@ pub fn read<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> Result<Outcome<'a>, 
     match read {
         Ok((0, _)) => Ok(Outcome::EndOfFile),
         Ok((length, data)) => {
-            if length + 1 >= DEFAULT_PIPE_SIZE {
+            // Not counted on when the pipe has its size: the count would overflow.
+            if fd.pipe_size.load(Ordering::Relaxed) != 0
+                && fd.traffic.fetch_add(length as u32, Ordering::Relaxed) >= BUSY
+            {
                 grow_pipe(fd, &inside);
             }
             Ok(Outcome::Data(data))
@@ -150,7 +165,7 @@ fn read_into(inside: &Inside, start: *mut u8, length: usize) -> nix::Result<usiz
 /// user, pipe(7)) leaves it as it is.
 #[cfg(target_os = "linux")]
 fn grow_pipe(fd: &Fd, inside: &Inside) -> bool {
-    let size = fd.pipe_size.swap(0, std::sync::atomic::Ordering::Relaxed);
+    let size = fd.pipe_size.swap(0, Ordering::Relaxed);
     // SAFETY: F_SETPIPE_SZ takes an int.
     size != 0 && unsafe { libc::fcntl(inside.as_raw_fd(), libc::F_SETPIPE_SZ, size) } != -1
 }
@@ -281,9 +296,10 @@ impl Outcome<'_> {
     where
         Self: 'a,
     {
-        use crate::atoms::{eof, ok, partial};
+        use crate::atoms::{eof, ok, partial, too_large};
         match self {
             Outcome::Data(data) => (ok(), data.in_env(env)).encode(env),
+            Outcome::TooLarge => too_large().encode(env),
             Outcome::EndOfFile => eof().encode(env),
             Outcome::Written => ok().encode(env),
             Outcome::Partial(left) => (partial(), left.in_env(env)).encode(env),

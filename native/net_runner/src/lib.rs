@@ -31,8 +31,9 @@ mod atoms {
     }
 }
 
-/// What a call on a normal scheduler may move: a copy of this takes some 10 microseconds.
-const SMALL: usize = 64 * 1024;
+/// What a call on a normal scheduler may move: a copy of this takes some 100 microseconds, and a change
+/// of the scheduler costs more than it would save.
+const SMALL: usize = 512 * 1024;
 
 /// What a call on a dirty scheduler writes before it gives the process a chance to do other work.
 const BUDGET: usize = 1024 * 1024;
@@ -73,12 +74,12 @@ fn done(env: Env, result: nix::Result<()>) -> Term {
 
 #[rustler::nif]
 fn nif_read<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<'a>> {
-    answer(env, io::read(env, fd, max_bytes.min(SMALL)))
+    answer(env, io::read(env, fd, max_bytes, SMALL))
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
 fn nif_read_bulk<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<'a>> {
-    answer(env, io::read(env, fd, max_bytes))
+    answer(env, io::read(env, fd, max_bytes, usize::MAX))
 }
 
 #[rustler::nif]

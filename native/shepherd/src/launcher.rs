@@ -55,7 +55,10 @@ struct SparesEnds {
 /// Who goes on after a fork.
 enum Role {
     Launcher,
-    Spare,
+    Spare {
+        /// There is time for it.
+        rehearse: bool,
+    },
     /// Of this command; the descriptors that came with its request.
     Shepherd(Vec<OwnedFd>),
 }
@@ -88,7 +91,12 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
     while !launcher.ended && getppid() == guard {
         match launcher.turn() {
             Role::Launcher => {}
-            Role::Spare => return launcher.wait_as_spare(own_pid),
+            Role::Spare { rehearse } => {
+                if rehearse {
+                    shepherd::rehearse();
+                }
+                return launcher.wait_as_spare(own_pid);
+            }
             Role::Shepherd(fds) => {
                 drop(launcher);
                 shepherd::run(fds);
@@ -113,7 +121,8 @@ impl Launcher {
     /// spare is forked when nothing happened for a while.
     fn turn(&mut self) -> Role {
         if self.spares.is_empty() && SPARES > 0 && self.fork_spare() {
-            return Role::Spare;
+            // Somebody may be waiting for it already.
+            return Role::Spare { rehearse: false };
         }
         let spares = self.spares.len();
         let alone = spares == 0;
@@ -130,7 +139,7 @@ impl Launcher {
             return self.serve();
         }
         if missing && self.spares.len() == spares && !self.ended && self.fork_spare() {
-            return Role::Spare;
+            return Role::Spare { rehearse: true };
         }
         Role::Launcher
     }
@@ -206,7 +215,6 @@ impl Launcher {
         } = self;
         drop((taken, free));
         sys::become_subreaper();
-        shepherd::rehearse();
         loop {
             sys::die_with_parent(true);
             if getppid() != launcher {
