@@ -106,10 +106,20 @@ defmodule Bench do
     target("NIF calls over 1 ms on a normal scheduler (#{name})", [length(long)], :at_most, 0)
     for event <- long, do: IO.puts("         #{inspect(event)}")
 
-    File.write!(Path.join(System.get_env("BENCH_RESULTS"), name <> ".json"), [
-      json(Process.get(:results)),
-      "\n"
-    ])
+    results = Process.get(:results)
+    directory = System.get_env("BENCH_RESULTS")
+    File.write!(Path.join(directory, name <> ".json"), [json(results), "\n"])
+
+    File.write!(
+      Path.join(directory, name <> ".md"),
+      for(%{"target" => _} = row <- results, do: row(row))
+    )
+  end
+
+  defp row(row) do
+    [median, min, max] = for key <- ["median", "min", "max"], do: show(row[key])
+    holds = if row["holds"], do: "yes", else: "**no**"
+    "| #{row["target"]} | #{row["wanted"]} | #{median} | #{min} to #{max} | #{holds} |\n"
   end
 
   # Schedules of 1 ms and more that began or ended in the NIF's module. A process that was in it when its time was

@@ -65,7 +65,7 @@ defmodule NetRunner.Launcher do
 
         # The launcher is gone and did not take the request.
         {:error, reason} when reason in [:closed, :epipe, :econnreset] and replacements > 0 ->
-          with :ok <- call({:replace, socket}) do
+          with {:ok, _} <- call({:replace, socket}) do
             spawn(fields, size, connections, pipe_size, {replacements - 1, retries})
           end
 
@@ -120,7 +120,15 @@ defmodule NetRunner.Launcher do
   def init(_) do
     case start_helper() do
       {:ok, socket, guard} ->
-        state = %{socket: nil, guard: nil, since: nil, retry: nil, waiting_for_room: []}
+        state = %{
+          socket: nil,
+          guard: nil,
+          since: nil,
+          retry: nil,
+          waiting_for_room: [],
+          waiting_for_start: []
+        }
+
         {:ok, publish(state, socket, guard)}
 
       {:error, reason} ->
@@ -129,18 +137,14 @@ defmodule NetRunner.Launcher do
   end
 
   @impl true
-  def handle_call(:socket, _from, state) do
-    state = ensure(state)
-    {:reply, socket_of(state), state}
-  end
+  def handle_call(:socket, from, state), do: answer_when_tried(from, state)
 
   # Somebody found this socket dead. It may have been replaced meanwhile.
-  def handle_call({:replace, socket}, _from, %{socket: socket} = state) do
-    state = state |> withdraw() |> ensure()
-    {:reply, with({:ok, _} <- socket_of(state), do: :ok), state}
+  def handle_call({:replace, socket}, from, %{socket: socket} = state) do
+    answer_when_tried(from, withdraw(state))
   end
 
-  def handle_call({:replace, _older}, _from, state), do: {:reply, :ok, state}
+  def handle_call({:replace, _older}, from, state), do: answer_when_tried(from, state)
 
   def handle_call({:await_room, socket}, from, %{socket: socket} = state) do
     case Native.await_room(socket) do
@@ -170,7 +174,11 @@ defmodule NetRunner.Launcher do
   # Of a socket that was replaced.
   def handle_info({:select, _, _, _}, state), do: {:noreply, state}
 
-  def handle_info(:start, state), do: {:noreply, ensure(%{state | retry: nil})}
+  def handle_info(:start, state) do
+    state = ensure(%{state | retry: nil})
+    Enum.each(state.waiting_for_start, &GenServer.reply(&1, socket_of(state)))
+    {:noreply, %{state | waiting_for_start: []}}
+  end
 
   def handle_info(message, state) do
     Logger.warning(
@@ -178,6 +186,16 @@ defmodule NetRunner.Launcher do
     )
 
     {:noreply, state}
+  end
+
+  # While another try is due, the answer is what that comes to.
+  defp answer_when_tried(from, %{socket: nil, retry: retry} = state) when retry != nil do
+    {:noreply, %{state | waiting_for_start: [from | state.waiting_for_start]}}
+  end
+
+  defp answer_when_tried(_from, state) do
+    state = ensure(state)
+    {:reply, socket_of(state), state}
   end
 
   defp socket_of(%{socket: nil}), do: {:error, :launcher_died}
