@@ -9,6 +9,9 @@ defmodule Bench.Suite do
   alias Bench.Runner
   alias NetRunner.Process, as: Command
 
+  # One descriptor for each command, where the limit (RLIMIT_NOFILE) cannot be raised to four for each of 10,000.
+  @without_pipes [stdin: :null, stdout: :null, stderr: :disabled]
+
   @true_path System.find_executable("true")
 
   # --- spawn ------------------------------------------------------------------------------------------
@@ -122,7 +125,7 @@ defmodule Bench.Suite do
   end
 
   defp many(count) do
-    {_, commands} = start_all(count, fn -> start!(["sleep", "600"]) end)
+    {_, commands} = start_all(count, fn -> start!(["sleep", "600"], @without_pipes) end)
     alive = length(NetRunner.list())
     IO.puts("         #{alive} commands are alive at once")
     {time, _} = :timer.tc(fn -> Enum.each(commands, &send(&1, :stop)) && await_none() end)
@@ -137,9 +140,9 @@ defmodule Bench.Suite do
   end
 
   # Held by a process each, as an application has it.
-  defp start!([executable | args]) do
+  defp start!([executable | args], options \\ []) do
     hold(fn ->
-      {:ok, p} = Command.start(executable, args)
+      {:ok, p} = Command.start(executable, args, options)
       p
     end)
   end
@@ -532,7 +535,7 @@ defmodule Bench.Suite do
       for count <- [1, 1_000, pick(10_000, 2_000)] do
         before = vm_memory()
         helpers_before = pss(helpers())
-        {_, commands} = start_all(count, fn -> start!(["sleep", "600"]) end)
+        {_, commands} = start_all(count, fn -> start!(["sleep", "600"], @without_pipes) end)
         vm = (vm_memory() - before) / 1024
         all = pss(helpers()) - helpers_before
         figure("memory of #{count} idle commands, VM", vm / 1, "KiB")

@@ -14,6 +14,9 @@ defmodule NetRunner.Stream do
 
   @chunk 524_288
 
+  # What is split next should still be in the CPU's cache.
+  @chunk_of_lines 131_072
+
   @enforce_keys [:server, :members, :on_exit, :tagged?, :lines]
   defstruct [:server, :members, :on_exit, :tagged?, :lines, :borrowed, :splitting, ended?: false]
 
@@ -129,17 +132,23 @@ defmodule NetRunner.Stream do
     {tag(stream, kind, whole), stream}
   end
 
-  defp read(%{tagged?: true} = stream), do: {Command.read_any(stream.server, @chunk), stream}
+  defp read(%{tagged?: true} = stream),
+    do: {Command.read_any(stream.server, chunk_size(stream)), stream}
 
   defp read(%{borrowed: nil} = stream) do
-    {with({:ok, bytes} <- Command.read(stream.server, @chunk), do: {:ok, {:stdout, bytes}}),
-     stream}
+    {with(
+       {:ok, bytes} <- Command.read(stream.server, chunk_size(stream)),
+       do: {:ok, {:stdout, bytes}}
+     ), stream}
   end
 
   defp read(stream) do
-    {result, borrowed} = Borrowed.read(stream.borrowed, @chunk)
+    {result, borrowed} = Borrowed.read(stream.borrowed, chunk_size(stream))
     {with({:ok, bytes} <- result, do: {:ok, {:stdout, bytes}}), %{stream | borrowed: borrowed}}
   end
+
+  defp chunk_size(%{lines: nil}), do: @chunk
+  defp chunk_size(_stream), do: @chunk_of_lines
 
   defp chunk(%{lines: nil} = stream, kind, bytes), do: {tag(stream, kind, [bytes]), stream}
 
