@@ -37,8 +37,8 @@ defmodule NetRunner do
           | atom()
 
   @run_groups [:input, :run, :command]
-  @stream_groups [:input, :stream, :command]
-  @raising_groups [:input, :stream, :raising, :command]
+  @stream_groups [:input, :run, :stream, :command]
+  @raising_groups [:input, :run, :stream, :raising, :command]
 
   @doc """
   Runs a command to its end and returns `{stdout, exit_status}`. A signal gives status 128 + its number.
@@ -73,7 +73,8 @@ defmodule NetRunner do
     options = Options.validate!(options, @run_groups)
     input = Input.new(options)
 
-    with {:ok, server} <- NetRunner.Stream.start(command, drained(options), input) do
+    with {:ok, server} <-
+           NetRunner.Stream.start(command, NetRunner.Stream.consuming_stderr(options), input) do
       case NetRunner.Process.collect(server, options.max_output_size, options.timeout) do
         {:error, {:input_failed, {kind, reason, stack}}} -> :erlang.raise(kind, reason, stack)
         result -> result
@@ -98,7 +99,8 @@ defmodule NetRunner do
       iex> NetRunner.stream!(["sh", "-c", "echo bad >&2; exit 3"]) |> Enum.to_list()
       ** (NetRunner.Error) `sh -c 'echo bad >&2; exit 3'` exited with status 3; the end of its stderr: bad
 
-  A failure while `:input` is produced is raised in the consumer.
+  A failure while `:input` is produced is raised in the consumer. A command that passes `:timeout` or
+  `:max_output_size` is ended, and `NetRunner.Error` says which.
 
   ## Options
 
@@ -113,7 +115,8 @@ defmodule NetRunner do
 
   @doc """
   Starts a command and returns `{:ok, stream}` of what it prints, or `{:error, reason}`. The stream does
-  not raise for the exit status. It is enumerated once. The command belongs to the caller until another
+  not raise for the exit status, but for what else ends it before its time (`:timeout`, `:max_output_size`). It is
+  enumerated once. The command belongs to the caller until another
   process enumerates the stream, and then to that.
 
       iex> {:ok, stream} = NetRunner.stream(~w(sort), input: ["c\\n", "a\\n"])
@@ -164,7 +167,11 @@ defmodule NetRunner do
   def pipeline(commands, options \\ []) do
     options = Options.validate!(options, @run_groups)
 
-    case NetRunner.Pipeline.run(commands, drained(options), Input.new(options)) do
+    case NetRunner.Pipeline.run(
+           commands,
+           NetRunner.Stream.consuming_stderr(options),
+           Input.new(options)
+         ) do
       {:error, {:input_failed, {kind, reason, stack}}} -> :erlang.raise(kind, reason, stack)
       result -> result
     end
@@ -287,8 +294,4 @@ defmodule NetRunner do
   def cmd(executable, args, options \\ []) when is_binary(executable) and is_list(args) do
     Cmd.run(executable, args, options)
   end
-
-  # Nobody can read the stderr of `run/2` on demand, and the command must not block on it.
-  defp drained(%{stderr: :pipe} = options), do: %{options | stderr: :consume}
-  defp drained(options), do: options
 end

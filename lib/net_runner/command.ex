@@ -15,11 +15,13 @@ defmodule NetRunner.Command do
       {"hello world", 0}
 
   An option of the command that has no meaning for a function is not looked at there, so that one
-  command serves `NetRunner.run/2`, which takes a `:timeout`, and `NetRunner.stream!/2`, which takes none:
+  command serves `NetRunner.stream!/2`, which takes `:exit_status`, and `NetRunner.run/2`, which does not:
 
-      iex> echo = NetRunner.Command.new("echo", ["hello"], timeout: 5_000)
-      iex> NetRunner.stream!(echo) |> Enum.to_list()
-      ["hello\\n"]
+      iex> grep = NetRunner.Command.new("grep", ["x"], exit_status: :ignore)
+      iex> NetRunner.stream!(grep, input: "a\\n") |> Enum.to_list()
+      []
+      iex> NetRunner.run(grep, input: "a\\n")
+      {"", 1}
 
   ## Modules of commands
 

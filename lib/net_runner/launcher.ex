@@ -162,10 +162,6 @@ defmodule NetRunner.Launcher do
 
   # The helper says nothing after its greeting: this is its end.
   def handle_info({:select, socket, _, :ready_input}, %{socket: socket} = state) do
-    Logger.warning(
-      "NetRunner's launcher (of guard process #{state.guard}) died; starting a new one"
-    )
-
     lived = System.monotonic_time(:millisecond) - state.since
     state = withdraw(state)
     {:noreply, if(lived < @shortest_life, do: retry_later(state), else: ensure(state))}
@@ -226,6 +222,10 @@ defmodule NetRunner.Launcher do
   end
 
   defp withdraw(state) do
+    Logger.warning(
+      "NetRunner's launcher (of guard process #{state.guard}) died; starting a new one"
+    )
+
     :ets.delete(@table, :socket)
     Native.close(state.socket)
     release_waiting(%{state | socket: nil, guard: nil})

@@ -43,7 +43,7 @@ defmodule NetRunner.Lines do
   def last(%__MODULE__{pieces: pieces}), do: [pieces |> Enum.reverse() |> IO.iodata_to_binary()]
 
   # The chunk border may be in the middle of a newline of two bytes.
-  defp join(%{trim?: true, pieces: [last | earlier]}, "") do
+  defp join(%{trim?: true, pieces: [last | earlier], chunk: <<?\n, _::binary>>}, "") do
     [without_return(last) | earlier] |> Enum.reverse() |> IO.iodata_to_binary()
   end
 

@@ -65,7 +65,7 @@ defmodule NetRunner.Options do
      "what the command reads from stdin: iodata, an enumerable of iodata, or a function that gets a " <>
        "`Collectable` (`&Enum.into(source, &1)`); without it, nothing"},
     {:timeout, :run, :timeout, :infinity,
-     "milliseconds after which the command is ended and `{:error, :timeout}` returned"},
+     "milliseconds after which the command is ended: `{:error, :timeout}`"},
     {:max_output_size, :run, :limit, :infinity,
      "bytes of output above which the command is ended"},
     {:tagged, :stream, :boolean, false,

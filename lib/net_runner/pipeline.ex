@@ -12,17 +12,22 @@ defmodule NetRunner.Pipeline do
   @type commands :: [[String.t()] | Command.t()]
   @type member :: {server :: pid(), command :: [String.t()]}
 
-  @doc "Starts all commands, or none."
-  @spec start(commands(), map(), Input.t()) ::
+  @doc "Starts all commands, or none. `timeout`: of each, when it is not the caller's business."
+  @spec start(commands(), map(), Input.t(), timeout()) ::
           {:ok, [member(), ...]} | {:error, reason :: term(), command :: term()}
-  def start(commands, options, input) do
-    check!(commands, options)
+  def start(commands, options, input, timeout) do
+    planned = plan(commands, options)
 
     with {:ok, pipes} <- pipes(length(commands) - 1, []) do
       ends = for {read, write} <- pipes, fd <- [read, write], do: fd
       stdins = [:first | Enum.map(pipes, fn {read, _} -> {:fd, read} end)]
       stdouts = Enum.map(pipes, fn {_, write} -> {:fd, write} end) ++ [:last]
-      result = start_all(Enum.zip([commands, stdins, stdouts]), options, input, [])
+
+      result =
+        [planned, stdins, stdouts]
+        |> Enum.zip()
+        |> start_all(Input.for_server(input), timeout, [])
+
       Enum.each(ends, &Native.close/1)
 
       with {:ok, [{first, _} | _]} <- result do
@@ -39,28 +44,37 @@ defmodule NetRunner.Pipeline do
   def run(commands, options, input) do
     deadline = deadline(options.timeout)
 
-    case start(commands, options, input) do
+    case start(commands, options, input, :infinity) do
       {:ok, members} -> finish(members, options, deadline)
       {:error, reason, _command} -> {:error, reason}
     end
   end
 
-  @doc "Ends all of them, at once."
+  @doc "Ends all of them, at once, and waits until they are gone."
   @spec stop([member()]) :: :ok
   def stop(members) do
-    for({server, _} <- members, do: Task.async(fn -> NetRunner.Process.stop(server) end))
-    |> Task.await_many(:infinity)
+    with [_, _ | _] <- members do
+      for {server, _} <- members, do: NetRunner.Process.end_command(server)
+    end
 
+    for {server, _} <- members, do: NetRunner.Process.stop(server)
     :ok
   end
 
-  defp check!(commands, options) do
+  # Before anything is started: what can be said against the list, or against a command's own options, is said.
+  defp plan(commands, options) do
     unless is_list(commands) and commands != [] do
       raise ArgumentError, "a pipeline is a list of commands, got: #{inspect(commands)}"
     end
 
-    for option <- [:pty, :node, :cgroup_path], options[option] not in [nil, false] do
-      raise ArgumentError, "the option #{inspect(option)} has no meaning for a pipeline"
+    for command <- commands do
+      {words, options} = own_options(command, options)
+
+      for option <- [:pty, :node, :cgroup_path], options[option] not in [nil, false] do
+        raise ArgumentError, "the option #{inspect(option)} has no meaning for a pipeline"
+      end
+
+      {words, options}
     end
   end
 
@@ -77,17 +91,24 @@ defmodule NetRunner.Pipeline do
     end
   end
 
-  defp start_all([], _options, _input, started), do: {:ok, Enum.reverse(started)}
+  defp start_all([], _input, _timeout, started), do: {:ok, Enum.reverse(started)}
 
-  defp start_all([{command, stdin, stdout} | others], options, input, started) do
-    {words, options_here} = own_options(command, options)
-    options_here = if stdin == :first, do: options_here, else: %{options_here | stdin: stdin}
-    options_here = if stdout == :last, do: options_here, else: %{options_here | stdout: stdout}
-    given = if stdin == :first, do: Input.for_server(input), else: :open
+  defp start_all([{{words, options}, stdin, stdout} | others], input, timeout, started) do
+    options = if stdin == :first, do: options, else: %{options | stdin: stdin}
 
-    case Server.start(words, options_here, input: given) do
+    options = if stdout == :last, do: options, else: %{options | stdout: stdout}
+
+    # Only of the last one is stderr read, and only by a stream that is tagged.
+    options =
+      if stdout == :last and options[:tagged],
+        do: options,
+        else: NetRunner.Stream.consuming_stderr(options)
+
+    given = if stdin == :first, do: input, else: :open
+
+    case Server.start(words, options, input: given, timeout: timeout) do
       {:ok, server} ->
-        start_all(others, options, input, [{server, words} | started])
+        start_all(others, input, timeout, [{server, words} | started])
 
       {:error, reason} ->
         stop(started)
@@ -115,13 +136,11 @@ defmodule NetRunner.Pipeline do
         {output, statuses ++ [status]}
       end
 
-    failure = NetRunner.Process.input_failure(elem(hd(members), 0))
+    verdict = NetRunner.Process.verdict(elem(hd(members), 0))
     stop(members)
 
-    case {failure, result} do
-      {nil, result} -> result
-      {failure, _} -> {:error, {:input_failed, failure}}
-    end
+    # What was produced for the first and failed is the reason of all else.
+    with {:error, {:input_failed, _}} <- verdict, do: verdict, else: (_ -> result)
   end
 
   defp statuses(members, deadline) do

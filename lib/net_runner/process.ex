@@ -329,11 +329,9 @@ defmodule NetRunner.Process do
   end
 
   @doc false
-  # Why what feeds the command failed, if it did: `{kind, reason, stacktrace}`.
-  @spec input_failure(t()) :: {atom(), term(), list()} | nil
-  def input_failure(process) do
-    with {:error, _} <- call(process, :input_failure), do: nil
-  end
+  # What ended the command before its time, as `{:error, reason}`, if something did.
+  @spec verdict(t()) :: {:error, term()} | nil
+  def verdict(process), do: call(process, :verdict)
 
   @doc false
   # All that the command prints, and its status. The process stops with that.

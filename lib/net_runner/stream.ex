@@ -18,16 +18,27 @@ defmodule NetRunner.Stream do
   @chunk_of_lines 131_072
 
   @enforce_keys [:server, :members, :on_exit, :tagged?, :lines]
-  defstruct [:server, :members, :on_exit, :tagged?, :lines, :borrowed, :splitting, ended?: false]
+  defstruct [
+    :server,
+    :members,
+    :on_exit,
+    :tagged?,
+    :lines,
+    :left,
+    :borrowed,
+    :splitting,
+    ended?: false
+  ]
 
   # `server`: of the command that is read, the last of the `members`. `on_exit`: what is done with a status that is not 0. `lines`: those of each stream, or `nil` for chunks as they
-  # come. `borrowed`: stdout, where it is read without the server. `splitting`: the stream whose chunk is not through.
+  # come. `left`: the bytes that may still come. `borrowed`: stdout, where it is read without the server. `splitting`: the stream whose chunk is not through.
   @type t :: %__MODULE__{
           server: pid(),
           members: [Pipeline.member(), ...],
           on_exit: :raise | :ignore,
           tagged?: boolean(),
           lines: %{(:stdout | :stderr) => Lines.t()} | nil,
+          left: non_neg_integer() | :infinity,
           borrowed: Borrowed.t() | nil,
           splitting: :stdout | :stderr | nil,
           ended?: boolean()
@@ -37,7 +48,7 @@ defmodule NetRunner.Stream do
   @spec lazy(term(), map(), Input.t()) :: Enumerable.t()
   def lazy(command, options, input) do
     enumerable(fn ->
-      case start(command, drained(options), input) do
+      case start(command, drained(options), input, options.timeout) do
         {:ok, server} -> new([{server, command}], options, options.exit_status)
         {:error, reason} -> raise Error, reason: reason, command: command
       end
@@ -49,7 +60,10 @@ defmodule NetRunner.Stream do
           {:ok, Enumerable.t()} | {:error, Command.start_error()}
   def running(command, options, input) do
     with {:ok, server} <-
-           Server.start(command, drained(options), input: Input.for_server(input)) do
+           Server.start(command, drained(options),
+             input: Input.for_server(input),
+             timeout: options.timeout
+           ) do
       enumerable =
         enumerable(fn ->
           if options.owner == :caller, do: Command.give_away(server, self())
@@ -64,24 +78,33 @@ defmodule NetRunner.Stream do
   @doc "What a command prints that has been started, and its status, tagged."
   @spec tagged(pid(), term(), :keep | :trim | nil) :: Enumerable.t()
   def tagged(server, command, lines) do
-    enumerable(fn -> new([{server, command}], %{tagged: true, lines: lines}, :ignore) end)
+    enumerable(fn ->
+      new(
+        [{server, command}],
+        %{tagged: true, lines: lines, max_output_size: :infinity},
+        :ignore
+      )
+    end)
   end
 
   @doc "As `lazy/3`, of what the last of several commands prints."
   @spec pipeline(Pipeline.commands(), map(), Input.t()) :: Enumerable.t()
   def pipeline(commands, options, input) do
     enumerable(fn ->
-      case Pipeline.start(commands, drained(options), input) do
+      case Pipeline.start(commands, drained(options), input, options.timeout) do
         {:ok, members} -> new(members, options, options.exit_status)
         {:error, reason, command} -> raise Error, reason: reason, command: command
       end
     end)
   end
 
-  @doc "Starts a command and what feeds it."
-  @spec start(term(), map(), Input.t()) :: {:ok, pid()} | {:error, Command.start_error()}
-  def start(command, options, input) do
-    with {:ok, server} <- Server.start(command, options, input: Input.for_server(input)) do
+  @doc "Starts a command and what feeds it. `timeout`: after which it ends, whoever waits for what."
+  @spec start(term(), map(), Input.t(), timeout()) ::
+          {:ok, pid()} | {:error, Command.start_error()}
+  def start(command, options, input, timeout \\ :infinity) do
+    extra = [input: Input.for_server(input), timeout: timeout]
+
+    with {:ok, server} <- Server.start(command, options, extra) do
       Input.feed(input, server)
       {:ok, server}
     end
@@ -89,8 +112,13 @@ defmodule NetRunner.Stream do
 
   # A stderr that nobody reads on demand must not block the command.
   defp drained(%{tagged: true, stderr: :consume} = options), do: %{options | stderr: :pipe}
-  defp drained(%{tagged: false, stderr: :pipe} = options), do: %{options | stderr: :consume}
+  defp drained(%{tagged: false} = options), do: consuming_stderr(options)
   defp drained(options), do: options
+
+  @doc "For a command whose stderr nobody reads on demand: it must not block on it."
+  @spec consuming_stderr(map()) :: map()
+  def consuming_stderr(%{stderr: :pipe} = options), do: %{options | stderr: :consume}
+  def consuming_stderr(options), do: options
 
   defp enumerable(start), do: Stream.resource(start, &next/1, &stop/1)
 
@@ -109,6 +137,7 @@ defmodule NetRunner.Stream do
       members: members,
       on_exit: if(options.tagged, do: :ignore, else: on_exit),
       tagged?: options.tagged,
+      left: options.max_output_size,
       lines: lines && %{stdout: lines, stderr: lines}
     }
   end
@@ -117,7 +146,7 @@ defmodule NetRunner.Stream do
 
   defp next(%__MODULE__{splitting: nil} = stream) do
     case read(stream) do
-      {{:ok, {kind, bytes}}, stream} -> chunk(stream, kind, bytes)
+      {{:ok, {kind, bytes}}, stream} -> stream |> spend(byte_size(bytes)) |> chunk(kind, bytes)
       # Nothing to read where stdout leads elsewhere.
       {end_of_file, stream} when end_of_file in [:eof, {:error, :not_piped}] -> finish(stream)
       {{:error, reason}, stream} -> failed(stream, reason)
@@ -147,6 +176,10 @@ defmodule NetRunner.Stream do
     {with({:ok, bytes} <- result, do: {:ok, {:stdout, bytes}}), %{stream | borrowed: borrowed}}
   end
 
+  defp spend(%{left: :infinity} = stream, _size), do: stream
+  defp spend(%{left: left} = stream, size) when size <= left, do: %{stream | left: left - size}
+  defp spend(stream, _size), do: failed(stream, {:max_output_exceeded, ""})
+
   defp chunk_size(%{lines: nil}), do: @chunk
   defp chunk_size(_stream), do: @chunk_of_lines
 
@@ -169,9 +202,8 @@ defmodule NetRunner.Stream do
   defp finish(stream) do
     ends = Enum.map(stream.members, &{&1, await_exit(stream, &1)})
 
-    # What was produced for the first command and failed, when another one is read.
-    if failure = Command.input_failure(elem(hd(stream.members), 0)) do
-      failed(stream, {:input_failed, failure})
+    for {server, _} <- stream.members, {:error, reason} <- [Command.verdict(server)] do
+      failed(stream, reason)
     end
 
     if stream.on_exit == :raise, do: check(ends)

@@ -68,6 +68,21 @@ defmodule NetRunner.CgroupTest do
     refute File.exists?(Path.join(@root, path))
   end
 
+  test "what may stay does not hold up the exit", %{path: path} do
+    {:ok, p} =
+      Command.start("sh", ["-c", "sleep 100 >&- 2>&- & echo $!"],
+        cgroup_path: path,
+        leftovers: :leave
+      )
+
+    assert Command.await_exit(p, 5_000) == {:ok, 0}
+    {:ok, left} = Command.read(p)
+    assert File.exists?("/proc/#{String.trim(left)}")
+    {"", 0} = System.cmd("kill", [String.trim(left)])
+    Command.stop(p)
+    Tree.await(fn -> not File.exists?(Path.join(@root, path)) end)
+  end
+
   test "one that is there already is not taken: others may be in it", %{path: path} do
     {:ok, p} = Command.start("sleep", ["100"], cgroup_path: path)
     assert {:error, {:cgroup, message}} = NetRunner.run(~w(true), cgroup_path: path)

@@ -81,8 +81,8 @@ defmodule NetRunner.CommandTest do
       assert NetRunner.stream!(command) |> Enum.to_list() == ["x\n"]
       assert NetRunner.run(command) == {"x\n", 0}
 
-      assert_raise ArgumentError, ~r/:timeout has no meaning/, fn ->
-        NetRunner.stream!(command, timeout: 1)
+      assert_raise ArgumentError, ~r/:name has no meaning/, fn ->
+        NetRunner.stream!(command, name: :nobody)
       end
 
       assert_raise ArgumentError, ~r/:args has no meaning/, fn ->

@@ -74,6 +74,24 @@ defmodule NetRunner.PipelineTest do
     end
   end
 
+  test "no stderr blocks a command, whoever would read it" do
+    noisy = sh("head -c 300000 /dev/zero >&2; echo hi")
+    own = NetRunner.Command.new("sh", tl(noisy), stderr: :pipe)
+    assert NetRunner.pipeline([own, ~w(cat)]) == {"hi\n", [0, 0]}
+    assert NetRunner.pipeline([~w(true), own]) == {"hi\n", [0, 0]}
+
+    elements = [noisy, ~w(cat)] |> NetRunner.pipeline_stream!(tagged: true) |> Enum.to_list()
+    assert elements == [stdout: "hi\n", exit: [0, 0]]
+  end
+
+  test "an option without a meaning is refused also where a command brings it, and nothing starts" do
+    assert_raise ArgumentError, ~r/:pty has no meaning for a pipeline/, fn ->
+      NetRunner.pipeline([~w(sleep 100), NetRunner.Command.new("cat", [], pty: true)])
+    end
+
+    assert Enum.filter(NetRunner.list(), &(&1.command == ~w(sleep 100))) == []
+  end
+
   describe "its stream" do
     test "raises for the first that failed, with its command and stderr" do
       failing = sh("echo why >&2; exit 3")

@@ -168,6 +168,70 @@ defmodule NetRunner.StreamTest do
     "x"
   end
 
+  describe "a stream's limits" do
+    test "its time: what was printed comes, then it says so, and the command is gone" do
+      {:ok, seen} = Agent.start_link(fn -> "" end)
+      stream = NetRunner.stream!(sh("echo $$; sleep 100"), timeout: 200)
+
+      error =
+        assert_raise NetRunner.Error, ~r/did not end within :timeout/, fn ->
+          Enum.each(stream, fn chunk -> Agent.update(seen, &(&1 <> chunk)) end)
+        end
+
+      assert error.reason == :timeout
+      refute File.exists?("/proc/#{seen |> Agent.get(& &1) |> String.trim()}")
+
+      assert_raise NetRunner.Error, ~r/:timeout/, fn ->
+        Enum.to_list(NetRunner.pipeline_stream!([~w(sleep 100), ~w(cat)], timeout: 100))
+      end
+
+      {:ok, stream} = NetRunner.stream(~w(sleep 100), timeout: 100, tagged: true)
+      assert_raise NetRunner.Error, ~r/:timeout/, fn -> Enum.to_list(stream) end
+    end
+
+    test "its size" do
+      assert ~w(printf abc) |> NetRunner.stream!(max_output_size: 3) |> Enum.join() == "abc"
+
+      assert_raise NetRunner.Error, ~r/:max_output_size/, fn ->
+        Enum.to_list(NetRunner.stream!(~w(yes), max_output_size: 100_000))
+      end
+    end
+  end
+
+  test "leaves no message in the mailbox of its consumer, also of one that traps exits" do
+    Process.flag(:trap_exit, true)
+    assert ~w(echo a) |> NetRunner.stream!() |> Enum.join() == "a\n"
+    assert ~w(yes) |> NetRunner.stream!() |> Enum.take(3) |> length() == 3
+    assert [~w(yes), ~w(cat)] |> NetRunner.pipeline_stream!() |> Enum.take(1) |> length() == 1
+    assert sh("sleep 0.05; echo a") |> NetRunner.stream!() |> Enum.join() == "a\n"
+    assert Process.info(self(), :messages) == {:messages, []}
+  end
+
+  test "ends with its command, also when a process that is not below it holds the pipe" do
+    # The holder takes the pipe from the command, by /proc, and lives on.
+    test = self()
+
+    holder = fn os_pid ->
+      {:ok, p} =
+        NetRunner.Process.start("sh", ["-c", "exec 3>/proc/#{os_pid}/fd/1; echo; read stop"],
+          owner: test
+        )
+
+      {:ok, "\n"} = NetRunner.Process.read(p)
+      p
+    end
+
+    stream =
+      NetRunner.stream!(sh("echo $$; read go"),
+        input: Stream.map([1], fn _ -> wait() && wait() && "go\n" end)
+      )
+
+    held = Enum.reduce(stream, nil, fn chunk, nil -> chunk |> String.trim() |> holder.() end)
+
+    assert NetRunner.Process.alive?(held)
+    NetRunner.Process.stop(held)
+  end
+
   describe "tagged" do
     test "gives both streams, and the status last, and does not raise for it" do
       elements =

@@ -167,6 +167,10 @@ defmodule NetRunner.Process.Native do
   @spec lines(binary(), pos_integer(), boolean()) :: {[binary()], binary()}
   def lines(chunk, max_lines, trim?), do: nif_lines(chunk, max_lines, trim?)
 
+  @doc "Tells the shepherd that nothing more will come; what it says can still be heard."
+  @spec shut(fd()) :: :ok | {:error, :closed | posix()}
+  def shut(control), do: nif_shut(control)
+
   def nif_read(_fd, _max_bytes), do: not_loaded()
   def nif_read_bulk(_fd, _max_bytes), do: not_loaded()
   def nif_write(_fd, _iovec), do: not_loaded()
@@ -187,6 +191,7 @@ defmodule NetRunner.Process.Native do
   def nif_receive_event(_control), do: not_loaded()
   def nif_send_signal(_control, _number), do: not_loaded()
   def nif_end(_control), do: not_loaded()
+  def nif_shut(_control), do: not_loaded()
 
   defp not_loaded, do: :erlang.nif_error(:not_loaded)
 end

@@ -16,7 +16,6 @@ defmodule NetRunner.Process.Server do
 
   alias NetRunner.{Cgroup, Launcher, Telemetry}
   alias NetRunner.Process.{Counters, Native, Operations, Pipe, Spec, Stats}
-  alias NetRunner.Stream.Borrowed
 
   # What is read at once of what nobody has asked for in pieces.
   @bulk 524_288
@@ -68,8 +67,6 @@ defmodule NetRunner.Process.Server do
     stop?: false,
     # The stream that `read_any` looks at first, so that none starves.
     any_first: :stdout,
-    # `{pid, fd}`: who reads stdout without this process.
-    borrower: nil,
     operations: Operations.new()
   ]
 
@@ -110,6 +107,7 @@ defmodule NetRunner.Process.Server do
       Telemetry.start(command, os_pid, started)
 
       if link = extra[:link], do: Process.link(link)
+      if is_integer(extra[:timeout]), do: Process.send_after(self(), :expired, extra[:timeout])
 
       state = %__MODULE__{
         command: command,
@@ -334,7 +332,7 @@ defmodule NetRunner.Process.Server do
 
   # Everything the command prints, and its status: `NetRunner.run/2`. Stops the server.
   def handle_call({:collect, limit, timeout}, from, state) do
-    if timeout != :infinity, do: Process.send_after(self(), :collect_expired, timeout)
+    if timeout != :infinity, do: Process.send_after(self(), :expired, timeout)
     state |> park(:collect, from, {[], 0, limit}) |> serve(:stdout) |> noreply()
   end
 
@@ -361,18 +359,17 @@ defmodule NetRunner.Process.Server do
   end
 
   # The caller reads by itself from now on.
-  def handle_call(:lend_stdout, {pid, _}, %{stdout: %Pipe{terminal?: false}} = state) do
+  def handle_call(:lend_stdout, _from, %{stdout: %Pipe{terminal?: false}} = state) do
     if state.exit != nil or Operations.any?(state.operations, competing(:stdout)) do
       {:reply, :no, state}
     else
-      borrower = {pid, state.stdout.fd}
-      {:reply, {:ok, state.stdout, state.counters}, %{state | stdout: nil, borrower: borrower}}
+      {:reply, {:ok, state.stdout, state.counters, state.leftovers}, %{state | stdout: nil}}
     end
   end
 
   def handle_call(:lend_stdout, _from, state), do: {:reply, :no, state}
 
-  def handle_call(:input_failure, _from, state), do: {:reply, state.input_failure, state}
+  def handle_call(:verdict, _from, state), do: {:reply, state.verdict, state}
 
   def handle_call({:give_away, owner}, _from, state) do
     if state.owner, do: Process.demonitor(state.owner, [:flush])
@@ -415,7 +412,7 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  def handle_info(:collect_expired, state), do: noreply(condemn(state, {:error, :timeout}))
+  def handle_info(:expired, state), do: noreply(condemn(state, {:error, :timeout}))
 
   def handle_info({:DOWN, owner, :process, _, _}, %{owner: owner} = state) do
     {:stop, :normal, state}
@@ -755,7 +752,13 @@ defmodule NetRunner.Process.Server do
          {:error, :eagain} <- Native.write(state.stdin, [bytes]) do
       state
     else
-      _written_or_gone -> state |> close_stdin() |> answer(operation, :ok) |> serve_stdin()
+      # The line is ended; its end of file follows.
+      {:partial, _} ->
+        send(self(), {:serve, :stdin})
+        %{state | line_start?: true}
+
+      _written_or_gone ->
+        state |> close_stdin() |> answer(operation, :ok) |> serve_stdin()
     end
   end
 
@@ -811,7 +814,7 @@ defmodule NetRunner.Process.Server do
   defp listen(%{exit: nil} = state) do
     case Native.receive_event(state.control) do
       {:exited, how, usage} when state.cgroup == nil -> exited(state, {:exited, how, usage})
-      {:exited, how, usage} -> state |> leave_cgroup({:exited, how, usage}) |> listen()
+      {:exited, how, usage} -> leave_cgroup(state, {:exited, how, usage})
       {:error, :eagain} -> state
       _gone_or_nonsense -> exited(state, state.last_words)
     end
@@ -819,28 +822,39 @@ defmodule NetRunner.Process.Server do
 
   defp listen(state), do: state
 
-  # The shepherd waits for that, removes the cgroup, and exits.
+  # The shepherd waits for the end of the socket, removes the cgroup, and exits. What stays, by `leftovers: :leave`,
+  # stays in the cgroup, and is not waited for.
   defp leave_cgroup(state, last_words) do
-    figures = Cgroup.figures(state.cgroup)
-    _ = Native.end_command(state.control)
-    %{state | cgroup_figures: figures, last_words: last_words}
+    state = %{state | cgroup_figures: Cgroup.figures(state.cgroup), last_words: last_words}
+
+    if state.leftovers == :leave do
+      exited(state, last_words)
+    else
+      _ = Native.shut(state.control)
+      listen(state)
+    end
   end
 
   defp exited(state, exit) do
     Native.close(state.control)
-    if exit == :lost and state.cgroup, do: spawn(fn -> Cgroup.remove(state.cgroup) end)
+    remove_cgroup(state.cgroup, exit, state.leftovers)
     Counters.put_ended(state.counters)
     state = %{state | exit: exit, ended: System.monotonic_time()}
     tell_end(state)
-    tell_borrower(state)
     state = serve_all(state)
     {waiting, operations} = Operations.take_all(state.operations, :exit)
     Enum.each(waiting, &reply(&1, exit_result(state)))
     finish_stop(%{state | operations: operations})
   end
 
-  defp tell_borrower(%{borrower: {pid, fd}, leftovers: :kill}), do: Borrowed.tell(pid, fd)
-  defp tell_borrower(_state), do: :ok
+  # Where the shepherd could not.
+  defp remove_cgroup(nil, _exit, _leftovers), do: :ok
+
+  defp remove_cgroup(cgroup, exit, leftovers) do
+    if exit == :lost or (leftovers == :kill and File.dir?(cgroup)) do
+      spawn(fn -> Cgroup.remove(cgroup) end)
+    end
+  end
 
   defp finish_stop(%{stopping?: true} = state) do
     {waiting, operations} = Operations.take_all(state.operations, :stop)

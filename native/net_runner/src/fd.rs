@@ -46,7 +46,7 @@ pub struct Fd {
 /// What a descriptor is, as far as it matters here.
 #[derive(Clone, Copy)]
 pub enum Kind {
-    Socket,
+    Plain,
     /// And the size that it may be given.
     Pipe(u32),
     Terminal,

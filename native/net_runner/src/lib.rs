@@ -55,6 +55,15 @@ fn error_term<'a>(env: Env<'a>, reason: impl Encoder) -> Term<'a> {
     (atoms::error(), reason).encode(env)
 }
 
+/// The VM counts the time of a process by its calls; one that moves much is told to be dear, so that a
+/// process that only reads and writes lets others run.
+const MOVED_IN_A_TIMESLICE: usize = 2 * 1024 * 1024;
+
+fn charge(env: Env, bytes: usize) {
+    let percent = (bytes * 100 / MOVED_IN_A_TIMESLICE).clamp(1, 100);
+    rustler::schedule::consume_timeslice(env, percent as i32);
+}
+
 fn answer<'a>(env: Env<'a>, result: Result<Outcome<'a>, Failure>) -> NifResult<Term<'a>> {
     match result {
         Ok(outcome) => Ok(outcome.into_term(env)),
@@ -74,7 +83,11 @@ fn done(env: Env, result: nix::Result<()>) -> Term {
 
 #[rustler::nif]
 fn nif_read<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<'a>> {
-    answer(env, io::read(env, fd, max_bytes, SMALL))
+    let result = io::read(env, fd, max_bytes, SMALL);
+    if let Ok(Outcome::Data(data)) = &result {
+        charge(env, data.decode::<rustler::Binary>()?.len());
+    }
+    answer(env, result)
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
@@ -84,9 +97,11 @@ fn nif_read_bulk<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<
 
 #[rustler::nif]
 fn nif_write<'a>(env: Env<'a>, fd: &Fd, iovec: Term<'a>) -> NifResult<Term<'a>> {
-    if io::size_up_to(iovec.decode()?, SMALL) > SMALL {
+    let size = io::size_up_to(iovec.decode()?, SMALL);
+    if size > SMALL {
         return Ok(atoms::too_large().encode(env));
     }
+    charge(env, size);
     answer(env, io::write(env, fd, iovec, SMALL))
 }
 
@@ -105,7 +120,7 @@ fn nif_close(env: Env, fd: &Fd) -> Atom {
 fn nif_start_helper<'a>(env: Env<'a>, path: rustler::Binary) -> NifResult<Term<'a>> {
     match spawn::start_helper(&path) {
         Ok((socket, pid)) => {
-            let socket = fd::into_term(env, socket, Kind::Socket)?;
+            let socket = fd::into_term(env, socket, Kind::Plain)?;
             Ok((atoms::ok(), socket, pid.as_raw()).encode(env))
         }
         Err(errno) => Ok(error_term(env, errno_atom(env, errno))),
@@ -196,7 +211,7 @@ fn spawn_command<'a>(
         Some(end) => fd::into_term(env, end, kind),
         None => Ok(atoms::nil().encode(env)),
     };
-    let control = fd::into_term(env, ends.control, Kind::Socket)?;
+    let control = fd::into_term(env, ends.control, Kind::Plain)?;
     let [stdin, stdout, stderr] = ends.stdio;
     Ok((
         atoms::ok(),
@@ -224,8 +239,8 @@ fn nif_lines<'a>(
 fn nif_pipe<'a>(env: Env<'a>) -> NifResult<Term<'a>> {
     match spawn::pipe() {
         Ok((read, write)) => {
-            let read = fd::into_term(env, read, Kind::Socket)?;
-            let write = fd::into_term(env, write, Kind::Socket)?;
+            let read = fd::into_term(env, read, Kind::Plain)?;
+            let write = fd::into_term(env, write, Kind::Plain)?;
             Ok((atoms::ok(), read, write).encode(env))
         }
         Err(errno) => Ok(error_term(env, errno_atom(env, errno))),
@@ -430,4 +445,13 @@ fn nif_end<'a>(env: Env<'a>, control: &Fd) -> Term<'a> {
         result => result,
     };
     done(env, ended)
+}
+
+/// Nothing more will be asked; what the shepherd says can still be heard.
+#[rustler::nif]
+fn nif_shut<'a>(env: Env<'a>, control: &Fd) -> Term<'a> {
+    match control.enter(env) {
+        None => error_term(env, atoms::closed()),
+        Some(inside) => done(env, shutdown(inside.as_raw_fd(), Shutdown::Write)),
+    }
 }

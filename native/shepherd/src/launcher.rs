@@ -169,6 +169,8 @@ impl Launcher {
     fn answer_free_shepherds(&mut self) {
         let mut pid = [0; 4];
         while let Some(waiting) = socket::receive_with_fd(self.free.as_fd(), &mut pid, false) {
+            // It has said that it was taken before it was free again, and may have been a spare until then.
+            self.forget_busy_spares();
             // Not answered, or dead meanwhile: it reads the end of its socket.
             if self.spares.len() < SPARES
                 && socket::send_with_fd(waiting.as_fd(), &[START], self.socket.as_fd()).is_ok()

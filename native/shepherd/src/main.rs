@@ -1,8 +1,9 @@
 //! The helper program of NetRunner. One program, three roles, each a fork of the one before:
 //!
 //! - the **guard** starts the launcher and adopts what a killed launcher or shepherd leaves behind;
-//! - the **launcher** (one per VM) takes requests from the VM and forks a shepherd for each;
-//! - a **shepherd** (one per command) starts the command, holds its whole tree, reports its end.
+//! - the **launcher** (one per VM) keeps shepherds at hand for the VM's requests;
+//! - a **shepherd** (one per command, one command after the other) starts the command, holds its whole tree, and
+//!   reports its end.
 //!
 //! All three stay in the session that the guard makes, and every command gets a session of its
 //! own before anything else. So `getsid(2)` tells a helper from a process of a command, always.

@@ -239,12 +239,9 @@ impl Shepherd {
             }
         }
         if let Some(cgroup) = &self.cgroup {
-            // The VM reads the cgroup's figures first.
+            // The VM reads the cgroup's figures before it closes its end. An `End` from before may still be there.
             while self.listening
-                && !matches!(
-                    socket::await_request(control.as_fd()),
-                    Control::Request(Request::End) | Control::Ended
-                )
+                && !matches!(socket::await_request(control.as_fd()), Control::Ended)
             {}
             cgroup::remove(cgroup);
         }
