@@ -334,6 +334,22 @@ defmodule NetRunner.StreamTest do
       assert :binary.referenced_byte_size(long) > 65
     end
 
+    test "that no newline ended come before the end of the command, and before its failure is raised" do
+      test = self()
+      failing = sh("printf 'whole\\nhalf'; exit 3")
+
+      assert_raise NetRunner.Error, ~r/status 3/, fn ->
+        failing |> NetRunner.stream!(lines: :trim) |> Enum.each(&send(test, {:line, &1}))
+      end
+
+      assert_received {:line, "whole"}
+      assert_received {:line, "half"}
+
+      # It works on for longer than this test may take.
+      working = sh("printf half; exec >&-; exec sleep 1000")
+      assert working |> NetRunner.stream!(lines: :keep) |> Enum.take(1) == ["half"]
+    end
+
     test "stop in the middle of a chunk" do
       assert ~w(yes) |> NetRunner.stream!(lines: :trim) |> Enum.take(3) == ["y", "y", "y"]
     end
@@ -376,6 +392,34 @@ defmodule NetRunner.StreamTest do
       assert_receive :cleaned_up, 5_000
       assert {:error, :timeout} = NetRunner.run(~w(sleep 100), input: input, timeout: 100)
       assert_receive :cleaned_up, 5_000
+    end
+
+    test "is cleaned up when the process of the command ends with an error" do
+      test = self()
+
+      input =
+        Stream.resource(
+          fn -> send(test, :begun) end,
+          fn state -> {["x"], state} end,
+          fn _ -> send(test, :cleaned_up) end
+        )
+
+      command = sh("echo $$; exec sleep 1000")
+      {:ok, stream} = NetRunner.stream(command, input: input)
+
+      consumer =
+        Task.async(fn ->
+          assert_raise NetRunner.Error, fn -> Enum.each(stream, &send(test, {:chunk, &1})) end
+        end)
+
+      assert_receive {:chunk, os_pid}, 5_000
+      assert_receive :begun, 5_000
+      %{pid: server} = Enum.find(NetRunner.list(), &("#{&1.os_pid}\n" == os_pid))
+      # As a supervisor that stops the application does.
+      Process.exit(server, :shutdown)
+      assert_receive :cleaned_up, 5_000
+      await_gone(String.trim(os_pid))
+      assert %{reason: :closed, command: ^command} = Task.await(consumer)
     end
   end
 end

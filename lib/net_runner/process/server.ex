@@ -457,7 +457,11 @@ defmodule NetRunner.Process.Server do
       Telemetry.exception(state.command, state.os_pid, state.started, :exit, reason)
     end
 
-    if state.feeder, do: NetRunner.Input.let_go(state.feeder)
+    if state.feeder do
+      # Else it would die of the server's reason, with no cleanup.
+      Process.unlink(state.feeder)
+      NetRunner.Input.let_go(state.feeder)
+    end
 
     for kind <- [:stdout, :stderr, :any, :stdin, :collect, :exit] do
       {operations, _} = Operations.take_all(state.operations, kind)
