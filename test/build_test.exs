@@ -68,7 +68,10 @@ defmodule NetRunner.BuildTest do
   end
 
   test "as a path dependency, and in a release that is moved elsewhere", context do
-    directory = project(context.root, "by_path", "path: #{inspect(context.clone)}")
+    # Not the one that other tests may have compiled.
+    clone = Path.join(context.root, "net_runner by path")
+    copy_sources(clone)
+    directory = project(context.root, "by_path", "path: #{inspect(clone)}")
     output = mix!(directory, context, ["compile"])
     assert output =~ "Compiling the native part of NetRunner"
 
@@ -79,7 +82,7 @@ defmodule NetRunner.BuildTest do
     refute mix!(directory, context, ["compile"]) =~ "native part"
 
     # Another project with the same dependency, in another environment, has what it needs.
-    other = project(context.root, "other", "path: #{inspect(context.clone)}")
+    other = project(context.root, "other", "path: #{inspect(clone)}")
     elsewhere = Path.join(context.root, "elsewhere")
     env = [{"MIX_BUILD_PATH", elsewhere}, {"MIX_ENV", "dev"}]
     assert mix!(other, context, ["run", "-e", "IO.inspect(Other.hello())"], env) =~ "hello"
@@ -88,12 +91,12 @@ defmodule NetRunner.BuildTest do
     moved = Path.join(context.root, "moved release")
     File.rename!(Path.join(directory, "_build/prod/rel/by_path"), moved)
     File.rm_rf!(Path.join(directory, "_build"))
-    hidden = context.clone <> " hidden"
-    File.rename!(context.clone, hidden)
+    hidden = clone <> " hidden"
+    File.rename!(clone, hidden)
     program = Path.join(moved, "bin/by_path")
     script = "{:ok, _} = Application.ensure_all_started(:net_runner); IO.inspect(ByPath.hello())"
     {output, status} = System.cmd(program, ["eval", script], stderr_to_stdout: true)
-    File.rename!(hidden, context.clone)
+    File.rename!(hidden, clone)
     assert {output, status} == {~s({"hello\\n", 0}\n), 0}
   end
 
