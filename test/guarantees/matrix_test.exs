@@ -123,7 +123,10 @@ defmodule NetRunner.Guarantees.MatrixTest do
         {owner, command} = start_with_owner(tree, @shape)
         monitor = Process.monitor(command)
         Process.exit(owner, :kill)
-        assert_receive {:DOWN, ^monitor, :process, _, :normal}, 1_000
+
+        # :noproc, when the server was gone before it saw the monitor: the two signals have two senders.
+        assert_receive {:DOWN, ^monitor, :process, _, reason}, 1_000
+        assert reason in [:normal, :noproc]
         assert_clean(tree)
       end
 
