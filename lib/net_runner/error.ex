@@ -148,6 +148,12 @@ defmodule NetRunner.Error do
   def describe({tag, message}) when is_atom(tag) and is_binary(message), do: message
   def describe(:timeout), do: "it did not end within :timeout"
   def describe(:closed), do: "its pipe was closed by this side"
+
+  def describe(:already_enumerated) do
+    "its stream is being enumerated already, which can be done once; that of NetRunner.stream!/2 " <>
+      "starts it each time"
+  end
+
   def describe(:not_piped), do: "that stream of the command is not a pipe to the VM"
 
   def describe(:epipe), do: "it closed its stdin, or ended, before all was written (:epipe)"

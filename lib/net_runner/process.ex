@@ -316,9 +316,9 @@ defmodule NetRunner.Process do
   def end_command(process), do: call(process, :end_command)
 
   @doc false
-  # To another owner; what stands in `:owner` is not told.
-  @spec give_away(t(), pid()) :: :ok | {:error, gone()}
-  def give_away(process, owner), do: call(process, {:give_away, owner})
+  # To the one process that enumerates its stream, as its owner, where that is not nil.
+  @spec hand_over(t(), pid() | nil) :: :ok | {:error, :already_enumerated | gone()}
+  def hand_over(process, owner), do: call(process, {:hand_over, owner})
 
   @doc false
   # What is known of a command that failed, as fields of `NetRunner.Error`.

@@ -30,8 +30,10 @@ defmodule NetRunner.Stream do
     ended?: false
   ]
 
-  # `server`: of the command that is read, the last of the `members`. `on_exit`: what is done with a status that is not 0. `lines`: those of each stream, or `nil` for chunks as they
-  # come. `left`: the bytes that may still come. `borrowed`: stdout, where it is read without the server. `splitting`: the stream whose chunk is not through.
+  # `server`: of the command that is read, the last of the `members`. `on_exit`: what is done with a status
+  # that is not 0. `lines`: those of each stream, or `nil` for chunks as they come. `left`: the bytes that may
+  # still come. `borrowed`: stdout, where it is read without the server. `splitting`: the stream whose chunk is
+  # not through.
   @type t :: %__MODULE__{
           server: pid(),
           members: [Pipeline.member(), ...],
@@ -66,8 +68,11 @@ defmodule NetRunner.Stream do
            ) do
       enumerable =
         enumerable(fn ->
-          if options.owner == :caller, do: Command.give_away(server, self())
-          Input.feed(input, server)
+          case Command.hand_over(server, if(options.owner == :caller, do: self())) do
+            :ok -> Input.feed(input, server)
+            {:error, reason} -> raise Error, reason: reason, command: command
+          end
+
           new([{server, command}], options, :ignore)
         end)
 

@@ -114,6 +114,62 @@ defmodule NetRunner.StreamTest do
     end
   end
 
+  describe "the consumer" do
+    # A process outside of the command's tree that holds its stdout open for as long as the test takes.
+    defp hold_stdout(os_pid) do
+      script = "exec sleep 1000 > /proc/#{os_pid}/fd/1"
+      {:ok, stranger} = NetRunner.Process.start("sh", ["-c", script])
+      stranger = NetRunner.Process.os_pid(stranger)
+      NetRunner.Guarantees.Tree.await(fn -> stdout(stranger) == stdout(os_pid) end)
+    end
+
+    defp stdout(os_pid), do: File.read_link("/proc/#{os_pid}/fd/1")
+
+    defp suspended(stream) do
+      step = fn element, seen -> {:suspend, [element | seen]} end
+      {:suspended, seen, continue} = Enumerable.reduce(stream, {:cont, []}, step)
+      {seen, continue}
+    end
+
+    test "may be another process half-way, and does not wait for a stranger that holds stdout" do
+      test = self()
+      waiting = Stream.repeatedly(fn -> send(test, {:ask, self()}) && receive(do: (x -> x)) end)
+      stream = NetRunner.stream!(sh("echo $$; read line"), input: waiting)
+      {[os_pid], continue} = suspended(stream)
+      hold_stdout(String.trim(os_pid))
+
+      rest =
+        Task.async(fn ->
+          {how, seen} = continue.({:cont, []})
+          {how, seen, Process.info(self(), :messages)}
+        end)
+
+      assert_receive {:ask, feeder}, 5_000
+      send(feeder, "line\n")
+      assert Task.await(rest, 10_000) == {:halted, [], {:messages, []}}
+      await_gone(String.trim(os_pid))
+      flush_asked()
+      assert Process.info(self(), :messages) == {:messages, []}
+    end
+
+    defp flush_asked do
+      receive do
+        {:ask, _} -> flush_asked()
+      after
+        0 -> :ok
+      end
+    end
+
+    test "keeps the messages that it has, in their order, and gets none of the stream's" do
+      for n <- 1..1_000, do: send(self(), {:mine, n})
+      script = "for i in 1 2 3 4 5; do echo $i; sleep 0.02; done"
+      assert sh(script) |> NetRunner.stream!() |> Enum.join() == "1\n2\n3\n4\n5\n"
+      assert ~w(yes) |> NetRunner.stream!() |> Enum.take(3) |> length() == 3
+      {:messages, messages} = Process.info(self(), :messages)
+      assert messages == for(n <- 1..1_000, do: {:mine, n})
+    end
+  end
+
   describe "stream" do
     test "gives the reason when the command cannot start, and never raises for the status" do
       assert NetRunner.stream(~w(no-such-program)) == {:error, :enoent}
@@ -143,13 +199,13 @@ defmodule NetRunner.StreamTest do
           receive do: (:done -> :ok)
         end)
 
-      assert_receive {:stream, stream}
+      assert_receive {:stream, stream}, 5_000
 
       consumer = spawn(fn -> Enum.each(stream, &send(test, {:chunk, &1})) end)
-      assert_receive {:chunk, os_pid}
+      assert_receive {:chunk, os_pid}, 5_000
       # Its starter is not needed any more.
       send(starter, :done)
-      assert_receive {:DOWN, ^monitor, _, _, :normal}
+      assert_receive {:DOWN, ^monitor, _, _, :normal}, 5_000
       assert File.exists?("/proc/#{String.trim(os_pid)}")
       Process.exit(consumer, :kill)
       await_gone(String.trim(os_pid))
@@ -160,6 +216,28 @@ defmodule NetRunner.StreamTest do
       assert Enum.join(stream) == "once\n"
       error = assert_raise NetRunner.Error, fn -> Enum.join(stream) end
       assert %{reason: :closed, command: ["echo", "once"]} = error
+    end
+  end
+
+  test "stream that another process enumerates already says so, and is left alone" do
+    {:ok, stream} = NetRunner.stream(sh("echo one; cat"), input: ["two\n"])
+
+    {:suspended, ["one\n" <> _] = seen, continue} =
+      Enumerable.reduce(stream, {:cont, []}, &{:suspend, [&1 | &2]})
+
+    error =
+      Task.async(fn -> assert_raise NetRunner.Error, fn -> Enum.to_list(stream) end end)
+      |> Task.await()
+
+    assert %{reason: :already_enumerated, command: ["sh" | _]} = error
+    assert Exception.message(error) =~ "once"
+    assert rest(continue, seen) == "one\ntwo\n"
+  end
+
+  defp rest(continue, seen) do
+    case continue.({:cont, seen}) do
+      {:suspended, seen, continue} -> rest(continue, seen)
+      {_, seen} -> seen |> Enum.reverse() |> Enum.join()
     end
   end
 

@@ -67,6 +67,8 @@ defmodule NetRunner.Process.Server do
     stop?: false,
     # The stream that `read_any` looks at first, so that none starves.
     any_first: :stdout,
+    # A stream of its output has begun; another would take bytes away from it.
+    enumerated?: false,
     operations: Operations.new()
   ]
 
@@ -371,9 +373,17 @@ defmodule NetRunner.Process.Server do
 
   def handle_call(:verdict, _from, state), do: {:reply, state.verdict, state}
 
-  def handle_call({:give_away, owner}, _from, state) do
+  def handle_call({:hand_over, _owner}, _from, %{enumerated?: true} = state) do
+    {:reply, {:error, :already_enumerated}, state}
+  end
+
+  def handle_call({:hand_over, nil}, _from, state) do
+    {:reply, :ok, %{state | enumerated?: true}}
+  end
+
+  def handle_call({:hand_over, owner}, _from, state) do
     if state.owner, do: Process.demonitor(state.owner, [:flush])
-    {:reply, :ok, %{state | owner: Process.monitor(owner)}}
+    {:reply, :ok, %{state | enumerated?: true, owner: Process.monitor(owner)}}
   end
 
   # --- what the VM and the system tell --------------------------------------------------------------
