@@ -344,7 +344,7 @@ defmodule Bench.Suite do
     File.rm!(path)
 
     target(
-      "both ways through cat: NetRunner / shell's cat file | cat",
+      "both ways through cat: NetRunner / the shell, cat to cat",
       ratios(all, "NetRunner", "shell"),
       :at_least,
       0.8
