@@ -89,13 +89,13 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
     status
   end
 
-  # By rename, so that a VM that runs from the old files keeps them.
+  # By rename, so that a VM that runs from the old files keeps them. Several VMs may install at once.
   defp install(release, priv) do
     File.mkdir_p!(priv)
 
     for {from, to} <- artifacts() do
       target = Path.join(priv, to)
-      temporary = "#{target}.#{System.unique_integer([:positive])}.tmp"
+      temporary = "#{target}.#{System.pid()}.tmp"
       File.cp!(Path.join(release, from), temporary)
       File.rename!(temporary, target)
     end
