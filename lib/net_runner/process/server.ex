@@ -282,8 +282,23 @@ defmodule NetRunner.Process.Server do
     {:reply, {:error, :not_piped}, state}
   end
 
+  def handle_call({:write, _iovec}, _from, %{stdin: nil} = state) do
+    {:reply, {:error, :closed}, state}
+  end
+
   def handle_call({:write, iovec}, from, state) do
-    noreply(queue_for_stdin(state, from, {:fresh, iovec}))
+    # Most find room, and are not parked at all.
+    case not Operations.any?(state.operations, [:stdin]) and Native.write(state.stdin, iovec) do
+      :ok ->
+        {:reply, :ok, count_written(state, iovec, [])}
+
+      {:partial, rest} ->
+        send(self(), {:serve, :stdin})
+        {:noreply, state |> count_written(iovec, rest) |> park(:stdin, from, {:begun, rest})}
+
+      _not_now_or_failed ->
+        noreply(queue_for_stdin(state, from, {:fresh, iovec}))
+    end
   end
 
   def handle_call(:close_stdin, _from, %{stdin: none} = state) when none in [nil, :none] do

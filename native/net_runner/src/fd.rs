@@ -23,7 +23,7 @@ use rustler::{Decoder, Env, Error, NifResult, Term};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 /// The resource type, once the library is loaded.
 static TYPE: AtomicPtr<ErlNifResourceType> = AtomicPtr::new(ptr::null_mut());
@@ -39,6 +39,8 @@ pub struct Fd {
     pub pipe_size: AtomicU32,
     /// Bytes that were moved before it got that size.
     pub traffic: AtomicU32,
+    /// The last read got all that was guessed, so there may be more.
+    pub plenty: AtomicBool,
     /// The master of a pseudo-terminal.
     pub terminal: bool,
 }
@@ -87,6 +89,7 @@ pub fn into_term<'a>(env: Env<'a>, fd: OwnedFd, kind: Kind) -> NifResult<Term<'a
         state: AtomicU32::new(0),
         pipe_size: AtomicU32::new(pipe_size),
         traffic: AtomicU32::new(0),
+        plenty: AtomicBool::new(false),
         terminal: matches!(kind, Kind::Terminal),
     };
     // SAFETY: the memory is of the type's size and aligned for it (the VM aligns to 8 bytes or

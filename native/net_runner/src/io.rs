@@ -26,6 +26,10 @@ pub enum Outcome<'a> {
     Partial(Term<'a>),
 }
 
+/// What is read, into a buffer on the stack, where nothing says that there is more. The question how much there
+/// is (FIONREAD) would take the pipe's lock once more, for which the writer is waiting already.
+const GUESS: usize = 32 * 1024;
+
 /// Reads at most `max_bytes`; nothing, and says so, when more than `budget` would have to be moved.
 pub fn read<'a>(
     env: Env<'a>,
@@ -34,19 +38,23 @@ pub fn read<'a>(
     budget: usize,
 ) -> Result<Outcome<'a>, Failure> {
     let inside = fd.enter(env).ok_or(Failure::Closed)?;
-    let available = available(&inside).min(max_bytes);
+    let available = if fd.plenty.load(Ordering::Relaxed) {
+        available(&inside).min(max_bytes)
+    } else {
+        0
+    };
     if available > budget {
         return Ok(Outcome::TooLarge);
     }
-    let read = if available == 0 {
-        // End of file, nothing yet, or something that has come just now.
-        let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
+    let read = if available <= GUESS {
+        let mut buffer = [MaybeUninit::<u8>::uninit(); GUESS];
         let room = max_bytes.min(buffer.len());
         read_into(&inside, buffer.as_mut_ptr().cast(), room).map(|length| {
             let mut binary = NewBinary::new(env, length);
             // SAFETY: read(2) has written `length` bytes of the buffer.
             let filled = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), length) };
             binary.as_mut_slice().copy_from_slice(filled);
+            fd.plenty.store(length == GUESS, Ordering::Relaxed);
             (length, binary.into())
         })
     } else {
