@@ -16,7 +16,7 @@ use std::ffi::{CStr, CString};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use wire::socket::{self, NO_SIGNAL};
-use wire::{Leftovers, Request, SpecWriter, Tag, LAUNCHER_FD, MAX_FDS, START};
+use wire::{Leftovers, Request, SpecWriter, Tag, LAUNCHER_FD, MAX_FDS, MAX_SHORT_SPEC, START};
 
 /// Starts the helper program and returns the VM's end of its socket.
 pub fn start_helper(path: &[u8]) -> nix::Result<(OwnedFd, Pid)> {
@@ -177,14 +177,24 @@ pub fn spawn(
         }
     };
     let cwd = working_directory().map_err(Failure::of(atoms::cwd()))?;
-    let spec = file_of(&spec.finish())?;
+    let long_spec = begin(control.as_fd(), &spec.finish())?;
     let mut fds: Vec<RawFd> = Vec::with_capacity(MAX_FDS);
-    fds.extend([&shepherds_control, &spec, &cwd].map(|fd| fd.as_raw_fd()));
-    fds.extend(passed.iter().map(|fd| fd.as_raw_fd()));
-    let begin = Request::Begin.encode();
-    send(control.as_raw_fd(), &begin, NO_SIGNAL)?;
+    fds.extend([&shepherds_control, &cwd].map(|fd| fd.as_raw_fd()));
+    fds.extend(long_spec.iter().chain(&passed).map(|fd| fd.as_raw_fd()));
     request(launcher, &fds)?;
     Ok(Ends { control, stdio })
+}
+
+/// Puts the first request into the socket, with the spec; gives the file of one that is too long.
+fn begin(control: BorrowedFd, spec: &[u8]) -> nix::Result<Option<OwnedFd>> {
+    let begin = Request::Begin.encode();
+    if spec.len() <= MAX_SHORT_SPEC {
+        let parts = [IoSlice::new(&begin), IoSlice::new(spec)];
+        sendmsg::<()>(control.as_raw_fd(), &parts, &[], NO_SIGNAL, None)?;
+        return Ok(None);
+    }
+    send(control.as_raw_fd(), &begin, NO_SIGNAL)?;
+    file_of(spec).map(Some)
 }
 
 fn request(launcher: BorrowedFd, fds: &[RawFd]) -> nix::Result<()> {

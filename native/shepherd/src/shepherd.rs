@@ -28,14 +28,19 @@ use wire::{Event, Exit, Leftovers, Request, Spec, SpecWriter, Step, Tag};
 /// Serves one command to its end: afterwards this process has no child.
 pub fn run(fds: Vec<OwnedFd>) {
     let mut fds = fds.into_iter();
-    let (Some(control), Some(spec), Some(cwd)) = (fds.next(), fds.next(), fds.next()) else {
+    let (Some(control), Some(cwd)) = (fds.next(), fds.next()) else {
         return;
     };
-    let Control::Request(Request::Begin) = socket::receive_request(control.as_fd()) else {
+    let Some(short_spec) = socket::receive_begin(control.as_fd()) else {
         return;
     };
     sys::become_subreaper();
-    let started = read_spec(spec).and_then(|bytes| {
+    let spec = if short_spec.is_empty() {
+        read_spec(fds.next())
+    } else {
+        Ok(short_spec)
+    };
+    let started = spec.and_then(|bytes| {
         let spec = Spec::decode(&bytes).map_err(|_| Failure {
             step: Step::Receive,
             errno: Errno::EPROTO,
@@ -77,30 +82,30 @@ pub fn rehearse() {
 
 fn try_to_rehearse() -> nix::Result<()> {
     let (vm, control) = socket::pair()?;
-    socket::send_bytes(vm.as_fd(), &Request::Begin.encode())?;
     let mut nowhere = SpecWriter::with_capacity(64);
     for tag in [Tag::File, Tag::Arg] {
         // No NUL is in it.
         let _ = nowhere.string(tag, b"");
     }
-    let (spec, written) = sys::nonblocking_pipe()?;
-    nix::unistd::write(&written, &nowhere.finish())?;
-    drop(written);
+    let message = [&Request::Begin.encode()[..], &nowhere.finish()].concat();
+    socket::send_bytes(vm.as_fd(), &message)?;
     let cwd = nix::fcntl::open(c".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    run(vec![control, spec, cwd]);
+    run(vec![control, cwd]);
     end_leftovers();
     signals::wait(&[], Some(Duration::ZERO))
 }
 
-fn read_spec(fd: OwnedFd) -> Result<Vec<u8>, Failure> {
+/// A spec that is too long for a message.
+fn read_spec(fd: Option<OwnedFd>) -> Result<Vec<u8>, Failure> {
+    let failure = |errno| Failure {
+        step: Step::Receive,
+        errno,
+    };
+    let mut file = std::fs::File::from(fd.ok_or(failure(Errno::EPROTO))?);
     let mut bytes = Vec::new();
-    match std::fs::File::from(fd).read_to_end(&mut bytes) {
-        Ok(_) => Ok(bytes),
-        Err(error) => Err(Failure {
-            step: Step::Receive,
-            errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
-        }),
-    }
+    file.read_to_end(&mut bytes)
+        .map_err(|error| failure(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))?;
+    Ok(bytes)
 }
 
 struct Shepherd {

@@ -5,7 +5,7 @@ use nix::sys::socket::{send, sendmsg, ControlMessage, MsgFlags};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use wire::socket::NO_SIGNAL;
-use wire::{Event, Request, MAX_FDS, REQUEST_SIZE, START};
+use wire::{Event, Request, MAX_FDS, MAX_SHORT_SPEC, REQUEST_SIZE, START};
 
 pub use wire::socket::pair;
 
@@ -49,6 +49,15 @@ fn request(socket: BorrowedFd, flags: MsgFlags) -> Control {
         Err(Errno::EAGAIN | Errno::EINTR) => Control::Nothing,
         Err(_) => Control::Ended,
     }
+}
+
+/// The first request and what stands behind it: the command's spec, or nothing, where that is in a file.
+pub fn receive_begin(socket: BorrowedFd) -> Option<Vec<u8>> {
+    let mut message = vec![0; REQUEST_SIZE + MAX_SHORT_SPEC];
+    let length = nix::sys::socket::recv(socket.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT);
+    message.truncate(length.ok()?);
+    let begin = message.get(..REQUEST_SIZE)?;
+    matches!(Request::decode(begin), Ok(Request::Begin)).then(|| message.split_off(REQUEST_SIZE))
 }
 
 /// What the launcher's socket gave.

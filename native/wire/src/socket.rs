@@ -11,6 +11,9 @@ pub const NO_SIGNAL: MsgFlags = MsgFlags::MSG_NOSIGNAL;
 #[cfg(target_vendor = "apple")]
 pub const NO_SIGNAL: MsgFlags = MsgFlags::empty();
 
+/// Whether what was sent at once is received at once.
+pub const KEEPS_MESSAGES: bool = cfg!(not(target_vendor = "apple"));
+
 /// Two connected sockets, close-on-exec, with message boundaries and an end of file.
 #[cfg(not(target_vendor = "apple"))]
 pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
