@@ -126,13 +126,14 @@ defmodule NetRunner.Process.Native do
   def eof_character(terminal), do: nif_eof_character(terminal)
 
   @doc """
-  The variables of the VM's environment with these names (as `:os.env/0` gives them), but not those that
-  `except` names, byte for byte: `NAME=value`, a NUL after each.
+  The variables of the VM (as `:os.env/0` gives them), but not those that `except` names, byte for byte:
+  `NAME=value`, a NUL after each; and the value of PATH, if it is among them.
 
   `System.get_env/0` cannot say what bytes a value has: those that are no UTF-8 look like another text.
   """
-  @spec environment([charlist()], except :: [binary()]) :: binary()
-  def environment(names, except \\ []), do: nif_environment(names, except)
+  @spec environment([{charlist(), charlist()}], except :: [binary()]) ::
+          {binary(), binary() | nil}
+  def environment(variables, except), do: nif_environment(variables, except)
 
   @doc "A user by name or ID (getpwnam(3)), with the groups that it is in (getgrouplist(3))."
   @spec user(String.t() | non_neg_integer()) ::
@@ -184,7 +185,7 @@ defmodule NetRunner.Process.Native do
   def nif_pipe, do: not_loaded()
   def nif_set_window_size(_terminal, _rows, _columns), do: not_loaded()
   def nif_eof_character(_terminal), do: not_loaded()
-  def nif_environment(_names, _except), do: not_loaded()
+  def nif_environment(_variables, _except), do: not_loaded()
   def nif_user(_user), do: not_loaded()
   def nif_group(_name), do: not_loaded()
   def nif_await_room(_launcher), do: not_loaded()

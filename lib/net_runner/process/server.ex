@@ -17,6 +17,11 @@ defmodule NetRunner.Process.Server do
   alias NetRunner.{Cgroup, Launcher, Telemetry}
   alias NetRunner.Process.{Counters, Native, Operations, Pipe, Spec, Stats}
 
+  # In words: what a start needs, the environment as lists of characters above all. Without it that is allocated
+  # in pieces.
+  @heap_to_start 8192
+  @heap_to_run 233
+
   # What is read at once of what nobody has asked for in pieces.
   @bulk 524_288
 
@@ -83,7 +88,9 @@ defmodule NetRunner.Process.Server do
 
   defp start_here(command, options, extra) do
     name = if options[:name], do: [name: options.name], else: []
-    start_options = [spawn_opt: [fullsweep_after: @fullsweep_after]] ++ name
+
+    start_options =
+      [spawn_opt: [fullsweep_after: @fullsweep_after, min_heap_size: @heap_to_start]] ++ name
 
     case GenServer.start(__MODULE__, {command, options, Map.new(extra)}, start_options) do
       {:error, {:shutdown, {:not_started, reason}}} -> {:error, reason}
@@ -230,8 +237,8 @@ defmodule NetRunner.Process.Server do
 
   @impl true
   def handle_continue({:begin, input}, state) do
-    # Starting leaves garbage, the environment as a list above all: 100 KB, which the process of an idle
-    # command would keep.
+    # The garbage that starting leaves is 100 KB, which the process of an idle command would keep.
+    Process.flag(:min_heap_size, @heap_to_run)
     :erlang.garbage_collect()
 
     state

@@ -73,14 +73,16 @@ defmodule NetRunner.Process.Spec do
 
   defp environment(%{env: changes, clear_env: clear?}) do
     with {:ok, changes} <- check_env(changes) do
-      inherited = if clear?, do: "", else: inherited(changes)
+      {inherited, path} =
+        if clear?, do: {"", nil}, else: Native.environment(:os.env(), Map.keys(changes))
+
       set = for {name, value} <- changes, value != nil, do: name <> "=" <> value
 
       {:ok,
        [
          {:environment, inherited},
          {:env, set},
-         {:search_path, search_path(changes, clear?)}
+         {:search_path, Map.get(changes, "PATH", path) || @default_path}
        ]}
     end
   end
@@ -98,23 +100,6 @@ defmodule NetRunner.Process.Spec do
           {:cont, {:ok, Map.put(checked, name, value)}}
       end
     end)
-  end
-
-  # The VM's variables that are not set or unset.
-  defp inherited(changes) do
-    names = for {name, _} <- :os.env(), do: name
-    Native.environment(names, Map.keys(changes))
-  end
-
-  defp search_path(%{"PATH" => nil}, _clear?), do: @default_path
-  defp search_path(%{"PATH" => path}, _clear?), do: path
-  defp search_path(_changes, true), do: @default_path
-
-  defp search_path(_changes, false) do
-    case Native.environment([~c"PATH"]) do
-      "PATH=" <> path -> binary_part(path, 0, byte_size(path) - 1)
-      "" -> @default_path
-    end
   end
 
   defp directory(nil), do: {:ok, []}

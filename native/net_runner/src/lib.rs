@@ -271,50 +271,71 @@ fn nif_eof_character<'a>(env: Env<'a>, terminal: &Fd) -> Term<'a> {
     }
 }
 
-/// The variables with these names (as the VM writes them: lists of characters) and their values, byte
-/// for byte: `NAME=value`, a NUL after each. Without those that `except` names, in bytes.
+/// The variables of the VM (as `:os.env/0` gives them), byte for byte: `NAME=value`, a NUL after each; without
+/// those that `except` names, in bytes. And the value of PATH, or nil.
 #[rustler::nif]
 fn nif_environment<'a>(
     env: Env<'a>,
-    names: ListIterator<'a>,
+    variables: ListIterator<'a>,
     except: Vec<rustler::Binary<'a>>,
-) -> NifResult<Term<'a>> {
+) -> NifResult<(Term<'a>, Term<'a>)> {
     let except: HashSet<&[u8]> = except.iter().map(|name| name.as_slice()).collect();
     let mut block = Vec::with_capacity(4096);
+    let mut path = None;
     let mut beyond_ascii = HashSet::new();
-    for name in names {
-        let characters: Vec<u32> = name.decode()?;
-        if characters.iter().all(|character| *character < 128) {
-            let name = characters.iter().map(|byte| *byte as u8).collect();
-            append_variable(name, &except, &mut block);
+    for variable in variables {
+        let (name, value): (Term, Term) = variable.decode()?;
+        let start = block.len();
+        if system::append_ascii(name, &mut block) {
+            let name = block.split_off(start);
+            if append_variable(&name, Some(value), &except, &mut block) && name == b"PATH" {
+                path = Some(start + b"PATH=".len()..block.len() - 1);
+            }
             continue;
         }
         // What bytes the VM has read so is not known: they were UTF-8, or each was a character. There may
         // be a variable of either name.
+        let characters: Vec<u32> = name.decode()?;
         let text: Option<String> = characters.iter().map(|c| char::from_u32(*c)).collect();
         let bytes: Option<Vec<u8>> = characters.iter().map(|c| u8::try_from(*c).ok()).collect();
         for name in [text.map(String::into_bytes), bytes].into_iter().flatten() {
             if beyond_ascii.insert(name.clone()) {
-                append_variable(name, &except, &mut block);
+                append_variable(&name, None, &except, &mut block);
             }
         }
     }
     let mut binary = rustler::NewBinary::new(env, block.len());
     binary.as_mut_slice().copy_from_slice(&block);
-    Ok(binary.into())
+    let block: rustler::Binary = binary.into();
+    let path = match path {
+        Some(range) => block.make_subbinary(range.start, range.len())?.encode(env),
+        None => atoms::nil().encode(env),
+    };
+    Ok((block.encode(env), path))
 }
 
-fn append_variable(name: Vec<u8>, except: &HashSet<&[u8]>, block: &mut Vec<u8>) {
-    if except.contains(name.as_slice()) {
-        return;
+/// Appends `NAME=value` and a NUL; whether there is such a variable. Characters beyond ASCII in a value do not tell what bytes
+/// it has.
+fn append_variable(
+    name: &[u8],
+    value: Option<Term>,
+    except: &HashSet<&[u8]>,
+    block: &mut Vec<u8>,
+) -> bool {
+    if except.contains(name) {
+        return false;
     }
     let start = block.len();
-    block.extend_from_slice(&name);
+    block.extend_from_slice(name);
     block.push(b'=');
-    match CString::new(name) {
-        Ok(name) if system::append_variable(&name, block) => block.push(0),
-        _ => block.truncate(start),
+    let found = value.is_some_and(|value| system::append_ascii(value, block))
+        || CString::new(name).is_ok_and(|name| system::append_variable(&name, block));
+    if found {
+        block.push(0);
+    } else {
+        block.truncate(start);
     }
+    found
 }
 
 /// The user with this name or ID: `{:ok, uid, gid, groups}`.

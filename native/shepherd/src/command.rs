@@ -1,6 +1,7 @@
 //! Starting the command: everything is prepared before the process is made, and between that and
 //! `execve(2)` only system calls happen.
 
+use crate::launcher::Notice;
 use crate::{cgroup, signals, sys};
 use nix::errno::Errno;
 use nix::unistd::{getpid, Pid};
@@ -30,6 +31,9 @@ struct Plan<'a> {
     env: Vec<*const libc::c_char>,
     /// Where the process joins its cgroup.
     members: Option<CString>,
+    /// That the start is under way. The new process gives it, because the launcher then works while the shepherd waits for
+    /// `execve(2)`, which may take long.
+    taken: Notice<'a>,
     spec: &'a Spec<'a>,
     /// Where the new process writes why it failed.
     failure: *mut Option<Failure>,
@@ -51,7 +55,12 @@ const SHELL: &CStr = c"/bin/sh";
 
 /// Starts the command of `spec`. `cwd` is the VM's working directory; `passed` are the
 /// descriptors for its stdio, in the order of their use.
-pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Pid, Failure> {
+pub fn start(
+    spec: &Spec,
+    cwd: &OwnedFd,
+    passed: &[OwnedFd],
+    taken: Notice,
+) -> Result<Pid, Failure> {
     let candidates = candidates(spec.file, spec.search_path);
     let mut shell_args = vec![SHELL.as_ptr(), ptr::null()];
     shell_args.extend(pointers(spec.args.get(1..).unwrap_or_default()));
@@ -65,6 +74,7 @@ pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Pid, Fail
         args: pointers(&spec.args),
         env: pointers(&spec.env),
         members: spec.cgroup.map(cgroup::members),
+        taken,
         spec,
         failure: failure.as_ptr(),
     };
@@ -144,6 +154,7 @@ fn sources(spec: &Spec, passed: &[OwnedFd]) -> Result<[Source; 3], Failure> {
 extern "C" fn become_command(plan: *mut libc::c_void) -> libc::c_int {
     // SAFETY: `start` passes a live plan and does not touch it until this process is gone from it.
     let plan = unsafe { &mut *plan.cast::<Plan>() };
+    plan.taken.give();
     let failure = match set_up(plan) {
         Ok(()) => at(Step::Exec)(exec(plan)),
         Err(failure) => failure,
@@ -274,11 +285,20 @@ fn change_user(spec: &Spec) -> Result<(), Failure> {
 /// there but not allowed, and gives a script without `#!` to the shell.
 fn exec(plan: &mut Plan) -> Errno {
     let mut denied = false;
+    let search = plan.candidates.len() > 1;
     for &candidate in &plan.candidates {
+        // Half as dear as an execve(2) that does not find it.
+        // SAFETY: a NUL-terminated string.
+        if search
+            && unsafe { libc::access(candidate, libc::F_OK) } == -1
+            && matches!(Errno::last(), Errno::ENOENT | Errno::ENOTDIR)
+        {
+            continue;
+        }
         // SAFETY: null-terminated arrays of NUL-terminated strings, alive until the exec.
         unsafe { libc::execve(candidate, plan.args.as_ptr(), plan.env.as_ptr()) };
         match Errno::last() {
-            Errno::ENOENT | Errno::ENOTDIR if plan.candidates.len() > 1 => {}
+            Errno::ENOENT | Errno::ENOTDIR if search => {}
             Errno::EACCES => denied = true,
             Errno::ENOEXEC => {
                 plan.shell_args[1] = candidate;

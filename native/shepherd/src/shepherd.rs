@@ -11,6 +11,7 @@
 use crate::cgroup;
 use crate::children::{self, Left};
 use crate::command::{self, Failure};
+use crate::launcher::Notice;
 use crate::socket::{self, Control};
 use crate::{signals, sys};
 use nix::errno::Errno;
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 use wire::{Event, Exit, Leftovers, Request, Spec, SpecWriter, Step, Tag};
 
 /// Serves one command to its end: afterwards this process has no child.
-pub fn run(fds: Vec<OwnedFd>) {
+pub fn run(fds: Vec<OwnedFd>, taken: Notice) {
     let mut fds = fds.into_iter();
     let (Some(control), Some(cwd)) = (fds.next(), fds.next()) else {
         return;
@@ -34,7 +35,6 @@ pub fn run(fds: Vec<OwnedFd>) {
     let Some(short_spec) = socket::receive_begin(control.as_fd()) else {
         return;
     };
-    sys::become_subreaper();
     let spec = if short_spec.is_empty() {
         read_spec(fds.next())
     } else {
@@ -46,7 +46,7 @@ pub fn run(fds: Vec<OwnedFd>) {
             errno: Errno::EPROTO,
         })?;
         let passed: Vec<OwnedFd> = fds.collect();
-        let pid = command::start(&spec, &cwd, &passed)?;
+        let pid = command::start(&spec, &cwd, &passed, taken)?;
         Ok(Shepherd {
             command: pid,
             stop_signal: spec.stop_signal,
@@ -90,7 +90,7 @@ fn try_to_rehearse() -> nix::Result<()> {
     let message = [&Request::Begin.encode()[..], &nowhere.finish()].concat();
     socket::send_bytes(vm.as_fd(), &message)?;
     let cwd = nix::fcntl::open(c".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    run(vec![control, cwd]);
+    run(vec![control, cwd], Notice::to(None));
     end_leftovers();
     signals::wait(&[], Some(Duration::ZERO))
 }
