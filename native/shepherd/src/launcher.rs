@@ -55,10 +55,7 @@ struct SparesEnds {
 /// Who goes on after a fork.
 enum Role {
     Launcher,
-    Spare {
-        /// There is time for it.
-        rehearse: bool,
-    },
+    Spare,
     /// Of this command; the descriptors that came with its request.
     Shepherd(Vec<OwnedFd>),
 }
@@ -91,10 +88,8 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
     while !launcher.ended && getppid() == guard {
         match launcher.turn() {
             Role::Launcher => {}
-            Role::Spare { rehearse } => {
-                if rehearse {
-                    shepherd::rehearse();
-                }
+            Role::Spare => {
+                shepherd::rehearse();
                 return launcher.wait_as_spare(own_pid);
             }
             Role::Shepherd(fds) => {
@@ -118,16 +113,13 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
 }
 
 impl Launcher {
-    /// Sees to it that there is a spare, waits for something to happen, and sees to that. A second
-    /// spare is forked when nothing happened for a while.
+    /// Waits for something to happen, and sees to that. A missing spare is forked when nothing happened for a
+    /// while; what is asked until then goes to a shepherd that is forked for it, which starts many commands at once faster
+    /// than spares do, that have to tell of themselves.
     fn turn(&mut self) -> Role {
-        if self.spares.is_empty() && SPARES > 0 && self.fork_spare() {
-            // Somebody may be waiting for it already.
-            return Role::Spare { rehearse: false };
-        }
         let spares = self.spares.len();
         let alone = spares == 0;
-        let missing = !alone && spares < SPARES;
+        let missing = spares < SPARES;
         let news = if alone { &self.socket } else { &self.taken };
         let news = [news.as_fd(), self.free.as_fd()];
         if signals::wait(&news, missing.then_some(self.pause)).is_err() {
@@ -137,10 +129,12 @@ impl Launcher {
         self.answer_free_shepherds();
         self.reap();
         if alone {
-            return self.serve();
+            if let Some(role) = self.serve() {
+                return role;
+            }
         }
         if missing && self.spares.len() == spares && !self.ended && self.fork_spare() {
-            return Role::Spare { rehearse: true };
+            return Role::Spare;
         }
         Role::Launcher
     }
@@ -192,20 +186,20 @@ impl Launcher {
         });
     }
 
-    /// Takes a request itself.
-    fn serve(&mut self) -> Role {
+    /// Takes a request itself, if there is one.
+    fn serve(&mut self) -> Option<Role> {
         match socket::receive_start(self.socket.as_fd()) {
             // SAFETY: as in `fork_spare`.
             Start::Fds { fds, lost: false } => match unsafe { fork() } {
-                Ok(ForkResult::Child) => return Role::Shepherd(fds),
+                Ok(ForkResult::Child) => return Some(Role::Shepherd(fds)),
                 Ok(ForkResult::Parent { .. }) => {}
                 Err(errno) => report_failure(&fds, Step::Fork, errno),
             },
             Start::Fds { fds, lost: true } => report_failure(&fds, Step::Receive, Errno::EMFILE),
-            Start::Nothing => {}
+            Start::Nothing => return None,
             Start::Ended => self.ended = true,
         }
-        Role::Launcher
+        Some(Role::Launcher)
     }
 
     fn wait_as_spare(self, launcher: Pid) -> ExitCode {
