@@ -1,7 +1,6 @@
 //! Starting the command: everything is prepared before the process is made, and between that and
 //! `execve(2)` only system calls happen.
 
-use crate::launcher::Notice;
 use crate::{cgroup, signals, sys};
 use nix::errno::Errno;
 use nix::unistd::{getpid, Pid};
@@ -31,9 +30,6 @@ struct Plan<'a> {
     env: Vec<*const libc::c_char>,
     /// Where the process joins its cgroup.
     members: Option<CString>,
-    /// That the start is under way. The new process gives it, because the launcher then works while the shepherd waits for
-    /// `execve(2)`, which may take long.
-    taken: Notice<'a>,
     spec: &'a Spec<'a>,
     /// Where the new process writes why it failed.
     failure: *mut Option<Failure>,
@@ -55,12 +51,7 @@ const SHELL: &CStr = c"/bin/sh";
 
 /// Starts the command of `spec`. `cwd` is the VM's working directory; `passed` are the
 /// descriptors for its stdio, in the order of their use.
-pub fn start(
-    spec: &Spec,
-    cwd: &OwnedFd,
-    passed: &[OwnedFd],
-    taken: Notice,
-) -> Result<Pid, Failure> {
+pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Pid, Failure> {
     let candidates = candidates(spec.file, spec.search_path);
     let mut shell_args = vec![SHELL.as_ptr(), ptr::null()];
     shell_args.extend(pointers(spec.args.get(1..).unwrap_or_default()));
@@ -74,7 +65,6 @@ pub fn start(
         args: pointers(&spec.args),
         env: pointers(&spec.env),
         members: spec.cgroup.map(cgroup::members),
-        taken,
         spec,
         failure: failure.as_ptr(),
     };
@@ -154,7 +144,6 @@ fn sources(spec: &Spec, passed: &[OwnedFd]) -> Result<[Source; 3], Failure> {
 extern "C" fn become_command(plan: *mut libc::c_void) -> libc::c_int {
     // SAFETY: `start` passes a live plan and does not touch it until this process is gone from it.
     let plan = unsafe { &mut *plan.cast::<Plan>() };
-    plan.taken.give();
     let failure = match set_up(plan) {
         Ok(()) => at(Step::Exec)(exec(plan)),
         Err(failure) => failure,

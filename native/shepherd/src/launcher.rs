@@ -95,7 +95,7 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
             Role::Shepherd(fds) => {
                 drop(launcher);
                 sys::become_subreaper();
-                shepherd::run(fds, Notice::to(None));
+                shepherd::run(fds);
                 return ExitCode::SUCCESS;
             }
         }
@@ -230,8 +230,9 @@ impl Launcher {
                 }
             };
             sys::die_with_parent(false);
+            spares_ends.say_taken();
             drop(socket);
-            shepherd::run(fds, Notice::to(Some(spares_ends.taken.as_fd())));
+            shepherd::run(fds);
             match spares_ends.offer() {
                 Some(again) => socket = again,
                 None => return ExitCode::SUCCESS,
@@ -240,35 +241,12 @@ impl Launcher {
     }
 }
 
-/// That a spare has taken a request, for the launcher, which forks another one then; given at the latest when this is
-/// dropped.
-pub struct Notice<'a> {
-    launcher: Option<BorrowedFd<'a>>,
-    spare: [u8; 4],
-}
-
-impl<'a> Notice<'a> {
-    pub fn to(launcher: Option<BorrowedFd<'a>>) -> Notice<'a> {
-        let spare = getpid().as_raw().to_ne_bytes();
-        Notice { launcher, spare }
-    }
-
-    /// Makes one system call, the first time.
-    pub fn give(&mut self) {
-        if let Some(launcher) = self.launcher.take() {
-            // The pipe has room for thousands, and there are few spares.
-            let _ = nix::unistd::write(launcher, &self.spare);
-        }
-    }
-}
-
-impl Drop for Notice<'_> {
-    fn drop(&mut self) {
-        self.give();
-    }
-}
-
 impl SparesEnds {
+    fn say_taken(&self) {
+        // The pipe has room for thousands, and there are few spares.
+        let _ = nix::unistd::write(&self.taken, &getpid().as_raw().to_ne_bytes());
+    }
+
     /// The launcher's socket, when another spare is needed.
     fn offer(&self) -> Option<OwnedFd> {
         let (waiting, launchers) = socket::pair().ok()?;

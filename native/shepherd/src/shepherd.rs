@@ -11,7 +11,6 @@
 use crate::cgroup;
 use crate::children::{self, Left};
 use crate::command::{self, Failure};
-use crate::launcher::Notice;
 use crate::socket::{self, Control};
 use crate::{signals, sys};
 use nix::errno::Errno;
@@ -27,7 +26,7 @@ use std::time::{Duration, Instant};
 use wire::{Event, Exit, Leftovers, Request, Spec, SpecWriter, Step, Tag};
 
 /// Serves one command to its end: afterwards this process has no child.
-pub fn run(fds: Vec<OwnedFd>, taken: Notice) {
+pub fn run(fds: Vec<OwnedFd>) {
     let mut fds = fds.into_iter();
     let (Some(control), Some(cwd)) = (fds.next(), fds.next()) else {
         return;
@@ -46,7 +45,7 @@ pub fn run(fds: Vec<OwnedFd>, taken: Notice) {
             errno: Errno::EPROTO,
         })?;
         let passed: Vec<OwnedFd> = fds.collect();
-        let pid = command::start(&spec, &cwd, &passed, taken)?;
+        let pid = command::start(&spec, &cwd, &passed)?;
         Ok(Shepherd {
             command: pid,
             stop_signal: spec.stop_signal,
@@ -90,7 +89,7 @@ fn try_to_rehearse() -> nix::Result<()> {
     let message = [&Request::Begin.encode()[..], &nowhere.finish()].concat();
     socket::send_bytes(vm.as_fd(), &message)?;
     let cwd = nix::fcntl::open(c".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    run(vec![control, cwd], Notice::to(None));
+    run(vec![control, cwd]);
     end_leftovers();
     signals::wait(&[], Some(Duration::ZERO))
 }
