@@ -1,9 +1,9 @@
 //! The launcher: one per VM. Keeps spare shepherds, forked ahead of need.
 //!
 //! A spare waits on the launcher's own socket, so a request wakes it directly, with the fork long
-//! done. It says on a pipe that it has taken one, and the launcher forks the next. When no spare
-//! can be forked (no process left), the launcher takes the requests itself, to try again for
-//! each and to report the failure.
+//! done. It says on a pipe that it has taken one, and the launcher forks the next when there is time. Requests
+//! that come while there is no spare are taken by the launcher itself, which forks a shepherd for each: many
+//! at once start faster so. Where no process can be forked it is the one to report it.
 //!
 //! A spare dies with its launcher, so that the end of the launcher is the end of the socket; from
 //! its first request on it is a shepherd, has let go of the socket, and outlives it. When its
@@ -56,7 +56,7 @@ struct SparesEnds {
 enum Role {
     Launcher,
     Spare,
-    /// Of this command; the descriptors that came with its request.
+    /// Of this command first; the descriptors that came with its request.
     Shepherd(Vec<OwnedFd>),
 }
 
@@ -90,14 +90,9 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
             Role::Launcher => {}
             Role::Spare => {
                 shepherd::rehearse();
-                return launcher.wait_as_spare(own_pid);
+                return launcher.keep_shepherding(own_pid, None);
             }
-            Role::Shepherd(fds) => {
-                drop(launcher);
-                sys::become_subreaper();
-                shepherd::run(fds);
-                return ExitCode::SUCCESS;
-            }
+            Role::Shepherd(fds) => return launcher.keep_shepherding(own_pid, Some(fds)),
         }
     }
     let orphaned = !launcher.ended;
@@ -202,7 +197,8 @@ impl Launcher {
         Some(Role::Launcher)
     }
 
-    fn wait_as_spare(self, launcher: Pid) -> ExitCode {
+    /// One command after the other, each but the first as a spare, as long as there is need of one.
+    fn keep_shepherding(self, launcher: Pid, mut first: Option<Vec<OwnedFd>>) -> ExitCode {
         let Launcher {
             mut socket,
             spares_ends,
@@ -213,24 +209,13 @@ impl Launcher {
         drop((taken, free));
         sys::become_subreaper();
         loop {
-            sys::die_with_parent(true);
-            if getppid() != launcher {
-                return ExitCode::SUCCESS;
-            }
-            let fds = loop {
-                match socket::await_start(socket.as_fd()) {
-                    Start::Fds { fds, lost: false } => break fds,
-                    // The next spare has the launcher's limit of today.
-                    Start::Fds { fds, lost: true } => {
-                        report_failure(&fds, Step::Receive, Errno::EMFILE);
-                        return ExitCode::SUCCESS;
-                    }
-                    Start::Nothing => {}
-                    Start::Ended => return ExitCode::from(ENDED),
-                }
+            let fds = match first.take() {
+                Some(fds) => fds,
+                None => match spares_ends.wait_for_command(&socket, launcher) {
+                    Ok(fds) => fds,
+                    Err(exit_code) => return exit_code,
+                },
             };
-            sys::die_with_parent(false);
-            spares_ends.say_taken();
             drop(socket);
             shepherd::run(fds);
             match spares_ends.offer() {
@@ -242,9 +227,29 @@ impl Launcher {
 }
 
 impl SparesEnds {
-    fn say_taken(&self) {
-        // The pipe has room for thousands, and there are few spares.
-        let _ = nix::unistd::write(&self.taken, &getpid().as_raw().to_ne_bytes());
+    /// As a spare; it dies with its launcher.
+    fn wait_for_command(&self, socket: &OwnedFd, launcher: Pid) -> Result<Vec<OwnedFd>, ExitCode> {
+        sys::die_with_parent(true);
+        if getppid() != launcher {
+            return Err(ExitCode::SUCCESS);
+        }
+        loop {
+            match socket::await_start(socket.as_fd()) {
+                Start::Fds { fds, lost: false } => {
+                    sys::die_with_parent(false);
+                    // The pipe has room for thousands, and there are few spares.
+                    let _ = nix::unistd::write(&self.taken, &getpid().as_raw().to_ne_bytes());
+                    return Ok(fds);
+                }
+                // The next spare has the launcher's limit of today.
+                Start::Fds { fds, lost: true } => {
+                    report_failure(&fds, Step::Receive, Errno::EMFILE);
+                    return Err(ExitCode::SUCCESS);
+                }
+                Start::Nothing => {}
+                Start::Ended => return Err(ExitCode::from(ENDED)),
+            }
+        }
     }
 
     /// The launcher's socket, when another spare is needed.
