@@ -82,7 +82,7 @@ defmodule Bench.Suite do
 
     port = fn ->
       {rate, holders} = start_all(count, fn -> hold_port(sleep) end)
-      for holder <- holders, do: send(holder, :stop)
+      end_all(holders)
       rate
     end
 
@@ -174,6 +174,13 @@ defmodule Bench.Suite do
       :stop ->
         :ok
     end
+  end
+
+  # So that nothing of it is left to do in the next one's round.
+  defp end_all(holders) do
+    monitors = for holder <- holders, do: Process.monitor(holder)
+    for holder <- holders, do: send(holder, :stop)
+    for monitor <- monitors, do: receive(do: ({:DOWN, ^monitor, _, _, _} -> :ok))
   end
 
   defp start_all(count, start) do

@@ -53,9 +53,19 @@ fn request(socket: BorrowedFd, flags: MsgFlags) -> Control {
 
 /// The first request and what stands behind it: the command's spec, or nothing, where that is in a file.
 pub fn receive_begin(socket: BorrowedFd) -> Option<Vec<u8>> {
-    let mut message = vec![0; REQUEST_SIZE + MAX_SHORT_SPEC];
-    let length = nix::sys::socket::recv(socket.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT);
-    message.truncate(length.ok()?);
+    // Nothing is written here but by the system: every page that is touched is this process's for its life.
+    let mut message = Vec::<u8>::with_capacity(REQUEST_SIZE + MAX_SHORT_SPEC);
+    let room = message.spare_capacity_mut();
+    // SAFETY: recv(2) writes at most `room.len()` bytes there, and says how many.
+    unsafe {
+        let length = libc::recv(
+            socket.as_raw_fd(),
+            room.as_mut_ptr().cast(),
+            room.len(),
+            libc::MSG_DONTWAIT,
+        );
+        message.set_len(usize::try_from(length).ok()?);
+    }
     let begin = message.get(..REQUEST_SIZE)?;
     matches!(Request::decode(begin), Ok(Request::Begin)).then(|| message.split_off(REQUEST_SIZE))
 }
