@@ -192,7 +192,13 @@ defmodule NetRunner.Options do
   # The names of setrlimit(2). The system may know fewer.
   @resources ~w(as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack)a
 
-  @names Enum.map(@declared, &elem(&1, 0))
+  @types Map.new(@declared, fn {name, group, type, default, _} ->
+           {name, {group, type, default}}
+         end)
+
+  @defaults @declared
+            |> Enum.group_by(&elem(&1, 1), fn {name, _, _, default, _} -> {name, default} end)
+            |> Map.new(fn {group, defaults} -> {group, Map.new(defaults)} end)
 
   @type group :: :command | :input | :run | :stream | :raising | :process | :daemon
 
@@ -204,15 +210,15 @@ defmodule NetRunner.Options do
       raise ArgumentError, "options must be a keyword list, got: #{inspect(options)}"
     end
 
-    allowed = names(groups)
-    Enum.each(options, fn {name, _} -> known!(name, allowed) end)
+    defaults = Enum.reduce(groups, %{}, &Map.merge(&2, Map.fetch!(@defaults, &1)))
 
-    for {name, group, type, default, _} <- @declared, group in groups, into: %{} do
-      case Keyword.fetch(options, name) do
-        {:ok, value} when value != default -> {name, check!(name, type, value)}
-        _default -> {name, default}
-      end
-    end
+    # The first of a name holds, as for `Keyword.get/2`.
+    options
+    |> Enum.uniq_by(fn {name, _} -> name end)
+    |> Enum.reduce(defaults, fn {name, value}, validated ->
+      known!(name, groups)
+      %{validated | name => check!(name, value)}
+    end)
   end
 
   @doc false
@@ -227,29 +233,30 @@ defmodule NetRunner.Options do
     for {group, line} <- @lines, group in groups, into: "", do: line
   end
 
-  defp known!(name, allowed) do
-    cond do
-      name in allowed ->
-        :ok
+  defp known!(name, groups) do
+    case @types do
+      %{^name => {group, _, _}} ->
+        unless group in groups do
+          raise ArgumentError, "the option #{inspect(name)} has no meaning for this function"
+        end
 
-      name in @names ->
-        raise ArgumentError, "the option #{inspect(name)} has no meaning for this function"
-
-      true ->
-        nearest = Enum.max_by(allowed, &String.jaro_distance("#{&1}", "#{name}"))
+      %{} ->
+        nearest = Enum.max_by(names(groups), &String.jaro_distance("#{&1}", "#{name}"))
 
         raise ArgumentError,
               "unknown option #{inspect(name)}; did you mean #{inspect(nearest)}?"
     end
   end
 
-  defp check!(name, type, value) do
-    if valid?(type, value) do
-      value
-    else
+  defp check!(name, value) do
+    {_, type, default} = Map.fetch!(@types, name)
+
+    unless value == default or valid?(type, value) do
       raise ArgumentError,
             "the option #{inspect(name)} must be #{expected(type)}, got: #{inspect(value)}"
     end
+
+    value
   end
 
   defp valid?(:path, value), do: is_nil(value) or is_binary(value)

@@ -44,9 +44,10 @@ defmodule NetRunner.Telemetry do
   end
 
   @doc false
-  @spec stop(command(), pos_integer(), started(), Stats.t()) :: :ok
+  @spec stop(command(), pos_integer(), started(), (() -> Stats.t())) :: :ok
   def stop(command, os_pid, started, stats) do
     emit(:stop, command, os_pid, fn ->
+      stats = stats.()
       usage = Map.take(stats, [:max_rss_bytes, :user_time_us, :system_time_us])
       {Map.merge(ended(started), usage), %{status: stats.exit_status, exit: stats.exit}}
     end)

@@ -50,6 +50,8 @@ defmodule NetRunner.Process.Operations do
 
   @doc "The operation of one of these kinds that has waited longest; it stays where it is."
   @spec next(t(), [kind()]) :: operation() | nil
+  def next(%__MODULE__{queues: queues}, _kinds) when queues == %{}, do: nil
+
   def next(%__MODULE__{queues: queues}, kinds) do
     kinds
     |> Enum.flat_map(fn kind ->
@@ -94,8 +96,13 @@ defmodule NetRunner.Process.Operations do
 
   @doc "Takes out all operations of a kind, in order."
   @spec take_all(t(), kind()) :: {[operation()], t()}
+  def take_all(%__MODULE__{queues: queues} = operations, kind)
+      when not is_map_key(queues, kind) do
+    {[], operations}
+  end
+
   def take_all(%__MODULE__{} = operations, kind) do
-    {queue, queues} = Map.pop(operations.queues, kind, :gb_trees.empty())
+    {queue, queues} = Map.pop!(operations.queues, kind)
     taken = :gb_trees.values(queue)
     callers = Map.drop(operations.callers, Enum.map(taken, & &1.monitor))
     {taken, %{operations | queues: queues, callers: callers}}

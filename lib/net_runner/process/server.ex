@@ -917,7 +917,7 @@ defmodule NetRunner.Process.Server do
   end
 
   defp tell_end(state) do
-    Telemetry.stop(state.command, state.os_pid, state.started, stats(state))
+    Telemetry.stop(state.command, state.os_pid, state.started, fn -> stats(state) end)
   end
 
   defp stats(%{started: {system_time, monotonic_time}} = state) do
