@@ -50,18 +50,17 @@ defmodule NetRunner.Process.Operations do
 
   @doc "The operation of one of these kinds that has waited longest; it stays where it is."
   @spec next(t(), [kind()]) :: operation() | nil
-  def next(%__MODULE__{queues: queues}, _kinds) when queues == %{}, do: nil
-
   def next(%__MODULE__{queues: queues}, kinds) do
-    kinds
-    |> Enum.flat_map(fn kind ->
+    Enum.reduce(kinds, nil, fn kind, first ->
       case queues do
-        %{^kind => queue} -> [queue |> :gb_trees.smallest() |> elem(1)]
-        %{} -> []
+        %{^kind => queue} -> earlier(first, queue |> :gb_trees.smallest() |> elem(1))
+        %{} -> first
       end
     end)
-    |> Enum.min_by(& &1.id, fn -> nil end)
   end
+
+  defp earlier(%{id: id} = first, %{id: other}) when id < other, do: first
+  defp earlier(_first, operation), do: operation
 
   @doc "Whether anybody waits in one of these queues."
   @spec any?(t(), [kind()]) :: boolean()
