@@ -270,18 +270,20 @@ fn change_user(spec: &Spec) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Half as dear as an execve(2) that does not find it.
+fn is_missing(path: *const libc::c_char) -> bool {
+    // SAFETY: a NUL-terminated string.
+    let found = unsafe { libc::access(path, libc::F_OK) } == 0;
+    !found && matches!(Errno::last(), Errno::ENOENT | Errno::ENOTDIR)
+}
+
 /// As execvp(3): goes on to the next candidate when one is not there, remembers that one was
 /// there but not allowed, and gives a script without `#!` to the shell.
 fn exec(plan: &mut Plan) -> Errno {
     let mut denied = false;
     let search = plan.candidates.len() > 1;
     for &candidate in &plan.candidates {
-        // Half as dear as an execve(2) that does not find it.
-        // SAFETY: a NUL-terminated string.
-        if search
-            && unsafe { libc::access(candidate, libc::F_OK) } == -1
-            && matches!(Errno::last(), Errno::ENOENT | Errno::ENOTDIR)
-        {
+        if search && is_missing(candidate) {
             continue;
         }
         // SAFETY: null-terminated arrays of NUL-terminated strings, alive until the exec.

@@ -1,9 +1,10 @@
 //! The launcher: one per VM. Keeps spare shepherds, forked ahead of need.
 //!
 //! A spare waits on the launcher's own socket, so a request wakes it directly, with the fork long
-//! done. It says on a pipe that it has taken one, and the launcher forks the next when there is time. Requests
-//! that come while there is no spare are taken by the launcher itself, which forks a shepherd for each: many
-//! at once start faster so. Where no process can be forked it is the one to report it.
+//! done. That it is taken shows in memory that both share, and the launcher is not woken for it, until the last is
+//! taken: on a machine with few processors it would run when the command starts. Then it forks the next, when there is
+//! time. Requests that come while there is no spare are taken by the launcher itself, which forks a shepherd for
+//! each: many at once start faster so. Where no process can be forked it is the one to report it.
 //!
 //! A spare dies with its launcher, so that the end of the launcher is the end of the socket; from
 //! its first request on it is a shepherd, has let go of the socket, and outlives it. When its
@@ -19,11 +20,15 @@ use nix::sys::socket::Shutdown;
 use nix::unistd::{fork, getpid, getppid, ForkResult, Pid};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
-use wire::{Event, Step, START};
+use wire::{Event, Step};
 
 /// One is started while another is in the hands of a request.
 const SPARES: usize = if cfg!(target_os = "linux") { 2 } else { 0 };
+
+/// Whether a spare waits, for each. The launcher sets it, and the spare takes it back.
+type Waiting = &'static [AtomicBool; SPARES];
 
 /// A command that was just taken is about to start: a fork at once would take the CPU from it.
 const BEFORE_NEXT_FORK: Duration = Duration::from_millis(2);
@@ -36,63 +41,63 @@ const ENDED: u8 = 3;
 
 struct Launcher {
     socket: OwnedFd,
-    /// Where spares say that they have taken a request: their PID. A pipe has room for it, always.
-    taken: OwnedFd,
+    /// Rung by the spare that is taken last.
+    bell: OwnedFd,
     /// Where shepherds offer themselves: their PID, and a socket on which they wait for an answer.
     free: OwnedFd,
     spares_ends: SparesEnds,
-    spares: Vec<Pid>,
+    waiting: Waiting,
+    /// Who that was.
+    spares: [Pid; SPARES],
     pause: Duration,
     ended: bool,
 }
 
-/// The other ends of `taken` and `free`.
+/// What a shepherd has of its launcher.
 struct SparesEnds {
-    taken: OwnedFd,
+    bell: OwnedFd,
     free: OwnedFd,
+    waiting: Waiting,
 }
 
-/// Who goes on after a fork.
-enum Role {
-    Launcher,
-    Spare,
-    /// Of this command first; the descriptors that came with its request.
-    Shepherd(Vec<OwnedFd>),
+/// What a shepherd does next.
+enum Task {
+    /// Waits, as this spare.
+    Wait(usize),
+    /// The descriptors that came with a request.
+    Serve(Vec<OwnedFd>),
 }
 
 pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
     sys::become_subreaper();
-    let (Ok((taken, spares_taken)), Ok((free, spares_free))) =
-        (sys::nonblocking_pipe(), socket::pair())
+    let (Ok((bell, spares_bell)), Ok((free, spares_free)), Ok(waiting)) =
+        (sys::nonblocking_pipe(), socket::pair(), sys::shared_flags())
     else {
         return ExitCode::FAILURE;
     };
     if socket::send_bytes(socket.as_fd(), wire::GREETING.as_bytes()).is_err() {
         return ExitCode::SUCCESS;
     }
+    let own_pid = getpid();
     let mut launcher = Launcher {
         socket,
-        taken,
+        bell,
         free,
         spares_ends: SparesEnds {
-            taken: spares_taken,
+            bell: spares_bell,
             free: spares_free,
+            waiting,
         },
-        spares: Vec::with_capacity(SPARES),
+        waiting,
+        spares: [own_pid; SPARES],
         pause: BEFORE_NEXT_FORK,
         ended: false,
     };
-    let own_pid = getpid();
     // Without a guard nobody would clean up after this launcher: it takes no more requests, so
     // that the VM starts a new pair, and stays for the shepherds that it has.
     while !launcher.ended && getppid() == guard {
-        match launcher.turn() {
-            Role::Launcher => {}
-            Role::Spare => {
-                shepherd::rehearse();
-                return launcher.keep_shepherding(own_pid, None);
-            }
-            Role::Shepherd(fds) => return launcher.keep_shepherding(own_pid, Some(fds)),
+        if let Some(task) = launcher.turn() {
+            return launcher.keep_shepherding(own_pid, task);
         }
     }
     let orphaned = !launcher.ended;
@@ -109,109 +114,126 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
 
 impl Launcher {
     /// Waits for something to happen, and sees to that. A missing spare is forked when nothing happened for a
-    /// while; what is asked until then goes to a shepherd that is forked for it, which starts many commands at once faster
-    /// than spares do, that have to tell of themselves.
-    fn turn(&mut self) -> Role {
-        let spares = self.spares.len();
+    /// while. `Some` in a child.
+    fn turn(&mut self) -> Option<Task> {
+        let spares = self.count_spares();
         let alone = spares == 0;
         let missing = spares < SPARES;
-        let news = if alone { &self.socket } else { &self.taken };
+        let news = if alone { &self.socket } else { &self.bell };
         let news = [news.as_fd(), self.free.as_fd()];
         if signals::wait(&news, missing.then_some(self.pause)).is_err() {
             self.ended = true;
         }
-        self.forget_busy_spares();
+        while matches!(nix::unistd::read(&self.bell, &mut [0; 64]), Ok(1..)) {}
         self.answer_free_shepherds();
         self.reap();
         if alone {
-            if let Some(role) = self.serve() {
-                return role;
+            match socket::receive_start(self.socket.as_fd()) {
+                Start::Nothing => {}
+                Start::Ended => self.ended = true,
+                Start::Fds { fds, lost } => return self.fork_shepherd(fds, lost),
             }
         }
-        if missing && self.spares.len() == spares && !self.ended && self.fork_spare() {
-            return Role::Spare;
+        if missing && self.count_spares() == spares && !self.ended {
+            return self.fork_spare();
         }
-        Role::Launcher
+        None
     }
 
-    /// Whether this is the child.
-    fn fork_spare(&mut self) -> bool {
+    fn count_spares(&self) -> usize {
+        self.waiting
+            .iter()
+            .filter(|waits| waits.load(SeqCst))
+            .count()
+    }
+
+    fn missing_spare(&self) -> Option<usize> {
+        self.waiting.iter().position(|waits| !waits.load(SeqCst))
+    }
+
+    fn fork_spare(&mut self) -> Option<Task> {
+        let spare = self.missing_spare()?;
+        self.waiting[spare].store(true, SeqCst);
         // SAFETY: this process has one thread, so the child may do whatever the parent may.
         match unsafe { fork() } {
-            Ok(ForkResult::Child) => return true,
+            Ok(ForkResult::Child) => {
+                shepherd::rehearse();
+                return Some(Task::Wait(spare));
+            }
             Ok(ForkResult::Parent { child }) => {
-                self.spares.push(child);
+                self.spares[spare] = child;
                 self.pause = BEFORE_NEXT_FORK;
             }
-            Err(_) => self.pause = AFTER_FAILED_FORK,
+            Err(_) => {
+                self.waiting[spare].store(false, SeqCst);
+                self.pause = AFTER_FAILED_FORK;
+            }
         }
-        false
-    }
-
-    fn forget_busy_spares(&mut self) {
-        let mut pid = [0; 4];
-        while nix::unistd::read(&self.taken, &mut pid) == Ok(pid.len()) {
-            let pid = Pid::from_raw(i32::from_ne_bytes(pid));
-            self.spares.retain(|spare| *spare != pid);
-        }
+        None
     }
 
     fn answer_free_shepherds(&mut self) {
         let mut pid = [0; 4];
-        while let Some(waiting) = socket::receive_with_fd(self.free.as_fd(), &mut pid, false) {
-            // It has said that it was taken before it was free again, and may have been a spare until then.
-            self.forget_busy_spares();
-            // Not answered, or dead meanwhile: it reads the end of its socket.
-            if self.spares.len() < SPARES
-                && socket::send_with_fd(waiting.as_fd(), &[START], self.socket.as_fd()).is_ok()
-            {
-                self.spares.push(Pid::from_raw(i32::from_ne_bytes(pid)));
+        while let Some(shepherd) = socket::receive_with_fd(self.free.as_fd(), &mut pid, false) {
+            // Not answered, it reads the end of its socket.
+            let Some(spare) = self.missing_spare() else {
+                continue;
+            };
+            self.waiting[spare].store(true, SeqCst);
+            self.spares[spare] = Pid::from_raw(i32::from_ne_bytes(pid));
+            let answer = [spare as u8];
+            if socket::send_with_fd(shepherd.as_fd(), &answer, self.socket.as_fd()).is_err() {
+                // Dead meanwhile.
+                self.waiting[spare].store(false, SeqCst);
             }
         }
     }
 
     fn reap(&mut self) {
-        let Launcher { spares, ended, .. } = self;
+        let Launcher {
+            spares,
+            waiting,
+            ended,
+            ..
+        } = self;
         children::reap_and_clean(|dead| {
-            let spare = spares.iter().position(|spare| *spare == dead.pid);
-            let was_spare = spare.map(|at| spares.swap_remove(at)).is_some();
+            let was_spare = (0..SPARES)
+                .any(|spare| spares[spare] == dead.pid && waiting[spare].swap(false, SeqCst));
             let told_end = was_spare && dead.exited_with(ENDED.into());
             *ended |= told_end;
             told_end || dead.exited_with(0)
         });
     }
 
-    /// Takes a request itself, if there is one.
-    fn serve(&mut self) -> Option<Role> {
-        match socket::receive_start(self.socket.as_fd()) {
-            // SAFETY: as in `fork_spare`.
-            Start::Fds { fds, lost: false } => match unsafe { fork() } {
-                Ok(ForkResult::Child) => return Some(Role::Shepherd(fds)),
-                Ok(ForkResult::Parent { .. }) => {}
-                Err(errno) => report_failure(&fds, Step::Fork, errno),
-            },
-            Start::Fds { fds, lost: true } => report_failure(&fds, Step::Receive, Errno::EMFILE),
-            Start::Nothing => return None,
-            Start::Ended => self.ended = true,
+    fn fork_shepherd(&mut self, fds: Vec<OwnedFd>, lost: bool) -> Option<Task> {
+        if lost {
+            report_failure(&fds, Step::Receive, Errno::EMFILE);
+            return None;
         }
-        Some(Role::Launcher)
+        // SAFETY: as in `fork_spare`.
+        match unsafe { fork() } {
+            Ok(ForkResult::Child) => return Some(Task::Serve(fds)),
+            Ok(ForkResult::Parent { .. }) => {}
+            Err(errno) => report_failure(&fds, Step::Fork, errno),
+        }
+        None
     }
 
-    /// One command after the other, each but the first as a spare, as long as there is need of one.
-    fn keep_shepherding(self, launcher: Pid, mut first: Option<Vec<OwnedFd>>) -> ExitCode {
+    /// One command after the other, as long as there is need of a spare in between.
+    fn keep_shepherding(self, launcher: Pid, mut task: Task) -> ExitCode {
         let Launcher {
             mut socket,
             spares_ends,
-            taken,
+            bell,
             free,
             ..
         } = self;
-        drop((taken, free));
+        drop((bell, free));
         sys::become_subreaper();
         loop {
-            let fds = match first.take() {
-                Some(fds) => fds,
-                None => match spares_ends.wait_for_command(&socket, launcher) {
+            let fds = match task {
+                Task::Serve(fds) => fds,
+                Task::Wait(spare) => match spares_ends.wait_as(spare, &socket, launcher) {
                     Ok(fds) => fds,
                     Err(exit_code) => return exit_code,
                 },
@@ -219,7 +241,10 @@ impl Launcher {
             drop(socket);
             shepherd::run(fds);
             match spares_ends.offer() {
-                Some(again) => socket = again,
+                Some((spare, again)) => {
+                    task = Task::Wait(spare);
+                    socket = again;
+                }
                 None => return ExitCode::SUCCESS,
             }
         }
@@ -227,8 +252,13 @@ impl Launcher {
 }
 
 impl SparesEnds {
-    /// As a spare; it dies with its launcher.
-    fn wait_for_command(&self, socket: &OwnedFd, launcher: Pid) -> Result<Vec<OwnedFd>, ExitCode> {
+    /// Waits for a request, and dies with its launcher.
+    fn wait_as(
+        &self,
+        spare: usize,
+        socket: &OwnedFd,
+        launcher: Pid,
+    ) -> Result<Vec<OwnedFd>, ExitCode> {
         sys::die_with_parent(true);
         if getppid() != launcher {
             return Err(ExitCode::SUCCESS);
@@ -237,8 +267,7 @@ impl SparesEnds {
             match socket::await_start(socket.as_fd()) {
                 Start::Fds { fds, lost: false } => {
                     sys::die_with_parent(false);
-                    // The pipe has room for thousands, and there are few spares.
-                    let _ = nix::unistd::write(&self.taken, &getpid().as_raw().to_ne_bytes());
+                    self.take(spare);
                     return Ok(fds);
                 }
                 // The next spare has the launcher's limit of today.
@@ -252,13 +281,27 @@ impl SparesEnds {
         }
     }
 
-    /// The launcher's socket, when another spare is needed.
-    fn offer(&self) -> Option<OwnedFd> {
+    fn take(&self, spare: usize) {
+        self.waiting[spare].store(false, SeqCst);
+        // Of two that are taken at the same time, at least one sees that no other is left.
+        if !self.waiting.iter().any(|waits| waits.load(SeqCst)) {
+            // When the bell is full, it rings anyway.
+            let _ = nix::unistd::write(&self.bell, &[0]);
+        }
+    }
+
+    /// The place of a spare that is missing, and the launcher's socket.
+    fn offer(&self) -> Option<(usize, OwnedFd)> {
+        if self.waiting.iter().all(|waits| waits.load(SeqCst)) {
+            return None;
+        }
         let (waiting, launchers) = socket::pair().ok()?;
         let pid = getpid().as_raw().to_ne_bytes();
         socket::send_with_fd(self.free.as_fd(), &pid, launchers.as_fd()).ok()?;
         drop(launchers);
-        socket::receive_with_fd(waiting.as_fd(), &mut [0], true)
+        let mut spare = [0];
+        let socket = socket::receive_with_fd(waiting.as_fd(), &mut spare, true)?;
+        Some((spare[0].into(), socket))
     }
 }
 

@@ -3,6 +3,7 @@
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 use wire::Exit;
 
 /// Makes this process the one that orphans below it are given to, instead of process 1.
@@ -216,6 +217,18 @@ impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
         // SAFETY: mapped in `new`, and nobody refers to it any more.
         let _ = unsafe { nix::sys::mman::munmap(self.0.cast(), size_of::<T>()) };
+    }
+}
+
+/// Flags in memory that all processes which this one forks share with it, for ever; all `false`.
+pub fn shared_flags<const N: usize>() -> nix::Result<&'static [AtomicBool; N]> {
+    use nix::sys::mman::{mmap_anonymous, MapFlags, ProtFlags};
+    let size = std::num::NonZeroUsize::new(N.max(1)).ok_or(Errno::EINVAL)?;
+    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: new memory, at an address that the kernel chooses; all-zero bytes are `false`, and it is never unmapped.
+    unsafe {
+        let memory = mmap_anonymous(None, size, access, MapFlags::MAP_SHARED)?;
+        Ok(memory.cast().as_ref())
     }
 }
 
