@@ -24,8 +24,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 use wire::{Event, Step};
 
-/// One is started while another is in the hands of a request.
-const SPARES: usize = if cfg!(target_os = "linux") { 2 } else { 0 };
+/// One waits while one serves a request and one, that has served the last, comes back.
+const SPARES: usize = if cfg!(target_os = "linux") { 3 } else { 0 };
 
 /// Whether a spare waits, for each. The launcher sets it, and the spare takes it back.
 type Waiting = &'static [AtomicBool; SPARES];
