@@ -91,6 +91,17 @@ defmodule NetRunner.Process.Native do
   @spec close(fd()) :: :ok
   def close(fd), do: nif_close(fd)
 
+  @doc """
+  Closes the control socket of a command that is over, and keeps its shepherd for the next. It must have
+  said that the command has exited, and have nothing else to do.
+  """
+  @spec retire(fd()) :: :ok
+  def retire(control), do: nif_retire(control)
+
+  @doc "Lets the shepherds go that are kept for the next commands."
+  @spec let_idle_go() :: :ok
+  def let_idle_go, do: nif_let_idle_go()
+
   @doc "Starts the helper program."
   @spec start_helper(binary()) :: {:ok, fd(), os_pid :: pos_integer()} | {:error, posix()}
   def start_helper(path), do: nif_start_helper(path)
@@ -177,6 +188,8 @@ defmodule NetRunner.Process.Native do
   def nif_write(_fd, _iovec), do: not_loaded()
   def nif_write_bulk(_fd, _iovec), do: not_loaded()
   def nif_close(_fd), do: not_loaded()
+  def nif_retire(_control), do: not_loaded()
+  def nif_let_idle_go, do: not_loaded()
   def nif_start_helper(_path), do: not_loaded()
   def nif_receive_greeting(_socket), do: not_loaded()
   def nif_spawn(_launcher, _fields, _spec_size, _connections, _pipe_size), do: not_loaded()

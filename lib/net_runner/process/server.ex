@@ -872,7 +872,7 @@ defmodule NetRunner.Process.Server do
   end
 
   defp exited(state, exit) do
-    Native.close(state.control)
+    if idle_now?(exit, state), do: Native.retire(state.control), else: Native.close(state.control)
     remove_cgroup(state.cgroup, exit, state.leftovers)
     Counters.put_ended(state.counters)
     state = %{state | exit: exit, ended: System.monotonic_time()}
@@ -881,6 +881,11 @@ defmodule NetRunner.Process.Server do
     {waiting, operations} = Operations.take_all(state.operations, :exit)
     Enum.each(waiting, &reply(&1, exit_result(state)))
     finish_stop(%{state | operations: operations})
+  end
+
+  # Whether the shepherd has nothing more to do.
+  defp idle_now?(exit, state) do
+    exit != :lost and state.leftovers == :kill and state.cgroup == nil
   end
 
   # Where the shepherd could not.

@@ -11,6 +11,7 @@
 //! is monitored: when the process that made it dies, [`down`] closes it. One that was never closed
 //! and is garbage was never selected (a select keeps it alive), and [`destroy`] closes it.
 
+use crate::idle;
 use nix::errno::Errno;
 use rustler::sys::{
     c_int, c_void, enif_alloc_resource, enif_get_resource, enif_make_resource,
@@ -21,7 +22,7 @@ use rustler::sys::{
 };
 use rustler::{Decoder, Env, Error, NifResult, Term};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
@@ -43,6 +44,8 @@ pub struct Fd {
     pub plenty: AtomicBool,
     /// The master of a pseudo-terminal.
     pub terminal: bool,
+    /// The control socket of a shepherd that can serve another command.
+    idle: AtomicBool,
 }
 
 /// What a descriptor is, as far as it matters here.
@@ -91,6 +94,7 @@ pub fn into_term<'a>(env: Env<'a>, fd: OwnedFd, kind: Kind) -> NifResult<Term<'a
         traffic: AtomicU32::new(0),
         plenty: AtomicBool::new(false),
         terminal: matches!(kind, Kind::Terminal),
+        idle: AtomicBool::new(false),
     };
     // SAFETY: the memory is of the type's size and aligned for it (the VM aligns to 8 bytes or
     // more, `Fd` needs 4); it is written before anybody sees it; the term keeps it afterwards.
@@ -164,6 +168,12 @@ impl Fd {
         self.close_in(env.as_c_arg());
     }
 
+    /// Closes it for its users; the number stays open, among the idle control sockets.
+    pub fn retire(&self, env: Env) {
+        self.idle.store(true, Ordering::Release);
+        self.close(env);
+    }
+
     fn close_in(&self, env: *mut ErlNifEnv) {
         if self.state.fetch_or(CLOSING, Ordering::AcqRel) == 0 {
             self.stop_select(env);
@@ -232,9 +242,13 @@ impl Drop for Inside<'_, '_> {
 // The callbacks below hold no code that can panic.
 
 /// The VM polls the number no more.
-unsafe extern "C" fn stop(_env: *mut ErlNifEnv, _fd: *mut c_void, event: c_int, _direct: c_int) {
-    // SAFETY: `Fd::stop_select` gave the number up, and nobody else closes it.
-    unsafe { libc::close(event) };
+unsafe extern "C" fn stop(_env: *mut ErlNifEnv, fd: *mut c_void, event: c_int, _direct: c_int) {
+    // SAFETY: `Fd::stop_select` gave the number up, and nobody else closes it; the VM passes the resource, alive
+    // during the call.
+    let (number, fd) = unsafe { (OwnedFd::from_raw_fd(event), &*fd.cast::<Fd>()) };
+    if fd.idle.load(Ordering::Acquire) {
+        idle::put(number);
+    }
 }
 
 /// The process that owns the descriptor died.

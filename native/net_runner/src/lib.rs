@@ -2,6 +2,7 @@
 //! the helper's sockets. The Elixir side of it is `NetRunner.Process.Native`.
 
 mod fd;
+mod idle;
 mod io;
 mod lines;
 mod spawn;
@@ -113,6 +114,20 @@ fn nif_write_bulk<'a>(env: Env<'a>, fd: &Fd, iovec: Term<'a>) -> NifResult<Term<
 #[rustler::nif]
 fn nif_close(env: Env, fd: &Fd) -> Atom {
     fd.close(env);
+    atoms::ok()
+}
+
+/// Closes the control socket of a shepherd that can serve another command, and keeps that for it.
+#[rustler::nif]
+fn nif_retire(env: Env, control: &Fd) -> Atom {
+    control.retire(env);
+    atoms::ok()
+}
+
+/// Lets the idle shepherds go.
+#[rustler::nif]
+fn nif_let_idle_go() -> Atom {
+    idle::clear();
     atoms::ok()
 }
 

@@ -2,21 +2,23 @@
 
 use crate::atoms;
 use crate::fd::Fd;
+use crate::idle;
 use crate::system;
 use crate::terminal::{self, Settings};
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::spawn::{posix_spawn, PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::socket::{send, sendmsg, ControlMessage, MsgFlags};
+use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use rustler::{Atom, Decoder, Env, Error, ListIterator, NifResult, Term};
 use std::ffi::{CStr, CString};
 use std::io::IoSlice;
+use std::iter;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use wire::socket::{self, NO_SIGNAL};
-use wire::{Leftovers, Request, SpecWriter, Tag, LAUNCHER_FD, MAX_FDS, MAX_SHORT_SPEC, START};
+use wire::{Leftovers, SpecWriter, Tag, LAUNCHER_FD, MAX_FDS, MAX_SHORT_SPEC, START};
 
 /// Starts the helper program and returns the VM's end of its socket.
 pub fn start_helper(path: &[u8]) -> nix::Result<(OwnedFd, Pid)> {
@@ -157,14 +159,13 @@ impl From<Errno> for Failure {
     }
 }
 
-/// Makes the pipes and the control socket and hands the command over to the launcher.
+/// Makes the pipes and hands the command over to a shepherd: an idle one, or another, from the launcher.
 pub fn spawn(
     env: Env,
     launcher: BorrowedFd,
     mut spec: SpecWriter,
     connections: &Connections,
 ) -> Result<Ends, Failure> {
-    let (control, shepherds_control) = socket::pair()?;
     let mut passed = Vec::with_capacity(3);
     let stdio = match &connections.terminal {
         Some(settings) => connect_terminal(settings, &mut spec, &mut passed)?,
@@ -177,35 +178,39 @@ pub fn spawn(
         }
     };
     let cwd = working_directory().map_err(Failure::of(atoms::cwd()))?;
-    let long_spec = begin(control.as_fd(), &spec.finish())?;
+    let mut spec = spec.finish();
+    let mut long_spec = None;
+    if spec.len() > MAX_SHORT_SPEC {
+        long_spec = Some(file_of(&spec)?);
+        spec.clear();
+    }
     let mut fds: Vec<RawFd> = Vec::with_capacity(MAX_FDS);
-    fds.extend([&shepherds_control, &cwd].map(|fd| fd.as_raw_fd()));
-    fds.extend(long_spec.iter().chain(&passed).map(|fd| fd.as_raw_fd()));
-    request(launcher, &fds)?;
+    let files = iter::once(&cwd).chain(&long_spec).chain(&passed);
+    fds.extend(files.map(|fd| fd.as_raw_fd()));
+    let control = begin(launcher, &spec, &fds)?;
     Ok(Ends { control, stdio })
 }
 
-/// Puts the first request into the socket, with the spec; gives the file of one that is too long.
-fn begin(control: BorrowedFd, spec: &[u8]) -> nix::Result<Option<OwnedFd>> {
-    let begin = Request::Begin.encode();
-    if spec.len() <= MAX_SHORT_SPEC {
-        let parts = [IoSlice::new(&begin), IoSlice::new(spec)];
-        sendmsg::<()>(control.as_raw_fd(), &parts, &[], NO_SIGNAL, None)?;
-        return Ok(None);
+/// Gives the control socket of the shepherd that was asked.
+fn begin(launcher: BorrowedFd, spec: &[u8], fds: &[RawFd]) -> nix::Result<OwnedFd> {
+    while let Some(control) = idle::take() {
+        match socket::send_begin(control.as_fd(), spec, fds) {
+            Ok(()) => return Ok(control),
+            // Its shepherd died meanwhile, with its launcher or alone.
+            Err(Errno::EPIPE | Errno::ECONNRESET) => {}
+            Err(errno) => return Err(errno),
+        }
     }
-    send(control.as_raw_fd(), &begin, NO_SIGNAL)?;
-    file_of(spec).map(Some)
-}
-
-fn request(launcher: BorrowedFd, fds: &[RawFd]) -> nix::Result<()> {
+    let (control, shepherds_control) = socket::pair()?;
+    socket::send_begin(control.as_fd(), spec, fds)?;
     sendmsg::<()>(
         launcher.as_raw_fd(),
         &[IoSlice::new(&[START])],
-        &[ControlMessage::ScmRights(fds)],
+        &[ControlMessage::ScmRights(&[shepherds_control.as_raw_fd()])],
         NO_SIGNAL | MsgFlags::MSG_DONTWAIT,
         None,
-    )
-    .map(drop)
+    )?;
+    Ok(control)
 }
 
 /// Writes where one standard descriptor leads, adds what the command gets to `passed`, and returns

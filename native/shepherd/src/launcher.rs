@@ -7,25 +7,22 @@
 //! each: many at once start faster so. Where no process can be forked it is the one to report it.
 //!
 //! A spare dies with its launcher, so that the end of the launcher is the end of the socket; from
-//! its first request on it is a shepherd, has let go of the socket, and outlives it. When its
-//! command is over and nothing is left of it, it offers itself as a spare again, which saves a fork
-//! and the page faults that follow one, and gets the socket once more; or is not needed, and exits.
+//! its first request on it is a shepherd, has let go of the socket, and outlives it.
 
 use crate::children;
 use crate::guard;
 use crate::socket::{self, Start};
 use crate::{shepherd, signals, sys};
-use nix::errno::Errno;
 use nix::sys::socket::Shutdown;
 use nix::unistd::{fork, getpid, getppid, ForkResult, Pid};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 use wire::{Event, Step};
 
-/// One waits while one serves a request and one, that has served the last, comes back.
-const SPARES: usize = if cfg!(target_os = "linux") { 3 } else { 0 };
+/// One is started while another is in the hands of a request.
+const SPARES: usize = if cfg!(target_os = "linux") { 2 } else { 0 };
 
 /// Whether a spare waits, for each. The launcher sets it, and the spare takes it back.
 type Waiting = &'static [AtomicBool; SPARES];
@@ -43,9 +40,7 @@ struct Launcher {
     socket: OwnedFd,
     /// Rung by the spare that is taken last.
     bell: OwnedFd,
-    /// Where shepherds offer themselves: their PID, and a socket on which they wait for an answer.
-    free: OwnedFd,
-    spares_ends: SparesEnds,
+    spares_bell: OwnedFd,
     waiting: Waiting,
     /// Who that was.
     spares: [Pid; SPARES],
@@ -53,25 +48,17 @@ struct Launcher {
     ended: bool,
 }
 
-/// What a shepherd has of its launcher.
-struct SparesEnds {
-    bell: OwnedFd,
-    free: OwnedFd,
-    waiting: Waiting,
-}
-
-/// What a shepherd does next.
+/// What a child does.
 enum Task {
     /// Waits, as this spare.
     Wait(usize),
-    /// The descriptors that came with a request.
-    Serve(Vec<OwnedFd>),
+    /// Serves on this control socket.
+    Serve(OwnedFd),
 }
 
 pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
     sys::become_subreaper();
-    let (Ok((bell, spares_bell)), Ok((free, spares_free)), Ok(waiting)) =
-        (sys::nonblocking_pipe(), socket::pair(), sys::shared_flags())
+    let (Ok((bell, spares_bell)), Ok(waiting)) = (sys::nonblocking_pipe(), sys::shared_flags())
     else {
         return ExitCode::FAILURE;
     };
@@ -82,12 +69,7 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
     let mut launcher = Launcher {
         socket,
         bell,
-        free,
-        spares_ends: SparesEnds {
-            bell: spares_bell,
-            free: spares_free,
-            waiting,
-        },
+        spares_bell,
         waiting,
         spares: [own_pid; SPARES],
         pause: BEFORE_NEXT_FORK,
@@ -97,7 +79,7 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
     // that the VM starts a new pair, and stays for the shepherds that it has.
     while !launcher.ended && getppid() == guard {
         if let Some(task) = launcher.turn() {
-            return launcher.keep_shepherding(own_pid, task);
+            return launcher.work(task, own_pid);
         }
     }
     let orphaned = !launcher.ended;
@@ -120,18 +102,16 @@ impl Launcher {
         let alone = spares == 0;
         let missing = spares < SPARES;
         let news = if alone { &self.socket } else { &self.bell };
-        let news = [news.as_fd(), self.free.as_fd()];
-        if signals::wait(&news, missing.then_some(self.pause)).is_err() {
+        if signals::wait(&[news.as_fd()], missing.then_some(self.pause)).is_err() {
             self.ended = true;
         }
         while matches!(nix::unistd::read(&self.bell, &mut [0; 64]), Ok(1..)) {}
-        self.answer_free_shepherds();
         self.reap();
         if alone {
             match socket::receive_start(self.socket.as_fd()) {
                 Start::Nothing => {}
                 Start::Ended => self.ended = true,
-                Start::Fds { fds, lost } => return self.fork_shepherd(fds, lost),
+                Start::Control(control) => return self.fork_shepherd(control?),
             }
         }
         if missing && self.count_spares() == spares && !self.ended {
@@ -147,12 +127,8 @@ impl Launcher {
             .count()
     }
 
-    fn missing_spare(&self) -> Option<usize> {
-        self.waiting.iter().position(|waits| !waits.load(SeqCst))
-    }
-
     fn fork_spare(&mut self) -> Option<Task> {
-        let spare = self.missing_spare()?;
+        let spare = self.waiting.iter().position(|waits| !waits.load(SeqCst))?;
         self.waiting[spare].store(true, SeqCst);
         // SAFETY: this process has one thread, so the child may do whatever the parent may.
         match unsafe { fork() } {
@@ -172,23 +148,6 @@ impl Launcher {
         None
     }
 
-    fn answer_free_shepherds(&mut self) {
-        let mut pid = [0; 4];
-        while let Some(shepherd) = socket::receive_with_fd(self.free.as_fd(), &mut pid, false) {
-            // Not answered, it reads the end of its socket.
-            let Some(spare) = self.missing_spare() else {
-                continue;
-            };
-            self.waiting[spare].store(true, SeqCst);
-            self.spares[spare] = Pid::from_raw(i32::from_ne_bytes(pid));
-            let answer = [spare as u8];
-            if socket::send_with_fd(shepherd.as_fd(), &answer, self.socket.as_fd()).is_err() {
-                // Dead meanwhile.
-                self.waiting[spare].store(false, SeqCst);
-            }
-        }
-    }
-
     fn reap(&mut self) {
         let Launcher {
             spares,
@@ -205,76 +164,47 @@ impl Launcher {
         });
     }
 
-    fn fork_shepherd(&mut self, fds: Vec<OwnedFd>, lost: bool) -> Option<Task> {
-        if lost {
-            report_failure(&fds, Step::Receive, Errno::EMFILE);
-            return None;
-        }
+    fn fork_shepherd(&mut self, control: OwnedFd) -> Option<Task> {
         // SAFETY: as in `fork_spare`.
         match unsafe { fork() } {
-            Ok(ForkResult::Child) => return Some(Task::Serve(fds)),
+            Ok(ForkResult::Child) => return Some(Task::Serve(control)),
             Ok(ForkResult::Parent { .. }) => {}
-            Err(errno) => report_failure(&fds, Step::Fork, errno),
+            Err(errno) => {
+                let (step, errno) = (Step::Fork, errno as i32);
+                socket::send_event(control.as_fd(), Event::Failed { step, errno });
+            }
         }
         None
     }
 
-    /// One command after the other, as long as there is need of a spare in between.
-    fn keep_shepherding(self, launcher: Pid, mut task: Task) -> ExitCode {
-        let Launcher {
-            mut socket,
-            spares_ends,
-            bell,
-            free,
-            ..
-        } = self;
-        drop((bell, free));
+    fn work(self, task: Task, launcher: Pid) -> ExitCode {
         sys::become_subreaper();
-        loop {
-            let fds = match task {
-                Task::Serve(fds) => fds,
-                Task::Wait(spare) => match spares_ends.wait_as(spare, &socket, launcher) {
-                    Ok(fds) => fds,
-                    Err(exit_code) => return exit_code,
-                },
-            };
-            drop(socket);
-            shepherd::run(fds);
-            match spares_ends.offer() {
-                Some((spare, again)) => {
-                    task = Task::Wait(spare);
-                    socket = again;
-                }
-                None => return ExitCode::SUCCESS,
-            }
-        }
+        let control = match task {
+            Task::Serve(control) => control,
+            Task::Wait(spare) => match self.wait_as(spare, launcher) {
+                Ok(control) => control,
+                Err(exit_code) => return exit_code,
+            },
+        };
+        drop(self);
+        shepherd::run(control, launcher);
+        ExitCode::SUCCESS
     }
-}
 
-impl SparesEnds {
     /// Waits for a request, and dies with its launcher.
-    fn wait_as(
-        &self,
-        spare: usize,
-        socket: &OwnedFd,
-        launcher: Pid,
-    ) -> Result<Vec<OwnedFd>, ExitCode> {
+    fn wait_as(&self, spare: usize, launcher: Pid) -> Result<OwnedFd, ExitCode> {
         sys::die_with_parent(true);
         if getppid() != launcher {
             return Err(ExitCode::SUCCESS);
         }
         loop {
-            match socket::await_start(socket.as_fd()) {
-                Start::Fds { fds, lost: false } => {
-                    sys::die_with_parent(false);
+            match socket::await_start(self.socket.as_fd()) {
+                Start::Control(Some(control)) => {
                     self.take(spare);
-                    return Ok(fds);
+                    return Ok(control);
                 }
                 // The next spare has the launcher's limit of today.
-                Start::Fds { fds, lost: true } => {
-                    report_failure(&fds, Step::Receive, Errno::EMFILE);
-                    return Err(ExitCode::SUCCESS);
-                }
+                Start::Control(None) => return Err(ExitCode::SUCCESS),
                 Start::Nothing => {}
                 Start::Ended => return Err(ExitCode::from(ENDED)),
             }
@@ -284,31 +214,9 @@ impl SparesEnds {
     fn take(&self, spare: usize) {
         self.waiting[spare].store(false, SeqCst);
         // Of two that are taken at the same time, at least one sees that no other is left.
-        if !self.waiting.iter().any(|waits| waits.load(SeqCst)) {
+        if self.count_spares() == 0 {
             // When the bell is full, it rings anyway.
-            let _ = nix::unistd::write(&self.bell, &[0]);
+            let _ = nix::unistd::write(&self.spares_bell, &[0]);
         }
-    }
-
-    /// The place of a spare that is missing, and the launcher's socket.
-    fn offer(&self) -> Option<(usize, OwnedFd)> {
-        if self.waiting.iter().all(|waits| waits.load(SeqCst)) {
-            return None;
-        }
-        let (waiting, launchers) = socket::pair().ok()?;
-        let pid = getpid().as_raw().to_ne_bytes();
-        socket::send_with_fd(self.free.as_fd(), &pid, launchers.as_fd()).ok()?;
-        drop(launchers);
-        let mut spare = [0];
-        let socket = socket::receive_with_fd(waiting.as_fd(), &mut spare, true)?;
-        Some((spare[0].into(), socket))
-    }
-}
-
-fn report_failure(fds: &[OwnedFd], step: Step, errno: Errno) {
-    let control: Option<BorrowedFd> = socket::control_of(fds);
-    if let Some(control) = control {
-        let errno = errno as i32;
-        socket::send_event(control, Event::Failed { step, errno });
     }
 }

@@ -11,63 +11,80 @@
 use crate::cgroup;
 use crate::children::{self, Left};
 use crate::command::{self, Failure};
-use crate::socket::{self, Control};
+use crate::socket::{self, Begin, Control};
 use crate::{signals, sys};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::sys::wait::WaitPidFlag;
-use nix::unistd::{getpgid, Pid};
+use nix::unistd::{getpgid, getppid, Pid};
 use std::ffi::{CStr, CString};
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 use wire::{Event, Exit, Leftovers, Request, Spec, SpecWriter, Step, Tag};
 
-/// Serves one command to its end: afterwards this process has no child.
-pub fn run(fds: Vec<OwnedFd>) {
+/// Serves one command after the other, as long as the VM keeps the socket. In between this process has no child.
+/// Then nobody would clean up after it if its launcher was gone: it dies with that.
+pub fn run(control: OwnedFd, launcher: Pid) {
+    while let Some(begin) = socket::await_begin(control.as_fd()) {
+        sys::die_with_parent(false);
+        serve(begin, control.as_fd());
+        sys::die_with_parent(true);
+        if getppid() != launcher {
+            return;
+        }
+    }
+}
+
+/// One command to its end.
+fn serve(begin: Begin, control: BorrowedFd) {
+    let Begin { spec, fds, lost } = begin;
     let mut fds = fds.into_iter();
-    let (Some(control), Some(cwd)) = (fds.next(), fds.next()) else {
-        return;
+    let started = match fds.next() {
+        Some(cwd) if !lost => start(spec, cwd, fds),
+        _ => Err(receive_failure(Errno::EMFILE)),
     };
-    let Some(short_spec) = socket::receive_begin(control.as_fd()) else {
-        return;
-    };
-    let spec = if short_spec.is_empty() {
-        read_spec(fds.next())
-    } else {
-        Ok(short_spec)
-    };
-    let started = spec.and_then(|bytes| {
-        let spec = Spec::decode(&bytes).map_err(|_| Failure {
-            step: Step::Receive,
-            errno: Errno::EPROTO,
-        })?;
-        let passed: Vec<OwnedFd> = fds.collect();
-        let pid = command::start(&spec, &cwd, &passed)?;
-        Ok(Shepherd {
-            command: pid,
-            stop_signal: spec.stop_signal,
-            kill_timeout: Duration::from_millis(spec.kill_timeout_ms),
-            leftovers: spec.leftovers,
-            cgroup: spec.cgroup.map(CStr::to_owned),
-            stage: Stage::Serving,
-            listening: true,
-        })
-    });
     // From here on the spec and the command's ends of the pipes are gone from this process.
-    drop(cwd);
     match started {
         Err(Failure { step, errno }) => {
             let errno = errno as i32;
-            socket::send_event(control.as_fd(), Event::Failed { step, errno });
+            socket::send_event(control, Event::Failed { step, errno });
         }
         Ok(shepherd) => {
             let pid = shepherd.command.as_raw();
-            socket::send_event(control.as_fd(), Event::Started { pid });
+            socket::send_event(control, Event::Started { pid });
             shepherd.watch(control);
         }
+    }
+}
+
+fn start(
+    mut spec: Vec<u8>,
+    cwd: OwnedFd,
+    mut fds: impl Iterator<Item = OwnedFd>,
+) -> Result<Shepherd, Failure> {
+    if spec.is_empty() {
+        spec = read_spec(fds.next())?;
+    }
+    let spec = Spec::decode(&spec).map_err(|_| receive_failure(Errno::EPROTO))?;
+    let passed: Vec<OwnedFd> = fds.collect();
+    Ok(Shepherd {
+        command: command::start(&spec, &cwd, &passed)?,
+        stop_signal: spec.stop_signal,
+        kill_timeout: Duration::from_millis(spec.kill_timeout_ms),
+        leftovers: spec.leftovers,
+        cgroup: spec.cgroup.map(CStr::to_owned),
+        stage: Stage::Serving,
+        listening: true,
+    })
+}
+
+fn receive_failure(errno: Errno) -> Failure {
+    Failure {
+        step: Step::Receive,
+        errno,
     }
 }
 
@@ -86,24 +103,22 @@ fn try_to_rehearse() -> nix::Result<()> {
         // No NUL is in it.
         let _ = nowhere.string(tag, b"");
     }
-    let message = [&Request::Begin.encode()[..], &nowhere.finish()].concat();
-    socket::send_bytes(vm.as_fd(), &message)?;
     let cwd = nix::fcntl::open(c".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    run(vec![control, cwd]);
+    wire::socket::send_begin(vm.as_fd(), &nowhere.finish(), &[cwd.as_raw_fd()])?;
+    if let Some(begin) = socket::await_begin(control.as_fd()) {
+        serve(begin, control.as_fd());
+    }
     end_leftovers();
     signals::wait(&[], Some(Duration::ZERO))
 }
 
 /// A spec that is too long for a message.
 fn read_spec(fd: Option<OwnedFd>) -> Result<Vec<u8>, Failure> {
-    let failure = |errno| Failure {
-        step: Step::Receive,
-        errno,
-    };
-    let mut file = std::fs::File::from(fd.ok_or(failure(Errno::EPROTO))?);
+    let mut file = std::fs::File::from(fd.ok_or(receive_failure(Errno::EPROTO))?);
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)
-        .map_err(|error| failure(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))?;
+    file.read_to_end(&mut bytes).map_err(|error| {
+        receive_failure(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+    })?;
     Ok(bytes)
 }
 
@@ -129,19 +144,19 @@ enum Stage {
 }
 
 impl Shepherd {
-    fn watch(mut self, control: OwnedFd) {
+    fn watch(mut self, control: BorrowedFd) {
         loop {
             if self.command_is_dead() {
                 return self.finish(control);
             }
-            let listen_to = self.listening.then(|| control.as_fd());
+            let listen_to = self.listening.then_some(control);
             if signals::wait(listen_to.as_slice(), self.time_left()).is_err() {
                 // Cannot happen with good arguments; if it does, nothing may stay.
                 self.stage = Stage::Killing;
             }
             self.reap_orphans();
             if self.listening {
-                self.serve(&control);
+                self.serve(control);
             }
             match self.stage {
                 Stage::Stopping { until } if until.is_some_and(|until| Instant::now() >= until) => {
@@ -163,8 +178,8 @@ impl Shepherd {
         }
     }
 
-    fn serve(&mut self, control: &OwnedFd) {
-        match socket::receive_request(control.as_fd()) {
+    fn serve(&mut self, control: BorrowedFd) {
+        match socket::receive_request(control) {
             Control::Request(Request::Signal { number }) => {
                 // SAFETY: kill(2) on the command, which this process has not reaped.
                 unsafe { libc::kill(self.command.as_raw(), number) };
@@ -223,7 +238,7 @@ impl Shepherd {
     }
 
     /// The command is dead and not yet reaped.
-    fn finish(self, control: OwnedFd) {
+    fn finish(self, control: BorrowedFd) {
         match self.leftovers {
             Leftovers::Kill => {
                 children::signal(self.command, Signal::SIGKILL as i32);
@@ -232,11 +247,11 @@ impl Shepherd {
                     cgroup::kill(cgroup);
                 }
                 end_leftovers();
-                report(&control, exit);
+                report(control, exit);
             }
             Leftovers::Leave => {
                 let exit = sys::reap_with_usage(self.command);
-                report(&control, exit);
+                report(control, exit);
                 // They are orphans of this process now, and it stays as long as they do: given
                 // on to the launcher they would pass for what a killed shepherd left.
                 wait_for_leftovers();
@@ -244,17 +259,15 @@ impl Shepherd {
         }
         if let Some(cgroup) = &self.cgroup {
             // The VM reads the cgroup's figures before it closes its end. An `End` from before may still be there.
-            while self.listening
-                && !matches!(socket::await_request(control.as_fd()), Control::Ended)
-            {}
+            while self.listening && !matches!(socket::await_request(control), Control::Ended) {}
             cgroup::remove(cgroup);
         }
     }
 }
 
-fn report(control: &OwnedFd, exit: nix::Result<Exit>) {
+fn report(control: BorrowedFd, exit: nix::Result<Exit>) {
     if let Ok(exit) = exit {
-        socket::send_event(control.as_fd(), Event::Exited(exit));
+        socket::send_event(control, Event::Exited(exit));
     }
 }
 

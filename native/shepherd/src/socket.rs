@@ -1,9 +1,8 @@
 //! The helpers' ends of their sockets: frames in, frames out, descriptors beside a request.
 
 use nix::errno::Errno;
-use nix::sys::socket::{send, sendmsg, ControlMessage, MsgFlags};
-use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use nix::sys::socket::{send, MsgFlags};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use wire::socket::NO_SIGNAL;
 use wire::{Event, Request, MAX_FDS, MAX_SHORT_SPEC, REQUEST_SIZE, START};
 
@@ -51,32 +50,37 @@ fn request(socket: BorrowedFd, flags: MsgFlags) -> Control {
     }
 }
 
-/// The first request and what stands behind it: the command's spec, or nothing, where that is in a file.
-pub fn receive_begin(socket: BorrowedFd) -> Option<Vec<u8>> {
-    // Nothing is written here but by the system: every page that is touched is this process's for its life.
-    let mut message = Vec::<u8>::with_capacity(REQUEST_SIZE + MAX_SHORT_SPEC);
-    let room = message.spare_capacity_mut();
-    // SAFETY: recv(2) writes at most `room.len()` bytes there, and says how many.
-    unsafe {
-        let length = libc::recv(
-            socket.as_raw_fd(),
-            room.as_mut_ptr().cast(),
-            room.len(),
-            libc::MSG_DONTWAIT,
-        );
-        message.set_len(usize::try_from(length).ok()?);
+/// What a command needs to begin.
+pub struct Begin {
+    /// The spec, or nothing, where it is in a file.
+    pub spec: Vec<u8>,
+    pub fds: Vec<OwnedFd>,
+    /// Some descriptors were lost because the table was full.
+    pub lost: bool,
+}
+
+/// Waits for a command; `None` when the VM has closed its end. What is asked here otherwise came too late for the
+/// command before.
+pub fn await_begin(socket: BorrowedFd) -> Option<Begin> {
+    loop {
+        match receive_with_fds(socket, REQUEST_SIZE + MAX_SHORT_SPEC, 0) {
+            Ok((mut message, fds, lost)) => {
+                let request = message.get(..REQUEST_SIZE)?;
+                if let Request::Begin = Request::decode(request).ok()? {
+                    let spec = message.split_off(REQUEST_SIZE);
+                    return Some(Begin { spec, fds, lost });
+                }
+            }
+            Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
     }
-    let begin = message.get(..REQUEST_SIZE)?;
-    matches!(Request::decode(begin), Ok(Request::Begin)).then(|| message.split_off(REQUEST_SIZE))
 }
 
 /// What the launcher's socket gave.
 pub enum Start {
-    /// The descriptors of one command, and whether some were lost because the table was full.
-    Fds {
-        fds: Vec<OwnedFd>,
-        lost: bool,
-    },
+    /// The control socket of a new shepherd; `None` when it was lost because the table was full.
+    Control(Option<OwnedFd>),
     Nothing,
     Ended,
 }
@@ -91,21 +95,20 @@ pub fn await_start(socket: BorrowedFd) -> Start {
 }
 
 fn start(socket: BorrowedFd, flags: libc::c_int) -> Start {
-    let mut byte = 0u8;
-    match receive_with_fds(socket, std::slice::from_mut(&mut byte), flags) {
-        Ok((1, fds, lost)) if byte == START => Start::Fds { fds, lost },
+    match receive_with_fds(socket, 1, flags) {
+        Ok((message, mut fds, _)) if message == [START] => Start::Control(fds.pop()),
         Err(Errno::EAGAIN | Errno::EINTR) => Start::Nothing,
         Ok(_) | Err(_) => Start::Ended,
     }
 }
 
-/// Bytes and the descriptors beside them. recvmsg(2) by hand: when some descriptors did not fit
+/// Bytes, the descriptors beside them, and whether some of those are missing. recvmsg(2) by hand: when some descriptors did not fit
 /// into the table of this process, nix gives none, and those that did fit would stay open for ever.
 fn receive_with_fds(
     socket: BorrowedFd,
-    bytes: &mut [u8],
+    capacity: usize,
     flags: libc::c_int,
-) -> nix::Result<(isize, Vec<OwnedFd>, bool)> {
+) -> nix::Result<(Vec<u8>, Vec<OwnedFd>, bool)> {
     const SPACE: usize = 64;
     #[repr(align(8))]
     struct Space([u8; SPACE]);
@@ -115,9 +118,11 @@ fn receive_with_fds(
         assert!(needed as usize <= SPACE);
     };
     let mut space = Space([0; SPACE]);
+    // Only the system writes here: every page that is touched is this process's for its life.
+    let mut bytes = Vec::<u8>::with_capacity(capacity);
     let mut part = libc::iovec {
         iov_base: bytes.as_mut_ptr().cast(),
-        iov_len: bytes.len(),
+        iov_len: capacity,
     };
     // SAFETY: all-zero bytes are a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -128,7 +133,9 @@ fn receive_with_fds(
     let flags = flags | RECEIVE_CLOEXEC;
     // SAFETY: the message points to live buffers of the sizes it states.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) };
-    Errno::result(length)?;
+    let length = Errno::result(length)?;
+    // SAFETY: the system wrote so many.
+    unsafe { bytes.set_len(length as usize) };
     let mut fds = Vec::with_capacity(MAX_FDS);
     // SAFETY: the kernel filled the control buffer; the macros walk it as cmsg(3) says, and the
     // descriptors in it were made for this process just now.
@@ -137,9 +144,9 @@ fn receive_with_fds(
         while let Some(part) = header.as_ref() {
             if part.cmsg_level == libc::SOL_SOCKET && part.cmsg_type == libc::SCM_RIGHTS {
                 let length: usize = part.cmsg_len as _;
-                let bytes = length - libc::CMSG_LEN(0) as usize;
+                let size = length - libc::CMSG_LEN(0) as usize;
                 let data = libc::CMSG_DATA(header).cast::<RawFd>();
-                for at in 0..bytes / size_of::<RawFd>() {
+                for at in 0..size / size_of::<RawFd>() {
                     fds.push(OwnedFd::from_raw_fd(data.add(at).read_unaligned()));
                 }
             }
@@ -149,33 +156,9 @@ fn receive_with_fds(
     #[cfg(not(target_os = "linux"))]
     for fd in &fds {
         use nix::fcntl::{fcntl, FcntlArg, FdFlag};
-        fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     }
-    Ok((length, fds, message.msg_flags & libc::MSG_CTRUNC != 0))
-}
-
-/// Sends bytes and one descriptor, without waiting for room.
-pub fn send_with_fd(socket: BorrowedFd, bytes: &[u8], fd: BorrowedFd) -> nix::Result<()> {
-    sendmsg::<()>(
-        socket.as_raw_fd(),
-        &[IoSlice::new(bytes)],
-        &[ControlMessage::ScmRights(&[fd.as_raw_fd()])],
-        NO_SIGNAL | MsgFlags::MSG_DONTWAIT,
-        None,
-    )
-    .map(drop)
-}
-
-/// What `send_with_fd` sent; `None` when there is nothing now, or nothing any more.
-pub fn receive_with_fd(socket: BorrowedFd, bytes: &mut [u8], wait: bool) -> Option<OwnedFd> {
-    let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
-    loop {
-        match receive_with_fds(socket, bytes, flags) {
-            Ok((length, mut fds, false)) if length as usize == bytes.len() => return fds.pop(),
-            Err(Errno::EINTR) => {}
-            _ => return None,
-        }
-    }
+    Ok((bytes, fds, message.msg_flags & libc::MSG_CTRUNC != 0))
 }
 
 /// Close-on-exec from birth, where the system can.
@@ -183,8 +166,3 @@ pub fn receive_with_fd(socket: BorrowedFd, bytes: &mut [u8], wait: bool) -> Opti
 const RECEIVE_CLOEXEC: libc::c_int = libc::MSG_CMSG_CLOEXEC;
 #[cfg(not(target_os = "linux"))]
 const RECEIVE_CLOEXEC: libc::c_int = 0;
-
-/// The first descriptor of a START: the command's control socket.
-pub fn control_of(fds: &[OwnedFd]) -> Option<BorrowedFd<'_>> {
-    fds.first().map(|fd| fd.as_fd())
-}

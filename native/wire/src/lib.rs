@@ -5,10 +5,11 @@
 //!
 //! - helper -> NIF, once: [`GREETING`], so that a NIF and a helper that do not match find out
 //!   before any command is started;
-//! - NIF -> launcher: one [`START`] byte per command, with the file descriptors of that command
-//!   beside it (`SCM_RIGHTS`); the first is its control socket;
-//! - NIF <-> shepherd, on the control socket: [`Request`] one way, [`Event`] the other. Behind the first request,
-//!   in the same message, stands the [`Spec`], where it is short; else it is in a file beside the START.
+//! - NIF -> launcher: one [`START`] byte for each new shepherd, with its control socket beside it (`SCM_RIGHTS`);
+//! - NIF <-> shepherd, on the control socket: [`Request`] one way, [`Event`] the other. A command begins with
+//!   [`Request::Begin`], with the [`Spec`] behind it in the same message, where it is short, and file descriptors
+//!   beside it: the working directory, a file with the spec, where that is long, and those for the command's
+//!   stdin, stdout and stderr. When a command is over, and the socket still open, another may begin.
 //!
 //! All frames on a socket have a fixed size, so that they also work where the socket is a stream.
 
@@ -20,14 +21,13 @@ pub use frame::{Event, Exit, Malformed, Request, Step, EVENT_SIZE, REQUEST_SIZE}
 pub use spec::{Leftovers, Rlimit, Spec, SpecWriter, Stdio, Tag};
 
 /// What the helper says first. The number changes with every change of the frames or of the spec.
-pub const GREETING: &str = concat!("net_runner ", env!("CARGO_PKG_VERSION"), " protocol 5");
+pub const GREETING: &str = concat!("net_runner ", env!("CARGO_PKG_VERSION"), " protocol 6");
 
-/// The one byte that asks the launcher for a shepherd; the descriptors travel beside it.
+/// The one byte that asks the launcher for a shepherd; its control socket travels beside it.
 pub const START: u8 = b'S';
 
-/// The descriptors of one START: control socket, working directory, a spec that is long, and up to three
-/// for the command's stdin, stdout and stderr.
-pub const MAX_FDS: usize = 6;
+/// The descriptors of one command: working directory, a spec that is long, and up to three of its own.
+pub const MAX_FDS: usize = 5;
 
 /// What a message on the control socket holds of a spec: all of it or, where there are no messages, nothing.
 pub const MAX_SHORT_SPEC: usize = if socket::KEEPS_MESSAGES { 32 * 1024 } else { 0 };

@@ -1,7 +1,11 @@
 //! The sockets that the bytes travel on.
 
-use nix::sys::socket::{socketpair, AddressFamily, MsgFlags, SockFlag, SockType};
-use std::os::fd::OwnedFd;
+use crate::Request;
+use nix::sys::socket::{
+    sendmsg, socketpair, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType,
+};
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// Makes the other end being gone an error, not a SIGPIPE.
 #[cfg(not(target_vendor = "apple"))]
@@ -31,4 +35,16 @@ pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
         fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     }
     Ok((one, other))
+}
+
+/// Asks a shepherd for a command, without waiting for room. A spec that is long is empty here, and in a file.
+pub fn send_begin(control: BorrowedFd, spec: &[u8], fds: &[RawFd]) -> nix::Result<()> {
+    sendmsg::<()>(
+        control.as_raw_fd(),
+        &[IoSlice::new(&Request::Begin.encode()), IoSlice::new(spec)],
+        &[ControlMessage::ScmRights(fds)],
+        NO_SIGNAL | MsgFlags::MSG_DONTWAIT,
+        None,
+    )
+    .map(drop)
 }
