@@ -738,7 +738,10 @@ defmodule NetRunner.Process.Server do
   end
 
   defp answer_and_stop(state, operation, result) do
-    %{answer(state, operation, result) | stop?: true}
+    state = answer(state, operation, result)
+    # The caller goes on before this process is cleaned up.
+    :erlang.yield()
+    %{state | stop?: true}
   end
 
   # Ends the command before its time; the waiting collect is answered when nothing is left of it.
