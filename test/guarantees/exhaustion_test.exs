@@ -32,7 +32,12 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
     # The spare shepherds that are there have their own limit; those that follow have the launcher's.
     limited =
       for limit <- 4..12 do
-        with_limit(launcher, limit, fn -> for(_ <- 1..4, do: NetRunner.run(~w(echo hello))) end)
+        with_limit(launcher, limit, fn ->
+          for _ <- 1..4 do
+            NetRunner.Process.Native.let_idle_go()
+            NetRunner.run(~w(echo hello))
+          end
+        end)
       end
       |> Enum.concat()
 
@@ -63,7 +68,7 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
 
       # The launcher alone: no shepherd.
       File.write!(Path.join(cgroup, "pids.max"), "1")
-      :ok = Tree.kill(spares)
+      :ok = Tree.kill(children(launcher))
       Tree.await(fn -> children(launcher) == [] end)
       for _ <- 1..6, do: assert(NetRunner.run(~w(echo hello)) == {:error, :eagain})
 

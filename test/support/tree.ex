@@ -70,8 +70,14 @@ defmodule NetRunner.Guarantees.Tree do
         do: pid
   end
 
-  @doc "Whether only the guard, the launcher and its two spare shepherds are there."
-  def at_rest?, do: length(helpers()) == 4
+  @doc """
+  Whether only the guard, the launcher and its two spare shepherds are there, once those are let go that are
+  kept for the next command.
+  """
+  def at_rest? do
+    NetRunner.Process.Native.let_idle_go()
+    length(helpers()) == 4
+  end
 
   # Helpers live in the session that their guard made, and only they.
   defp belongs?(pid, vm) when is_integer(vm), do: stat(pid)[:session] in sessions(vm)

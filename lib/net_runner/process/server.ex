@@ -202,11 +202,12 @@ defmodule NetRunner.Process.Server do
       {:started, os_pid} ->
         {:ok, os_pid}
 
-      {:failed, step, errno} when step in [:receive, :fork, :exec] ->
+      {:failed, :receive, errno} ->
         {:error, errno}
 
       {:failed, step, errno} ->
-        {:error, {step, errno}}
+        Native.retire(control)
+        {:error, if(step in [:fork, :exec], do: errno, else: {step, errno})}
 
       {:error, :eagain} ->
         receive do

@@ -178,45 +178,54 @@ impl Launcher {
     }
 
     fn work(self, task: Task, launcher: Pid) -> ExitCode {
+        let Launcher {
+            socket,
+            bell,
+            spares_bell,
+            waiting,
+            ..
+        } = self;
+        // Nothing of the launcher's may take the place of a command's descriptors, where few are allowed.
+        drop(bell);
         sys::become_subreaper();
         let control = match task {
             Task::Serve(control) => control,
-            Task::Wait(spare) => match self.wait_as(spare, launcher) {
-                Ok(control) => control,
+            Task::Wait(spare) => match wait_as_spare(&socket, launcher) {
+                Ok(control) => {
+                    take(waiting, spare, &spares_bell);
+                    control
+                }
                 Err(exit_code) => return exit_code,
             },
         };
-        drop(self);
+        drop((socket, spares_bell));
         shepherd::run(control, launcher);
         ExitCode::SUCCESS
     }
+}
 
-    /// Waits for a request, and dies with its launcher.
-    fn wait_as(&self, spare: usize, launcher: Pid) -> Result<OwnedFd, ExitCode> {
-        sys::die_with_parent(true);
-        if getppid() != launcher {
-            return Err(ExitCode::SUCCESS);
-        }
-        loop {
-            match socket::await_start(self.socket.as_fd()) {
-                Start::Control(Some(control)) => {
-                    self.take(spare);
-                    return Ok(control);
-                }
-                // The next spare has the launcher's limit of today.
-                Start::Control(None) => return Err(ExitCode::SUCCESS),
-                Start::Nothing => {}
-                Start::Ended => return Err(ExitCode::from(ENDED)),
-            }
+/// Waits for a request, and dies with its launcher.
+fn wait_as_spare(socket: &OwnedFd, launcher: Pid) -> Result<OwnedFd, ExitCode> {
+    sys::die_with_parent(true);
+    if getppid() != launcher {
+        return Err(ExitCode::SUCCESS);
+    }
+    loop {
+        match socket::await_start(socket.as_fd()) {
+            Start::Control(Some(control)) => return Ok(control),
+            // The next spare has the launcher's limit of today.
+            Start::Control(None) => return Err(ExitCode::SUCCESS),
+            Start::Nothing => {}
+            Start::Ended => return Err(ExitCode::from(ENDED)),
         }
     }
+}
 
-    fn take(&self, spare: usize) {
-        self.waiting[spare].store(false, SeqCst);
-        // Of two that are taken at the same time, at least one sees that no other is left.
-        if self.count_spares() == 0 {
-            // When the bell is full, it rings anyway.
-            let _ = nix::unistd::write(&self.spares_bell, &[0]);
-        }
+fn take(waiting: Waiting, spare: usize, bell: &OwnedFd) {
+    waiting[spare].store(false, SeqCst);
+    // Of two that are taken at the same time, at least one sees that no other is left.
+    if !waiting.iter().any(|waits| waits.load(SeqCst)) {
+        // When the bell is full, it rings anyway.
+        let _ = nix::unistd::write(bell, &[0]);
     }
 }

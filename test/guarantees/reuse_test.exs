@@ -1,0 +1,106 @@
+defmodule NetRunner.Guarantees.ReuseTest do
+  # A shepherd serves one command after the other. Nothing of one is left for the next, and a shepherd that is gone
+  # is not missed.
+  use ExUnit.Case, async: false
+
+  alias NetRunner.Guarantees.Tree
+  alias NetRunner.Process, as: Command
+  alias NetRunner.Process.Native
+
+  @show_state "umask; pwd; ulimit -n; ulimit -c; nice; echo ${LEFT-none}; id -u; ls /proc/self/fd | tr '\\n' ' '; " <>
+                "grep -E '^(SigBlk|SigIgn|NoNewPrivs)' /proc/self/status"
+
+  setup do
+    {:ok, tree: Tree.new()}
+  end
+
+  defp shepherd do
+    {pid, 0} = NetRunner.run(["sh", "-c", "echo $PPID"])
+    pid |> String.trim() |> String.to_integer()
+  end
+
+  test "one command after the other has the same shepherd" do
+    Native.let_idle_go()
+    first = shepherd()
+    for _ <- 1..20, do: assert(shepherd() == first)
+  end
+
+  test "a command that could not be started keeps it, too" do
+    Native.let_idle_go()
+    first = shepherd()
+    assert NetRunner.run(["/no/such/program"]) == {:error, :enoent}
+    assert shepherd() == first
+  end
+
+  test "nothing of a command is left for the next" do
+    Native.let_idle_go()
+    before = NetRunner.run(["sh", "-c", @show_state])
+    first = shepherd()
+
+    options = [
+      umask: 0o077,
+      cd: "/",
+      env: %{"LEFT" => "behind"},
+      nice: 7,
+      rlimits: [nofile: 64, core: 0],
+      no_new_privs: true,
+      stderr: {:file, "/dev/null"}
+    ]
+
+    assert {_, 0} = NetRunner.run(["sh", "-c", @show_state], options)
+    assert {_, 137} = NetRunner.run(["sh", "-c", "kill -KILL $$"], options)
+    assert NetRunner.run(["sh", "-c", @show_state]) == before
+    assert shepherd() == first
+  end
+
+  test "what is asked too late does not reach the next command" do
+    Native.let_idle_go()
+
+    for _ <- 1..300 do
+      {:ok, p} = Command.start("true", [])
+      killers = for _ <- 1..3, do: Task.async(fn -> Command.kill(p, :sigkill) end)
+      {:ok, status} = Command.await_exit(p)
+      assert status in [0, 137]
+      assert NetRunner.run(~w(echo unharmed)) == {"unharmed\n", 0}
+      Task.await_many(killers)
+      Command.stop(p)
+    end
+  end
+
+  test "one that is killed while it is idle is not missed", %{tree: tree} do
+    for _ <- 1..10 do
+      idle = shepherd()
+      :ok = Tree.kill(idle)
+      Tree.await(fn -> Tree.stat(idle) == nil end)
+      assert NetRunner.run(~w(echo next)) == {"next\n", 0}
+    end
+
+    assert_clean(tree)
+  end
+
+  test "those that are idle die with their launcher", %{tree: tree} do
+    idle =
+      for _ <- 1..8,
+          do: Task.async(fn -> NetRunner.run(["sh", "-c", "echo $PPID; sleep 0.1"]) end)
+
+    idle = for {pid, 0} <- Task.await_many(idle), do: pid |> String.trim() |> String.to_integer()
+    :ok = Tree.kill(Tree.current_launcher())
+    Tree.await(fn -> Enum.all?(idle, &(Tree.stat(&1) == nil)) end)
+    assert NetRunner.run(~w(echo next)) == {"next\n", 0}
+    assert_clean(tree)
+  end
+
+  test "no more are kept than there can be use of", %{tree: tree} do
+    commands = for _ <- 1..40, do: Task.async(fn -> NetRunner.run(~w(sleep 0.2)) end)
+    for result <- Task.await_many(commands, 20_000), do: assert(result == {"", 0})
+    # The guard, the launcher, its two spares, and those.
+    Tree.await(fn -> length(Tree.helpers()) <= 4 + 8 end, 5_000, &Tree.helpers/0)
+    assert_clean(tree)
+  end
+
+  defp assert_clean(tree) do
+    Tree.await(fn -> Tree.at_rest?() end, 5_000, fn -> Tree.helpers() end)
+    Tree.await(fn -> Tree.fds() <= tree.fds end, 5_000, fn -> {Tree.fds(), tree.fds} end)
+    assert Tree.processes(tree) == []
+  end
+end
