@@ -210,13 +210,13 @@ defmodule NetRunner.Options do
       raise ArgumentError, "options must be a keyword list, got: #{inspect(options)}"
     end
 
+    Enum.each(options, fn {name, _} -> known!(name, groups) end)
     defaults = Enum.reduce(groups, %{}, &Map.merge(&2, Map.fetch!(@defaults, &1)))
 
     # The first of a name holds, as for `Keyword.get/2`.
     options
     |> Enum.uniq_by(fn {name, _} -> name end)
     |> Enum.reduce(defaults, fn {name, value}, validated ->
-      known!(name, groups)
       %{validated | name => check!(name, value)}
     end)
   end
