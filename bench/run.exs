@@ -195,6 +195,8 @@ defmodule Bench.Suite do
   end
 
   defp await_none do
+    NetRunner.Process.Native.let_idle_go()
+
     if NetRunner.list() != [] or length(helpers()) > 6 do
       Process.sleep(5)
       await_none()
