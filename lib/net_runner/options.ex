@@ -73,7 +73,7 @@ defmodule NetRunner.Options do
        "`{:exit, status}` at the end"},
     {:lines, :stream, {:one_of, [nil, :keep, :trim]}, nil,
      "whole lines, with (`:keep`) or without (`:trim`) their newline `\\n` or `\\r\\n`; a last line without one is a " <>
-       "line; one longer than 64 bytes refers to the chunk of up to 128 KiB that it came in: who keeps few lines of " <>
+       "line; one longer than 64 bytes refers to the chunk of up to 256 KiB that it came in: who keeps few lines of " <>
        "many copies them (`:binary.copy/1`)"},
     {:exit_status, :raising, {:one_of, [:raise, :ignore]}, :raise,
      "`:ignore`: a stream that raises does not do so for an exit status other than 0"},

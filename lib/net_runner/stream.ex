@@ -15,7 +15,7 @@ defmodule NetRunner.Stream do
   @chunk 524_288
 
   # What is split next should still be in the CPU's cache.
-  @chunk_of_lines 131_072
+  @chunk_of_lines 262_144
 
   @enforce_keys [:server, :members, :on_exit, :tagged?, :lines]
   defstruct [
