@@ -12,6 +12,7 @@
 //! and is garbage was never selected (a select keeps it alive), and [`destroy`] closes it.
 
 use crate::idle;
+use crate::pace::Pace;
 use nix::errno::Errno;
 use rustler::sys::{
     c_int, c_void, enif_alloc_resource, enif_get_resource, enif_make_resource,
@@ -42,6 +43,8 @@ pub struct Fd {
     pub traffic: AtomicU32,
     /// The last read got all that was guessed, so there may be more.
     pub plenty: AtomicBool,
+    /// How soon something comes to be read.
+    pub pace: Pace,
     /// The master of a pseudo-terminal.
     pub terminal: bool,
     /// The control socket of a shepherd that can serve another command.
@@ -93,11 +96,12 @@ pub fn into_term<'a>(env: Env<'a>, fd: OwnedFd, kind: Kind) -> NifResult<Term<'a
         pipe_size: AtomicU32::new(pipe_size),
         traffic: AtomicU32::new(0),
         plenty: AtomicBool::new(false),
+        pace: Pace::default(),
         terminal: matches!(kind, Kind::Terminal),
         idle: AtomicBool::new(false),
     };
     // SAFETY: the memory is of the type's size and aligned for it (the VM aligns to 8 bytes or
-    // more, `Fd` needs 4); it is written before anybody sees it; the term keeps it afterwards.
+    // more, `Fd` needs 8); it is written before anybody sees it; the term keeps it afterwards.
     unsafe {
         let resource = enif_alloc_resource(TYPE.load(Ordering::Acquire), size_of::<Fd>());
         resource.cast::<Fd>().write(value);

@@ -49,7 +49,12 @@ pub fn read<'a>(
     let read = if available <= GUESS {
         let mut buffer = [MaybeUninit::<u8>::uninit(); GUESS];
         let room = max_bytes.min(buffer.len());
-        read_into(&inside, buffer.as_mut_ptr().cast(), room).map(|length| {
+        let start = buffer.as_mut_ptr().cast();
+        let mut read = read_into(&inside, start, room);
+        if read == Err(Errno::EAGAIN) && fd.pace.comes_soon(env, &inside) {
+            read = read_into(&inside, start, room);
+        }
+        read.map(|length| {
             let mut binary = NewBinary::new(env, length);
             // SAFETY: read(2) has written `length` bytes of the buffer.
             let filled = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), length) };
@@ -71,6 +76,7 @@ pub fn read<'a>(
     match read {
         Ok((0, _)) => Ok(Outcome::EndOfFile),
         Ok((length, data)) => {
+            fd.pace.found();
             // Not counted on when the pipe has its size: the count would overflow.
             if fd.pipe_size.load(Ordering::Relaxed) != 0
                 && fd.traffic.fetch_add(length as u32, Ordering::Relaxed) >= BUSY

@@ -5,6 +5,7 @@ mod fd;
 mod idle;
 mod io;
 mod lines;
+mod pace;
 mod spawn;
 mod system;
 mod terminal;
