@@ -25,6 +25,37 @@ defmodule NetRunner.ProcessTest do
   end
 
   describe "read" do
+    test "answers that come at once, late, in pieces, and no more" do
+      script = """
+      while read pause text; do
+        [ "$pause" = 0 ] || sleep $pause
+        echo $text
+      done
+      """
+
+      {:ok, p} = Command.start("sh", ["-c", script])
+
+      ask = fn pause, text ->
+        :ok = Command.write(p, "#{pause} #{text}\n")
+        Command.read(p)
+      end
+
+      for round <- 1..5 do
+        # Quick ones are looked for, and then a slow one is looked for in vain.
+        for n <- 1..50, do: assert(ask.(0, n) == {:ok, "#{n}\n"})
+        assert ask.(0.05, "late #{round}") == {:ok, "late #{round}\n"}
+      end
+
+      reader = Task.async(fn -> Command.read(p) end)
+      assert Command.write(p, "0 from another\n") == :ok
+      assert Task.await(reader) == {:ok, "from another\n"}
+      for n <- 1..50, do: assert(ask.(0, n) == {:ok, "#{n}\n"})
+      :ok = Command.close_stdin(p)
+      assert Command.read(p) == :eof
+      assert Command.await_exit(p) == {:ok, 0}
+      Command.stop(p)
+    end
+
     test "gives what is there, at most as much as asked for, and :eof for ever" do
       p = start!("printf abcdef")
       assert Command.read(p, 2) == {:ok, "ab"}
