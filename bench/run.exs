@@ -195,7 +195,7 @@ defmodule Bench.Suite do
   end
 
   defp await_none do
-    NetRunner.Process.Native.let_idle_go()
+    NetRunner.System.Native.let_idle_go()
 
     if NetRunner.list() != [] or length(helpers()) > 6 do
       Process.sleep(5)

@@ -139,7 +139,7 @@ defmodule Bench do
   defp listen(agent) do
     receive do
       {:monitor, pid, :long_schedule, info} when is_pid(pid) ->
-        if Enum.any?([info[:in], info[:out]], &match?({NetRunner.Process.Native, _, _}, &1)),
+        if Enum.any?([info[:in], info[:out]], &match?({NetRunner.System.Native, _, _}, &1)),
           do: Agent.update(agent, &[info | &1])
 
         listen(agent)

@@ -22,8 +22,9 @@ defmodule NetRunner do
   timeout, a consumer that stopped early or crashed, the death of the VM.
   """
 
-  alias NetRunner.{Cmd, Command, Input, Options}
+  alias NetRunner.{Command, Options}
   alias NetRunner.Process.{Counters, Stats}
+  alias NetRunner.Run.{Cmd, Input}
 
   @typedoc "`[executable | args]`, or a command that was made before."
   @type command :: [String.t()] | Command.t()
@@ -74,7 +75,11 @@ defmodule NetRunner do
     input = Input.new(options)
 
     with {:ok, server} <-
-           NetRunner.Stream.start(command, NetRunner.Stream.consuming_stderr(options), input) do
+           NetRunner.Run.Stream.start(
+             command,
+             NetRunner.Run.Stream.consuming_stderr(options),
+             input
+           ) do
       case NetRunner.Process.collect(server, options.max_output_size, options.timeout) do
         {:error, {:input_failed, {kind, reason, stack}}} -> :erlang.raise(kind, reason, stack)
         result -> result
@@ -110,7 +115,7 @@ defmodule NetRunner do
   def stream!(command, options \\ []) do
     {command, options} = Command.unfold(command, options, @raising_groups)
     options = Options.validate!(options, @raising_groups)
-    NetRunner.Stream.lazy(command, options, Input.new(options))
+    NetRunner.Run.Stream.lazy(command, options, Input.new(options))
   end
 
   @doc """
@@ -134,7 +139,7 @@ defmodule NetRunner do
   def stream(command, options \\ []) do
     {command, options} = Command.unfold(command, options, @stream_groups)
     options = Options.validate!(options, @stream_groups)
-    NetRunner.Stream.running(command, options, Input.new(options))
+    NetRunner.Run.Stream.running(command, options, Input.new(options))
   end
 
   @doc """
@@ -167,9 +172,9 @@ defmodule NetRunner do
   def pipeline(commands, options \\ []) do
     options = Options.validate!(options, @run_groups)
 
-    case NetRunner.Pipeline.run(
+    case NetRunner.Run.Pipeline.run(
            commands,
-           NetRunner.Stream.consuming_stderr(options),
+           NetRunner.Run.Stream.consuming_stderr(options),
            Input.new(options)
          ) do
       {:error, {:input_failed, {kind, reason, stack}}} -> :erlang.raise(kind, reason, stack)
@@ -194,7 +199,7 @@ defmodule NetRunner do
   @spec pipeline_stream!([command()], keyword()) :: Enumerable.t()
   def pipeline_stream!(commands, options \\ []) do
     options = Options.validate!(options, @raising_groups)
-    NetRunner.Stream.pipeline(commands, options, Input.new(options))
+    NetRunner.Run.Stream.pipeline(commands, options, Input.new(options))
   end
 
   @doc """

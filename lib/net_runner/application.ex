@@ -8,11 +8,11 @@ defmodule NetRunner.Application do
 
   @impl true
   def start(_type, _args) do
-    :ok = NetRunner.Launcher.create_table()
+    :ok = NetRunner.System.Launcher.create_table()
 
     children = [
       {Registry, keys: :unique, name: NetRunner.Registry, partitions: System.schedulers_online()},
-      NetRunner.Launcher
+      NetRunner.System.Launcher
     ]
 
     Supervisor.start_link(children, strategy: :one_for_one, name: NetRunner.Supervisor)

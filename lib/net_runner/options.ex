@@ -281,7 +281,7 @@ defmodule NetRunner.Options do
       Enum.all?(value, fn {name, limit} -> name in @resources and limit?(limit) end)
   end
 
-  defp valid?(:limits, value), do: NetRunner.Cgroup.limits?(value)
+  defp valid?(:limits, value), do: NetRunner.System.Cgroup.limits?(value)
   defp valid?(:pty, value) when is_boolean(value), do: true
 
   defp valid?(:pty, value) do

@@ -50,10 +50,10 @@ defmodule NetRunner.Process do
   @typedoc "Why a command could not be started."
   @type start_error ::
           posix()
-          | {NetRunner.Process.Native.step(), posix()}
+          | {NetRunner.System.Native.step(), posix()}
           | {:invalid_cmd | :invalid_args | :invalid_env | :invalid_cd, String.t()}
           | {:already_started, pid()}
-          | {:node, NetRunner.Node.reason()}
+          | {:node, NetRunner.System.Node.reason()}
           | :launcher_died
           | :not_started
 

@@ -34,7 +34,7 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
       for limit <- 4..12 do
         with_limit(launcher, limit, fn ->
           for _ <- 1..4 do
-            NetRunner.Process.Native.let_idle_go()
+            NetRunner.System.Native.let_idle_go()
             NetRunner.run(~w(echo hello))
           end
         end)

@@ -3,7 +3,7 @@ defmodule NetRunner.Guarantees.FdTest do
   use ExUnit.Case, async: false
 
   alias NetRunner.Guarantees.Tree
-  alias NetRunner.Process.{Native, Spec}
+  alias NetRunner.System.{Native, Spec}
 
   setup do
     {:ok, fds: Tree.new().fds}
@@ -198,7 +198,7 @@ defmodule NetRunner.Guarantees.FdTest do
     {:ok, fields} = Spec.build(command, options)
 
     {:ok, control, stdin, stdout, stderr} =
-      NetRunner.Launcher.spawn(fields, {:pipe, :pipe, :null}, 0)
+      NetRunner.System.Launcher.spawn(fields, {:pipe, :pipe, :null}, 0)
 
     nil = stderr
     %{control: control, stdin: stdin, stdout: stdout}

@@ -5,7 +5,7 @@ defmodule NetRunner.Guarantees.ReuseTest do
 
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
-  alias NetRunner.Process.Native
+  alias NetRunner.System.Native
 
   @show_state "umask; pwd; ulimit -n; ulimit -c; nice; echo ${LEFT-none}; id -u; ls /proc/self/fd | tr '\\n' ' '; " <>
                 "grep -E '^(SigBlk|SigIgn|NoNewPrivs)' /proc/self/status"

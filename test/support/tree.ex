@@ -75,7 +75,7 @@ defmodule NetRunner.Guarantees.Tree do
   kept for the next command.
   """
   def at_rest? do
-    NetRunner.Process.Native.let_idle_go()
+    NetRunner.System.Native.let_idle_go()
     length(helpers()) == 4
   end
 
@@ -133,7 +133,7 @@ defmodule NetRunner.Guarantees.Tree do
 
   @doc "The launcher that takes requests now; `nil` while there is none."
   def current_launcher do
-    guard = :sys.get_state(NetRunner.Launcher).guard
+    guard = :sys.get_state(NetRunner.System.Launcher).guard
     Enum.find(pids(), &(guard != nil and parent(&1) == guard and session_of?(&1, guard)))
   end
 

@@ -5,7 +5,7 @@ defmodule NetRunner.Process.Pipe do
   # A terminal stays open: many programs close their standard descriptors before they exit, and a terminal
   # that both sides have closed sends them SIGHUP.
 
-  alias NetRunner.Process.Native
+  alias NetRunner.System.Native
 
   defstruct [:fd, terminal?: false]
 

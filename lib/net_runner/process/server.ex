@@ -14,8 +14,9 @@ defmodule NetRunner.Process.Server do
 
   require Logger
 
-  alias NetRunner.{Cgroup, Launcher, Telemetry}
-  alias NetRunner.Process.{Counters, Native, Operations, Pipe, Spec, Stats}
+  alias NetRunner.System.{Cgroup, Launcher, Native, Spec}
+  alias NetRunner.Telemetry
+  alias NetRunner.Process.{Counters, Operations, Pipe, Stats}
 
   # In words: what a start needs, the environment as lists of characters above all. Without it that is allocated
   # in pieces.
@@ -81,9 +82,13 @@ defmodule NetRunner.Process.Server do
   def start(command, options, extra \\ []) do
     options = if options.owner == :caller, do: %{options | owner: self()}, else: options
 
-    if options.node in [nil, node()],
-      do: start_here(command, options, extra),
-      else: NetRunner.Node.start(options.node, command, options, extra)
+    if options.node in [nil, node()] do
+      start_here(command, options, extra)
+    else
+      # What it enumerates may exist on this node only.
+      there = %{options | node: nil, env: Enum.to_list(options.env)}
+      NetRunner.System.Node.start(options.node, {__MODULE__, :start, [command, there, extra]})
+    end
   end
 
   defp start_here(command, options, extra) do
@@ -493,7 +498,7 @@ defmodule NetRunner.Process.Server do
     if state.feeder do
       # Else it would die of the server's reason, with no cleanup.
       Process.unlink(state.feeder)
-      NetRunner.Input.let_go(state.feeder)
+      NetRunner.Run.Input.let_go(state.feeder)
     end
 
     for kind <- [:stdout, :stderr, :any, :stdin, :collect, :exit] do

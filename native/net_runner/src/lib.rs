@@ -1,5 +1,5 @@
 //! The NIF: pipe descriptors as resources, reads and writes with `enif_select`, and the VM's end of
-//! the helper's sockets. The Elixir side of it is `NetRunner.Process.Native`.
+//! the helper's sockets. The Elixir side of it is `NetRunner.System.Native`.
 
 mod fd;
 mod idle;
@@ -40,7 +40,7 @@ const SMALL: usize = 512 * 1024;
 /// What a call on a dirty scheduler writes before it gives the process a chance to do other work.
 const BUDGET: usize = 1024 * 1024;
 
-rustler::init!("Elixir.NetRunner.Process.Native", load = load);
+rustler::init!("Elixir.NetRunner.System.Native", load = load);
 
 fn load(env: Env, _info: Term) -> bool {
     fd::register(env)

@@ -1,4 +1,4 @@
-defmodule NetRunner.Input do
+defmodule NetRunner.Run.Input do
   @moduledoc false
   # What a command reads from its stdin, in the ways it can be given: iodata, which the command's server
   # writes by itself; enumerables, and functions that put things into a `Collectable`, for which a process of
@@ -25,7 +25,7 @@ defmodule NetRunner.Input do
       def into(sink) do
         {sink,
          fn
-           sink, {:cont, iodata} -> NetRunner.Input.write(sink, iodata)
+           sink, {:cont, iodata} -> NetRunner.Run.Input.write(sink, iodata)
            sink, :done -> sink
            _sink, :halt -> :ok
          end}

@@ -373,15 +373,15 @@ defmodule NetRunner.StreamTest do
     test "come out the same wherever the chunks were cut" do
       all = for _ <- 1..2_000, do: random_line()
       expected = all |> Enum.join() |> String.split(~r/\r?\n/) |> drop_last_empty()
-      state = NetRunner.Lines.new(:trim)
+      state = NetRunner.Run.Lines.new(:trim)
 
       for size <- [1, 2, 3, 7, 1000] do
         {got, state} =
           for <<chunk::binary-size(size) <- pad(Enum.join(all), size)>>, reduce: {[], state} do
-            {got, state} -> feed(NetRunner.Lines.add(state, chunk), got)
+            {got, state} -> feed(NetRunner.Run.Lines.add(state, chunk), got)
           end
 
-        got = Enum.reverse(got) ++ NetRunner.Lines.last(state)
+        got = Enum.reverse(got) ++ NetRunner.Run.Lines.last(state)
         assert Enum.take(got, length(expected)) == expected
       end
     end
@@ -391,7 +391,7 @@ defmodule NetRunner.StreamTest do
       do: text <> String.duplicate("\n", rem(size - rem(byte_size(text), size), size))
 
     defp feed(state, got) do
-      case NetRunner.Lines.next(state) do
+      case NetRunner.Run.Lines.next(state) do
         {[], state} -> {got, state}
         {whole, state} -> feed(state, Enum.reverse(whole, got))
       end

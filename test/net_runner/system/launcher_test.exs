@@ -8,7 +8,7 @@ defmodule NetRunner.LauncherTest do
   import ExUnit.CaptureLog
 
   alias NetRunner.Guarantees.Tree
-  alias NetRunner.Launcher
+  alias NetRunner.System.Launcher
   alias NetRunner.Process, as: Command
 
   setup do

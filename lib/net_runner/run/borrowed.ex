@@ -1,4 +1,4 @@
-defmodule NetRunner.Stream.Borrowed do
+defmodule NetRunner.Run.Borrowed do
   @moduledoc false
   # The stdout of a command in the hands of the process that consumes it: bytes come by system call and
   # select message, with no other process between. The descriptor stays the server's: it closes with
@@ -8,7 +8,8 @@ defmodule NetRunner.Stream.Borrowed do
   # process outside of the command's tree was given the pipe, and that is not waited for. Whoever waits looks
   # for that now and then: it is rare, and a message would have to find the process that waits.
 
-  alias NetRunner.Process.{Counters, Native, Pipe}
+  alias NetRunner.Process.{Counters, Pipe}
+  alias NetRunner.System.Native
 
   @look_after 1_000
 

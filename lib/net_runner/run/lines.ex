@@ -1,9 +1,9 @@
-defmodule NetRunner.Lines do
+defmodule NetRunner.Run.Lines do
   @moduledoc false
   # Lines out of chunks that were cut anywhere. A line may be longer than any number of chunks; what is
   # not whole yet is kept in the pieces in which it came.
 
-  alias NetRunner.Process.Native
+  alias NetRunner.System.Native
 
   # Some 100 microseconds for a NIF call, however short the lines are.
   @at_once 2048

@@ -1,11 +1,9 @@
-defmodule NetRunner.Node do
+defmodule NetRunner.System.Node do
   @moduledoc false
   # Commands on other nodes. The server of such a command is started on the node where the command
   # runs, and all else is Erlang's distribution: a read or a write is a `GenServer.call`, the owner's
   # monitor and the feeder's link hold across nodes and fire when the connection goes. So nothing but
   # the start has to know of nodes.
-
-  alias NetRunner.Process.Server
 
   @typedoc "Why a node cannot run a command."
   @type reason ::
@@ -15,17 +13,16 @@ defmodule NetRunner.Node do
           | {:version, theirs :: String.t()}
           | :disconnected
 
-  @doc "As `NetRunner.Process.Server.start/3`, on another node. The options name their owner."
-  @spec start(node(), [String.t()], map(), keyword()) :: {:ok, pid()} | {:error, term()}
-  def start(node, command, options, extra) do
+  @doc """
+  Calls a function that starts a command on another node. `{:error, :not_started}` of it means that NetRunner
+  does not run there.
+  """
+  @spec start(node(), {module(), atom(), [term()]}) :: {:ok, pid()} | {:error, term()}
+  def start(node, function) do
     # A call would connect by itself, and may wait for that as long as a connection takes to fail.
-    if node in Node.list(:connected) do
-      # What it enumerates may exist on this node only.
-      options = %{options | node: nil, env: Enum.to_list(options.env)}
-      call(node, [version(), command, options, extra])
-    else
-      {:error, {:node, :not_connected}}
-    end
+    if node in Node.list(:connected),
+      do: call(node, [version(), function]),
+      else: {:error, {:node, :not_connected}}
   end
 
   defp call(node, arguments) do
@@ -35,15 +32,15 @@ defmodule NetRunner.Node do
     :error, {:exception, :undef, [{__MODULE__, _, _, _} | _]} -> {:error, {:node, :no_net_runner}}
   end
 
-  @doc "What `start/4` calls on the other node."
-  @spec start_here(String.t(), [String.t()], map(), keyword()) :: {:ok, pid()} | {:error, term()}
-  def start_here(wanted, command, options, extra) do
+  @doc "What `start/2` calls on the other node."
+  @spec start_here(String.t(), {module(), atom(), [term()]}) :: {:ok, pid()} | {:error, term()}
+  def start_here(wanted, {module, function, arguments}) do
     case version() do
       nil ->
         {:error, {:node, :not_started}}
 
       ^wanted ->
-        with {:error, :not_started} <- Server.start(command, options, extra),
+        with {:error, :not_started} <- apply(module, function, arguments),
              do: {:error, {:node, :not_started}}
 
       version ->

@@ -1,9 +1,9 @@
-defmodule NetRunner.Process.Spec do
+defmodule NetRunner.System.Spec do
   @moduledoc false
   # From a command and its options to the fields that the shepherd reads, checking what comes from
   # outside on the way.
 
-  alias NetRunner.Process.Native
+  alias NetRunner.System.Native
 
   # What execvp(3) searches when there is no PATH.
   @default_path "/bin:/usr/bin"

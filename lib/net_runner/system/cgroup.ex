@@ -1,4 +1,4 @@
-defmodule NetRunner.Cgroup do
+defmodule NetRunner.System.Cgroup do
   @moduledoc false
   # The cgroup of a command (cgroups(7), version 2), as far as the VM sees to it: the directory and its
   # limits are made before the command starts, in the process that starts it, and its figures are read

@@ -1,4 +1,4 @@
-defmodule NetRunner.Stream do
+defmodule NetRunner.Run.Stream do
   @moduledoc false
   # The output of a command as an enumerable.
   #
@@ -7,10 +7,10 @@ defmodule NetRunner.Stream do
   # end of the output; then the end of the command is awaited. An enumeration that stops earlier ends
   # the command.
 
-  alias NetRunner.{Error, Input, Lines, Pipeline}
+  alias NetRunner.Error
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Server
-  alias NetRunner.Stream.Borrowed
+  alias NetRunner.Run.{Borrowed, Input, Lines, Pipeline}
 
   @chunk 524_288
 

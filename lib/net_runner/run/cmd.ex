@@ -1,4 +1,4 @@
-defmodule NetRunner.Cmd do
+defmodule NetRunner.Run.Cmd do
   @moduledoc false
   # `NetRunner.cmd/3`: the arguments, results and exceptions of `System.cmd/3`, in the order in which that
   # one looks at them.
@@ -142,7 +142,7 @@ defmodule NetRunner.Cmd do
 
   defp output(server, settings, collected, collector, command) do
     server
-    |> NetRunner.Stream.tagged(command, if(settings.lines?, do: :trim))
+    |> NetRunner.Run.Stream.tagged(command, if(settings.lines?, do: :trim))
     |> Enum.reduce({collected, nil}, fn
       {:stdout, piece}, {collected, nil} -> {collector.(collected, {:cont, piece}), nil}
       {:exit, status}, {collected, nil} -> {collected, status}

@@ -1,4 +1,4 @@
-defmodule NetRunner.Process.Native do
+defmodule NetRunner.System.Native do
   @moduledoc false
   # The NIF's functions. `fd` is a resource that owns one descriptor: it closes when it is closed,
   # when the process that made it dies, or when nobody refers to it any more.

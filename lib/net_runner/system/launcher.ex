@@ -1,4 +1,4 @@
-defmodule NetRunner.Launcher do
+defmodule NetRunner.System.Launcher do
   @moduledoc false
   # Keeps the launcher running: the helper program that forks a shepherd for each command.
   #
@@ -13,7 +13,7 @@ defmodule NetRunner.Launcher do
 
   require Logger
 
-  alias NetRunner.Process.Native
+  alias NetRunner.System.Native
 
   @table __MODULE__
   @greeting_timeout 5_000
@@ -45,7 +45,7 @@ defmodule NetRunner.Launcher do
   end
 
   @doc """
-  Asks for a command; see `NetRunner.Process.Native.spawn/5`. The calling process owns the result.
+  Asks for a command; see `NetRunner.System.Native.spawn/5`. The calling process owns the result.
   """
   def spawn(fields, connections, pipe_size) do
     spawn(fields, spec_size(fields), connections, pipe_size, {@replacements, @in_flight_retries})

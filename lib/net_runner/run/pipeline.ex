@@ -1,4 +1,4 @@
-defmodule NetRunner.Pipeline do
+defmodule NetRunner.Run.Pipeline do
   @moduledoc false
   # Commands whose stdouts and stdins are joined by pipes of the kernel.
   #
@@ -6,8 +6,10 @@ defmodule NetRunner.Pipeline do
   # VM's own ends closed, so that the end of one command is seen by its neighbours. The VM feeds the first and
   # reads the last. Each command has a server of its own; all have the same owner.
 
-  alias NetRunner.{Command, Input, Options}
-  alias NetRunner.Process.{Native, Server}
+  alias NetRunner.{Command, Options}
+  alias NetRunner.Process.Server
+  alias NetRunner.Run.Input
+  alias NetRunner.System.Native
 
   @type commands :: [[String.t()] | Command.t()]
   @type member :: {server :: pid(), command :: [String.t()]}
@@ -102,7 +104,7 @@ defmodule NetRunner.Pipeline do
     options =
       if stdout == :last and options[:tagged],
         do: options,
-        else: NetRunner.Stream.consuming_stderr(options)
+        else: NetRunner.Run.Stream.consuming_stderr(options)
 
     given = if stdin == :first, do: input, else: :open
 
