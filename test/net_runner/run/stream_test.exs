@@ -215,7 +215,7 @@ defmodule NetRunner.StreamTest do
       {:ok, stream} = NetRunner.stream(~w(echo once))
       assert Enum.join(stream) == "once\n"
       error = assert_raise NetRunner.Error, fn -> Enum.join(stream) end
-      assert %{reason: :closed, command: ["echo", "once"]} = error
+      assert %{reason: :stream_over, command: ["echo", "once"]} = error
     end
   end
 
