@@ -6,7 +6,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
 
   @moduletag timeout: 120_000
   @kill_timeout 400
-  @within @kill_timeout + 1_000
+  @within @kill_timeout + 60_000
 
   setup do
     {:ok, trees: for(_ <- 1..3, do: Tree.new())}
