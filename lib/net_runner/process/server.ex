@@ -16,7 +16,7 @@ defmodule NetRunner.Process.Server do
 
   alias NetRunner.System.{Cgroup, Launcher, Native, Spec}
   alias NetRunner.Telemetry
-  alias NetRunner.Process.{Counters, Operations, Pipe, Stats}
+  alias NetRunner.Process.{Counters, Listing, Operations, Pipe, Stats}
 
   # In words: what a start needs, the environment as lists of characters above all. Without it that is allocated
   # in pieces.
@@ -114,10 +114,9 @@ defmodule NetRunner.Process.Server do
     with {:ok, fields} <- Spec.build(command, options),
          {:ok, cgroup} <- Cgroup.create(options),
          {:ok, os_pid, {control, stdin, stdout, stderr}} <-
-           start_in(cgroup, fields, connections(options, input), options.pipe_size, patience) do
-      counters = Counters.new()
-      listed = {command, os_pid, elem(started, 0), counters}
-      {:ok, _} = Registry.register(NetRunner.Registry, self(), listed)
+           start_in(cgroup, fields, connections(options, input), options.pipe_size, patience),
+         counters = Counters.new(),
+         :ok <- Listing.register(command, os_pid, elem(started, 0), counters) do
       Telemetry.start(command, os_pid, started)
 
       if link = extra[:link], do: Process.link(link)

@@ -27,22 +27,24 @@ defmodule NetRunner.Run.Stream do
     :left,
     :borrowed,
     :splitting,
+    :failure,
     ended?: false
   ]
 
   # `server`: of the command that is read, the last of the `members`. `on_exit`: what is done with a status
-  # that is not 0. `lines`: those of each stream, or `nil` for chunks as they come. `left`: the bytes that may
+  # that is not 0, for each of them. `failure`: what is raised for one, when all elements have been given. `lines`: those of each stream, or `nil` for chunks as they come. `left`: the bytes that may
   # still come. `borrowed`: stdout, where it is read without the server. `splitting`: the stream whose chunk is
   # not through.
   @type t :: %__MODULE__{
           server: pid(),
           members: [Pipeline.member(), ...],
-          on_exit: :raise | :ignore,
+          on_exit: [:raise | :ignore, ...],
           tagged?: boolean(),
           lines: %{(:stdout | :stderr) => Lines.t()} | nil,
           left: non_neg_integer() | :infinity,
           borrowed: Borrowed.t() | nil,
           splitting: :stdout | :stderr | nil,
+          failure: Exception.t() | nil,
           ended?: boolean()
         }
 
@@ -50,8 +52,8 @@ defmodule NetRunner.Run.Stream do
   @spec lazy(term(), map(), Input.t()) :: Enumerable.t()
   def lazy(command, options, input) do
     enumerable(fn ->
-      case start(command, drained(options), input, options.timeout) do
-        {:ok, server} -> new([{server, command}], options, options.exit_status)
+      case start(command, options, input, options.timeout) do
+        {:ok, server} -> new([{server, command}], options, [options.exit_status])
         {:error, reason} -> raise Error, reason: reason, command: command
       end
     end)
@@ -62,7 +64,7 @@ defmodule NetRunner.Run.Stream do
           {:ok, Enumerable.t()} | {:error, Command.start_error()}
   def running(command, options, input) do
     with {:ok, server} <-
-           Server.start(command, drained(options),
+           Server.start(command, options,
              input: Input.for_server(input),
              timeout: options.timeout
            ) do
@@ -73,7 +75,7 @@ defmodule NetRunner.Run.Stream do
             {:error, reason} -> raise Error, reason: reason, command: command
           end
 
-          new([{server, command}], options, :ignore)
+          new([{server, command}], options, [:ignore])
         end)
 
       {:ok, enumerable}
@@ -87,17 +89,17 @@ defmodule NetRunner.Run.Stream do
       new(
         [{server, command}],
         %{tagged: true, lines: lines, max_output_size: :infinity},
-        :ignore
+        [:ignore]
       )
     end)
   end
 
   @doc "As `lazy/3`, of what the last of several commands prints."
-  @spec pipeline(Pipeline.commands(), map(), Input.t()) :: Enumerable.t()
-  def pipeline(commands, options, input) do
+  @spec pipeline(Pipeline.t()) :: Enumerable.t()
+  def pipeline(plan) do
     enumerable(fn ->
-      case Pipeline.start(commands, drained(options), input, options.timeout) do
-        {:ok, members} -> new(members, options, options.exit_status)
+      case Pipeline.start(plan) do
+        {:ok, members} -> new(members, plan.options, plan.on_exit)
         {:error, reason, command} -> raise Error, reason: reason, command: command
       end
     end)
@@ -115,16 +117,6 @@ defmodule NetRunner.Run.Stream do
     end
   end
 
-  # A stderr that nobody reads on demand must not block the command.
-  defp drained(%{tagged: true, stderr: :consume} = options), do: %{options | stderr: :pipe}
-  defp drained(%{tagged: false} = options), do: consuming_stderr(options)
-  defp drained(options), do: options
-
-  @doc "For a command whose stderr nobody reads on demand: it must not block on it."
-  @spec consuming_stderr(map()) :: map()
-  def consuming_stderr(%{stderr: :pipe} = options), do: %{options | stderr: :consume}
-  def consuming_stderr(options), do: options
-
   defp enumerable(start), do: Stream.resource(start, &next/1, &stop/1)
 
   defp stop(stream) do
@@ -140,21 +132,22 @@ defmodule NetRunner.Run.Stream do
       server: server,
       borrowed: if(not options.tagged, do: Borrowed.borrow(server)),
       members: members,
-      on_exit: if(options.tagged, do: :ignore, else: on_exit),
+      on_exit: on_exit,
       tagged?: options.tagged,
       left: options.max_output_size,
       lines: lines && %{stdout: lines, stderr: lines}
     }
   end
 
-  defp next(%__MODULE__{ended?: true} = stream), do: {:halt, stream}
+  defp next(%__MODULE__{ended?: true, failure: nil} = stream), do: {:halt, stream}
+  defp next(%__MODULE__{ended?: true, failure: failure}), do: raise(failure)
 
   defp next(%__MODULE__{splitting: nil} = stream) do
     case read(stream) do
       {{:ok, {kind, bytes}}, stream} -> stream |> spend(byte_size(bytes)) |> chunk(kind, bytes)
       # Nothing to read where stdout leads elsewhere.
       {end_of_file, stream} when end_of_file in [:eof, {:error, :not_piped}] -> finish(stream)
-      {{:error, reason}, stream} -> failed(stream, reason)
+      {{:error, reason}, stream} -> failed(reason, List.last(stream.members))
     end
   end
 
@@ -183,7 +176,10 @@ defmodule NetRunner.Run.Stream do
 
   defp spend(%{left: :infinity} = stream, _size), do: stream
   defp spend(%{left: left} = stream, size) when size <= left, do: %{stream | left: left - size}
-  defp spend(stream, _size), do: failed(stream, {:max_output_exceeded, ""})
+
+  defp spend(stream, _size) do
+    failed({:max_output_exceeded, ""}, List.last(stream.members))
+  end
 
   defp chunk_size(%{lines: nil}), do: @chunk
   defp chunk_size(_stream), do: @chunk_of_lines
@@ -205,47 +201,42 @@ defmodule NetRunner.Run.Stream do
   end
 
   defp finish(stream) do
-    ends = Enum.map(stream.members, &{&1, await_exit(stream, &1)})
+    case Pipeline.await(stream.members) do
+      {:ok, statuses} ->
+        failure = failure(stream, statuses)
+        {exit_element(stream, statuses), %{stream | ended?: true, failure: failure}}
 
-    for {server, _} <- stream.members, {:error, reason} <- [Command.verdict(server)] do
-      failed(stream, reason)
+      {:error, reason, member} ->
+        failed(reason, member)
     end
-
-    if stream.on_exit == :raise, do: check(ends)
-    {exit_element(stream, ends), %{stream | ended?: true}}
   end
 
-  defp exit_element(%{tagged?: false}, _ends), do: []
-  defp exit_element(_stream, [{_, status}]), do: [{:exit, status}]
-  defp exit_element(_stream, ends), do: [{:exit, Enum.map(ends, &elem(&1, 1))}]
+  defp exit_element(%{tagged?: false}, _statuses), do: []
+  defp exit_element(_stream, [status]), do: [{:exit, status}]
+  defp exit_element(_stream, statuses), do: [{:exit, statuses}]
 
   @sigpipe 141
 
   # A command that wrote on when the next had enough was ended by SIGPIPE, which is no failure.
-  defp check(ends) do
-    {last, _} = List.last(ends)
+  defp failure(stream, statuses) do
+    last = List.last(stream.members)
 
-    for {{server, command} = member, status} <- ends,
-        status != 0 and (status != @sigpipe or member == last) do
-      details = Command.failure(server)
-      raise Error, [reason: :exit_status, command: command, status: status] ++ details
-    end
+    Enum.zip([stream.members, statuses, stream.on_exit])
+    |> Enum.find_value(fn {member, status, on_exit} ->
+      if on_exit == :raise and status != 0 and (status != @sigpipe or member == last),
+        do: error(:exit_status, member, status: status)
+    end)
   end
 
-  defp await_exit(stream, {server, _command}) do
-    case Command.await_exit(server) do
-      {:ok, status} -> status
-      {:error, reason} -> failed(stream, reason)
-    end
-  end
-
-  @spec failed(t(), term()) :: no_return()
-  defp failed(_stream, {:input_failed, {kind, reason, stack}}) do
+  @spec failed(term(), Pipeline.member()) :: no_return()
+  defp failed({:input_failed, {kind, reason, stack}}, _member) do
     :erlang.raise(kind, reason, stack)
   end
 
-  defp failed(stream, reason) do
-    {_, command} = List.last(stream.members)
-    raise Error, reason: reason, command: command
+  defp failed(reason, member), do: raise(error(reason, member, []))
+
+  # With what else is known of it: how it ended, and the end of its stderr.
+  defp error(reason, {server, command}, fields) do
+    struct!(Error, [reason: reason, command: command] ++ fields ++ Command.failure(server))
   end
 end
