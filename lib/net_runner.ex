@@ -170,7 +170,8 @@ defmodule NetRunner do
   #{Options.documentation(@run_groups)}
   """
   @spec pipeline([command()], keyword()) ::
-          {stdout :: binary(), [0..255]} | {:error, error()}
+          {stdout :: binary(), [0..255]}
+          | {:error, error() | {:command, index :: non_neg_integer(), error()}}
   def pipeline(commands, options \\ []) do
     case commands |> Pipeline.plan(options, @run_groups) |> Pipeline.run() do
       {:error, {:input_failed, {kind, reason, stack}}} -> :erlang.raise(kind, reason, stack)

@@ -450,7 +450,7 @@ defmodule NetRunner.Options do
   end
 
   defp valid?(:name, value) do
-    is_atom(value) or match?({:global, _}, value) or
+    (is_atom(value) and value != :undefined) or match?({:global, _}, value) or
       match?({:via, module, _} when is_atom(module), value)
   end
 

@@ -161,7 +161,7 @@ defmodule NetRunner.OptionsTest do
       cgroup_path: [:x, 1],
       cgroup: [[pids: 1], [pids_max: -1], [cpu_max: 1], [cpu_weight: 0], %{pids_max: 1}],
       exit_status: [false],
-      name: ["x", {:local, :x}, {:via, "Registry", 1}]
+      name: ["x", :undefined, {:local, :x}, {:via, "Registry", 1}]
     ]
 
     for {name, values} <- refused, value <- values do
