@@ -67,7 +67,7 @@ defmodule NetRunner.Options do
     {:timeout, :run, :timeout, :infinity,
      "milliseconds after which the command is ended: `{:error, :timeout}`"},
     {:max_output_size, :run, :limit, :infinity,
-     "bytes of output above which the command is ended"},
+     "bytes of output above which the command is ended; what is written elsewhere, as to a file, is not counted"},
     {:tagged, :stream, :boolean, false,
      "`true`: elements are `{:stdout, bytes}` and `{:stderr, bytes}` (`:stderr` is `:pipe` then, unless it is given), " <>
        "and `{:exit, status}` at the end"},
@@ -295,8 +295,6 @@ defmodule NetRunner.Options do
   defp exclusions(given) do
     tagged? = given[:tagged] == true
     stderr = Keyword.get(given, :stderr, if(tagged?, do: :pipe, else: :consume))
-    stdout = Keyword.get(given, :stdout, :pipe)
-    read? = stdout == :pipe or (tagged? and stderr == :pipe)
 
     [
       Keyword.get(given, :pty, false) != false &&
@@ -306,10 +304,7 @@ defmodule NetRunner.Options do
         {:stdin, [:input], "an input needs a pipe, and stdin is #{inspect(given[:stdin])}"},
       stderr != :consume &&
         {if(given[:stderr], do: :stderr, else: :tagged), [:stderr_tail],
-         "only of a consumed stderr is the end kept"},
-      not read? &&
-        {:stdout, [:max_output_size, :lines],
-         "stdout is #{inspect(stdout)}, so none of it is read"}
+         "only of a consumed stderr is the end kept"}
     ]
     |> Enum.filter(& &1)
   end

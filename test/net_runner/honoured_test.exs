@@ -93,16 +93,6 @@ defmodule NetRunner.HonouredTest do
     assert NetRunner.stream!(kind, stdin: :pipe) |> Enum.join() == "fifo\n"
   end
 
-  test "a limit on what is not read is refused" do
-    refused(":max_output_size and :stdout", fn ->
-      NetRunner.run(["yes"], stdout: :null, max_output_size: 1)
-    end)
-
-    refused(":lines and :stdout", fn ->
-      NetRunner.stream!(["yes"], stdout: :null, lines: :trim)
-    end)
-  end
-
   test "nil is as if an option were not given, beside a command as well" do
     command = Command.new("sh", ["-c", "pwd; echo $A"], cd: "/usr", env: [{"A", "own"}])
     assert NetRunner.run(command, cd: nil, env: nil, timeout: nil) == {"/usr\nown\n", 0}

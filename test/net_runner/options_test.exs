@@ -222,10 +222,7 @@ defmodule NetRunner.OptionsTest do
           {[stdin: :null, input: "a"], ":input and :stdin exclude each other"},
           {[stderr: :pipe, stderr_tail: 1], ":stderr and :stderr_tail exclude each other"},
           {[stderr: :disabled, stderr_tail: 1], ":stderr and :stderr_tail exclude each other"},
-          {[tagged: true, stderr_tail: 1], ":stderr_tail and :tagged exclude each other"},
-          {[stdout: :null, lines: :keep], ":lines and :stdout exclude each other"},
-          {[stdout: {:file, "x"}, max_output_size: 1],
-           ":max_output_size and :stdout exclude each other"}
+          {[tagged: true, stderr_tail: 1], ":stderr_tail and :tagged exclude each other"}
         ],
         options <- [options, Enum.reverse(options)] do
       assert message(options) =~ text
@@ -262,7 +259,6 @@ defmodule NetRunner.OptionsTest do
     assert Options.merge(own, timeout: nil, input: nil) == own
     assert Options.merge(own, stdin: :null)[:input] == nil
     assert Options.merge(own, stderr: :disabled)[:stderr_tail] == nil
-    assert Options.merge(own, stdout: :null)[:max_output_size] == nil
     assert Options.merge([stdin: :null], pty: true) == [pty: true]
     assert Options.merge([owner: self()], owner: nil) == [owner: nil]
   end

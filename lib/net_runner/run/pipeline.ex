@@ -219,21 +219,37 @@ defmodule NetRunner.Run.Pipeline do
 
   # Each command's end is awaited by a process of its own. One that is lost (its server or its shepherd was killed), or
   # has to be ended, ends all: the others may wait for one another for ever.
+  #
+  # The watch is on before anybody else looks at the commands. So a server that is gone without a reason has told the
+  # status to who asked for it (a collect stops it), and one that was gone before was killed.
   defp watch([_], _plan), do: :ok
 
   defp watch(members, plan) do
-    for {member, {_, options}} <- Enum.zip(members, plan.commands) do
-      spawn(fn -> if failed?(member, options.timeout), do: end_all(members) end)
+    caller = self()
+    ref = make_ref()
+
+    for {{server, _} = member, {_, options}} <- Enum.zip(members, plan.commands) do
+      spawn(fn ->
+        monitor = Process.monitor(server)
+        send(caller, {ref, :watching})
+        if failed?(member, monitor, options.timeout), do: end_all(members)
+      end)
     end
 
+    for _ <- members, do: receive(do: ({^ref, :watching} -> :ok))
     :ok
   end
 
-  defp failed?({server, _} = member, own_timeout) do
+  defp failed?({server, _} = member, monitor, own_timeout) do
     case Member.await_exit(server) do
       # The timeout of the pipeline ends each by itself, so that the error names the first that still ran.
       {:ok, _status} ->
         condemned(member) not in [nil | if(own_timeout == :infinity, do: [:timeout], else: [])]
+
+      {:error, :closed} ->
+        receive do
+          {:DOWN, ^monitor, :process, _, reason} -> reason != :normal
+        end
 
       {:error, _lost} ->
         true

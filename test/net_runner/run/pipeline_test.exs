@@ -28,6 +28,13 @@ defmodule NetRunner.PipelineTest do
     assert NetRunner.list() |> Enum.filter(&(&1.command == ~w(wc --bytes))) == []
   end
 
+  test "tells an end from a loss, however fast it comes" do
+    for _ <- 1..50 do
+      assert NetRunner.pipeline([~w(yes), ~w(head -n 1)]) == {"y\n", [141, 0]}
+      assert NetRunner.pipeline([sh("read x; exit 3"), ~w(true)], input: "a\n") == {"", [3, 0]}
+    end
+  end
+
   test "has the environment, the directory and more for all, and a command's own options" do
     options = [cd: "/usr", env: [{"WHO", "all"}]]
     own = NetRunner.Command.new("sh", ["-c", "cat; echo $WHO; pwd"], env: [{"WHO", "own"}])
