@@ -108,7 +108,9 @@ defmodule NetRunner.Run.Pipeline do
   @doc """
   Starts all commands, or none. The error of a command has its index; beside it is the command, where the error is one's.
   """
-  @spec start(t()) :: {:ok, [member(), ...]} | {:error, reason :: term(), [String.t()] | nil}
+  @spec start(t()) ::
+          {:ok, [member(), ...], feeder :: pid() | nil}
+          | {:error, reason :: term(), [String.t()] | nil}
   def start(%__MODULE__{} = plan) do
     deadline = deadline(plan.timeout)
 
@@ -132,9 +134,8 @@ defmodule NetRunner.Run.Pipeline do
 
     case result do
       {:ok, [{first, _} | _] = members} ->
-        Input.feed(plan.input, first)
         watch(members, plan)
-        result
+        {:ok, members, Input.feed(plan.input, first)}
 
       {:error, reason, command, started} ->
         stop(started)
@@ -146,7 +147,7 @@ defmodule NetRunner.Run.Pipeline do
   @spec run(t()) :: {binary(), [0..255]} | {:error, term()}
   def run(%__MODULE__{} = plan) do
     case start(plan) do
-      {:ok, members} -> finish(members, plan.options.max_output_size)
+      {:ok, members, feeder} -> finish(members, feeder, plan.options.max_output_size)
       {:error, reason, _command} -> {:error, reason}
     end
   end
@@ -172,7 +173,7 @@ defmodule NetRunner.Run.Pipeline do
   @doc "Ends all of them, at once, and waits until they are gone."
   @spec stop([member()]) :: :ok
   def stop(members) do
-    with [_, _ | _] <- members, do: end_all(members)
+    with [_, _ | _] <- members, do: end_all(members, :stopped)
     for {server, _} <- members, do: Member.stop(server)
     :ok
   end
@@ -204,7 +205,7 @@ defmodule NetRunner.Run.Pipeline do
     options = %{options | timeout: min(options.timeout, remaining(deadline))}
     given = if stdin == :first, do: input, else: :open
 
-    case Server.start(words, options, input: given, timeout: options.timeout) do
+    case Server.start(words, options, input: given, grace?: true) do
       {:ok, server} ->
         start_all(others, input, deadline, [{server, words} | started])
 
@@ -232,7 +233,7 @@ defmodule NetRunner.Run.Pipeline do
       spawn(fn ->
         monitor = Process.monitor(server)
         send(caller, {ref, :watching})
-        if failed?(member, monitor, options.timeout), do: end_all(members)
+        if failed?(member, monitor, options.timeout), do: end_all(members, :asked)
       end)
     end
 
@@ -265,16 +266,16 @@ defmodule NetRunner.Run.Pipeline do
     end
   end
 
-  defp end_all(members) do
-    for {server, _} <- members, do: Member.end_command(server)
+  defp end_all(members, cause) do
+    for {server, _} <- members, do: Member.end_command(server, cause)
   end
 
-  defp finish(members, max_output_size) do
+  defp finish(members, feeder, max_output_size) do
     {{last, _}, others} = List.pop_at(members, -1)
 
     result =
       with {output, status} when is_binary(output) <-
-             Member.collect(last, max_output_size, :infinity),
+             Member.collect(last, max_output_size),
            {:ok, statuses} <- await(others) do
         {output, statuses ++ [status]}
       else
@@ -286,9 +287,10 @@ defmodule NetRunner.Run.Pipeline do
     stop(members)
 
     # What was produced for the first and failed is the reason of all else.
-    case first_of_all do
-      {:input_failed, _} = reason -> {:error, reason}
-      _ -> result
+    case {first_of_all, Input.await_end(feeder)} do
+      {{:input_failed, _} = reason, _} -> {:error, reason}
+      {_, {:error, {:input_failed, _}} = failed} -> failed
+      {_, :ok} -> result
     end
   end
 

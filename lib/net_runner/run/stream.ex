@@ -10,39 +10,29 @@ defmodule NetRunner.Run.Stream do
   alias NetRunner.Error
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Server
-  alias NetRunner.Run.{Borrowed, Input, Lines, Pipeline}
+  alias NetRunner.Run.{Input, Lines, Pipeline, Reader}
 
   @chunk 524_288
 
   # What is split next should still be in the CPU's cache.
   @chunk_of_lines 262_144
 
-  @enforce_keys [:server, :members, :on_exit, :tagged?, :lines]
-  defstruct [
-    :server,
-    :members,
-    :on_exit,
-    :tagged?,
-    :lines,
-    :left,
-    :borrowed,
-    :splitting,
-    :failure,
-    ended?: false
-  ]
+  @enforce_keys [:server, :members, :feeder, :on_exit, :tagged?, :lines, :left, :reader]
+  defstruct @enforce_keys ++ [splitting: nil, failure: nil, ended?: false]
 
   # `server`: of the command that is read, the last of the `members`. `on_exit`: what is done with a status
-  # that is not 0, for each of them. `failure`: what is raised for one, when all elements have been given. `lines`: those of each stream, or `nil` for chunks as they come. `left`: the bytes that may
-  # still come. `borrowed`: stdout, where it is read without the server. `splitting`: the stream whose chunk is
-  # not through.
+  # that is not 0, for each of them. `lines`: those of each stream, or `nil` for chunks as they come. `left`: the bytes
+  # that may still come. `splitting`: the stream whose chunk is not through. `failure`: what is raised when all elements
+  # have been given.
   @type t :: %__MODULE__{
           server: pid(),
           members: [Pipeline.member(), ...],
+          feeder: pid() | nil,
           on_exit: [:raise | :ignore, ...],
           tagged?: boolean(),
           lines: %{(:stdout | :stderr) => Lines.t()} | nil,
-          left: non_neg_integer() | :infinity,
-          borrowed: Borrowed.t() | nil,
+          left: non_neg_integer() | :infinity | :exceeded,
+          reader: Reader.t(),
           splitting: :stdout | :stderr | nil,
           failure: Exception.t() | nil,
           ended?: boolean()
@@ -52,9 +42,12 @@ defmodule NetRunner.Run.Stream do
   @spec lazy(term(), map(), Input.t()) :: Enumerable.t()
   def lazy(command, options, input) do
     enumerable(fn ->
-      case start(command, options, input, options.timeout) do
-        {:ok, server} -> new([{server, command}], options, [options.exit_status])
-        {:error, reason} -> raise Error, reason: reason, command: command
+      case Server.start(command, options, input: Input.for_server(input), grace?: true) do
+        {:ok, server} ->
+          new([{server, command}], Input.feed(input, server), options, [options.exit_status])
+
+        {:error, reason} ->
+          raise Error, reason: reason, command: command
       end
     end)
   end
@@ -63,24 +56,36 @@ defmodule NetRunner.Run.Stream do
   @spec running(term(), map(), Input.t()) ::
           {:ok, Enumerable.t()} | {:error, Command.start_error()}
   def running(command, options, input) do
-    with {:ok, server} <-
-           Server.start(command, options,
-             input: Input.for_server(input),
-             timeout: options.timeout
-           ) do
+    extra = [input: Input.for_server(input), grace?: true, stream?: true]
+    deadline = deadline(options.timeout)
+
+    with {:ok, server} <- Server.start(command, options, extra) do
+      owner = fn -> if(options.owner == :caller, do: self()) end
+
       enumerable =
         enumerable(fn ->
-          case Command.hand_over(server, if(options.owner == :caller, do: self())) do
-            :ok -> Input.feed(input, server)
-            {:error, reason} -> raise Error, reason: reason, command: command
-          end
+          case Command.hand_over(server, owner.()) do
+            :ok ->
+              new([{server, command}], Input.feed(input, server), options, [:ignore])
 
-          new([{server, command}], options, [:ignore])
+            {:error, :closed} ->
+              reason = if passed?(deadline), do: :timeout, else: :stream_over
+              raise Error, reason: reason, command: command
+
+            {:error, reason} ->
+              raise Error, reason: reason, command: command
+          end
         end)
 
       {:ok, enumerable}
     end
   end
+
+  defp deadline(:infinity), do: :infinity
+  defp deadline(timeout), do: System.monotonic_time(:millisecond) + timeout
+
+  # In the order of terms, `:infinity` comes after all numbers.
+  defp passed?(deadline), do: System.monotonic_time(:millisecond) >= deadline
 
   @doc "What a command prints that has been started, and its status, tagged."
   @spec tagged(pid(), term(), :keep | :trim | nil) :: Enumerable.t()
@@ -88,6 +93,7 @@ defmodule NetRunner.Run.Stream do
     enumerable(fn ->
       new(
         [{server, command}],
+        nil,
         %{tagged: true, lines: lines, max_output_size: :infinity},
         [:ignore]
       )
@@ -99,39 +105,29 @@ defmodule NetRunner.Run.Stream do
   def pipeline(plan) do
     enumerable(fn ->
       case Pipeline.start(plan) do
-        {:ok, members} -> new(members, plan.options, plan.on_exit)
+        {:ok, members, feeder} -> new(members, feeder, plan.options, plan.on_exit)
         {:error, reason, command} -> raise Error, reason: reason, command: command
       end
     end)
-  end
-
-  @doc "Starts a command and what feeds it. `timeout`: after which it ends, whoever waits for what."
-  @spec start(term(), map(), Input.t(), timeout()) ::
-          {:ok, pid()} | {:error, Command.start_error()}
-  def start(command, options, input, timeout \\ :infinity) do
-    extra = [input: Input.for_server(input), timeout: timeout]
-
-    with {:ok, server} <- Server.start(command, options, extra) do
-      Input.feed(input, server)
-      {:ok, server}
-    end
   end
 
   defp enumerable(start), do: Stream.resource(start, &next/1, &stop/1)
 
   defp stop(stream) do
     :ok = Pipeline.stop(stream.members)
-    Borrowed.return(stream.borrowed)
+    _ = Input.await_end(stream.feeder)
+    :ok
   end
 
-  defp new(members, options, on_exit) do
+  defp new(members, feeder, options, on_exit) do
     lines = options.lines && Lines.new(options.lines)
     {server, _} = List.last(members)
 
     %__MODULE__{
       server: server,
-      borrowed: if(not options.tagged, do: Borrowed.borrow(server)),
+      reader: if(options.tagged, do: %Reader{server: server}, else: Reader.new(server)),
       members: members,
+      feeder: feeder,
       on_exit: on_exit,
       tagged?: options.tagged,
       left: options.max_output_size,
@@ -142,12 +138,18 @@ defmodule NetRunner.Run.Stream do
   defp next(%__MODULE__{ended?: true, failure: nil} = stream), do: {:halt, stream}
   defp next(%__MODULE__{ended?: true, failure: failure}), do: raise(failure)
 
+  # The bytes that were allowed have been given, as lines or not.
+  defp next(%__MODULE__{left: :exceeded, splitting: nil, lines: nil} = stream),
+    do: failed({:max_output_exceeded, ""}, List.last(stream.members))
+
+  defp next(%__MODULE__{left: :exceeded, splitting: nil} = stream), do: last_lines(stream)
+
   defp next(%__MODULE__{splitting: nil} = stream) do
     case read(stream) do
-      {{:ok, {kind, bytes}}, stream} -> stream |> spend(byte_size(bytes)) |> chunk(kind, bytes)
+      {:ok, {kind, bytes}} -> spend(stream, kind, bytes)
       # Nothing to read where stdout leads elsewhere.
-      {end_of_file, stream} when end_of_file in [:eof, {:error, :not_piped}] -> finish(stream)
-      {{:error, reason}, stream} -> failed(reason, List.last(stream.members))
+      end_of_file when end_of_file in [:eof, {:error, :not_piped}] -> finish(stream)
+      {:error, reason} -> broken_off(stream, reason)
     end
   end
 
@@ -159,31 +161,25 @@ defmodule NetRunner.Run.Stream do
     {tag(stream, kind, whole), stream}
   end
 
-  defp read(%{tagged?: true} = stream),
-    do: {Command.read_any(stream.server, chunk_size(stream)), stream}
-
-  defp read(%{borrowed: nil} = stream) do
-    {with(
-       {:ok, bytes} <- Command.read(stream.server, chunk_size(stream)),
-       do: {:ok, {:stdout, bytes}}
-     ), stream}
-  end
+  defp read(%{tagged?: true} = stream), do: Command.read_any(stream.server, chunk_size(stream))
 
   defp read(stream) do
-    {result, borrowed} = Borrowed.read(stream.borrowed, chunk_size(stream))
-    {with({:ok, bytes} <- result, do: {:ok, {:stdout, bytes}}), %{stream | borrowed: borrowed}}
+    with {:ok, bytes} <- Reader.read(stream.reader, chunk_size(stream)),
+         do: {:ok, {:stdout, bytes}}
   end
 
-  defp spend(%{left: :infinity} = stream, _size), do: stream
-  defp spend(%{left: left} = stream, size) when size <= left, do: %{stream | left: left - size}
+  defp spend(%{left: :infinity} = stream, kind, bytes), do: chunk(stream, kind, bytes)
 
-  defp spend(stream, _size) do
-    failed({:max_output_exceeded, ""}, List.last(stream.members))
-  end
+  defp spend(%{left: left} = stream, kind, bytes) when byte_size(bytes) <= left,
+    do: chunk(%{stream | left: left - byte_size(bytes)}, kind, bytes)
+
+  defp spend(%{left: left} = stream, kind, bytes),
+    do: chunk(%{stream | left: :exceeded}, kind, binary_part(bytes, 0, left))
 
   defp chunk_size(%{lines: nil}), do: @chunk
   defp chunk_size(_stream), do: @chunk_of_lines
 
+  defp chunk(stream, _kind, ""), do: {[], stream}
   defp chunk(%{lines: nil} = stream, kind, bytes), do: {tag(stream, kind, [bytes]), stream}
 
   defp chunk(stream, kind, bytes) do
@@ -195,10 +191,7 @@ defmodule NetRunner.Run.Stream do
   defp tag(_stream, _kind, elements), do: elements
 
   # The last lines come before what the status may raise.
-  defp finish(%{lines: %{} = lines} = stream) do
-    last = Enum.flat_map([:stdout, :stderr], &tag(stream, &1, Lines.last(lines[&1])))
-    {last, %{stream | lines: nil}}
-  end
+  defp finish(%{lines: %{}} = stream), do: last_lines(stream)
 
   defp finish(stream) do
     case Pipeline.await(stream.members) do
@@ -209,6 +202,11 @@ defmodule NetRunner.Run.Stream do
       {:error, reason, member} ->
         failed(reason, member)
     end
+  end
+
+  defp last_lines(%{lines: lines} = stream) do
+    last = Enum.flat_map([:stdout, :stderr], &tag(stream, &1, Lines.last(lines[&1])))
+    {last, %{stream | lines: nil}}
   end
 
   defp exit_element(%{tagged?: false}, _statuses), do: []
@@ -226,6 +224,15 @@ defmodule NetRunner.Run.Stream do
       if on_exit == :raise and status != 0 and (status != @sigpipe or member == last),
         do: error(:exit_status, member, status: status)
     end)
+  end
+
+  # The output cannot be read, which ends all commands. Why, shows in the first that it happened to.
+  @spec broken_off(t(), term()) :: no_return()
+  defp broken_off(stream, reason) do
+    case Pipeline.await(stream.members) do
+      {:error, reason, member} -> failed(reason, member)
+      {:ok, _statuses} -> failed(reason, List.last(stream.members))
+    end
   end
 
   @spec failed(term(), Pipeline.member()) :: no_return()
