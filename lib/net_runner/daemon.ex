@@ -216,8 +216,8 @@ defmodule NetRunner.Daemon do
             "the option :owner has no meaning in :process_opts: the command belongs to its daemon"
     end
 
-    process_opts = Keyword.put_new(options.process_opts, :stderr, :pipe)
-    %{options | process_opts: Options.validate!(process_opts, [:command])}
+    process_opts = Options.validate!(options.process_opts, [:command], stderr: :pipe)
+    %{options | process_opts: process_opts}
   end
 
   # --- the process --------------------------------------------------------------------------------

@@ -200,7 +200,7 @@ defmodule NetRunner.BadInputTest do
 
         assert [message] = Enum.uniq(messages)
         assert message =~ "the option #{inspect(name)} must be"
-        assert message =~ "got: #{inspect(value)}"
+        if name not in [:env, :input], do: assert(message =~ "got: #{inspect(value)}")
       end
     end
 

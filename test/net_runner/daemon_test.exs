@@ -41,7 +41,7 @@ defmodule NetRunner.DaemonTest do
                "got: {:log, :loud}"},
             {[cmd: "cat", ready: {:tcp, "localhost", 0}],
              "the option :ready must be a function of no argument or one, {:output, regex}, {:tcp, host, port} " <>
-               "with a port from 1 to 65535, or nil, got: {:tcp, \"localhost\", 0}"},
+               "with a port from 1 to 65535, got: {:tcp, \"localhost\", 0}"},
             {[cmd: "cat", process_opts: [kil_timeout: 1]],
              "unknown option :kil_timeout; did you mean :kill_timeout?"},
             {[cmd: "cat", process_opts: [owner: self()]],
@@ -149,12 +149,9 @@ defmodule NetRunner.DaemonTest do
     end
 
     defp through_lines(pieces) do
-      alias NetRunner.Daemon.Lines
-
-      {lines, begun} =
-        Enum.flat_map_reduce(pieces, Lines.new(), fn piece, begun -> Lines.push(begun, piece) end)
-
-      lines ++ Lines.finish(begun)
+      alias NetRunner.Run.Lines
+      {lines, begun} = Enum.flat_map_reduce(pieces, Lines.new(:trim, 8_192), &Lines.push(&2, &1))
+      lines ++ Lines.last(begun)
     end
   end
 

@@ -11,13 +11,16 @@ defmodule NetRunner.Daemon.Output do
 
   require Logger
 
-  alias NetRunner.Daemon.Lines
   alias NetRunner.Process, as: Command
+  alias NetRunner.Run.Lines
 
   @chunk 65_536
 
   # What is kept of each stream for a match that is longer than a piece.
   @window 8_192
+
+  # A longer line is logged in pieces.
+  @longest_line 8_192
 
   defstruct [:process, :metadata, :sink, :watch, lines: %{}, windows: %{}]
 
@@ -50,7 +53,7 @@ defmodule NetRunner.Daemon.Output do
   end
 
   defp finish(output) do
-    for {stream, begun} <- output.lines, do: log(output, stream, Lines.finish(begun))
+    for {stream, begun} <- output.lines, do: log(output, stream, Lines.last(begun))
   end
 
   defp how_it_ended(process) do
@@ -94,7 +97,9 @@ defmodule NetRunner.Daemon.Output do
   defp hand_on(%{sink: :discard} = output, _stream, _bytes), do: output
 
   defp hand_on(%{sink: {:log, _level}} = output, stream, bytes) do
-    {lines, begun} = output.lines |> Map.get(stream, Lines.new()) |> Lines.push(bytes)
+    {lines, begun} =
+      output.lines |> Map.get(stream, Lines.new(:trim, @longest_line)) |> Lines.push(bytes)
+
     log(output, stream, lines)
     put_in(output.lines[stream], begun)
   end

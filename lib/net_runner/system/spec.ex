@@ -90,8 +90,13 @@ defmodule NetRunner.System.Spec do
   defp check_env(changes) do
     Enum.reduce_while(changes, {:ok, %{}}, fn {name, value}, {:ok, checked} ->
       cond do
-        name == "" or String.contains?(name, "=") ->
-          {:halt, invalid_env("#{inspect(name)} is no name of a variable")}
+        name == "" ->
+          {:halt, invalid_env("the empty string is no name of a variable")}
+
+        # What follows may be meant as the value, and secret.
+        :binary.match(name, "=") != :nomatch ->
+          [name, _] = :binary.split(name, "=")
+          {:halt, invalid_env("#{inspect(name <> "=…")} is no name of a variable")}
 
         nul?(name) or (is_binary(value) and nul?(value)) ->
           {:halt, invalid_env("the variable #{inspect(name)} contains a NUL byte")}

@@ -111,12 +111,42 @@ defmodule NetRunner.LauncherTest do
 
   test "without the application, commands do not start, and the error says what to do" do
     capture_log(fn -> :ok = Application.stop(:net_runner) end)
-    assert NetRunner.run(~w(true)) == {:error, :not_started}
-    assert NetRunner.stream(~w(true)) == {:error, :not_started}
-    assert Command.start("true") == {:error, :not_started}
+    nothing_starts()
+  end
 
-    assert_raise NetRunner.Error, ~r/add it to your application's dependencies/, fn ->
-      Enum.to_list(NetRunner.stream!(~w(true)))
+  test "without its registry, commands do not start either" do
+    :ok = Supervisor.terminate_child(NetRunner.Supervisor, NetRunner.Registry)
+
+    on_exit(fn ->
+      {:ok, _} = Supervisor.restart_child(NetRunner.Supervisor, NetRunner.Registry)
+    end)
+
+    assert capture_log(fn -> nothing_starts() end) == ""
+    Tree.await(&Tree.at_rest?/0, 5_000, &Tree.helpers/0)
+  end
+
+  defp nothing_starts do
+    assert NetRunner.list() == []
+
+    for start <- [
+          fn -> NetRunner.run(~w(true)) end,
+          fn -> NetRunner.stream(~w(true)) end,
+          fn -> NetRunner.pipeline([~w(true), ~w(true)]) end,
+          fn -> Command.start("true") end,
+          fn -> Command.start_link("true") end,
+          fn -> NetRunner.Daemon.start_link(cmd: "true") end
+        ] do
+      assert start.() == {:error, :not_started}
+    end
+
+    for raising <- [
+          fn -> Enum.to_list(NetRunner.stream!(~w(true))) end,
+          fn -> Enum.to_list(NetRunner.pipeline_stream!([~w(true), ~w(true)])) end,
+          fn -> NetRunner.cmd("true", []) end
+        ] do
+      error = assert_raise NetRunner.Error, raising
+      assert error.reason == :not_started
+      assert Exception.message(error) =~ "add it to your application's dependencies"
     end
   end
 
