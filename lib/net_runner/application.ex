@@ -1,6 +1,6 @@
 defmodule NetRunner.Application do
   @moduledoc false
-  # The supervision tree: the registry of running commands, and the launcher. Commands themselves
+  # The supervision tree: the registry of running commands, the directory of daemons, and the launcher. Commands themselves
   # are started by their callers; they are linked to the registry, so that stopping the application
   # ends them too.
 
@@ -12,6 +12,7 @@ defmodule NetRunner.Application do
 
     children = [
       {Registry, keys: :unique, name: NetRunner.Registry, partitions: System.schedulers_online()},
+      NetRunner.Daemon.Directory,
       NetRunner.System.Launcher
     ]
 

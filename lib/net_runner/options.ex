@@ -93,11 +93,19 @@ defmodule NetRunner.Options do
        "of the bytes, or of `:stdout | :stderr` and the bytes"},
     {:ready, :daemon, :ready, nil,
      "how it is known that the daemon is ready: a function of no argument, or of the command's " <>
-       "`NetRunner.Process`; `{:output, regex}`; `{:tcp, host, port}`; `nil`: it is when the command has started"},
+       "`NetRunner.Process`; `{:output, regex}`; `{:tcp, host, port}`; `{:unix, path}`; `nil`: it is when the command has " <>
+       "started"},
     {:ready_timeout, :daemon, :timeout, 10_000,
      "milliseconds in which it has to be ready, or `:infinity`"},
     {:process_opts, :daemon, :keyword, [],
-     "options of the command, as of `NetRunner.Process.start/3`, but without `:owner` and `:name`"}
+     "options of the command, as of `NetRunner.Process.start/3`, but without `:owner` and `:name`"},
+    {:id, :child, :any, nil,
+     "the ID of the child in its supervisor; `nil`: the `:name`, or else `NetRunner.Daemon`"},
+    {:restart, :child, {:one_of, [:permanent, :transient, :temporary]}, :permanent,
+     "when the supervisor starts it again"},
+    {:shutdown, :child, :shutdown, nil,
+     "how long the supervisor waits for its end: milliseconds, `:infinity`, or `:brutal_kill`; `nil`: longer than " <>
+       "`:kill_timeout`"}
   ]
 
   @lines for {name, group, _, default, text} <- @declared,
@@ -206,6 +214,9 @@ defmodule NetRunner.Options do
   # The names of setrlimit(2). The system may know fewer.
   @resources ~w(as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack)a
 
+  # What fits into the address of a Unix socket (unix(7)) on every system, with a NUL byte after it.
+  @longest_socket_path 103
+
   @types Map.new(@declared, fn {name, group, type, default, _} ->
            {name, {group, type, default}}
          end)
@@ -214,7 +225,7 @@ defmodule NetRunner.Options do
             |> Enum.group_by(&elem(&1, 1), fn {name, _, _, default, _} -> {name, default} end)
             |> Map.new(fn {group, defaults} -> {group, Map.new(defaults)} end)
 
-  @type group :: :command | :input | :run | :stream | :raising | :process | :daemon
+  @type group :: :command | :input | :run | :stream | :raising | :process | :daemon | :child
 
   @doc false
   # The options with all defaults, as a map. Raises `ArgumentError` for what cannot be meant. `defaults`: those of a
@@ -466,11 +477,21 @@ defmodule NetRunner.Options do
   defp valid?(:ready, {:output, pattern}), do: is_struct(pattern, Regex)
 
   defp valid?(:ready, {:tcp, host, port}) do
-    port in 1..65_535 and (is_binary(host) or is_list(host) or :inet.is_ip_address(host))
+    port in 1..65_535 and (host_name?(host) or :inet.is_ip_address(host))
+  end
+
+  defp valid?(:ready, {:unix, path}) do
+    c_string?(path) and Path.type(path) == :absolute and byte_size(path) <= @longest_socket_path
   end
 
   defp valid?(:ready, value),
     do: is_function(value, 0) or is_function(value, 1)
+
+  defp valid?(:any, _value), do: true
+
+  defp valid?(:shutdown, value) do
+    value in [:infinity, :brutal_kill] or valid?(:timeout, value)
+  end
 
   defp variable?({name, value}), do: is_binary(name) and (is_binary(value) or is_nil(value))
   defp variable?(_), do: false
@@ -479,6 +500,9 @@ defmodule NetRunner.Options do
   defp enumerable?(value) do
     is_function(value, 2) or Enumerable.impl_for(value) not in [nil, Enumerable.Function]
   end
+
+  defp host_name?(host) when is_list(host), do: host != [] and List.ascii_printable?(host)
+  defp host_name?(host), do: host != "" and c_string?(host) and String.valid?(host)
 
   defp improper?(value), do: is_list(value) and List.improper?(value)
 
@@ -530,7 +554,10 @@ defmodule NetRunner.Options do
 
   defp expected(:ready),
     do:
-      "a function of no argument or one, {:output, regex}, {:tcp, host, port} with a port from 1 to 65535"
+      "a function of no argument or one, {:output, regex}, {:tcp, host, port} with a port from 1 to 65535, " <>
+        "{:unix, path} with an absolute path of at most #{@longest_socket_path} bytes"
+
+  defp expected(:shutdown), do: "milliseconds, :infinity or :brutal_kill"
 
   defp expected(:timeout), do: "milliseconds from 0 to 4294967295, or :infinity"
   defp expected(:limit), do: "a number of bytes, or :infinity"

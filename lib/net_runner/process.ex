@@ -182,6 +182,13 @@ defmodule NetRunner.Process do
     call(process, {:read, :any, min(max_bytes, @max_read)})
   end
 
+  @doc false
+  # As `read_any/2`, but the answer comes as a message: see `:gen_server.check_response/2`.
+  @spec request_any(t(), pos_integer()) :: :gen_server.request_id()
+  def request_any(process, max_bytes) do
+    :gen_server.send_request(process, {:read, :any, min(max_bytes, @max_read)})
+  end
+
   @doc """
   Writes iodata to the command's stdin; returns when all of it is in the pipe.
 

@@ -10,7 +10,7 @@ defmodule NetRunner.Run.Input do
   # cleanup runs.
 
   alias NetRunner.Process, as: Command
-  alias NetRunner.Process.Feeder
+  alias NetRunner.Process.{Context, Feeder}
 
   @type t :: :none | :open | {:iovec, [binary()]} | {:feeder, (pid() -> term())}
 
@@ -65,14 +65,12 @@ defmodule NetRunner.Run.Input do
   @doc "Starts the feeder, where there has to be one, on behalf of the calling process."
   @spec feed(t(), pid()) :: pid() | nil
   def feed({:feeder, produce}, server) do
-    callers = [self() | Process.get(:"$callers", [])]
-    metadata = Logger.metadata()
+    context = Context.capture()
 
     # As the server's: chunks must not outlive their use.
     :erlang.spawn_opt(
       fn ->
-        Process.put(:"$callers", callers)
-        Logger.metadata(metadata)
+        Context.adopt(context)
         run(produce, server)
       end,
       [{:fullsweep_after, 8}]
