@@ -48,13 +48,12 @@ class Program(ctypes.Structure):
 
 def main():
     program, *calls = sys.argv[1:]
-    # What a VM may have open without close-on-exec, with a number above all that one would look at.
-    high = 70_000
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] > high:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (high + 1, hard))
-        os.dup2(0, high)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    # What a VM may have open without close-on-exec, with a number above a limit that was lowered afterwards.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    high = min(hard, 70_000)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (high, hard))
+    os.dup2(0, high - 1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     code = b"".join([part for call in calls for part in refuse(call)] + [instruction(RETURN, ALLOW)])
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

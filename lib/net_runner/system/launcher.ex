@@ -126,6 +126,9 @@ defmodule NetRunner.System.Launcher do
 
   @impl true
   def init(_) do
+    # Of a launcher that ended with the process before this one.
+    Native.let_idle_go()
+
     case start_helper() do
       {:ok, socket, guard, notes} ->
         # Once: later helpers of this system would say the same.
