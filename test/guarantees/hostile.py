@@ -62,16 +62,19 @@ def ignore_signals():
 # --- shapes -----------------------------------------------------------------------------------------
 
 
-def moved_leader():
-    """An orphan that led a group, in which it keeps a child that it does not reap, and that moved to another."""
-    groups = os.getpgid(0)
-
+def moved_leader(members=(lambda: None,)):
+    """An orphan that led a group, in which it keeps a child that it does not reap, and that moved to another group, the
+    leader of which is gone."""
     def run(tell):
         ignore_signals()
         os.setpgid(0, 0)
-        fork(lambda: None)
-        time.sleep(0.1)
-        os.setpgid(0, groups)
+        for member in members:
+            fork(member)
+        leader = fork(forever)
+        os.setpgid(leader, leader)
+        os.setpgid(0, leader)
+        os.kill(leader, signal.SIGKILL)
+        os.waitpid(leader, 0)
         tell()
         forever()
     told(lambda tell: orphan(lambda: run(tell)))
@@ -79,17 +82,7 @@ def moved_leader():
 
 def moved_leader_with_group():
     """The same, with the group full of life."""
-    groups = os.getpgid(0)
-
-    def run(tell):
-        ignore_signals()
-        os.setpgid(0, 0)
-        for _ in range(3):
-            fork(forever)
-        os.setpgid(0, groups)
-        tell()
-        forever()
-    told(lambda tell: orphan(lambda: run(tell)))
+    moved_leader((forever, forever, forever))
 
 
 def sessions():
