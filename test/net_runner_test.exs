@@ -167,6 +167,46 @@ defmodule NetRunnerTest do
     end
   end
 
+  describe "a file that the kernel cannot run" do
+    setup %{directory: directory} do
+      program = Path.join(directory, "program")
+      File.write!(program, "")
+      File.chmod!(program, 0o755)
+      %{program: program, witness: Path.join(directory, "witness")}
+    end
+
+    test "is not given to the shell when it is a program for another machine", context do
+      %{program: program, witness: witness} = context
+      <<start::binary-size(18), _machine::binary-size(2), rest::binary>> = File.read!("/bin/true")
+      File.write!(program, [start, <<0xFFFF::16>>, rest])
+      assert NetRunner.run([program]) == {:error, :enoexec}
+      # Found on PATH, too.
+      path = Path.dirname(program) <> ":/usr/bin:/bin"
+      assert NetRunner.run(["program"], env: [{"PATH", path}]) == {:error, :enoexec}
+
+      # A shell would skip what it does not understand, and do the rest.
+      File.write!(program, "\x7fELF\ntouch #{witness}\n")
+      assert NetRunner.run([program]) == {:error, :enoexec}
+      refute File.exists?(witness)
+    end
+
+    test "is not given to the shell when its first line is no text", context do
+      %{program: program, witness: witness} = context
+      File.write!(program, "MZ\0\ntouch #{witness}\n")
+      assert NetRunner.run([program]) == {:error, :enoexec}
+      refute File.exists?(witness)
+    end
+
+    test "is a script when it is text, whatever follows its first line, or empty", context do
+      %{program: program} = context
+      assert NetRunner.run([program]) == {"", 0}
+      File.write!(program, "echo $1; exit 3\n\0\0\0")
+      assert NetRunner.run([program, "text"]) == {"text\n", 3}
+      File.write!(program, String.duplicate("#", 500) <> "\necho long")
+      assert NetRunner.run([program]) == {"long\n", 0}
+    end
+  end
+
   describe "the command's directory" do
     test "is the VM's or the one of :cd, from where relative executables start", %{
       directory: directory

@@ -11,7 +11,7 @@ defmodule NetRunner.Guarantees.Tree do
     mark = "nr-#{System.unique_integer([:positive])}-#{:os.getpid()}"
     # The launcher is there, and so are its descriptors.
     {"", 0} = NetRunner.run(~w(true))
-    await(fn -> at_rest?() end)
+    await(fn -> at_rest?() end, 15_000, fn -> helpers() end)
     ready_file = Path.join(System.tmp_dir!(), mark)
     ExUnit.Callbacks.on_exit(fn -> File.rm(ready_file) end)
     %__MODULE__{mark: mark, ready_file: ready_file, fds: fds()}

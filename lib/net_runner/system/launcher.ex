@@ -30,6 +30,14 @@ defmodule NetRunner.System.Launcher do
   # A launcher that is killed again and again.
   @replacements 10
 
+  # What the helper says instead of its greeting, with a reason behind it, and behind its greeting.
+  @cannot "net_runner cannot: "
+  @no_proc "; no /proc"
+
+  @without_proc "NetRunner finds no /proc of its own PID namespace. It ends whatever its commands leave behind " <>
+                  "nonetheless, but to find that takes up to a second of CPU time for each command that leaves " <>
+                  "something. Mount one in the namespace of the VM: `mount -t proc proc /proc`"
+
   # While the supervisor replaces this process, nobody answers, and there is no event to await.
   @restart_retries 200
   @restart_pause 5
@@ -146,8 +154,14 @@ defmodule NetRunner.System.Launcher do
 
   @impl true
   def init(_) do
+    # Of a launcher that ended with the process before this one.
+    Native.let_idle_go()
+
     case start_helper() do
-      {:ok, socket, guard} ->
+      {:ok, socket, guard, notes} ->
+        # Once: later helpers of this system would say the same.
+        if notes == @no_proc, do: Logger.warning(@without_proc)
+
         state = %{
           socket: nil,
           guard: nil,
@@ -232,7 +246,7 @@ defmodule NetRunner.System.Launcher do
   # so that commands start again once there is room.
   defp ensure(%{socket: nil, retry: nil} = state) do
     case start_helper() do
-      {:ok, socket, guard} ->
+      {:ok, socket, guard, _notes} ->
         publish(state, socket, guard)
 
       {:error, reason} ->
@@ -259,6 +273,8 @@ defmodule NetRunner.System.Launcher do
 
     :ets.delete(@table, :socket)
     Native.close(state.socket)
+    # Who would clean up after its shepherds is gone, or will be.
+    Native.let_idle_go()
     release_waiting(%{state | socket: nil, guard: nil})
   end
 
@@ -272,8 +288,8 @@ defmodule NetRunner.System.Launcher do
 
     with {:ok, socket, guard} <- Native.start_helper(path) do
       case greet(socket) do
-        :ok ->
-          {:ok, socket, guard}
+        {:ok, notes} ->
+          {:ok, socket, guard, notes}
 
         {:error, reason} ->
           # Closed, it ends the helper.
@@ -286,10 +302,10 @@ defmodule NetRunner.System.Launcher do
   end
 
   defp greet(socket) do
-    with :ok <- await_greeting(socket) do
+    with {:ok, notes} <- await_greeting(socket) do
       # Selects, so that the end of the helper is noticed.
       case Native.receive_greeting(socket) do
-        {:error, :eagain} -> :ok
+        {:error, :eagain} -> {:ok, notes}
         _its_end -> {:error, :silent}
       end
     end
@@ -303,11 +319,14 @@ defmodule NetRunner.System.Launcher do
 
   defp await_greeting(socket) do
     case Native.receive_greeting(socket) do
-      {:ok, greeting, greeting} ->
-        :ok
+      {:ok, @cannot <> reason, _ours} ->
+        {:error, {:cannot, reason}}
 
       {:ok, theirs, ours} ->
-        {:error, {:mismatch, theirs, ours}}
+        case String.split(theirs, ours, parts: 2) do
+          ["", notes] when notes in ["", @no_proc] -> {:ok, notes}
+          _ -> {:error, {:mismatch, theirs, ours}}
+        end
 
       {:error, :eagain} ->
         receive do
@@ -322,6 +341,12 @@ defmodule NetRunner.System.Launcher do
       {:error, reason} ->
         {:error, reason}
     end
+  end
+
+  defp explain({path, {:cannot, reason}}) do
+    "NetRunner's helper program #{path} cannot do its work on this system: #{reason}. It needs this call to end " <>
+      "all that a command starts. Linux has it since version 3.4; a filter of system calls (seccomp), as containers " <>
+      "have, must allow it"
   end
 
   @rebuild "`mix deps.compile net_runner --force` (in NetRunner itself: `mix compile --force`) builds it anew"

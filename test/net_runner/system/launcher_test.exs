@@ -78,6 +78,43 @@ defmodule NetRunner.LauncherTest do
     end
   end
 
+  describe "under a filter of system calls (seccomp)" do
+    unless match?({:unix, :linux}, :os.type()), do: @describetag(skip: "Linux has them")
+
+    for {call, name} <- [
+          {"prctl=36", "prctl(PR_SET_CHILD_SUBREAPER)"},
+          {"prctl=1", "prctl(PR_SET_PDEATHSIG)"},
+          {"waitid", "waitid"}
+        ] do
+      @call call
+      @name name
+
+      test "that refuses #{name}, the application does not start, and says so" do
+        message = refusal(filtered_helper([@call]))
+        assert message =~ "cannot do its work on this system: #{@name} failed: "
+        assert message =~ "seccomp"
+      end
+    end
+
+    test "that refuses close_range, no descriptor of the VM stays open in the helper" do
+      Application.put_env(:net_runner, :helper, filtered_helper(["close_range"]))
+      capture_log(fn -> :ok = Application.stop(:net_runner) end)
+      {:ok, _} = Application.ensure_all_started(:net_runner)
+      assert NetRunner.run(~w(echo hello)) == {"hello\n", 0}
+      launcher = Tree.current_launcher()
+      fds = File.ls!("/proc/#{launcher}/fd") |> Enum.map(&String.to_integer/1)
+      assert Enum.max(fds) < 10
+      capture_log(fn -> :ok = Application.stop(:net_runner) end)
+    end
+  end
+
+  # The real one, in an environment of a container's kind.
+  defp filtered_helper(calls) do
+    script = Path.expand("../../support/filtered_helper.py", __DIR__)
+    python = System.find_executable("python3")
+    helper("exec #{python} -S -E #{script} #{real_helper()} #{Enum.join(calls, " ")}")
+  end
+
   test "a helper that greets and dies is replaced, again and again, and the VM lives" do
     Application.put_env(:net_runner, :helper, helper("printf '#{greeting()}' >&3"))
     capture_log(fn -> :ok = Application.stop(:net_runner) end)
