@@ -21,7 +21,7 @@ pub use frame::{Event, Exit, Malformed, Request, Step, EVENT_SIZE, REQUEST_SIZE}
 pub use spec::{Leftovers, Rlimit, Spec, SpecWriter, Stdio, Tag};
 
 /// What the helper says first. The number changes with every change of the frames or of the spec.
-pub const GREETING: &str = concat!("net_runner ", env!("CARGO_PKG_VERSION"), " protocol 6");
+pub const GREETING: &str = concat!("net_runner ", env!("CARGO_PKG_VERSION"), " protocol 7");
 
 /// The one byte that asks the launcher for a shepherd; its control socket travels beside it.
 pub const START: u8 = b'S';
