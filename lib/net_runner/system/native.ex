@@ -58,38 +58,35 @@ defmodule NetRunner.System.Native do
 
   @failure {__MODULE__, :failure}
 
+  @not_replaced "NetRunner's native library cannot be replaced while the VM runs; what is loaded goes on working, and a " <>
+                  "restart of the VM takes the new one"
+
   # A library that does not load must not keep this module from being loaded: in a release the VM would not
   # even boot, and say nothing that helps. The application asks `loaded/0` when it starts.
   def load do
+    if :erlang.module_loaded(__MODULE__) and loaded() == :ok do
+      # Ends in a log line that shows it; the code of before stays.
+      {:error, @not_replaced}
+    else
+      load_library()
+    end
+  end
+
+  defp load_library do
     path = Application.app_dir(:net_runner, "priv/net_runner_nif")
 
     case :erlang.load_nif(String.to_charlist(path), 0) do
-      :ok ->
-        :persistent_term.erase(@failure)
-        :ok
-
-      {:error, {reason, text}} ->
-        if :erlang.module_loaded(__MODULE__) do
-          # Ends in a log line that shows it; the code of before stays.
-          {:error, not_replaced(reason, text)}
-        else
-          :persistent_term.put(@failure, does_not_load(text))
-          :ok
-        end
+      :ok -> :persistent_term.erase(@failure)
+      {:error, {_, text}} -> :persistent_term.put(@failure, does_not_load(text))
     end
+
+    :ok
   end
 
   defp does_not_load(text) do
     "NetRunner's native library does not load (#{text}); " <>
       "`mix deps.compile net_runner --force` builds it for this machine"
   end
-
-  defp not_replaced(:upgrade, _text) do
-    "NetRunner's native library cannot be replaced while the VM runs; what is loaded goes on working, " <>
-      "and a restart of the VM takes the new one"
-  end
-
-  defp not_replaced(_reason, text), do: does_not_load(text)
 
   @doc """
   A path that the VM gives, such as its working directory, in the bytes that the system has for it. Without a
@@ -207,8 +204,15 @@ defmodule NetRunner.System.Native do
 
   defp many?(variables, except) do
     length(variables) + length(except) > @most_variables or
-      Enum.reduce(variables, 0, fn {name, value}, size -> size + length(name) + length(value) end) >
-        @most_characters
+      characters(variables, 0) > @most_characters
+  end
+
+  # No fun may be in this module: when a hot upgrade is refused, OTP 25 has its funs lead to the code that is
+  # thrown away, and the VM crashes at the next call.
+  defp characters([], sum), do: sum
+
+  defp characters([{name, value} | variables], sum) do
+    characters(variables, sum + length(name) + length(value))
   end
 
   @doc "A user by name or ID (getpwnam(3)), with the groups that it is in (getgrouplist(3))."

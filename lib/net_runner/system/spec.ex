@@ -89,17 +89,16 @@ defmodule NetRunner.System.Spec do
     end
   end
 
-  # A program that is started in another directory is told so (POSIX, PWD); the VM's own PWD would be wrong. Symbolic links in
-  # `:cd` stay, as after a shell's `cd`.
+  # A program that is started in another directory is told so (POSIX, PWD); the VM's own PWD would be wrong.
+  # Symbolic links in `:cd` stay, as after a shell's `cd`.
   defp pwd(nil), do: %{}
-
   defp pwd("/" <> _ = path), do: %{"PWD" => absolute([], path)}
 
   defp pwd(path) do
     case :file.get_cwd() do
       {:ok, cwd} ->
-        base = cwd |> Native.path_bytes() |> String.split("/", trim: true) |> Enum.reverse()
-        %{"PWD" => absolute(base, path)}
+        base = cwd |> Native.path_bytes() |> String.split("/", trim: true)
+        %{"PWD" => absolute(Enum.reverse(base), path)}
 
       # It was removed.
       {:error, _} ->
@@ -107,20 +106,14 @@ defmodule NetRunner.System.Spec do
     end
   end
 
-  # `base`: the names of a directory without links, the last one first. Only there `..` can be resolved by name: behind a name
-  # from `path`, which may be a link, it stays, and whoever wants a path without it asks the kernel.
+  # `base`: the names of a directory without links, the last one first. Only there `..` can be resolved by name. Behind
+  # a name from `path`, which may be a link, it cannot: without a PWD, who wants to know asks the kernel.
   defp absolute(base, path) do
-    {base, names} =
-      path
-      |> String.split("/", trim: true)
-      |> Enum.reject(&(&1 == "."))
-      |> above(base)
-
-    "/" <> Enum.join(Enum.reverse(base, names), "/")
+    names = path |> String.split("/", trim: true) |> Enum.reject(&(&1 == "."))
+    {ups, names} = Enum.split_while(names, &(&1 == ".."))
+    base = Enum.drop(base, length(ups))
+    if ".." in names, do: nil, else: "/" <> Enum.join(Enum.reverse(base, names), "/")
   end
-
-  defp above([".." | names], base), do: above(names, Enum.drop(base, 1))
-  defp above(names, base), do: {base, names}
 
   defp check_env(changes) do
     Enum.reduce_while(changes, {:ok, %{}}, fn {name, value}, {:ok, checked} ->

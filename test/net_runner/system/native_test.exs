@@ -43,6 +43,27 @@ defmodule NetRunner.System.NativeTest do
     end
   end
 
+  test "the VM's own monitor sees no long call when a command has tens of thousands of arguments" do
+    arguments = List.duplicate("a", 70_000)
+
+    # A busy machine may stop a scheduler at any time; a call that takes too long does so each time.
+    assert Enum.any?(1..20, fn _ ->
+             :erlang.system_monitor(self(), long_schedule: 1)
+             assert NetRunner.run(["true" | arguments]) == {"", 0}
+             :erlang.system_monitor(:undefined)
+             not long_call?(false)
+           end)
+  end
+
+  defp long_call?(seen?) do
+    receive do
+      {:monitor, _pid, :long_schedule, info} ->
+        long_call?(seen? or Enum.any?([info[:in], info[:out]], &match?({Native, _, _}, &1)))
+    after
+      0 -> seen?
+    end
+  end
+
   # Whether this function of the NIF was called meanwhile.
   defp dirty?(function, arity, fun) do
     :erlang.trace_pattern({Native, function, arity}, true, [:local])
