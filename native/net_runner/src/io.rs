@@ -117,6 +117,7 @@ pub fn write<'a>(
                 written += count;
                 left = skip(env, left, count)?;
             }
+            Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => {
                 if grow_pipe(fd, &inside) {
                     continue;
@@ -167,14 +168,26 @@ fn available(inside: &Inside) -> usize {
 
 fn read_small<'a>(env: Env<'a>, inside: &Inside, room: usize) -> nix::Result<(usize, Term<'a>)> {
     let mut buffer = [MaybeUninit::<u8>::uninit(); GUESS];
-    let (filled, _) = rustix::io::read(inside, &mut buffer[..room]).map_err(from_rustix)?;
-    let binary = NewBinary::from_slice(env, filled);
-    Ok((filled.len(), binary.into()))
+    loop {
+        match rustix::io::read(inside, &mut buffer[..room]) {
+            Ok((filled, _)) => {
+                let binary = NewBinary::from_slice(env, filled);
+                return Ok((filled.len(), binary.into()));
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(from_rustix(errno)),
+        }
+    }
 }
 
 fn read_large<'a>(env: Env<'a>, inside: &Inside, size: usize) -> nix::Result<(usize, Term<'a>)> {
     let mut binary = OwnedBinary::new(size);
-    let length = nix::unistd::read(inside, binary.as_mut_slice())?;
+    let length = loop {
+        match nix::unistd::read(inside, binary.as_mut_slice()) {
+            Err(Errno::EINTR) => {}
+            result => break result?,
+        }
+    };
     // Shorter only when somebody else reads the same pipe.
     if length < size {
         binary.realloc_or_copy(length);
