@@ -8,6 +8,10 @@ defmodule NetRunner.Application do
 
   @impl true
   def start(_type, _args) do
+    with :ok <- NetRunner.System.Native.loaded(), do: start_supervisor()
+  end
+
+  defp start_supervisor do
     :ok = NetRunner.System.Launcher.create_table()
 
     children = [

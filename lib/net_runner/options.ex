@@ -147,7 +147,8 @@ defmodule NetRunner.Options do
       iex> NetRunner.run(["sh", "-c", "umask"], umask: 0o077)
       {"0077\\n", 0}
 
-  An executable with a `/` that does not begin with one starts at `:cd`.
+  An executable with a `/` that does not begin with one starts at `:cd`. With `:cd` the command's `PWD` is that directory,
+  unless `:env` has a `PWD`, or `:clear_env` leaves it out.
 
   ## Standard descriptors: `:stdin`, `:stdout`, `:stderr`
 
@@ -171,6 +172,10 @@ defmodule NetRunner.Options do
   `:umask`; and from the VM's working directory, wherever `:cd` leads. The same file for stdout and
   stderr is opened once, so that neither writes over the other. It never waits for the other end of a
   FIFO: one that nobody reads cannot be written (`:enxio`), and one that nobody writes is at its end.
+
+  What a command inherits (`:inherit`) always blocks, as programs expect, though the VM sets its own terminal not to: a
+  terminal, or a pipe that does not block, is opened anew. A socket cannot be opened anew; one that somebody has
+  set not to block is refused (`{:error, {:stdout, :eopnotsupp}}`).
 
   ## Users: `:user`, `:group`, `:groups`
 

@@ -292,7 +292,8 @@ defmodule NetRunner.Process do
 
   @doc """
   Sets the size of the terminal of a command that was started with `:pty`. The kernel tells the
-  program in its foreground with SIGWINCH (ioctl_tty(2)). `{:error, :enotty}`: there is no terminal.
+  program in its foreground with SIGWINCH (ioctl_tty(2)). `{:error, :enotty}`: there is no terminal; `{:error, :eio}`:
+  no program has it open any more.
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "read line; stty size"], pty: [echo: false])
       iex> NetRunner.Process.set_window_size(p, 50, 132)

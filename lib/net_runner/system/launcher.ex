@@ -38,6 +38,9 @@ defmodule NetRunner.System.Launcher do
                   "nonetheless, but to find that takes up to a second of CPU time for each command that leaves " <>
                   "something. Mount one in the namespace of the VM: `mount -t proc proc /proc`"
 
+  # Times that there was room at the launcher, and others took it.
+  @rounds 1_000
+
   # While the supervisor replaces this process, nobody answers, and there is no event to await.
   @restart_retries 200
   @restart_pause 5
@@ -59,27 +62,25 @@ defmodule NetRunner.System.Launcher do
   which there may be waited, or `:infinity`.
   """
   def spawn(fields, connections, pipe_size, patience \\ {nil, :infinity}) do
-    tries = {@replacements, @in_flight_retries}
-    spawn(fields, spec_size(fields), connections, pipe_size, patience, tries)
+    left = %{rounds: @rounds, in_flight: @in_flight_retries, replacements: @replacements}
+    spawn(fields, spec_size(fields), connections, pipe_size, patience, left)
   end
 
-  defp spawn(fields, size, connections, pipe_size, patience, {replacements, retries}) do
+  defp spawn(fields, size, connections, pipe_size, patience, left) do
+    again = &spawn(fields, size, connections, pipe_size, patience, %{left | &1 => left[&1] - 1})
+
     with {:ok, socket} <- socket() do
       case Native.spawn(socket, fields, size, connections, pipe_size) do
-        {:error, :eagain} ->
-          with :ok <- await_room(socket, patience) do
-            spawn(fields, size, connections, pipe_size, patience, {replacements, retries})
-          end
+        {:error, :eagain} when left.rounds > 0 ->
+          with :ok <- await_room(socket, patience), do: again.(:rounds)
 
-        {:error, :etoomanyrefs} when retries > 0 ->
+        {:error, :etoomanyrefs} when left.in_flight > 0 ->
           :timer.sleep(@in_flight_pause)
-          spawn(fields, size, connections, pipe_size, patience, {replacements, retries - 1})
+          again.(:in_flight)
 
         # The launcher is gone and did not take the request.
-        {:error, reason} when reason in [:closed, :epipe, :econnreset] and replacements > 0 ->
-          with {:ok, _} <- call({:replace, socket}) do
-            spawn(fields, size, connections, pipe_size, patience, {replacements - 1, retries})
-          end
+        {:error, reason} when reason in [:closed, :epipe, :econnreset] and left.replacements > 0 ->
+          with {:ok, _} <- call({:replace, socket}), do: again.(:replacements)
 
         {:error, reason} when reason in [:closed, :epipe, :econnreset] ->
           {:error, :launcher_died}
@@ -138,19 +139,24 @@ defmodule NetRunner.System.Launcher do
       {:error, :not_started}
   end
 
+  # What surrounds each value, and what numbers take.
+  @field 8
+
   defp spec_size(fields) do
-    Enum.reduce(fields, 0, fn
-      {_, value}, size when is_binary(value) ->
-        size + byte_size(value) + 6
+    Enum.reduce(fields, {0, 0}, fn
+      {_, value}, {bytes, items} when is_binary(value) ->
+        {bytes + byte_size(value) + @field, items + 1}
 
-      {_, [value | _] = values}, size when is_binary(value) ->
-        Enum.reduce(values, size, &(byte_size(&1) + 6 + &2))
+      {_, values}, {bytes, items} when is_list(values) ->
+        {Enum.reduce(values, bytes, &(size_of(&1) + @field + &2)), items + length(values)}
 
-      # Numbers, and short lists of them.
-      _, size ->
-        size + 64
+      {_, _numbers}, {bytes, items} ->
+        {bytes + 4 * @field, items + 1}
     end)
   end
+
+  defp size_of(value) when is_binary(value), do: byte_size(value)
+  defp size_of(_number), do: 0
 
   @impl true
   def init(_) do
@@ -313,8 +319,8 @@ defmodule NetRunner.System.Launcher do
 
   # The setting is for NetRunner's own tests.
   defp helper_path do
-    default = Application.app_dir(:net_runner, "priv/net_runner_shepherd")
-    Application.get_env(:net_runner, :helper, default)
+    Application.get_env(:net_runner, :helper) ||
+      Path.join(Native.path_bytes(:code.lib_dir(:net_runner)), "priv/net_runner_shepherd")
   end
 
   defp await_greeting(socket) do

@@ -50,6 +50,69 @@ defmodule NetRunner.Process.SpecTest do
     end
   end
 
+  describe "PWD" do
+    setup do
+      root = Path.join(System.tmp_dir!(), "nr-pwd-#{System.unique_integer([:positive])}")
+      File.mkdir_p!(Path.join(root, "real/below"))
+      File.ln_s!("real/below", Path.join(root, "link"))
+      on_exit(fn -> File.rm_rf(root) end)
+      {:ok, root: root}
+    end
+
+    test "is the directory of :cd, with its links", %{root: root} do
+      assert pwd(cd: root) == root
+      assert pwd(cd: root <> "//link/./") == root <> "/link"
+      assert pwd(cd: "/..") == "/"
+      # By name this would be another directory.
+      assert NetRunner.run(["printenv", "PWD"], cd: root <> "/link/..") == {"", 1}
+      assert NetRunner.run(["sh", "-c", "pwd"], cd: root <> "/link") == {root <> "/link\n", 0}
+      assert NetRunner.run(["sh", "-c", "pwd"], cd: root <> "/link/..") == {root <> "/real\n", 0}
+    end
+
+    test "starts at the VM's directory, where :cd does not begin with a slash", %{root: root} do
+      code = """
+      for cd <- ["below", "./below/", "..", "../link", <<0xC3, 0xA9>>] do
+        IO.inspect(NetRunner.run(["printenv", "PWD"], cd: cd), binaries: :as_strings)
+      end
+      """
+
+      File.mkdir_p!(Path.join(root, "real/é"))
+      directory = root <> "/real"
+      paths = ["/real/below", "/real/below", "", "/link", "/real/é"]
+
+      for locale <- ["C", "C.UTF-8"] do
+        lines =
+          vm(code, cd: directory, env: [{"LC_ALL", locale}]) |> String.split("\n", trim: true)
+
+        assert Enum.map(lines, &(&1 |> Code.eval_string() |> elem(0))) ==
+                 for(path <- paths, do: {root <> path <> "\n", 0})
+      end
+    end
+
+    test "is what :env says, and the VM's where there is no :cd", %{root: root} do
+      assert pwd(cd: root, env: [{"PWD", "mine"}]) == "mine"
+      assert NetRunner.run(["printenv", "PWD"], cd: root, env: [{"PWD", nil}]) == {"", 1}
+      assert NetRunner.run(["/usr/bin/env"], cd: root, clear_env: true) == {"", 0}
+      assert pwd([]) == System.get_env("PWD")
+    end
+
+    defp pwd(options) do
+      {output, 0} = NetRunner.run(["printenv", "PWD"], options)
+      String.trim_trailing(output, "\n")
+    end
+  end
+
+  test "thousands of :groups keep their order, and take a time that grows with their number" do
+    gids = Enum.to_list(20_000..1)
+    options = NetRunner.Options.validate!([groups: gids], [:command])
+    # A list that is copied for each of them takes seconds.
+    assert {microseconds, {:ok, fields}} =
+             :timer.tc(fn -> NetRunner.System.Spec.build(["true"], options) end)
+
+    assert {:groups, gids} in fields
+    assert microseconds < 1_000_000
+  end
+
   describe "a VM without rights" do
     unless @root?, do: @describetag(skip: "only root can start a VM as another user")
 
