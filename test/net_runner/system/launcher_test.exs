@@ -125,7 +125,8 @@ defmodule NetRunner.LauncherTest do
     os_pid = Command.os_pid(p)
     reader = Task.async(fn -> Command.read(p) end)
     waiting = Task.async(fn -> Command.await_exit(p) end)
-    Tree.await(fn -> map_size(:sys.get_state(p).operations.queues) == 2 end)
+    NetRunner.Waiting.await(p, :stdout)
+    NetRunner.Waiting.await(p, :exit)
     capture_log(fn -> :ok = Application.stop(:net_runner) end)
     assert Task.await_many([reader, waiting]) == [{:error, :closed}, {:error, :closed}]
     refute Process.alive?(p)
