@@ -165,4 +165,96 @@ defmodule NetRunner.Process.CallersTest do
     assert_receive {:DOWN, ^monitor, :process, _, _}, 10_000
     Tree.await(fn -> Tree.stat(os_pid) == nil end)
   end
+
+  test "a writer that dies while it waits does not keep a close waiting" do
+    # The pipe is exactly full, and nobody reads.
+    p = start!("exec sleep 1000", pipe_size: 0)
+    assert Command.write(p, :binary.copy("x", 65_536)) == :ok
+    test = self()
+    writer = spawn(fn -> send(test, {:wrote, Command.write(p, "y")}) end)
+    NetRunner.Waiting.await(p, :stdin)
+    closing = Task.async(fn -> Command.close_stdin(p) end)
+    NetRunner.Waiting.await(p, :stdin, 2)
+    kill(writer)
+    assert Task.await(closing, 10_000) == :ok
+    refute_received {:wrote, _}
+  end
+
+  test "read_any behind a reader of stdout does not take the end of stderr for the end of all" do
+    p = start!("exec 2>&-; read go; printf ab; exec sleep 1000", stderr: :pipe)
+    assert Command.read_stderr(p) == :eof
+    reader = Task.async(fn -> Command.read(p, 1) end)
+    NetRunner.Waiting.await(p, :stdout)
+    any = Task.async(fn -> Command.read_any(p) end)
+    NetRunner.Waiting.await(p, :any)
+    assert Command.write(p, "go\n") == :ok
+    assert Task.await(reader, 10_000) == {:ok, "a"}
+    assert Task.await(any, 10_000) == {:ok, {:stdout, "b"}}
+  end
+
+  test "more output than is allowed is an error also when the command has exited before it is collected" do
+    p = start!("echo hello")
+    assert Command.await_exit(p) == {:ok, 0}
+    collecting = Task.async(fn -> Command.collect(p, 2, :infinity) end)
+    assert Task.await(collecting, 10_000) == {:error, {:max_output_exceeded, "he"}}
+    p = start!("echo hello")
+    assert Command.await_exit(p) == {:ok, 0}
+    assert Command.collect(p, 6, :infinity) == {"hello\n", 0}
+  end
+
+  test "what a command prints while it is ended does not come as what follows" do
+    test = self()
+    mark = "#{System.unique_integer([:positive])}"
+    # It does not listen to the stop signal, and prints on.
+    script = "trap '' TERM; while :; do echo line; done"
+
+    input = fn _sink ->
+      send(test, {:feeder, self()})
+      receive do: (:fail -> raise("no input"))
+    end
+
+    chunks =
+      ["sh", "-c", script, mark]
+      |> NetRunner.stream!(input: input, kill_timeout: 500)
+      |> Stream.each(fn chunk ->
+        send(test, {:chunk, chunk})
+        assert_receive {:feeder, feeder}, 10_000
+        %{pid: server} = Enum.find(NetRunner.list(), &(List.last(&1.command) == mark))
+        send(feeder, :fail)
+        Tree.await(fn -> Command.verdict(server) not in [nil, {:error, :closed}] end)
+      end)
+
+    assert_raise RuntimeError, "no input", fn -> Stream.run(chunks) end
+    assert_received {:chunk, _}
+    refute_received {:chunk, _}
+  end
+
+  test "what a stream reads is counted, and as much as is allowed is not too much" do
+    mark = "#{System.unique_integer([:positive])}"
+
+    # Only what the consumer takes by itself comes in pieces that are seen while the command runs.
+    counted =
+      ["sh", "-c", "head -c 200000 /dev/zero; exec sleep 0.2", mark]
+      |> NetRunner.stream!(max_output_size: 200_000)
+      |> Enum.reduce(0, fn chunk, before ->
+        %{bytes: bytes} = Enum.find(NetRunner.list(), &(List.last(&1.command) == mark))
+        assert bytes.out == before + byte_size(chunk)
+        bytes.out
+      end)
+
+    assert counted == 200_000
+  end
+
+  test "an input is not left when a stream stops early" do
+    test = self()
+
+    input = fn _sink ->
+      send(test, {:feeder, self()})
+      Process.sleep(:infinity)
+    end
+
+    assert ["y\n" <> _] = ~w(yes) |> NetRunner.stream!(input: input) |> Enum.take(1)
+    assert_receive {:feeder, feeder}, 10_000
+    refute Process.alive?(feeder)
+  end
 end
