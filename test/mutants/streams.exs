@@ -89,7 +89,7 @@ outlets = [
    "    Counters.put_access(outlets.counters, :server)\n", "", [ending]},
   {"a_stranger_that_holds_the_pipe_is_waited_for",
    "when outlets.writers in [:gone, :lingering] ->", "when outlets.writers in [:lingering] ->",
-   ["test/guarantees/leftovers_test.exs"]},
+   ["test/net_runner/run/stream_test.exs"]},
   {"what_was_left_is_waited_for", "when outlets.writers in [:gone, :lingering] ->",
    "when outlets.writers in [:gone] ->", [ending]},
   {"a_dead_collector_is_not_noticed", "{%{kind: :collect}, _} -> :collector\n",

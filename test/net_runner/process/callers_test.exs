@@ -257,4 +257,102 @@ defmodule NetRunner.Process.CallersTest do
     assert_receive {:feeder, feeder}, 10_000
     refute Process.alive?(feeder)
   end
+
+  test "a time that is over when the command has exited unheard is no timeout" do
+    go = Path.join(System.tmp_dir!(), "net_runner_go_#{System.unique_integer([:positive])}")
+    on_exit(fn -> File.rm(go) end)
+    command = ["sh", "-c", "until [ -e #{go} ]; do sleep 0.01; done; echo in time"]
+    running = Task.async(fn -> NetRunner.run(command, timeout: 2_000) end)
+    find = fn -> Enum.find(NetRunner.list(), &(&1.command == command)) end
+    Tree.await(fn -> find.() != nil end)
+    %{pid: p, os_pid: os_pid} = find.()
+    :ok = :sys.suspend(p)
+    # The server is told of its time before it is told of the exit.
+    Tree.await(fn -> :expired in elem(Process.info(p, :messages), 1) end, 10_000)
+    File.write!(go, "")
+    Tree.await(fn -> Tree.stat(os_pid) == nil end)
+    Tree.await(fn -> told_of_exit?(p) end)
+    :ok = :sys.resume(p)
+    assert Task.await(running, 10_000) == {"in time\n", 0}
+  end
+
+  defp told_of_exit?(p) do
+    {:messages, messages} = Process.info(p, :messages)
+    messages |> Enum.drop_while(&(&1 != :expired)) |> Enum.any?(&match?({:select, _, _, _}, &1))
+  end
+
+  test "a signal that finds the shepherd gone says that the command is, too" do
+    p = start!("exec sleep 1000")
+    shepherd = Tree.shepherd(p)
+    :ok = :sys.suspend(p)
+    request(p, :kill, fn -> Command.kill(p, :sigusr1) end)
+    :ok = Tree.kill(shepherd)
+    Tree.await(fn -> Tree.stat(shepherd) == nil end)
+    :ok = :sys.resume(p)
+    assert_receive {:kill, {:error, :esrch}}, 10_000
+  end
+
+  test "an input that fails after the command has exited fails the stream" do
+    test = self()
+    mark = "#{System.unique_integer([:positive])}"
+
+    input = fn _sink ->
+      send(test, {:feeder, self()})
+      receive do: (:fail -> raise("no input"))
+    end
+
+    chunks =
+      ["sh", "-c", "echo one", mark]
+      |> NetRunner.stream!(input: input)
+      |> Stream.each(fn _ ->
+        assert_receive {:feeder, feeder}, 10_000
+        {:links, links} = Process.info(feeder, :links)
+        [p] = Enum.filter(links, &is_pid/1)
+        Tree.await(fn -> not Command.alive?(p) end)
+        send(feeder, :fail)
+        Tree.await(fn -> Command.verdict(p) != nil end)
+      end)
+
+    assert_raise RuntimeError, "no input", fn -> Stream.run(chunks) end
+  end
+
+  test "a stream without an owner is enumerated once, too" do
+    {:ok, stream} = NetRunner.stream(["sh", "-c", "echo one; exec sleep 1000"], owner: nil)
+    assert Enum.take(Stream.each(stream, fn _ -> assert_taken(stream) end), 1) == ["one\n"]
+  end
+
+  defp assert_taken(stream) do
+    error = assert_raise NetRunner.Error, fn -> Enum.to_list(stream) end
+    assert error.reason == :already_enumerated
+  end
+
+  test "a command that is killed after :kill_timeout is not given up before" do
+    p =
+      start!("trap '' TERM; echo ready; while :; do sleep 0.05; done",
+        kill_timeout: 2_000,
+        give_up_after: 1_900
+      )
+
+    assert Command.read(p) == {:ok, "ready\n"}
+    assert Command.stop(p) == :ok
+  end
+
+  test "a command without :input has an empty stdin, also where a pipe is asked for" do
+    assert NetRunner.run(~w(cat), stdin: :pipe, timeout: 10_000) == {"", 0}
+  end
+
+  test "the state of a server, as crash reports have it, shows no arguments and no output" do
+    {:ok, p} = Command.start("sh", ["-c", "echo s3cret >&2; echo; exec sleep 1000", "s3cret"])
+    on_exit(fn -> Command.stop(p) end)
+    assert Command.read(p) == {:ok, "\n"}
+    refute inspect(:sys.get_status(p), limit: :infinity, printable_limit: :infinity) =~ "s3cret"
+  end
+
+  test "a terminal whose program is over has no size that could be set" do
+    {:ok, p} = Command.start("true", [], pty: true)
+    on_exit(fn -> Command.stop(p) end)
+    assert Command.await_exit(p) == {:ok, 0}
+    assert {:error, reason} = Command.set_window_size(p, 10, 10)
+    assert reason in [:esrch, :closed]
+  end
 end

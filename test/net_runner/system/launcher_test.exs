@@ -149,6 +149,8 @@ defmodule NetRunner.LauncherTest do
           :ok = Tree.kill(old)
           # Without a wait: also the request that finds it dead is carried out.
           assert NetRunner.run(~w(echo next)) == {"next\n", 0}
+          # A spare shepherd may have taken it before the death was noticed.
+          Tree.await(fn -> Tree.current_launcher() not in [nil, old] end)
         end)
 
       assert log =~ "died; starting a new one"
@@ -224,6 +226,11 @@ defmodule NetRunner.LauncherTest do
       Tree.await(fn -> Tree.fds() > tree.fds end)
       Process.exit(owner, :kill)
       Tree.await(fn -> Tree.fds() <= tree.fds end, 5_000, fn -> {Tree.fds(), tree.fds} end)
+    end
+
+    test "does not hold up a start for longer than its time" do
+      task = Task.async(fn -> NetRunner.run(~w(true), timeout: 100) end)
+      assert Task.await(task, 10_000) == {:error, :timeout}
     end
 
     # More of them until the socket is full, and one waits for room.
