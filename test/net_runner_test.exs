@@ -88,6 +88,11 @@ defmodule NetRunnerTest do
                {:error, {:max_output_exceeded, "ab"}}
     end
 
+    test "does not let a command wait that writes much to stderr" do
+      script = "head -c 1000000 /dev/zero >&2; echo done"
+      assert NetRunner.run(["sh", "-c", script], timeout: 20_000) == {"done\n", 0}
+    end
+
     test "has stderr consumed, in stdout, or dropped" do
       command = ["sh", "-c", "echo one; echo two >&2; echo three"]
 

@@ -6,8 +6,6 @@ defmodule NetRunner.Process.CallersTest do
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
 
-  @moduletag timeout: 60_000
-
   defp start!(script, options \\ []) do
     {:ok, p} = Command.start("sh", ["-c", script], options)
     on_exit(fn -> Command.stop(p) end)
@@ -125,6 +123,24 @@ defmodule NetRunner.Process.CallersTest do
     p = start!("exec cat >/dev/null")
     assert Command.write(p, :binary.copy("x", 5_000_000)) == :ok
     assert Command.stats(p).bytes_in == 5_000_000
+  end
+
+  test "a write that has begun is carried to its end, also when its caller died before the server came to it" do
+    {:ok, p} = Command.start("cat", [], pipe_size: 0)
+    on_exit(fn -> Command.stop(p) end)
+    :ok = :sys.suspend(p)
+    kill(request(p, :dead, fn -> Command.write(p, :binary.copy("x", 300_000)) end))
+    request(p, :alive, fn -> Command.write(p, "end") && Command.close_stdin(p) end)
+    :ok = :sys.resume(p)
+    assert read_all(p) == :binary.copy("x", 300_000) <> "end"
+    assert_receive {:alive, :ok}, 10_000
+  end
+
+  defp read_all(p) do
+    case Command.read(p) do
+      {:ok, bytes} -> bytes <> read_all(p)
+      :eof -> ""
+    end
   end
 
   test "a waiting write is answered when its command exits, also when a stranger holds the pipe" do
