@@ -65,7 +65,7 @@ outlets = [
   {"an_end_of_one_stream_is_one_of_both",
    "      {:eof, outlets} when length(streams) == 1 -> {outlets, []}\n", "", [callers]},
   {"an_end_of_file_hides_what_comes", "defp worse(:eof, other), do: other",
-   "defp worse(:eof, _other), do: :eof", [process]},
+   "defp worse(:eof, _other), do: :eof", [callers]},
   {"a_closed_stdout_is_the_end_of_the_command", "{end_of_file, %{writers: :running} = outlets}",
    "{end_of_file, %{writers: :never} = outlets}", [run, "test/net_runner/run/stream_test.exs"]},
   {"too_much_of_a_command_that_is_over_hangs", "    if outlets.writers == :running,\n      do: {",

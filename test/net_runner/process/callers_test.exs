@@ -208,6 +208,23 @@ defmodule NetRunner.Process.CallersTest do
     assert Task.await(any, 10_000) == {:ok, {:stdout, "b"}}
   end
 
+  for {ended, other, script} <- [
+        {:stdout, :stderr, "exec >&-; read go; printf ab >&2; exec sleep 1000"},
+        {:stderr, :stdout, "exec 2>&-; read go; printf ab; exec sleep 1000"}
+      ] do
+    test "read_any waits for #{other} when #{ended} has ended" do
+      p = start!(unquote(script), stderr: :pipe)
+      read = if unquote(ended) == :stdout, do: &Command.read/1, else: &Command.read_stderr/1
+      assert read.(p) == :eof
+      # Whichever of the two is looked at first.
+      any = for n <- 1..2, do: Task.async(fn -> {n, Command.read_any(p, 1)} end)
+      NetRunner.Waiting.await(p, :any, 2)
+      assert Command.write(p, "go\n") == :ok
+      results = for {_, result} <- Task.await_many(any, 10_000), do: result
+      assert Enum.sort(results) == [ok: {unquote(other), "a"}, ok: {unquote(other), "b"}]
+    end
+  end
+
   test "more output than is allowed is an error also when the command has exited before it is collected" do
     p = start!("echo hello")
     assert Command.await_exit(p) == {:ok, 0}
@@ -330,6 +347,16 @@ defmodule NetRunner.Process.CallersTest do
       end)
 
     assert_raise RuntimeError, "no input", fn -> Stream.run(chunks) end
+  end
+
+  test "a task that puts in the input may find that the command has had enough, and the command goes on" do
+    input = fn sink ->
+      Task.await(Task.async(fn -> Enum.into(Stream.cycle(["x\n"]), sink) end), :infinity)
+    end
+
+    # The task's exit takes the feeder along while the command runs.
+    script = "exec <&-; sleep 0.3; echo done"
+    assert NetRunner.run(["sh", "-c", script], input: input) == {"done\n", 0}
   end
 
   test "a stream without an owner is enumerated once, too" do
