@@ -239,7 +239,7 @@ defmodule NetRunner.Process.CallersTest do
     test = self()
     mark = "#{System.unique_integer([:positive])}"
     # It does not listen to the stop signal, and prints on.
-    script = "trap '' TERM; while :; do echo line; done"
+    script = "trap '' TERM; exec yes line"
 
     input = fn _sink ->
       send(test, {:feeder, self()})
@@ -248,18 +248,29 @@ defmodule NetRunner.Process.CallersTest do
 
     chunks =
       ["sh", "-c", script, mark]
-      |> NetRunner.stream!(input: input, kill_timeout: 500)
+      |> NetRunner.stream!(input: input, kill_timeout: 2_000)
       |> Stream.each(fn chunk ->
         send(test, {:chunk, chunk})
         assert_receive {:feeder, feeder}, 10_000
-        %{pid: server} = Enum.find(NetRunner.list(), &(List.last(&1.command) == mark))
+        find = &(List.last(&1.command) == mark)
+        %{pid: server, os_pid: os_pid} = Enum.find(NetRunner.list(), find)
         send(feeder, :fail)
         Tree.await(fn -> Command.verdict(server) not in [nil, {:error, :closed}] end)
+        # What it prints now is in the pipe when the stream goes on.
+        :ok = :sys.suspend(server)
+        Tree.await_blocked(os_pid)
+        spawn(fn -> :sys.resume(server) end)
       end)
 
     assert_raise RuntimeError, "no input", fn -> Stream.run(chunks) end
     assert_received {:chunk, _}
     refute_received {:chunk, _}
+  end
+
+  test "the error of a stream that its time has ended says what the command wrote to stderr" do
+    stream = NetRunner.stream!(["sh", "-c", "echo oops >&2; exec sleep 1000"], timeout: 1_000)
+    error = assert_raise NetRunner.Error, fn -> Enum.to_list(stream) end
+    assert %{reason: :timeout, stderr: "oops\n"} = error
   end
 
   test "what a stream reads is counted, and as much as is allowed is not too much" do

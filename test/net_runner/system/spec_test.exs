@@ -50,6 +50,15 @@ defmodule NetRunner.Process.SpecTest do
     end
   end
 
+  unless @root?,
+    do: @tag(skip: "only root can start a VM with other groups, or a command as another user")
+
+  test "a user comes with its own groups, and without those of the VM" do
+    code = ~S|IO.inspect(NetRunner.run(~w(id -G), user: "nobody"))|
+    {groups, 0} = NetRunner.run(~w(id -G nobody))
+    assert vm(code, groups: [4, 20]) == inspect({groups, 0}) <> "\n"
+  end
+
   describe "a VM without rights" do
     unless @root?, do: @describetag(skip: "only root can start a VM as another user")
 
