@@ -262,6 +262,14 @@ defmodule NetRunner.LauncherTest do
     Tree.await(&Tree.at_rest?/0, 5_000, &Tree.helpers/0)
   end
 
+  test "whoever has found an older launcher dead gets the one that is there, which stays" do
+    Tree.new()
+    launcher = Tree.current_launcher()
+    assert {:ok, socket} = GenServer.call(Launcher, {:replace, make_ref()})
+    assert GenServer.call(Launcher, :socket) == {:ok, socket}
+    assert Tree.current_launcher() == launcher
+  end
+
   test "messages that it does not know are logged, select messages of old sockets are not" do
     pid = Process.whereis(Launcher)
 
