@@ -125,15 +125,15 @@ counters = [
 ]
 
 pipe = [
-  {"a_terminal_closes_at_its_first_end", ":eof when not pipe.terminal? ->", ":eof ->", [process]}
+  {"a_terminal_closes_at_its_first_end", ":eof when not pipe.terminal? ->", ":eof ->", [callers]}
 ]
 
 reader = [
   {"a_stream_reads_by_itself_what_is_discarded", "with :anybody <- Counters.access(counters),",
-   "with _ <- Counters.access(counters),", [callers, ending]},
+   "with _ <- Counters.access(counters),", ["test/net_runner/run/reader_test.exs"]},
   {"what_a_stream_reads_is_not_counted",
    "      Counters.add_read(counters, :stdout, byte_size(bytes))\n", "",
-   ["test/net_runner/run/stream_test.exs", "test/net_runner/info_test.exs", callers]}
+   ["test/net_runner/run/reader_test.exs"]}
 ]
 
 stream = [

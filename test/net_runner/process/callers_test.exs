@@ -409,4 +409,25 @@ defmodule NetRunner.Process.CallersTest do
     assert {:error, reason} = Command.set_window_size(p, 10, 10)
     assert reason in [:esrch, :closed]
   end
+
+  test "a terminal stays open when its program has closed it, and goes on" do
+    said = Path.join(System.tmp_dir!(), "net_runner_said_#{System.unique_integer([:positive])}")
+    on_exit(fn -> File.rm(said) end)
+    # A terminal that nobody has open on our side would send SIGHUP.
+    script = "trap 'echo hup >>#{said}' HUP; exec <&- >&- 2>&-; sleep 0.3; echo done >>#{said}"
+    p = start!(script, pty: true)
+    assert Command.close_stdin(p) == :ok
+    assert read_all(p) in ["", "^D\b\b"]
+    assert Command.await_exit(p) == {:ok, 0}
+    assert File.read(said) == {:ok, "done\n"}
+  end
+
+  test "a command that is over grows no older" do
+    p = start!("exit 0")
+    assert Command.await_exit(p) == {:ok, 0}
+    %{duration_ms: duration} = Command.stats(p)
+    Process.sleep(20)
+    assert %{duration_ms: ^duration} = Command.stats(p)
+    assert %{duration_ms: ^duration} = Command.info(p)
+  end
 end
