@@ -120,7 +120,7 @@ boot = [
 exit_and_report = [
   {"process/exit", "a_signal_is_its_number", "do: 128 + number", "do: number", [run]},
   {"process/report", "a_command_that_is_over_grows_older", "defp ended_at(%Exit{at: at}), do: at",
-   "defp ended_at(%Exit{}), do: System.monotonic_time()", [info]},
+   "defp ended_at(%Exit{}), do: System.monotonic_time()", [callers]},
   {"process/report", "the_figures_of_a_removed_cgroup",
    "defp cgroup_figures(%Exit{cgroup: figures}, _cgroup) when figures != nil, do: figures\n", "",
    ["test/net_runner/system/cgroup_test.exs"]},

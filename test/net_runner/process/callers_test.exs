@@ -62,7 +62,12 @@ defmodule NetRunner.Process.CallersTest do
   end
 
   test "read_any does not overtake a reader that has waited longer" do
-    go = Path.join(System.tmp_dir!(), "net_runner_go_#{System.unique_integer([:positive])}")
+    go =
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_go_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
+
     on_exit(fn -> File.rm(go) end)
 
     script =
@@ -303,7 +308,12 @@ defmodule NetRunner.Process.CallersTest do
   end
 
   test "a time that is over when the command has exited unheard is no timeout" do
-    go = Path.join(System.tmp_dir!(), "net_runner_go_#{System.unique_integer([:positive])}")
+    go =
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_go_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
+
     on_exit(fn -> File.rm(go) end)
     command = ["sh", "-c", "until [ -e #{go} ]; do sleep 0.01; done; echo in time"]
     running = Task.async(fn -> NetRunner.run(command, timeout: 2_000) end)
@@ -411,7 +421,12 @@ defmodule NetRunner.Process.CallersTest do
   end
 
   test "a terminal stays open when its program has closed it, and goes on" do
-    said = Path.join(System.tmp_dir!(), "net_runner_said_#{System.unique_integer([:positive])}")
+    said =
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_said_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
+
     on_exit(fn -> File.rm(said) end)
     # A terminal that nobody has open on our side would send SIGHUP.
     script = "trap 'echo hup >>#{said}' HUP; exec <&- >&- 2>&-; sleep 0.3; echo done >>#{said}"

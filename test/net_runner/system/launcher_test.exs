@@ -21,7 +21,12 @@ defmodule NetRunner.LauncherTest do
 
   # A helper that says this on the descriptor where the library listens, and then waits for its end.
   defp helper(script) do
-    path = Path.join(System.tmp_dir!(), "net_runner_helper_#{System.unique_integer([:positive])}")
+    path =
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_helper_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
+
     on_exit(fn -> File.rm(path) end)
     File.write!(path, "#!/bin/sh\n#{script}\n")
     File.chmod!(path, 0o755)

@@ -80,7 +80,9 @@ defmodule NetRunner.Process.SpecTest do
     end
 
     test "in a directory that it may not enter is told so" do
-      directory = Path.join(System.tmp_dir!(), "nr-#{System.unique_integer([:positive])}")
+      directory =
+        Path.join(System.tmp_dir!(), "nr-#{System.pid()}_#{System.unique_integer([:positive])}")
+
       File.mkdir!(directory)
       File.chmod!(directory, 0o700)
       on_exit(fn -> File.rmdir(directory) end)
