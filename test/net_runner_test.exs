@@ -4,7 +4,10 @@ defmodule NetRunnerTest do
 
   setup do
     directory =
-      Path.join(System.tmp_dir!(), "net_runner_run_#{System.unique_integer([:positive])}")
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_run_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
 
     File.mkdir!(directory)
     on_exit(fn -> File.rm_rf!(directory) end)
@@ -86,6 +89,11 @@ defmodule NetRunnerTest do
 
       assert NetRunner.run(~w(printf abc), max_output_size: 2) ==
                {:error, {:max_output_exceeded, "ab"}}
+    end
+
+    test "does not let a command wait that writes much to stderr" do
+      script = "head -c 1000000 /dev/zero >&2; echo done"
+      assert NetRunner.run(["sh", "-c", script], timeout: 20_000) == {"done\n", 0}
     end
 
     test "has stderr consumed, in stdout, or dropped" do
@@ -248,7 +256,7 @@ defmodule NetRunnerTest do
     end
 
     test "a name of a file starts at the VM's directory, not at :cd", %{directory: directory} do
-      relative = "net_runner_relative_#{System.unique_integer([:positive])}"
+      relative = "net_runner_relative_#{System.pid()}_#{System.unique_integer([:positive])}"
       on_exit(fn -> File.rm(relative) end)
       assert NetRunner.run(~w(pwd), stdout: {:file, relative}, cd: directory) == {"", 0}
       assert File.read!(relative) == directory <> "\n"

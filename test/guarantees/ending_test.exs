@@ -18,7 +18,10 @@ defmodule NetRunner.Guarantees.EndingTest do
 
   defp file(name) do
     path =
-      Path.join(System.tmp_dir!(), "net_runner_#{name}_#{System.unique_integer([:positive])}")
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_#{name}_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
 
     on_exit(fn -> File.rm(path) end)
     path

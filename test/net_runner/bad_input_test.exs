@@ -25,7 +25,10 @@ defmodule NetRunner.BadInputTest do
     end)
 
     directory =
-      Path.join(System.tmp_dir!(), "net_runner_bad_#{System.unique_integer([:positive])}")
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_bad_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
 
     File.mkdir!(directory)
     on_exit(fn -> File.rm_rf!(directory) end)

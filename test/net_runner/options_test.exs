@@ -54,6 +54,10 @@ defmodule NetRunner.OptionsTest do
       input: [nil, "", [], ["a" | "b"], %{}, Stream.cycle(["a"])],
       timeout: [0, 0xFFFF_FFFF, :infinity],
       max_output_size: [0, 0x1_0000_0000_0000_0000, :infinity],
+      cgroup: [
+        [cpu_max: {1_000, 1_000}, cpu_weight: 1],
+        [cpu_max: {:max, 1_000_000}, pids_max: 0]
+      ],
       name: [nil, :x, {:global, "x"}, {:via, Registry, {:r, 1}}]
     ]
 
@@ -159,7 +163,16 @@ defmodule NetRunner.OptionsTest do
       tagged: [1],
       lines: [true, :split],
       cgroup_path: [:x, 1],
-      cgroup: [[pids: 1], [pids_max: -1], [cpu_max: 1], [cpu_weight: 0], %{pids_max: 1}],
+      cgroup: [
+        [pids: 1],
+        [pids_max: -1],
+        [cpu_max: 1],
+        [cpu_weight: 0],
+        %{pids_max: 1},
+        [cpu_max: {999, 1_000}],
+        [cpu_max: {1_000, 999}],
+        [cpu_max: {1_000, 1_000_001}]
+      ],
       exit_status: [false],
       name: ["x", :undefined, {:local, :x}, {:via, "Registry", 1}]
     ]

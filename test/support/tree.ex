@@ -63,10 +63,14 @@ defmodule NetRunner.Guarantees.Tree do
   whose parent is process 1 is not counted: process 1 reaps it when it likes.
   """
   def helpers(vm \\ String.to_integer(System.pid())) do
+    # Looked up once: other VMs of the machine may have hundreds of helpers.
+    sessions = sessions_of(vm)
+
     for pid <- pids(),
         comm(pid) == "net_runner_shep",
-        belongs?(pid, vm),
-        not match?(%{state: "Z", parent: 1}, stat(pid)),
+        %{session: session} = stat <- [stat(pid)],
+        session in sessions,
+        not match?(%{state: "Z", parent: 1}, stat),
         do: pid
   end
 
@@ -80,8 +84,8 @@ defmodule NetRunner.Guarantees.Tree do
   end
 
   # Helpers live in the session that their guard made, and only they.
-  defp belongs?(pid, vm) when is_integer(vm), do: stat(pid)[:session] in sessions(vm)
-  defp belongs?(pid, %{sessions: sessions}), do: stat(pid)[:session] in sessions
+  defp sessions_of(vm) when is_integer(vm), do: sessions(vm)
+  defp sessions_of(%{sessions: sessions}), do: sessions
 
   def sessions(vm) do
     known = Process.get({:sessions, vm}, [])

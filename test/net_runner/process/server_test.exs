@@ -64,7 +64,13 @@ defmodule NetRunner.Process.ServerTest do
   for {kind, stderr} <- [stdout: :consume, stderr: :pipe, any: :pipe] do
     test "a reader of #{kind} that died before the server read for it costs no byte" do
       {kind, stderr} = {unquote(kind), unquote(stderr)}
-      go = Path.join(System.tmp_dir!(), "net_runner_go_#{System.unique_integer([:positive])}")
+
+      go =
+        Path.join(
+          System.tmp_dir!(),
+          "net_runner_go_#{System.pid()}_#{System.unique_integer([:positive])}"
+        )
+
       on_exit(fn -> File.rm(go) end)
       into = if kind == :stderr, do: ">&2", else: ""
       script = "until [ -e #{go} ]; do sleep 0.01; done; printf abc #{into}; read line"

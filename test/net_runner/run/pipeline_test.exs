@@ -45,7 +45,10 @@ defmodule NetRunner.PipelineTest do
 
   test "leads from a file and to a file" do
     path =
-      Path.join(System.tmp_dir!(), "net_runner_pipeline_#{System.unique_integer([:positive])}")
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_pipeline_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
 
     on_exit(fn -> File.rm(path) end)
     File.write!(path, "b\na\n")

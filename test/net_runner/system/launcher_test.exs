@@ -21,7 +21,12 @@ defmodule NetRunner.LauncherTest do
 
   # A helper that says this on the descriptor where the library listens, and then waits for its end.
   defp helper(script) do
-    path = Path.join(System.tmp_dir!(), "net_runner_helper_#{System.unique_integer([:positive])}")
+    path =
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_helper_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
+
     on_exit(fn -> File.rm(path) end)
     File.write!(path, "#!/bin/sh\n#{script}\n")
     File.chmod!(path, 0o755)
@@ -216,6 +221,8 @@ defmodule NetRunner.LauncherTest do
           :ok = Tree.kill(old)
           # Without a wait: also the request that finds it dead is carried out.
           assert NetRunner.run(~w(echo next)) == {"next\n", 0}
+          # A spare shepherd may have taken it before the death was noticed.
+          Tree.await(fn -> Tree.current_launcher() not in [nil, old] end)
         end)
 
       assert log =~ "died; starting a new one"
@@ -293,6 +300,11 @@ defmodule NetRunner.LauncherTest do
       Tree.await(fn -> Tree.fds() <= tree.fds end, 5_000, fn -> {Tree.fds(), tree.fds} end)
     end
 
+    test "does not hold up a start for longer than its time" do
+      task = Task.async(fn -> NetRunner.run(~w(true), timeout: 100) end)
+      assert Task.await(task, 10_000) == {:error, :timeout}
+    end
+
     # More of them until the socket is full, and one waits for room.
     defp fill_socket(commands) do
       more = for _ <- 1..50, do: Task.async(fn -> NetRunner.run(~w(true)) end)
@@ -320,6 +332,14 @@ defmodule NetRunner.LauncherTest do
     assert Command.read(running) == {:ok, "x"}
     Command.stop(running)
     Tree.await(&Tree.at_rest?/0, 5_000, &Tree.helpers/0)
+  end
+
+  test "whoever has found an older launcher dead gets the one that is there, which stays" do
+    Tree.new()
+    launcher = Tree.current_launcher()
+    assert {:ok, socket} = GenServer.call(Launcher, {:replace, make_ref()})
+    assert GenServer.call(Launcher, :socket) == {:ok, socket}
+    assert Tree.current_launcher() == launcher
   end
 
   test "messages that it does not know are logged, select messages of old sockets are not" do

@@ -113,6 +113,15 @@ defmodule NetRunner.Process.SpecTest do
     assert microseconds < 1_000_000
   end
 
+  unless @root?,
+    do: @tag(skip: "only root can start a VM with other groups, or a command as another user")
+
+  test "a user comes with its own groups, and without those of the VM" do
+    code = ~S|IO.inspect(NetRunner.run(~w(id -G), user: "nobody"))|
+    {groups, 0} = NetRunner.run(~w(id -G nobody))
+    assert vm(code, groups: [4, 20]) == inspect({groups, 0}) <> "\n"
+  end
+
   describe "a VM without rights" do
     unless @root?, do: @describetag(skip: "only root can start a VM as another user")
 
@@ -134,7 +143,9 @@ defmodule NetRunner.Process.SpecTest do
     end
 
     test "in a directory that it may not enter is told so" do
-      directory = Path.join(System.tmp_dir!(), "nr-#{System.unique_integer([:positive])}")
+      directory =
+        Path.join(System.tmp_dir!(), "nr-#{System.pid()}_#{System.unique_integer([:positive])}")
+
       File.mkdir!(directory)
       File.chmod!(directory, 0o700)
       on_exit(fn -> File.rmdir(directory) end)
