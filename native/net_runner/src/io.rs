@@ -2,7 +2,7 @@
 
 use crate::fd::{Fd, Inside, Interest};
 use nix::errno::Errno;
-use rustler::sys::{enif_inspect_iovec, ErlNifIOVec};
+use rustler::sys::{ErlNifEnv, ERL_NIF_TERM};
 use rustler::{Encoder, Env, Error, ListIterator, NewBinary, NifResult, OwnedBinary, Term};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
@@ -63,15 +63,17 @@ pub fn read<'a>(
             (length, binary.into())
         })
     } else {
-        let mut binary = OwnedBinary::new(available);
-        let start = binary.as_mut_slice().as_mut_ptr();
-        read_into(&inside, start, available).map(|length| {
-            // Shorter only when somebody else reads the same pipe.
-            if length < available {
-                binary.realloc_or_copy(length);
-            }
-            (length, binary.release(env).to_term(env))
-        })
+        OwnedBinary::new(available)
+            .ok_or(Errno::ENOMEM)
+            .and_then(|mut binary| {
+                let start = binary.as_mut_slice().as_mut_ptr();
+                let length = read_into(&inside, start, available)?;
+                // Shorter only when somebody else reads the same pipe.
+                if length < available {
+                    binary.realloc_or_copy(length);
+                }
+                Ok((length, binary.release(env).to_term(env)))
+            })
     };
     match read {
         Ok((0, _)) => Ok(Outcome::EndOfFile),
@@ -189,9 +191,20 @@ fn grow_pipe(_fd: &Fd, _inside: &Inside) -> bool {
     false
 }
 
-/// The start of `ErlNifIOVec` in erl_nif.h, whose fields Rustler keeps to itself.
+extern "C" {
+    /// erl_nif(3). The releases of Rustler that declare it require a newer Rust than this library does.
+    fn enif_inspect_iovec(
+        env: *mut ErlNifEnv,
+        max_elements: usize,
+        list: ERL_NIF_TERM,
+        tail: *mut ERL_NIF_TERM,
+        iovec: *mut *mut IoVec,
+    ) -> libc::c_int;
+}
+
+/// The start of `ErlNifIOVec` in erl_nif.h. The VM makes it; more fields follow.
 #[repr(C)]
-struct IoVecHead {
+struct IoVec {
     count: libc::c_int,
     size: usize,
     parts: *const libc::iovec,
@@ -200,7 +213,7 @@ struct IoVecHead {
 /// The first binaries of a list as `writev(2)` takes them, with nothing copied. The memory is the
 /// binaries' own, which the list keeps alive; the vector itself is the environment's, and goes when
 /// the NIF returns.
-struct Parts(*mut ErlNifIOVec);
+struct Parts(*mut IoVec);
 
 impl Parts {
     /// `None` when the list is empty.
@@ -228,9 +241,9 @@ impl Parts {
     }
 
     fn slice(&self) -> &[libc::iovec] {
-        // SAFETY: the VM filled the vector, and its public layout starts as `IoVecHead`.
+        // SAFETY: the VM filled the vector, and its public layout starts as `IoVec`.
         unsafe {
-            let head = &*self.0.cast::<IoVecHead>();
+            let head = &*self.0;
             if head.count <= 0 {
                 return &[];
             }
