@@ -10,7 +10,7 @@ defmodule Bench.Runner do
   @doc "Writes blocks to a command, and closes its stdin."
   @callback write_all([String.t()], block :: binary(), count :: pos_integer()) :: term()
   @doc "Starts `cat`; gives a function that sends a line there and back, and one that ends it."
-  @callback ping_pong() :: {(() -> term()), (() -> term())}
+  @callback ping_pong() :: {fun(), fun()}
 
   def others do
     for module <- [Bench.Exile, Bench.MuonTrap, Bench.Erlexec, Bench.ExCmd],

@@ -15,8 +15,8 @@ defmodule NetRunner.Daemon.Ready do
 
   @type spec ::
           nil
-          | (() -> term())
-          | (pid() -> term())
+          # of no argument, or of the daemon's PID
+          | fun()
           | {:output, Regex.t()}
           | {:tcp, String.t() | charlist() | :inet.ip_address(), :inet.port_number()}
   @type t :: %__MODULE__{}
