@@ -23,7 +23,7 @@ defmodule NetRunner do
   """
 
   alias NetRunner.{Command, Options}
-  alias NetRunner.Process.{Counters, Stats}
+  alias NetRunner.Process.{Counters, Server, Stats}
   alias NetRunner.Run.{Cmd, Input}
 
   @typedoc "`[executable | args]`, or a command that was made before."
@@ -74,15 +74,22 @@ defmodule NetRunner do
     options = Options.validate!(options, @run_groups)
     input = Input.new(options)
 
+    extra = [input: Input.for_server(input), grace?: true]
+
     with {:ok, server} <-
-           NetRunner.Run.Stream.start(
-             command,
-             NetRunner.Run.Stream.consuming_stderr(options),
-             input
-           ) do
-      case NetRunner.Process.collect(server, options.max_output_size, options.timeout) do
-        {:error, {:input_failed, {kind, reason, stack}}} -> :erlang.raise(kind, reason, stack)
-        result -> result
+           Server.start(command, NetRunner.Run.Stream.consuming_stderr(options), extra) do
+      feeder = Input.feed(input, server)
+      result = NetRunner.Process.collect(server, options.max_output_size)
+
+      case {result, Input.await_end(feeder)} do
+        {{:error, {:input_failed, {kind, reason, stack}}}, _} ->
+          :erlang.raise(kind, reason, stack)
+
+        {_, {:error, {:input_failed, {kind, reason, stack}}}} ->
+          :erlang.raise(kind, reason, stack)
+
+        {result, :ok} ->
+          result
       end
     end
   end

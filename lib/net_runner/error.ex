@@ -154,6 +154,16 @@ defmodule NetRunner.Error do
       "starts it each time"
   end
 
+  def describe(:stream_over) do
+    "its stream was enumerated before, which can be done once, or the process that it belonged to is gone; that of " <>
+      "NetRunner.stream!/2 starts the command each time"
+  end
+
+  def describe({:not_ended, os_pid}) do
+    "it was killed, and the kernel has not let it go within :give_up_after (PID #{os_pid}); it may wait for a file " <>
+      "system or a device that does not answer"
+  end
+
   def describe(:not_piped), do: "that stream of the command is not a pipe to the VM"
 
   def describe(:epipe), do: "it closed its stdin, or ended, before all was written (:epipe)"

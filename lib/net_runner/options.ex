@@ -36,6 +36,13 @@ defmodule NetRunner.Options do
      "milliseconds between the stop signal and SIGKILL"},
     {:leftovers, :command, {:one_of, [:kill, :leave]}, :kill,
      "what happens to processes that the command started and left running when it exits"},
+    {:output_grace, :command, :non_negative, 100,
+     "with `leftovers: :leave`, milliseconds after the exit in which `NetRunner.run/2` and streams go on reading " <>
+       "what is left behind; then an empty pipe is the end, and a full one is read for one more pipe's size"},
+    {:give_up_after, :command, :timeout, :infinity,
+     "milliseconds after SIGKILL at which callers stop waiting for a command that the kernel does not let go, such as one " <>
+       "that waits for a dead file system: they get `{:error, {:not_ended, os_pid}}`, and the command is still " <>
+       "being ended"},
     {:user, :command, :principal, nil,
      "the user that the command runs as, by name or ID, with its groups; the VM has to be root's"},
     {:group, :command, :principal, nil, "the group that the command runs as, by name or ID"},

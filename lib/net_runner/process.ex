@@ -227,7 +227,8 @@ defmodule NetRunner.Process do
   After `timeout` milliseconds `{:error, :timeout}`; the command goes on. Any number of callers may wait.
   """
   @spec await_exit(t(), timeout()) ::
-          {:ok, 0..255} | {:error, :timeout | :shepherd_died | gone()}
+          {:ok, 0..255}
+          | {:error, :timeout | :shepherd_died | {:not_ended, pos_integer()} | gone()}
   def await_exit(process, timeout \\ :infinity)
       when timeout == :infinity or (is_integer(timeout) and timeout >= 0) do
     call(process, {:await_exit, timeout})
@@ -301,19 +302,46 @@ defmodule NetRunner.Process do
 
   @doc """
   Stops the process. A command that still runs is ended with all that it started: `:stop_signal`, and
-  after `:kill_timeout` SIGKILL. Returns when nothing is left; where the process ends before that (its
-  `:owner` died), at once, while the ending goes on.
+  after `:kill_timeout` SIGKILL. What it prints meanwhile is discarded. Returns when nothing is left; where the
+  process ends before that (its `:owner` died), at once, while the ending goes on.
+
+  `{:error, {:not_ended, os_pid}}`: the time of `:give_up_after` has passed. The command is still being ended, and is
+  listed by `NetRunner.list/0` until that succeeds.
   """
-  @spec stop(t()) :: :ok
+  @spec stop(t()) :: :ok | {:error, {:not_ended, os_pid :: pos_integer()}}
   def stop(process) do
-    _ = call(process, :stop)
-    :ok
+    case call(process, :stop) do
+      {:error, {:not_ended, _os_pid}} = not_ended -> not_ended
+      # It had ended before it was asked.
+      _stopped_or_gone -> :ok
+    end
+  end
+
+  @doc """
+  Raises: a process is not a child of a supervisor. It does not end when its command does, so a supervisor would not
+  restart it; `NetRunner.Daemon` is made for that.
+
+      iex> NetRunner.Process.child_spec([])
+      ** (ArgumentError) a NetRunner.Process cannot be supervised: it stays when its command has exited, so that its output can still be read. Use {NetRunner.Daemon, cmd: "…", args: […]} as the child
+  """
+  @spec child_spec(term()) :: no_return()
+  def child_spec(_argument) do
+    raise ArgumentError,
+          "a NetRunner.Process cannot be supervised: it stays when its command has exited, so that its " <>
+            "output can still be read. Use {NetRunner.Daemon, cmd: \"…\", args: […]} as the child"
   end
 
   @doc false
-  # As `stop/1`, but returns at once, and what the command printed can still be read.
-  @spec end_command(t()) :: :ok | {:error, gone()}
-  def end_command(process), do: call(process, :end_command)
+  # As `stop/1`, but returns at once, and the process stays. `:asked`: what the command printed and prints can
+  # still be read; `:stopped`: it is discarded.
+  @spec end_command(t(), :asked | :stopped) :: :ok | {:error, gone()}
+  def end_command(process, cause \\ :asked), do: call(process, {:end_command, cause})
+
+  @doc false
+  # For whoever enumerates: where stdout can be read without the process.
+  @spec lend_stdout(t()) ::
+          {:ok, NetRunner.System.Native.fd(), Counters.t()} | :no | {:error, gone()}
+  def lend_stdout(process), do: call(process, :lend_stdout)
 
   @doc false
   # To the one process that enumerates its stream, as its owner, where that is not nil.
@@ -337,7 +365,7 @@ defmodule NetRunner.Process do
   # All that the command prints, and its status. The process stops with that.
   @spec collect(t(), non_neg_integer() | :infinity, timeout()) ::
           {binary(), 0..255} | {:error, term()}
-  def collect(process, max_output_size, timeout) do
+  def collect(process, max_output_size, timeout \\ :infinity) do
     call(process, {:collect, max_output_size, timeout})
   end
 

@@ -66,10 +66,14 @@ defmodule NetRunner.Telemetry do
     %{monotonic_time: now, duration: now - started}
   end
 
-  # A handler can only be attached by a call of the module, which loads it. So this look-up is all that it
-  # costs without one.
+  @doc false
+  # Whether there may be handlers. One can only be attached by a call of the module, which loads it. So this
+  # look-up is all that events cost without one.
+  @spec handlers?() :: boolean()
+  def handlers?, do: :erlang.function_exported(:telemetry, :execute, 3)
+
   defp emit(event, command, os_pid, details) do
-    if :erlang.function_exported(:telemetry, :execute, 3) do
+    if handlers?() do
       {measurements, metadata} = details.()
       common = %{command: command, pid: self(), os_pid: os_pid, telemetry_span_context: self()}
 

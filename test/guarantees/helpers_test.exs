@@ -13,7 +13,7 @@ defmodule NetRunner.Guarantees.HelpersTest do
     {:ok, command} = Command.start("sh", @deaf, kill_timeout: 3_600_000)
     {:ok, "ready\n"} = Command.read(command)
     stop = Task.async(fn -> Command.stop(command) end)
-    Tree.await(fn -> match?(%{stopping?: true}, :sys.get_state(command)) end)
+    NetRunner.Waiting.await(command, :stop)
     assert Command.kill(command, :sigkill) == :ok
     assert Task.await(stop) == :ok
   end
@@ -27,7 +27,7 @@ defmodule NetRunner.Guarantees.HelpersTest do
     assert Enum.find(1..100_000, fn _ -> Command.kill(command, :sigcont) != :ok end)
     assert Command.kill(command, :sigcont) == {:error, :eagain}
     stop = Task.async(fn -> Command.stop(command) end)
-    Tree.await(fn -> match?(%{stopping?: true}, :sys.get_state(command)) end)
+    NetRunner.Waiting.await(command, :stop)
     {_, 0} = System.cmd("kill", ["-CONT", "#{shepherd}"])
     assert Task.await(stop) == :ok
   end

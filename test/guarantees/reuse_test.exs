@@ -70,11 +70,29 @@ defmodule NetRunner.Guarantees.ReuseTest do
   test "one that is killed while it is idle is not missed", %{tree: tree} do
     for _ <- 1..10 do
       idle = shepherd()
+      launcher = Tree.current_launcher()
       :ok = Tree.kill(idle)
       Tree.await(fn -> Tree.stat(idle) == nil end)
       assert NetRunner.run(~w(echo next)) == {"next\n", 0}
+      # Its launcher was not taken for dead.
+      assert Tree.current_launcher() == launcher
     end
 
+    assert_clean(tree)
+  end
+
+  test "one that holds what a command left running serves no other", %{tree: tree} do
+    Native.let_idle_go()
+    on_exit(fn -> Tree.kill_all(tree) end)
+    # The sleep holds no pipe of the command.
+    script = "sleep 1000 >/dev/null 2>&1 & echo $PPID"
+    options = [leftovers: :leave, env: Tree.env(tree)]
+    assert {holder, 0} = NetRunner.run(["sh", "-c", script], options)
+    # One that holds them would come to this command when the sleep is over.
+    assert {other, 0} = NetRunner.run(["sh", "-c", "echo $PPID"], timeout: 10_000)
+    assert other != holder
+    assert length(Tree.processes(tree)) == 1
+    Tree.kill_all(tree)
     assert_clean(tree)
   end
 

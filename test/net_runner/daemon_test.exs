@@ -244,13 +244,21 @@ defmodule NetRunner.DaemonTest do
       :erlang.memory(:total)
     end
 
-    test "that never returns does not keep the daemon from stopping" do
-      {:ok, daemon} =
-        Daemon.start_link(cmd: "yes", on_output: fn _ -> Process.sleep(:infinity) end)
+    test "that never returns does not keep the daemon from stopping, and is not left" do
+      test = self()
 
+      hang = fn _ ->
+        send(test, {:hangs, self()})
+        Process.sleep(:infinity)
+      end
+
+      {:ok, daemon} = Daemon.start_link(cmd: "yes", on_output: hang)
+      assert_receive {:hangs, output}, 5_000
+      monitor = Process.monitor(output)
       os_pid = Daemon.os_pid(daemon)
       :ok = GenServer.stop(daemon)
       refute File.exists?("/proc/#{os_pid}")
+      assert_receive {:DOWN, ^monitor, :process, _, _}, 5_000
     end
   end
 

@@ -14,16 +14,6 @@ defmodule NetRunner.ProcessTest do
     p
   end
 
-  # Until somebody waits in one of the server's queues.
-  defp await_parked(p, kind, count \\ 1) do
-    queues = :sys.get_state(p).operations.queues
-
-    unless match?(%{^kind => _}, queues) and :gb_trees.size(queues[kind]) >= count do
-      Process.sleep(1)
-      await_parked(p, kind, count)
-    end
-  end
-
   describe "read" do
     test "answers that come at once, late, in pieces, and no more" do
       script = """
@@ -79,7 +69,7 @@ defmodule NetRunner.ProcessTest do
       readers =
         for n <- 1..5 do
           task = Task.async(fn -> Command.read(p, 1) end)
-          await_parked(p, :stdout, n)
+          NetRunner.Waiting.await(p, :stdout, n)
           task
         end
 
@@ -90,9 +80,9 @@ defmodule NetRunner.ProcessTest do
     test "loses no byte with a caller that dies while it waits" do
       p = start!("read go; printf abc; read go; printf def")
       {dying, _} = spawn_monitor(fn -> Command.read(p) end)
-      await_parked(p, :stdout)
+      NetRunner.Waiting.await(p, :stdout)
       living = Task.async(fn -> Command.read(p) end)
-      await_parked(p, :stdout, 2)
+      NetRunner.Waiting.await(p, :stdout, 2)
       Process.exit(dying, :kill)
       assert_receive {:DOWN, _, _, ^dying, :killed}
       :ok = Command.write(p, "\n")
@@ -132,11 +122,11 @@ defmodule NetRunner.ProcessTest do
     test "read_any takes stderr while somebody waits for stdout, and keeps the order of the calls" do
       p = start!("read go; printf E >&2; read go; printf F >&2; read go; printf O", stderr: :pipe)
       stdout = Task.async(fn -> Command.read(p) end)
-      await_parked(p, :stdout)
+      NetRunner.Waiting.await(p, :stdout)
       stderr = Task.async(fn -> Command.read_stderr(p) end)
-      await_parked(p, :stderr)
+      NetRunner.Waiting.await(p, :stderr)
       any = Task.async(fn -> Command.read_any(p) end)
-      await_parked(p, :any)
+      NetRunner.Waiting.await(p, :any)
 
       :ok = Command.write(p, "\n")
       assert Task.await(stderr) == {:ok, "E"}
@@ -164,7 +154,7 @@ defmodule NetRunner.ProcessTest do
       writers =
         for letter <- [?a, ?b, ?c] do
           task = Task.async(fn -> Command.write(p, :binary.copy(<<letter>>, size)) end)
-          await_parked(p, :stdin, letter - ?a + 1)
+          NetRunner.Waiting.await(p, :stdin, letter - ?a + 1)
           task
         end
 
@@ -234,7 +224,7 @@ defmodule NetRunner.ProcessTest do
       p = start!("trap '' TERM; echo; sleep 100", kill_timeout: 60_000)
       {:ok, "\n"} = Command.read(p)
       stopping = Task.async(fn -> Command.stop(p) end)
-      await_parked(p, :stop)
+      NetRunner.Waiting.await(p, :stop)
       assert Command.kill(p, :sigkill) == :ok
       assert Task.await(stopping) == :ok
     end
@@ -251,7 +241,7 @@ defmodule NetRunner.ProcessTest do
     test "tells all who wait" do
       p = start!("read go; exit 9")
       waiting = for _ <- 1..20, do: Task.async(fn -> Command.await_exit(p) end)
-      await_parked(p, :exit, 20)
+      NetRunner.Waiting.await(p, :exit, 20)
       :ok = Command.write(p, "\n")
       assert Enum.uniq(Task.await_many(waiting)) == [{:ok, 9}]
       assert Command.await_exit(p, 0) == {:ok, 9}
@@ -264,7 +254,7 @@ defmodule NetRunner.ProcessTest do
       assert Command.await_exit(p, 20) == {:error, :timeout}
       assert Command.alive?(p)
       waiting = Task.async(fn -> Command.await_exit(p, 0x1_0000_0000_0000) end)
-      await_parked(p, :exit)
+      NetRunner.Waiting.await(p, :exit)
       :ok = Command.write(p, "\n")
       assert Task.await(waiting) == {:ok, 0}
     end
@@ -389,7 +379,7 @@ defmodule NetRunner.ProcessTest do
       shepherd = String.trim(shepherd)
       {"", 0} = System.cmd("kill", ["-STOP", shepherd])
       stopping = spawn(fn -> Command.stop(p) end)
-      await_parked(p, :stop)
+      NetRunner.Waiting.await(p, :stop)
       Process.exit(stopping, :kill)
       {"", 0} = System.cmd("kill", ["-CONT", shepherd])
       assert_receive {:DOWN, ^monitor, _, _, :normal}, 5_000

@@ -147,7 +147,7 @@ defmodule NetRunner.Guarantees.Tree do
 
   def fds, do: length(File.ls!("/proc/#{System.pid()}/fd"))
 
-  def await(condition, timeout \\ 5_000, describe \\ fn -> nil end) do
+  def await(condition, timeout \\ 60_000, describe \\ fn -> nil end) do
     wait(condition, System.monotonic_time(:millisecond) + timeout, describe)
   end
 

@@ -11,13 +11,19 @@ defmodule NetRunner.Process.Counters do
   @reads 4
   @writes 5
   @ended 6
+  @access 7
+
+  # Who may read stdout beside the command's server.
+  @anybody 0
+  @server 1
+  @nobody 2
 
   @opaque t :: :counters.counters_ref()
 
   @type bytes :: %{in: non_neg_integer(), out: non_neg_integer(), err: non_neg_integer()}
 
   @spec new() :: t()
-  def new, do: :counters.new(6, [])
+  def new, do: :counters.new(7, [])
 
   @doc "Counts a read of so many bytes."
   @spec add_read(t(), :stdout | :stderr, pos_integer()) :: :ok
@@ -39,6 +45,23 @@ defmodule NetRunner.Process.Counters do
 
   @spec ended?(t()) :: boolean()
   def ended?(counters), do: :counters.get(counters, @ended) == 1
+
+  @doc """
+  Says who reads stdout from now on: the process that it is lent to as well, the server alone, or `:nobody`: what is
+  read now comes behind bytes that were discarded.
+  """
+  @spec put_access(t(), :server | :nobody) :: :ok
+  def put_access(counters, :server), do: :counters.put(counters, @access, @server)
+  def put_access(counters, :nobody), do: :counters.put(counters, @access, @nobody)
+
+  @spec access(t()) :: :anybody | :server | :nobody
+  def access(counters) do
+    case :counters.get(counters, @access) do
+      @anybody -> :anybody
+      @server -> :server
+      @nobody -> :nobody
+    end
+  end
 
   @doc "The bytes written to stdin, read from stdout and read from stderr."
   @spec bytes(t()) :: bytes()

@@ -107,6 +107,12 @@ defmodule NetRunner.Process.Operations do
     {taken, %{operations | queues: queues, callers: callers}}
   end
 
+  @doc "All operations, of any kind."
+  @spec all(t()) :: [operation()]
+  def all(%__MODULE__{queues: queues}) do
+    Enum.flat_map(queues, fn {_kind, queue} -> :gb_trees.values(queue) end)
+  end
+
   @doc "Takes out the operation with this id, and gives it, or `nil` when there is none."
   @spec drop(t(), pos_integer()) :: {operation() | nil, t()}
   def drop(%__MODULE__{} = operations, id) do

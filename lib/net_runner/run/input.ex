@@ -10,16 +10,15 @@ defmodule NetRunner.Run.Input do
   # cleanup runs.
 
   alias NetRunner.Process, as: Command
-
-  # What an input gets for its cleanup after the command.
-  @grace 5_000
+  alias NetRunner.Process.Feeder
 
   @type t :: :none | :open | {:iovec, [binary()]} | {:feeder, (pid() -> term())}
 
   defmodule Sink do
     @moduledoc false
     # Where a function puts the input. It throws itself out of the function when nobody reads any more.
-    defstruct [:server]
+    @enforce_keys [:server, :feeder]
+    defstruct [:server, :feeder]
 
     defimpl Collectable do
       def into(sink) do
@@ -52,11 +51,15 @@ defmodule NetRunner.Run.Input do
   end
 
   def new(%{input: function}) when is_function(function, 1) do
-    {:feeder, fn server -> function.(%Sink{server: server}) end}
+    {:feeder, fn server -> function.(%Sink{server: server, feeder: self()}) end}
   end
 
   def new(%{input: enumerable}) do
-    {:feeder, fn server -> Enum.each(enumerable, &write(%Sink{server: server}, &1)) end}
+    {:feeder,
+     fn server ->
+       sink = %Sink{server: server, feeder: self()}
+       Enum.each(enumerable, &write(sink, &1))
+     end}
   end
 
   @doc "What the server has to know of it."
@@ -64,38 +67,60 @@ defmodule NetRunner.Run.Input do
   def for_server({:feeder, _}), do: :open
   def for_server(input), do: input
 
-  @doc "Starts the feeder, where there has to be one."
-  @spec feed(t(), pid()) :: :ok
+  @doc "Starts the feeder, where there has to be one, on behalf of the calling process."
+  @spec feed(t(), pid()) :: pid() | nil
   def feed({:feeder, produce}, server) do
+    callers = [self() | Process.get(:"$callers", [])]
+    metadata = Logger.metadata()
+
     # As the server's: chunks must not outlive their use.
-    :erlang.spawn_opt(fn -> run(produce, server) end, [{:fullsweep_after, 8}])
-    :ok
+    :erlang.spawn_opt(
+      fn ->
+        Process.put(:"$callers", callers)
+        Logger.metadata(metadata)
+        run(produce, server)
+      end,
+      [{:fullsweep_after, 8}]
+    )
   end
 
-  def feed(_input, _server), do: :ok
+  def feed(_input, _server), do: nil
 
-  @doc "Called by the server when it ends: the feeder finds out by itself, or is killed."
-  @spec let_go(pid()) :: :ok
-  def let_go(feeder) do
-    spawn(fn ->
-      monitor = Process.monitor(feeder)
+  @doc """
+  Waits until the feeder is gone, of a command that is: it sees that its command has had enough, or it is
+  killed. Gives how it failed, if it did so only now; before that, the command's server was told.
+  """
+  @spec await_end(pid() | nil) :: :ok | {:error, {:input_failed, term()}}
+  def await_end(nil), do: :ok
 
-      receive do
-        {:DOWN, ^monitor, _, _, _} -> :ok
-      after
-        @grace -> Process.exit(feeder, :kill)
-      end
-    end)
+  def await_end(feeder) do
+    monitor = Process.monitor(feeder)
 
-    :ok
+    receive do
+      {:DOWN, ^monitor, _, _, {:input_failed, kind, reason, stack}} ->
+        {:error, {:input_failed, {kind, reason, stack}}}
+
+      {:DOWN, ^monitor, _, _, _} ->
+        :ok
+    end
   end
 
   @doc "Writes, or leaves what the feeder runs."
   @spec write(%Sink{}, iodata()) :: %Sink{}
   def write(%Sink{server: server} = sink, iodata) do
-    with {:error, _} <- Command.write(server, iodata), do: throw({__MODULE__, :unwanted, server})
+    with {:error, _} <- Command.write(server, iodata), do: leave(sink)
     sink
   end
+
+  @spec leave(%Sink{}) :: no_return()
+  defp leave(%Sink{server: server, feeder: feeder}) when feeder == self() do
+    Feeder.leave()
+    throw({__MODULE__, :unwanted, server})
+  end
+
+  # Another process that the input works with, such as a task: a throw would be a crash there. This exit is
+  # logged by nobody, and takes the feeder along where they are linked.
+  defp leave(%Sink{server: server}), do: exit({:shutdown, {__MODULE__, :unwanted, server}})
 
   defp run(produce, server) do
     attach(server)
@@ -105,8 +130,15 @@ defmodule NetRunner.Run.Input do
       Command.close_stdin(server)
     catch
       # An early end of the command, or of its interest, is no failure of the input.
-      :throw, {__MODULE__, :unwanted, ^server} -> Command.close_stdin(server)
-      kind, reason -> exit({:input_failed, kind, reason, __STACKTRACE__})
+      :throw, {__MODULE__, :unwanted, ^server} ->
+        Command.close_stdin(server)
+
+      # The same, heard from a task that was awaited.
+      :exit, {{:shutdown, {__MODULE__, :unwanted, ^server}}, _} ->
+        Command.close_stdin(server)
+
+      kind, reason ->
+        exit({:input_failed, kind, reason, __STACKTRACE__})
     end
   end
 

@@ -16,7 +16,8 @@ defmodule NetRunner.Run.Pipeline do
 
   @doc "Starts all commands, or none. `timeout`: of each, when it is not the caller's business."
   @spec start(commands(), map(), Input.t(), timeout()) ::
-          {:ok, [member(), ...]} | {:error, reason :: term(), command :: term()}
+          {:ok, [member(), ...], feeder :: pid() | nil}
+          | {:error, reason :: term(), command :: term()}
   def start(commands, options, input, timeout) do
     planned = plan(commands, options)
 
@@ -32,10 +33,8 @@ defmodule NetRunner.Run.Pipeline do
 
       Enum.each(ends, &Native.close/1)
 
-      with {:ok, [{first, _} | _]} <- result do
-        Input.feed(input, first)
-        result
-      end
+      with {:ok, [{first, _} | _] = members} <- result,
+           do: {:ok, members, Input.feed(input, first)}
     else
       {:error, reason} -> {:error, reason, commands}
     end
@@ -47,7 +46,7 @@ defmodule NetRunner.Run.Pipeline do
     deadline = deadline(options.timeout)
 
     case start(commands, options, input, :infinity) do
-      {:ok, members} -> finish(members, options, deadline)
+      {:ok, members, feeder} -> finish(members, feeder, options, deadline)
       {:error, reason, _command} -> {:error, reason}
     end
   end
@@ -56,7 +55,7 @@ defmodule NetRunner.Run.Pipeline do
   @spec stop([member()]) :: :ok
   def stop(members) do
     with [_, _ | _] <- members do
-      for {server, _} <- members, do: NetRunner.Process.end_command(server)
+      for {server, _} <- members, do: NetRunner.Process.end_command(server, :stopped)
     end
 
     for {server, _} <- members, do: NetRunner.Process.stop(server)
@@ -127,7 +126,7 @@ defmodule NetRunner.Run.Pipeline do
 
   defp own_options(command, options), do: {command, options}
 
-  defp finish(members, options, deadline) do
+  defp finish(members, feeder, options, deadline) do
     {last, _} = List.last(members)
     others = Enum.drop(members, -1)
 
@@ -142,7 +141,11 @@ defmodule NetRunner.Run.Pipeline do
     stop(members)
 
     # What was produced for the first and failed is the reason of all else.
-    with {:error, {:input_failed, _}} <- verdict, do: verdict, else: (_ -> result)
+    case {verdict, Input.await_end(feeder)} do
+      {{:error, {:input_failed, _}}, _} -> verdict
+      {_, {:error, {:input_failed, _}} = failed} -> failed
+      {_, :ok} -> result
+    end
   end
 
   defp statuses(members, deadline) do

@@ -10,38 +10,28 @@ defmodule NetRunner.Run.Stream do
   alias NetRunner.Error
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Server
-  alias NetRunner.Run.{Borrowed, Input, Lines, Pipeline}
+  alias NetRunner.Run.{Input, Lines, Pipeline, Reader}
 
   @chunk 524_288
 
   # What is split next should still be in the CPU's cache.
   @chunk_of_lines 262_144
 
-  @enforce_keys [:server, :members, :on_exit, :tagged?, :lines]
-  defstruct [
-    :server,
-    :members,
-    :on_exit,
-    :tagged?,
-    :lines,
-    :left,
-    :borrowed,
-    :splitting,
-    ended?: false
-  ]
+  @enforce_keys [:server, :members, :feeder, :on_exit, :tagged?, :lines, :left, :reader]
+  defstruct @enforce_keys ++ [splitting: nil, ended?: false]
 
   # `server`: of the command that is read, the last of the `members`. `on_exit`: what is done with a status
   # that is not 0. `lines`: those of each stream, or `nil` for chunks as they come. `left`: the bytes that may
-  # still come. `borrowed`: stdout, where it is read without the server. `splitting`: the stream whose chunk is
-  # not through.
+  # still come. `splitting`: the stream whose chunk is not through.
   @type t :: %__MODULE__{
           server: pid(),
           members: [Pipeline.member(), ...],
+          feeder: pid() | nil,
           on_exit: :raise | :ignore,
           tagged?: boolean(),
           lines: %{(:stdout | :stderr) => Lines.t()} | nil,
-          left: non_neg_integer() | :infinity,
-          borrowed: Borrowed.t() | nil,
+          left: non_neg_integer() | :infinity | :exceeded,
+          reader: Reader.t(),
           splitting: :stdout | :stderr | nil,
           ended?: boolean()
         }
@@ -50,9 +40,12 @@ defmodule NetRunner.Run.Stream do
   @spec lazy(term(), map(), Input.t()) :: Enumerable.t()
   def lazy(command, options, input) do
     enumerable(fn ->
-      case start(command, drained(options), input, options.timeout) do
-        {:ok, server} -> new([{server, command}], options, options.exit_status)
-        {:error, reason} -> raise Error, reason: reason, command: command
+      case Server.start(command, drained(options), input: Input.for_server(input), grace?: true) do
+        {:ok, server} ->
+          new([{server, command}], Input.feed(input, server), options, options.exit_status)
+
+        {:error, reason} ->
+          raise Error, reason: reason, command: command
       end
     end)
   end
@@ -61,24 +54,36 @@ defmodule NetRunner.Run.Stream do
   @spec running(term(), map(), Input.t()) ::
           {:ok, Enumerable.t()} | {:error, Command.start_error()}
   def running(command, options, input) do
-    with {:ok, server} <-
-           Server.start(command, drained(options),
-             input: Input.for_server(input),
-             timeout: options.timeout
-           ) do
+    extra = [input: Input.for_server(input), grace?: true, stream?: true]
+    deadline = deadline(options.timeout)
+
+    with {:ok, server} <- Server.start(command, drained(options), extra) do
+      owner = fn -> if(options.owner == :caller, do: self()) end
+
       enumerable =
         enumerable(fn ->
-          case Command.hand_over(server, if(options.owner == :caller, do: self())) do
-            :ok -> Input.feed(input, server)
-            {:error, reason} -> raise Error, reason: reason, command: command
-          end
+          case Command.hand_over(server, owner.()) do
+            :ok ->
+              new([{server, command}], Input.feed(input, server), options, :ignore)
 
-          new([{server, command}], options, :ignore)
+            {:error, :closed} ->
+              reason = if passed?(deadline), do: :timeout, else: :stream_over
+              raise Error, reason: reason, command: command
+
+            {:error, reason} ->
+              raise Error, reason: reason, command: command
+          end
         end)
 
       {:ok, enumerable}
     end
   end
+
+  defp deadline(:infinity), do: :infinity
+  defp deadline(timeout), do: System.monotonic_time(:millisecond) + timeout
+
+  # In the order of terms, `:infinity` comes after all numbers.
+  defp passed?(deadline), do: System.monotonic_time(:millisecond) >= deadline
 
   @doc "What a command prints that has been started, and its status, tagged."
   @spec tagged(pid(), term(), :keep | :trim | nil) :: Enumerable.t()
@@ -86,6 +91,7 @@ defmodule NetRunner.Run.Stream do
     enumerable(fn ->
       new(
         [{server, command}],
+        nil,
         %{tagged: true, lines: lines, max_output_size: :infinity},
         :ignore
       )
@@ -97,22 +103,10 @@ defmodule NetRunner.Run.Stream do
   def pipeline(commands, options, input) do
     enumerable(fn ->
       case Pipeline.start(commands, drained(options), input, options.timeout) do
-        {:ok, members} -> new(members, options, options.exit_status)
+        {:ok, members, feeder} -> new(members, feeder, options, options.exit_status)
         {:error, reason, command} -> raise Error, reason: reason, command: command
       end
     end)
-  end
-
-  @doc "Starts a command and what feeds it. `timeout`: after which it ends, whoever waits for what."
-  @spec start(term(), map(), Input.t(), timeout()) ::
-          {:ok, pid()} | {:error, Command.start_error()}
-  def start(command, options, input, timeout \\ :infinity) do
-    extra = [input: Input.for_server(input), timeout: timeout]
-
-    with {:ok, server} <- Server.start(command, options, extra) do
-      Input.feed(input, server)
-      {:ok, server}
-    end
   end
 
   # A stderr that nobody reads on demand must not block the command.
@@ -129,17 +123,19 @@ defmodule NetRunner.Run.Stream do
 
   defp stop(stream) do
     :ok = Pipeline.stop(stream.members)
-    Borrowed.return(stream.borrowed)
+    _ = Input.await_end(stream.feeder)
+    :ok
   end
 
-  defp new(members, options, on_exit) do
+  defp new(members, feeder, options, on_exit) do
     lines = options.lines && Lines.new(options.lines)
     {server, _} = List.last(members)
 
     %__MODULE__{
       server: server,
-      borrowed: if(not options.tagged, do: Borrowed.borrow(server)),
+      reader: if(options.tagged, do: %Reader{server: server}, else: Reader.new(server)),
       members: members,
+      feeder: feeder,
       on_exit: if(options.tagged, do: :ignore, else: on_exit),
       tagged?: options.tagged,
       left: options.max_output_size,
@@ -149,12 +145,18 @@ defmodule NetRunner.Run.Stream do
 
   defp next(%__MODULE__{ended?: true} = stream), do: {:halt, stream}
 
+  # The bytes that were allowed have been given, as lines or not.
+  defp next(%__MODULE__{left: :exceeded, splitting: nil, lines: nil} = stream),
+    do: failed(stream, {:max_output_exceeded, ""})
+
+  defp next(%__MODULE__{left: :exceeded, splitting: nil} = stream), do: last_lines(stream)
+
   defp next(%__MODULE__{splitting: nil} = stream) do
     case read(stream) do
-      {{:ok, {kind, bytes}}, stream} -> stream |> spend(byte_size(bytes)) |> chunk(kind, bytes)
+      {:ok, {kind, bytes}} -> spend(stream, kind, bytes)
       # Nothing to read where stdout leads elsewhere.
-      {end_of_file, stream} when end_of_file in [:eof, {:error, :not_piped}] -> finish(stream)
-      {{:error, reason}, stream} -> failed(stream, reason)
+      end_of_file when end_of_file in [:eof, {:error, :not_piped}] -> finish(stream)
+      {:error, reason} -> failed(stream, reason)
     end
   end
 
@@ -166,28 +168,25 @@ defmodule NetRunner.Run.Stream do
     {tag(stream, kind, whole), stream}
   end
 
-  defp read(%{tagged?: true} = stream),
-    do: {Command.read_any(stream.server, chunk_size(stream)), stream}
-
-  defp read(%{borrowed: nil} = stream) do
-    {with(
-       {:ok, bytes} <- Command.read(stream.server, chunk_size(stream)),
-       do: {:ok, {:stdout, bytes}}
-     ), stream}
-  end
+  defp read(%{tagged?: true} = stream), do: Command.read_any(stream.server, chunk_size(stream))
 
   defp read(stream) do
-    {result, borrowed} = Borrowed.read(stream.borrowed, chunk_size(stream))
-    {with({:ok, bytes} <- result, do: {:ok, {:stdout, bytes}}), %{stream | borrowed: borrowed}}
+    with {:ok, bytes} <- Reader.read(stream.reader, chunk_size(stream)),
+         do: {:ok, {:stdout, bytes}}
   end
 
-  defp spend(%{left: :infinity} = stream, _size), do: stream
-  defp spend(%{left: left} = stream, size) when size <= left, do: %{stream | left: left - size}
-  defp spend(stream, _size), do: failed(stream, {:max_output_exceeded, ""})
+  defp spend(%{left: :infinity} = stream, kind, bytes), do: chunk(stream, kind, bytes)
+
+  defp spend(%{left: left} = stream, kind, bytes) when byte_size(bytes) <= left,
+    do: chunk(%{stream | left: left - byte_size(bytes)}, kind, bytes)
+
+  defp spend(%{left: left} = stream, kind, bytes),
+    do: chunk(%{stream | left: :exceeded}, kind, binary_part(bytes, 0, left))
 
   defp chunk_size(%{lines: nil}), do: @chunk
   defp chunk_size(_stream), do: @chunk_of_lines
 
+  defp chunk(stream, _kind, ""), do: {[], stream}
   defp chunk(%{lines: nil} = stream, kind, bytes), do: {tag(stream, kind, [bytes]), stream}
 
   defp chunk(stream, kind, bytes) do
@@ -199,10 +198,7 @@ defmodule NetRunner.Run.Stream do
   defp tag(_stream, _kind, elements), do: elements
 
   # The last lines come before what the status may raise.
-  defp finish(%{lines: %{} = lines} = stream) do
-    last = Enum.flat_map([:stdout, :stderr], &tag(stream, &1, Lines.last(lines[&1])))
-    {last, %{stream | lines: nil}}
-  end
+  defp finish(%{lines: %{}} = stream), do: last_lines(stream)
 
   defp finish(stream) do
     ends = Enum.map(stream.members, &{&1, await_exit(stream, &1)})
@@ -213,6 +209,11 @@ defmodule NetRunner.Run.Stream do
 
     if stream.on_exit == :raise, do: check(ends)
     {exit_element(stream, ends), %{stream | ended?: true}}
+  end
+
+  defp last_lines(%{lines: lines} = stream) do
+    last = Enum.flat_map([:stdout, :stderr], &tag(stream, &1, Lines.last(lines[&1])))
+    {last, %{stream | lines: nil}}
   end
 
   defp exit_element(%{tagged?: false}, _ends), do: []
@@ -245,7 +246,7 @@ defmodule NetRunner.Run.Stream do
   end
 
   defp failed(stream, reason) do
-    {_, command} = List.last(stream.members)
-    raise Error, reason: reason, command: command
+    {server, command} = List.last(stream.members)
+    raise Error, [reason: reason, command: command] ++ Command.failure(server)
   end
 end

@@ -46,27 +46,31 @@ defmodule NetRunner.System.Launcher do
 
   @doc """
   Asks for a command; see `NetRunner.System.Native.spawn/5`. The calling process owns the result.
+
+  `patience` is the monitor of whoever the command is for, or `nil`, and `System.monotonic_time(:millisecond)` until
+  which there may be waited, or `:infinity`.
   """
-  def spawn(fields, connections, pipe_size) do
-    spawn(fields, spec_size(fields), connections, pipe_size, {@replacements, @in_flight_retries})
+  def spawn(fields, connections, pipe_size, patience \\ {nil, :infinity}) do
+    tries = {@replacements, @in_flight_retries}
+    spawn(fields, spec_size(fields), connections, pipe_size, patience, tries)
   end
 
-  defp spawn(fields, size, connections, pipe_size, {replacements, retries}) do
+  defp spawn(fields, size, connections, pipe_size, patience, {replacements, retries}) do
     with {:ok, socket} <- socket() do
       case Native.spawn(socket, fields, size, connections, pipe_size) do
         {:error, :eagain} ->
-          with :ok <- call({:await_room, socket}) do
-            spawn(fields, size, connections, pipe_size, {replacements, retries})
+          with :ok <- await_room(socket, patience) do
+            spawn(fields, size, connections, pipe_size, patience, {replacements, retries})
           end
 
         {:error, :etoomanyrefs} when retries > 0 ->
           :timer.sleep(@in_flight_pause)
-          spawn(fields, size, connections, pipe_size, {replacements, retries - 1})
+          spawn(fields, size, connections, pipe_size, patience, {replacements, retries - 1})
 
         # The launcher is gone and did not take the request.
         {:error, reason} when reason in [:closed, :epipe, :econnreset] and replacements > 0 ->
           with {:ok, _} <- call({:replace, socket}) do
-            spawn(fields, size, connections, pipe_size, {replacements - 1, retries})
+            spawn(fields, size, connections, pipe_size, patience, {replacements - 1, retries})
           end
 
         {:error, reason} when reason in [:closed, :epipe, :econnreset] ->
@@ -77,6 +81,30 @@ defmodule NetRunner.System.Launcher do
       end
     end
   end
+
+  # Not a call: the launcher may be busy for longer than the caller has patience.
+  defp await_room(socket, {owner, deadline}) do
+    monitor = Process.monitor(__MODULE__)
+    GenServer.cast(__MODULE__, {:await_room, socket, {self(), monitor}})
+
+    receive do
+      {^monitor, :try_again} ->
+        Process.demonitor(monitor, [:flush])
+        :ok
+
+      # The next try finds its successor.
+      {:DOWN, ^monitor, :process, _, _} ->
+        :ok
+
+      {:DOWN, ^owner, :process, _, _} ->
+        {:error, :closed}
+    after
+      remaining(deadline) -> {:error, :timeout}
+    end
+  end
+
+  defp remaining(:infinity), do: :infinity
+  defp remaining(deadline), do: max(0, deadline - System.monotonic_time(:millisecond))
 
   defp socket do
     case :ets.lookup(@table, :socket) do
@@ -146,14 +174,17 @@ defmodule NetRunner.System.Launcher do
 
   def handle_call({:replace, _older}, from, state), do: answer_when_tried(from, state)
 
-  def handle_call({:await_room, socket}, from, %{socket: socket} = state) do
-    case Native.await_room(socket) do
-      :ok -> {:noreply, %{state | waiting_for_room: [from | state.waiting_for_room]}}
-      {:error, _} -> {:reply, :ok, state}
+  @impl true
+  def handle_cast({:await_room, socket, who}, state) do
+    if socket == state.socket and Native.await_room(socket) == :ok do
+      {:noreply, %{state | waiting_for_room: [who | state.waiting_for_room]}}
+    else
+      try_again(who)
+      {:noreply, state}
     end
   end
 
-  def handle_call({:await_room, _older}, _from, state), do: {:reply, :ok, state}
+  defp try_again({pid, monitor}), do: send(pid, {monitor, :try_again})
 
   @impl true
   def handle_info({:select, socket, _, :ready_output}, %{socket: socket} = state) do
@@ -232,7 +263,7 @@ defmodule NetRunner.System.Launcher do
   end
 
   defp release_waiting(state) do
-    Enum.each(state.waiting_for_room, &GenServer.reply(&1, :ok))
+    Enum.each(state.waiting_for_room, &try_again/1)
     %{state | waiting_for_room: []}
   end
 

@@ -78,6 +78,15 @@ defmodule NetRunner.System.Native do
   end
 
   @doc """
+  As `read/2`, for a process that is not the one that waits for it: `{:error, :eagain}` promises no message.
+  """
+  @spec try_read(fd(), pos_integer()) ::
+          {:ok, binary()} | :eof | {:error, :eagain | :closed | posix()}
+  def try_read(fd, max_bytes) do
+    with :too_large <- nif_try_read(fd, max_bytes), do: nif_try_read_bulk(fd, max_bytes)
+  end
+
+  @doc """
   Writes a list of binaries. `{:partial, rest}`: some is written, and there may be room for more at
   once; another call finds out. `{:error, :eagain}`: nothing was written.
   """
@@ -185,6 +194,8 @@ defmodule NetRunner.System.Native do
 
   def nif_read(_fd, _max_bytes), do: not_loaded()
   def nif_read_bulk(_fd, _max_bytes), do: not_loaded()
+  def nif_try_read(_fd, _max_bytes), do: not_loaded()
+  def nif_try_read_bulk(_fd, _max_bytes), do: not_loaded()
   def nif_write(_fd, _iovec), do: not_loaded()
   def nif_write_bulk(_fd, _iovec), do: not_loaded()
   def nif_close(_fd), do: not_loaded()

@@ -30,12 +30,22 @@ pub enum Outcome<'a> {
 /// is (FIONREAD) would take the pipe's lock once more, for which the writer is waiting already.
 const GUESS: usize = 32 * 1024;
 
+/// What a read does where nothing is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum IfEmpty {
+    /// Looks for a quick answer, and then has the VM tell when there is something.
+    Wait,
+    /// Says so.
+    Return,
+}
+
 /// Reads at most `max_bytes`; nothing, and says so, when more than `budget` would have to be moved.
 pub fn read<'a>(
     env: Env<'a>,
     fd: &Fd,
     max_bytes: usize,
     budget: usize,
+    if_empty: IfEmpty,
 ) -> Result<Outcome<'a>, Failure> {
     let inside = fd.enter(env).ok_or(Failure::Closed)?;
     let available = if fd.plenty.load(Ordering::Relaxed) {
@@ -51,7 +61,10 @@ pub fn read<'a>(
         let room = max_bytes.min(buffer.len());
         let start = buffer.as_mut_ptr().cast();
         let mut read = read_into(&inside, start, room);
-        if read == Err(Errno::EAGAIN) && fd.pace.comes_soon(env, &inside) {
+        if read == Err(Errno::EAGAIN)
+            && if_empty == IfEmpty::Wait
+            && fd.pace.comes_soon(env, &inside)
+        {
             read = read_into(&inside, start, room);
         }
         read.map(|length| {
@@ -89,6 +102,7 @@ pub fn read<'a>(
         }
         // Nobody has the terminal open any more.
         Err(Errno::EIO) if fd.terminal => Ok(Outcome::EndOfFile),
+        Err(errno) if if_empty == IfEmpty::Return => Err(Failure::Errno(errno)),
         Err(errno) => Err(wait_if_again(errno, &inside, Interest::Read)),
     }
 }

@@ -11,7 +11,7 @@ mod system;
 mod terminal;
 
 use fd::{Fd, Interest, Kind};
-use io::{Failure, Outcome};
+use io::{Failure, IfEmpty, Outcome};
 use nix::errno::Errno;
 use nix::sys::socket::{recv, send, shutdown, MsgFlags, Shutdown};
 use rustler::{Atom, Encoder, Env, Error, ListIterator, NifResult, Term};
@@ -85,16 +85,39 @@ fn done(env: Env, result: nix::Result<()>) -> Term {
 
 #[rustler::nif]
 fn nif_read<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<'a>> {
-    let result = io::read(env, fd, max_bytes, SMALL);
-    if let Ok(Outcome::Data(data)) = &result {
-        charge(env, data.decode::<rustler::Binary>()?.len());
-    }
-    answer(env, result)
+    read_some(env, fd, max_bytes, IfEmpty::Wait)
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
 fn nif_read_bulk<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<'a>> {
-    answer(env, io::read(env, fd, max_bytes, usize::MAX))
+    answer(env, io::read(env, fd, max_bytes, usize::MAX, IfEmpty::Wait))
+}
+
+/// For a process other than the one that waits for the descriptor: nothing is selected.
+#[rustler::nif]
+fn nif_try_read<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<'a>> {
+    read_some(env, fd, max_bytes, IfEmpty::Return)
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn nif_try_read_bulk<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<'a>> {
+    answer(
+        env,
+        io::read(env, fd, max_bytes, usize::MAX, IfEmpty::Return),
+    )
+}
+
+fn read_some<'a>(
+    env: Env<'a>,
+    fd: &Fd,
+    max_bytes: usize,
+    if_empty: IfEmpty,
+) -> NifResult<Term<'a>> {
+    let result = io::read(env, fd, max_bytes, SMALL, if_empty);
+    if let Ok(Outcome::Data(data)) = &result {
+        charge(env, data.decode::<rustler::Binary>()?.len());
+    }
+    answer(env, result)
 }
 
 #[rustler::nif]

@@ -4,6 +4,7 @@ defmodule NetRunner.Process.ServerTest do
   use ExUnit.Case, async: true
 
   import ExUnit.CaptureLog
+  import NetRunner.Guarantees.Tree, only: [await: 1]
 
   alias NetRunner.Process, as: Command
 
@@ -53,15 +54,7 @@ defmodule NetRunner.Process.ServerTest do
     answer
   end
 
-  defp await(condition, looks \\ 2_000) do
-    unless condition.() do
-      if looks == 0, do: flunk("it does not come to that")
-      Process.sleep(1)
-      await(condition, looks - 1)
-    end
-  end
-
-  defp waiting?(p, kind), do: is_map_key(:sys.get_state(p).operations.queues, kind)
+  defp waiting?(p, kind), do: NetRunner.Waiting.count(p, kind) > 0
 
   defp told?(p) do
     {:messages, messages} = Process.info(p, :messages)
@@ -220,11 +213,11 @@ defmodule NetRunner.Process.ServerTest do
                 {:select, make_ref(), :undefined, :ready_input},
                 {:select, make_ref(), :undefined, :ready_output},
                 {:select, state.control, :undefined, :ready_input},
-                {:select, state.stdout.fd, :undefined, :ready_input},
-                {:select, state.stdin, :undefined, :ready_output},
-                {:serve, :stdout},
-                {:serve, :stderr},
-                {:serve, :stdin},
+                {:select, state.outlets.stdout.pipe.fd, :undefined, :ready_input},
+                {:select, state.inlet.stdin, :undefined, :ready_output},
+                {:again, :stdout},
+                {:again, :stderr},
+                {:again, :stdin},
                 {:await_expired, 1_000_000}
               ] do
             send(p, message)

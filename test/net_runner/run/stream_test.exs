@@ -211,11 +211,37 @@ defmodule NetRunner.StreamTest do
       await_gone(String.trim(os_pid))
     end
 
+    test "goes on when the process that started it dies" do
+      test = self()
+      go = Path.join(System.tmp_dir!(), "net_runner_go_#{System.unique_integer([:positive])}")
+      on_exit(fn -> File.rm(go) end)
+
+      {starter, monitor} =
+        spawn_monitor(fn ->
+          script = "echo one; until [ -e #{go} ]; do sleep 0.01; done; echo two"
+          {:ok, stream} = NetRunner.stream(sh(script))
+          send(test, {:stream, stream})
+          Process.sleep(:infinity)
+        end)
+
+      assert_receive {:stream, stream}, 5_000
+
+      chunks =
+        Enum.map(stream, fn chunk ->
+          Process.exit(starter, :kill)
+          if chunk == "one\n", do: assert_receive({:DOWN, ^monitor, _, _, :killed}, 5_000)
+          File.write!(go, "")
+          chunk
+        end)
+
+      assert chunks == ["one\n", "two\n"]
+    end
+
     test "that is enumerated a second time says that it is over" do
       {:ok, stream} = NetRunner.stream(~w(echo once))
       assert Enum.join(stream) == "once\n"
       error = assert_raise NetRunner.Error, fn -> Enum.join(stream) end
-      assert %{reason: :closed, command: ["echo", "once"]} = error
+      assert %{reason: :stream_over, command: ["echo", "once"]} = error
     end
   end
 
@@ -452,6 +478,17 @@ defmodule NetRunner.StreamTest do
 
       assert NetRunner.run(~w(head -c 2), input: &Enum.into(Stream.cycle(["ab"]), &1)) ==
                {"ab", 0}
+    end
+
+    test "that kills its process ends the command, and its caller exits" do
+      for input <- [
+            Stream.map([1], fn _ -> Process.exit(self(), :kill) end),
+            fn _sink -> Process.exit(self(), :kill) end
+          ] do
+        assert catch_exit(NetRunner.run(~w(cat), input: input, timeout: 10_000)) == :killed
+        stream = NetRunner.stream!(~w(cat), input: input, timeout: 10_000)
+        assert catch_exit(Enum.to_list(stream)) == :killed
+      end
     end
 
     test "is cleaned up when the command ends early" do

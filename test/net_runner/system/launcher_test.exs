@@ -125,7 +125,8 @@ defmodule NetRunner.LauncherTest do
     os_pid = Command.os_pid(p)
     reader = Task.async(fn -> Command.read(p) end)
     waiting = Task.async(fn -> Command.await_exit(p) end)
-    Tree.await(fn -> map_size(:sys.get_state(p).operations.queues) == 2 end)
+    NetRunner.Waiting.await(p, :stdout)
+    NetRunner.Waiting.await(p, :exit)
     capture_log(fn -> :ok = Application.stop(:net_runner) end)
     assert Task.await_many([reader, waiting]) == [{:error, :closed}, {:error, :closed}]
     refute Process.alive?(p)
@@ -186,6 +187,58 @@ defmodule NetRunner.LauncherTest do
         Application.delete_env(:net_runner, :helper)
         Tree.await(fn -> NetRunner.run(~w(true)) == {"", 0} end)
       end)
+    end
+  end
+
+  describe "a launcher that does not get to its requests" do
+    setup do
+      tree = Tree.new()
+      launcher = Tree.current_launcher()
+      spares = for pid <- Tree.helpers(), Tree.parent(pid) == launcher, do: pid
+      signal([launcher | spares], "STOP")
+      Enum.each([launcher | spares], &Tree.await_stopped/1)
+      on_exit(fn -> signal([launcher | spares], "CONT") end)
+      {:ok, tree: tree, launcher: launcher}
+    end
+
+    test "and is killed then: whoever waits for room asks the next one", %{launcher: launcher} do
+      commands = fill_socket([])
+
+      capture_log(fn ->
+        :ok = Tree.kill(launcher)
+        results = Task.await_many(commands, 60_000)
+        assert Enum.uniq(results) == [{"", 0}]
+      end)
+    end
+
+    test "keeps no start alive whose owner has died", %{tree: tree} do
+      test = self()
+
+      owner =
+        spawn(fn ->
+          send(test, :starting)
+          Command.start("sleep", ["1000"], env: Tree.env(tree))
+        end)
+
+      assert_receive :starting, 5_000
+      Tree.await(fn -> Tree.fds() > tree.fds end)
+      Process.exit(owner, :kill)
+      Tree.await(fn -> Tree.fds() <= tree.fds end, 5_000, fn -> {Tree.fds(), tree.fds} end)
+    end
+
+    # More of them until the socket is full, and one waits for room.
+    defp fill_socket(commands) do
+      more = for _ <- 1..50, do: Task.async(fn -> NetRunner.run(~w(true)) end)
+      # There is no event for "they have all asked"; too early costs a round.
+      Process.sleep(20)
+
+      if :sys.get_state(Launcher).waiting_for_room == [] and length(commands) < 5_000,
+        do: fill_socket(more ++ commands),
+        else: more ++ commands
+    end
+
+    defp signal(pids, name) do
+      System.cmd("kill", ["-#{name}" | Enum.map(pids, &to_string/1)], stderr_to_stdout: true)
     end
   end
 

@@ -1,0 +1,227 @@
+defmodule NetRunner.Process.Boot do
+  @moduledoc false
+  # The start of a command, in the process that becomes its server: from the options to a command that runs, or
+  # the reason why not.
+  #
+  # Its life: build the spec, make the cgroup, ask the launcher, and hear that the command has started.
+  # Whatever is waited for, the command's owner and its deadline are minded meanwhile.
+
+  alias NetRunner.Process.{Counters, Inlet, Lifecycle, Outlets, Pipe}
+  alias NetRunner.System.{Cgroup, Launcher, Native, Spec}
+  alias NetRunner.Telemetry
+
+  # Launchers that die one after the other, each with the request unread.
+  @attempts 20
+
+  # What a pipe has that nobody made larger (pipe(7)).
+  @least_pipe 65_536
+
+  # A command that has started. `rest_of_timeout`: ms that are left of `:timeout`.
+  @enforce_keys [
+    :control,
+    :owner,
+    :started,
+    :counters,
+    :cgroup,
+    :life,
+    :inlet,
+    :outlets,
+    :rest_of_timeout
+  ]
+  defstruct @enforce_keys
+
+  @type t :: %__MODULE__{
+          control: Native.fd(),
+          owner: reference() | nil,
+          started: {system_time :: integer(), monotonic_time :: integer()},
+          counters: Counters.t(),
+          cgroup: Cgroup.t(),
+          life: Lifecycle.t(),
+          inlet: Inlet.t(),
+          outlets: Outlets.t(),
+          rest_of_timeout: timeout()
+        }
+
+  @doc """
+  Starts the command. `extra.input` is `:none` where stdin stays empty; `extra.grace?` says whether `:output_grace`
+  counts.
+  """
+  @spec start(Spec.command(), map(), map()) :: {:ok, t()} | {:error, term()}
+  def start(command, options, extra) do
+    {_, now} = started = {System.system_time(), System.monotonic_time()}
+    owner = options.owner && Process.monitor(options.owner)
+    patience = {owner, deadline(now, options[:timeout])}
+    connections = connections(options, Map.get(extra, :input, :open))
+
+    with :ok <- application_started(),
+         {:ok, fields} <- Spec.build(command, options),
+         {:ok, cgroup} <- Cgroup.create(options),
+         {:ok, os_pid, fds} <-
+           start_in(cgroup, fields, connections, options.pipe_size, patience) do
+      {control, stdin, stdout, stderr} = fds
+      counters = Counters.new()
+      terminal? = options.pty != false
+      tail = if options.stderr == :consume, do: options.stderr_tail
+      pipe_size = max(options.pipe_size, @least_pipe)
+
+      life = %Lifecycle{
+        os_pid: os_pid,
+        leftovers: options.leftovers,
+        cgroup?: cgroup != nil,
+        give_up_after: give_up_after(options),
+        grace: if(extra[:grace?], do: options.output_grace, else: :none)
+      }
+
+      announce(command, life, started, counters, {options.owner, control})
+
+      {:ok,
+       %__MODULE__{
+         control: control,
+         owner: owner,
+         started: started,
+         counters: counters,
+         cgroup: cgroup,
+         life: life,
+         inlet: Inlet.new(stdin, terminal?, counters),
+         outlets:
+           Outlets.new(Pipe.new(stdout, terminal?), Pipe.new(stderr), tail, pipe_size, counters),
+         rest_of_timeout: remaining(elem(patience, 1))
+       }}
+    else
+      {:error, reason} ->
+        reason = Spec.blame(reason, options)
+        Telemetry.start(command, nil, started)
+        Telemetry.exception(command, nil, started, :error, reason)
+        {:error, reason}
+    end
+  end
+
+  # Also false for an application that is being stopped.
+  defp application_started do
+    if Process.whereis(NetRunner.Registry), do: :ok, else: {:error, :not_started}
+  end
+
+  defp give_up_after(%{give_up_after: :infinity}), do: :infinity
+  defp give_up_after(options), do: options.kill_timeout + options.give_up_after
+
+  defp announce(command, life, {system_time, _} = started, counters, {owner, control}) do
+    listed = {command, life.os_pid, system_time, counters}
+    {:ok, _} = Registry.register(NetRunner.Registry, self(), listed)
+
+    # A handler may take long, and this process hears nothing of its owner meanwhile.
+    guard = if owner && Telemetry.handlers?(), do: guard(owner, control)
+    Telemetry.start(command, life.os_pid, started)
+    if guard, do: Process.exit(guard, :kill)
+  end
+
+  defp guard(owner, control) do
+    server = self()
+
+    spawn(fn ->
+      monitors = {Process.monitor(owner), Process.monitor(server)}
+
+      receive do
+        {:DOWN, monitor, :process, _, _} when monitor == elem(monitors, 0) ->
+          Native.close(control)
+
+        {:DOWN, monitor, :process, _, _} when monitor == elem(monitors, 1) ->
+          :ok
+      end
+    end)
+  end
+
+  # --- connections --------------------------------------------------------------------------------
+
+  defp connections(%{pty: false} = options, input) do
+    {stdin(options.stdin, input), options.stdout, stderr(options.stderr, options.stdout)}
+  end
+
+  defp connections(%{pty: true} = options, input), do: connections(%{options | pty: []}, input)
+
+  defp connections(%{pty: settings}, _input) do
+    {:terminal, Keyword.get(settings, :rows, 24), Keyword.get(settings, :cols, 80),
+     Keyword.get(settings, :echo, true)}
+  end
+
+  defp stdin(kind, :none) when kind in [nil, :pipe], do: :null
+  defp stdin(nil, _input), do: :pipe
+  defp stdin({:file, path}, _input), do: {:read, path}
+  defp stdin(kind, _input), do: kind
+
+  defp stderr(:disabled, _stdout), do: :null
+  defp stderr(mode, _stdout) when mode in [:consume, :pipe], do: :pipe
+  # One open file, so that neither writes over the other.
+  defp stderr({_, _} = file, file), do: :redirect
+  defp stderr(kind, _stdout), do: kind
+
+  # --- asking the launcher --------------------------------------------------------------------------
+
+  defp start_in(cgroup, fields, connections, pipe_size, patience) do
+    fields = if cgroup, do: [{:cgroup, cgroup} | fields], else: fields
+
+    with {:error, reason} <- spawn_command(fields, connections, pipe_size, patience, @attempts) do
+      Cgroup.remove(cgroup)
+      {:error, reason}
+    end
+  end
+
+  # A launcher that died with the request unread has done nothing yet, so another may be asked.
+  defp spawn_command(fields, connections, pipe_size, patience, attempts) do
+    with {:ok, control, stdin, stdout, stderr} <-
+           Launcher.spawn(fields, connections, pipe_size, patience) do
+      case await_start(control, patience) do
+        {:ok, os_pid} ->
+          {:ok, os_pid, {control, stdin, stdout, stderr}}
+
+        failed ->
+          for fd <- [control, stdin, stdout, stderr], fd != nil, do: Native.close(fd)
+
+          if failed == :not_taken and attempts > 1,
+            do: spawn_command(fields, connections, pipe_size, patience, attempts - 1),
+            else: with(:not_taken <- failed, do: {:error, :launcher_died})
+      end
+    end
+  end
+
+  # An execve(2) can take long: the program may lie on a file system that does not answer.
+  defp await_start(control, {owner, deadline} = patience) do
+    case Native.receive_event(control) do
+      {:started, os_pid} ->
+        {:ok, os_pid}
+
+      {:failed, :receive, errno} ->
+        {:error, errno}
+
+      {:failed, step, errno} ->
+        Native.retire(control)
+        {:error, if(step in [:fork, :exec], do: errno, else: {step, errno})}
+
+      {:error, :eagain} ->
+        receive do
+          {:select, ^control, _, :ready_input} -> await_start(control, patience)
+          {:DOWN, ^owner, :process, _, _} -> {:error, :closed}
+        after
+          remaining(deadline) -> {:error, :timeout}
+        end
+
+      :reset ->
+        :not_taken
+
+      :eof ->
+        {:error, :launcher_died}
+
+      {:error, reason} ->
+        {:error, reason}
+    end
+  end
+
+  # --- time ---------------------------------------------------------------------------------------
+
+  defp deadline(_from, timeout) when timeout in [nil, :infinity], do: :infinity
+
+  defp deadline(from, timeout),
+    do: System.convert_time_unit(from, :native, :millisecond) + timeout
+
+  defp remaining(:infinity), do: :infinity
+  defp remaining(deadline), do: max(0, deadline - System.monotonic_time(:millisecond))
+end

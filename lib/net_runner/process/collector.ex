@@ -1,0 +1,33 @@
+defmodule NetRunner.Process.Collector do
+  @moduledoc false
+  # All that a command prints, for one caller, as pure data.
+
+  @enforce_keys [:limit]
+  defstruct [:limit, size: 0, chunks: []]
+
+  @type t :: %__MODULE__{
+          limit: non_neg_integer() | :infinity,
+          size: non_neg_integer(),
+          chunks: iodata()
+        }
+
+  @spec new(non_neg_integer() | :infinity) :: t()
+  def new(limit), do: %__MODULE__{limit: limit}
+
+  @doc "Adds a chunk. `:full`: there are more bytes than the limit allows."
+  @spec add(t(), binary()) :: {:ok | :full, t()}
+  def add(%__MODULE__{} = collector, bytes) do
+    size = collector.size + byte_size(bytes)
+    # In the order of terms, `:infinity` comes after all numbers.
+    fits = if size > collector.limit, do: :full, else: :ok
+    {fits, %{collector | size: size, chunks: [collector.chunks, bytes]}}
+  end
+
+  @doc "What was collected, and no more than the limit allows."
+  @spec output(t()) :: binary()
+  def output(%__MODULE__{size: size, limit: limit} = collector) when size > limit do
+    collector.chunks |> IO.iodata_to_binary() |> binary_part(0, limit)
+  end
+
+  def output(%__MODULE__{} = collector), do: IO.iodata_to_binary(collector.chunks)
+end

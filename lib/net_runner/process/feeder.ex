@@ -1,0 +1,54 @@
+defmodule NetRunner.Process.Feeder do
+  @moduledoc false
+  # The process that produces a command's input, as the command's server sees it.
+  #
+  # When the command has had enough, the feeder hears so at its next write, and leaves what it runs as an
+  # enumeration is left early, so that its cleanup runs. One that produces for long before it writes hears nothing.
+  # So that nothing goes on being produced for a command that is gone, it is killed then.
+
+  # What a feeder gets to hear that its command is gone, and then for its cleanup, in ms.
+  @notice 50
+  @cleanup 5_000
+
+  @mark :net_runner_leaves
+
+  @doc "Called by the feeder when it hears that its command has had enough."
+  @spec leave() :: :ok
+  def leave do
+    _ = Process.put(@mark, true)
+    :ok
+  end
+
+  @doc "Called by the server when it ends: the feeder finds out by itself, or is killed."
+  @spec let_go(pid()) :: :ok
+  def let_go(feeder) do
+    # Where the feeder is: only there it can be looked at.
+    _ = :erlang.spawn(node(feeder), __MODULE__, :see_off, [feeder])
+    :ok
+  end
+
+  @doc false
+  @spec see_off(pid()) :: :ok | true
+  def see_off(feeder) do
+    monitor = Process.monitor(feeder)
+
+    unless gone?(monitor, @notice) or (leaves?(feeder) and gone?(monitor, @cleanup)) do
+      Process.exit(feeder, :kill)
+    end
+  end
+
+  defp gone?(monitor, patience) do
+    receive do
+      {:DOWN, ^monitor, _, _, _} -> true
+    after
+      patience -> false
+    end
+  end
+
+  defp leaves?(feeder) do
+    case Process.info(feeder, :dictionary) do
+      {:dictionary, dictionary} -> List.keymember?(dictionary, @mark, 0)
+      nil -> true
+    end
+  end
+end

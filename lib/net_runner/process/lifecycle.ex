@@ -1,0 +1,236 @@
+defmodule NetRunner.Process.Lifecycle do
+  @moduledoc false
+  # Where a command is between its start and its end, as pure data.
+  #
+  # Its life, phase by phase:
+  #
+  #     running ──► ending ──► given_up        (told to end; SIGKILL did not help in time)
+  #        │           │           │
+  #        ▼           ▼           ▼
+  #        leaving_cgroup, where it has one that goes with it
+  #                    │
+  #                    ▼
+  #                  over                      (its output may still be readable)
+  #
+  # `event/2` takes what happened and gives the next life and a list of effects, which the server carries out in
+  # their order. Nothing here reads a clock, sends a message or calls the system.
+  #
+  # The cause is the first reason for which NetRunner ended the command. A command that ends by itself has none, and
+  # gets none afterwards: no timeout is reported of a command that has exited.
+
+  alias NetRunner.Process.Exit
+
+  @typedoc """
+  Why the command was told to end. `:asked`: what it prints is still of interest. `:stopped`: it is not. The
+  others are verdicts, which are what the callers get instead of the output.
+  """
+  @type cause ::
+          :asked
+          | :stopped
+          | :timeout
+          | {:max_output_exceeded, binary()}
+          | {:input_failed, term()}
+          | {:read_failed, atom()}
+
+  @typedoc "What the server does when the command is over."
+  @type next :: :stay | {:stop, reason :: term()}
+
+  @typedoc "Its shepherd died, at `System.monotonic_time/0`: how it ended is not known."
+  @type lost :: {:lost, at :: integer()}
+
+  @type phase ::
+          :running
+          | {:ending, cause(), next()}
+          | {:given_up, cause(), next()}
+          | {:leaving_cgroup, cause() | nil, next(), Exit.t()}
+          | {:over, cause() | nil, Exit.t() | lost()}
+
+  @type event ::
+          {:end, cause(), next()}
+          | {:exited, Exit.t()}
+          | {:shepherd_gone, at :: integer()}
+          | :give_up
+          | :grace_over
+
+  @type effect ::
+          :tell_end
+          | :shut_control
+          | {:release_control, :retire | :close}
+          | :remove_cgroup
+          | :announce_end
+          | {:arm, :give_up | :grace_over, non_neg_integer()}
+          | {:output, :discard | {:fail, term()} | :left_behind | :gone | :lingering | :close}
+          | {:answer, :exit | :stop | :collect, term()}
+          | {:stop, reason :: term()}
+
+  # `give_up_after`: ms after the command was told to end. `grace`: ms after its exit that reads wait for what
+  # it has left behind; `:none` where they wait as long as it holds the pipe.
+  @enforce_keys [:os_pid]
+  defstruct [
+    :os_pid,
+    phase: :running,
+    leftovers: :kill,
+    cgroup?: false,
+    give_up_after: :infinity,
+    grace: :none
+  ]
+
+  @type t :: %__MODULE__{
+          os_pid: pos_integer(),
+          phase: phase(),
+          leftovers: :kill | :leave,
+          cgroup?: boolean(),
+          give_up_after: non_neg_integer() | :infinity,
+          grace: non_neg_integer() | :none
+        }
+
+  @spec event(t(), event()) :: {t(), [effect()]}
+
+  # --- told to end --------------------------------------------------------------------------------
+
+  def event(%{phase: :running} = life, {:end, cause, next}) do
+    {%{life | phase: {:ending, cause, next}}, [:tell_end] ++ give_up_timer(life) ++ output(cause)}
+  end
+
+  # The first cause stays. Output that is of no interest any more must not keep the command from ending.
+  def event(%{phase: {:ending, cause, before}} = life, {:end, :stopped, next}) do
+    discard = if verdict?(cause), do: [], else: output(:stopped)
+    {%{life | phase: {:ending, cause, later(before, next)}}, discard}
+  end
+
+  def event(%{phase: {:ending, cause, before}} = life, {:end, _cause, next}) do
+    {%{life | phase: {:ending, cause, later(before, next)}}, []}
+  end
+
+  def event(%{phase: {:given_up, cause, before}} = life, {:end, _cause, next}) do
+    {%{life | phase: {:given_up, cause, later(before, next)}},
+     [{:answer, :stop, not_ended(life)}]}
+  end
+
+  def event(%{phase: {:leaving_cgroup, cause, before, exit}} = life, {:end, _cause, next}) do
+    {%{life | phase: {:leaving_cgroup, cause, later(before, next), exit}}, []}
+  end
+
+  def event(%{phase: {:over, _, _}} = life, {:end, _cause, next}), do: {life, next(next)}
+
+  # --- the shepherd reports -------------------------------------------------------------------------
+
+  # The shepherd waits for the end of the socket, removes the cgroup, and exits. What stays, by `leftovers: :leave`,
+  # stays in the cgroup, and is not waited for.
+  def event(%{cgroup?: true, leftovers: :kill, phase: phase} = life, {:exited, exit}) do
+    {cause, next} = cause_and_next(phase)
+    {%{life | phase: {:leaving_cgroup, cause, next, exit}}, [:shut_control]}
+  end
+
+  def event(life, {:exited, exit}), do: over(life, exit)
+
+  def event(%{phase: {:over, _, _}} = life, {:shepherd_gone, _at}), do: {life, []}
+
+  def event(%{phase: {:leaving_cgroup, _, _, exit}} = life, {:shepherd_gone, _at}),
+    do: over(life, exit)
+
+  def event(life, {:shepherd_gone, at}), do: over(life, {:lost, at})
+
+  # --- time passes ----------------------------------------------------------------------------------
+
+  def event(%{phase: {:ending, cause, next}} = life, :give_up) do
+    answers = for who <- [:exit, :stop, :collect], do: {:answer, who, not_ended(life)}
+    {%{life | phase: {:given_up, cause, next}}, [{:output, :close} | answers]}
+  end
+
+  def event(life, :give_up), do: {life, []}
+
+  def event(%{phase: {:over, _, _}} = life, :grace_over), do: {life, [{:output, :lingering}]}
+
+  # --- what is asked of it --------------------------------------------------------------------------
+
+  @doc "Whether the command may still run: it can be signalled, and told to end."
+  @spec alive?(t()) :: boolean()
+  def alive?(%{phase: :running}), do: true
+  def alive?(%{phase: {phase, _, _}}) when phase in [:ending, :given_up], do: true
+  def alive?(_life), do: false
+
+  @doc "Whether nothing more will be heard of it."
+  @spec over?(t()) :: boolean()
+  def over?(%{phase: {:over, _, _}}), do: true
+  def over?(_life), do: false
+
+  @doc "How it ended, where that is known."
+  @spec exit(t()) :: Exit.t() | lost() | nil
+  def exit(%{phase: {:over, _, exit}}), do: exit
+  def exit(_life), do: nil
+
+  @doc "What `await_exit` answers; `nil`: it has to wait."
+  @spec result(t()) :: {:ok, 0..255} | {:error, term()} | nil
+  def result(%{phase: {:over, _, {:lost, _at}}}), do: {:error, :shepherd_died}
+  def result(%{phase: {:over, _, exit}}), do: {:ok, Exit.status(exit)}
+  def result(%{phase: {:given_up, _, _}} = life), do: not_ended(life)
+  def result(_life), do: nil
+
+  @doc "What ended the command before its time and is what its callers get instead of its output."
+  @spec verdict(t()) :: {:error, term()} | nil
+  def verdict(%{phase: :running}), do: nil
+
+  def verdict(%{phase: phase}) do
+    case elem(phase, 1) do
+      nil -> nil
+      cause -> if verdict?(cause), do: error(cause)
+    end
+  end
+
+  # --- in common ------------------------------------------------------------------------------------
+
+  defp over(%{phase: phase} = life, exit) do
+    {cause, next} = cause_and_next(phase)
+    life = %{life | phase: {:over, cause, exit}}
+
+    effects =
+      [{:release_control, release(life, exit)}] ++
+        if(life.cgroup?, do: [:remove_cgroup], else: []) ++
+        [:announce_end] ++
+        output_after(life, cause, exit) ++
+        [{:answer, :exit, result(life)}] ++
+        next(next)
+
+    {life, effects}
+  end
+
+  # Whether the shepherd has nothing more to do, and can serve the next command.
+  defp release(%{leftovers: :kill, cgroup?: false}, %Exit{}), do: :retire
+  defp release(_life, _exit), do: :close
+
+  # What it left is gone, or was left by a command that NetRunner ended, and is not waited for.
+  defp output_after(%{leftovers: :kill}, _cause, %Exit{}), do: [{:output, :gone}]
+  defp output_after(_life, cause, _exit) when cause != nil, do: [{:output, :gone}]
+
+  defp output_after(%{leftovers: :leave, grace: grace}, nil, %Exit{}) when grace != :none do
+    [{:arm, :grace_over, grace}, {:output, :left_behind}]
+  end
+
+  defp output_after(_life, nil, _exit), do: [{:output, :left_behind}]
+
+  defp next(:stay), do: []
+  defp next({:stop, _reason} = stop), do: [{:answer, :stop, :ok}, stop]
+
+  # Whoever wanted the server to stop first gave the reason.
+  defp later(:stay, next), do: next
+  defp later(stop, _next), do: stop
+
+  defp cause_and_next(:running), do: {nil, :stay}
+  defp cause_and_next({:leaving_cgroup, cause, next, _exit}), do: {cause, next}
+  defp cause_and_next({_phase, cause, next}), do: {cause, next}
+
+  defp give_up_timer(%{give_up_after: :infinity}), do: []
+  defp give_up_timer(%{give_up_after: ms}), do: [{:arm, :give_up, ms}]
+
+  defp output(:asked), do: []
+  defp output(:stopped), do: [{:output, :discard}]
+  defp output(verdict), do: [{:output, {:fail, error(verdict)}}]
+
+  defp verdict?(cause), do: cause not in [:asked, :stopped]
+
+  defp error({:read_failed, reason}), do: {:error, reason}
+  defp error(cause), do: {:error, cause}
+
+  defp not_ended(life), do: {:error, {:not_ended, life.os_pid}}
+end

@@ -1,0 +1,59 @@
+defmodule NetRunner.Process.Report do
+  @moduledoc false
+  # What is told of a command: its statistics, and how it stands.
+
+  alias NetRunner.Process.{Counters, Exit, Lifecycle, Stats}
+  alias NetRunner.System.Cgroup
+
+  @type started :: {system_time :: integer(), monotonic_time :: integer()}
+
+  @spec stats(Lifecycle.t(), started(), Counters.t(), Cgroup.t()) :: Stats.t()
+  def stats(life, {system_time, monotonic_time}, counters, cgroup) do
+    exit = Lifecycle.exit(life)
+    duration = ended_at(exit) - monotonic_time
+
+    stats = %Stats{
+      started_at: Stats.started_at(system_time),
+      duration_ms: System.convert_time_unit(duration, :native, :millisecond),
+      cgroup: cgroup_figures(exit, cgroup)
+    }
+
+    counters |> Counters.into(stats) |> with_exit(exit)
+  end
+
+  @spec info(Lifecycle.t(), Stats.t(), Counters.t()) :: map()
+  def info(life, stats, counters) do
+    stats
+    |> Map.take([:started_at, :duration_ms, :exit_status, :exit])
+    |> Map.merge(%{
+      pid: self(),
+      os_pid: life.os_pid,
+      bytes: Counters.bytes(counters),
+      status: status(Lifecycle.exit(life))
+    })
+  end
+
+  defp ended_at(%Exit{at: at}), do: at
+  defp ended_at({:lost, at}), do: at
+  defp ended_at(nil), do: System.monotonic_time()
+
+  defp cgroup_figures(%Exit{cgroup: figures}, _cgroup) when figures != nil, do: figures
+  defp cgroup_figures(_running_or_lost, cgroup), do: Cgroup.figures(cgroup)
+
+  defp with_exit(stats, %Exit{usage: {max_rss, user, system}} = exit) do
+    %{
+      stats
+      | exit_status: Exit.status(exit),
+        exit: Exit.named(exit),
+        max_rss_bytes: max_rss,
+        user_time_us: user,
+        system_time_us: system
+    }
+  end
+
+  defp with_exit(stats, _running_or_lost), do: stats
+
+  defp status(nil), do: :running
+  defp status(%Exit{}), do: :exited
+  defp status({:lost, _at}), do: :lost
+end

@@ -1,0 +1,19 @@
+defmodule NetRunner.Waiting do
+  @moduledoc false
+  # Who waits for something of a command, as its server has noted it.
+
+  alias NetRunner.Guarantees.Tree
+  alias NetRunner.Process.Operations
+
+  @doc "How many wait: for `:stdout`, `:stderr`, `:any`, `:collect`, `:stdin`, `:exit` or `:stop`."
+  def count(p, kind) do
+    %{inlet: inlet, outlets: outlets, waiters: waiters} = :sys.get_state(p)
+
+    [inlet.queue, outlets.queue, waiters]
+    |> Enum.flat_map(&Operations.all/1)
+    |> Enum.count(&(&1.kind == kind))
+  end
+
+  @doc "Until so many wait."
+  def await(p, kind, count \\ 1), do: Tree.await(fn -> count(p, kind) >= count end)
+end
