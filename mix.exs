@@ -33,6 +33,15 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
     end
   end
 
+  # Mix runs the compilers of a git dependency only as long as its application is missing, but it loads this file every
+  # time. Without what was deleted the application is none.
+  def notice_deleted(application) do
+    if File.exists?(Path.join(application, ".mix/compile.net_runner_native")) and
+         not installed?(Path.join(application, "priv")) do
+      File.rm(Path.join(application, "ebin/net_runner.app"))
+    end
+  end
+
   @impl true
   def clean do
     for file <- [stamp() | Enum.map(artifacts(), fn {_, to} -> Path.join(priv(), to) end)] do
@@ -47,8 +56,11 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
   defp beside_applications, do: Path.expand("../../net_runner_native", Mix.Project.app_path())
 
   defp up_to_date?(digest) do
-    File.read(stamp()) == {:ok, digest} and
-      Enum.all?(artifacts(), fn {_, to} -> File.regular?(Path.join(priv(), to)) end)
+    File.read(stamp()) == {:ok, digest} and installed?(priv())
+  end
+
+  defp installed?(priv) do
+    Enum.all?(artifacts(), fn {_, to} -> File.regular?(Path.join(priv, to)) end)
   end
 
   # What the result depends on: the sources, the manifests, the machine, and what it is built for.
@@ -172,6 +184,10 @@ defmodule NetRunner.MixProject do
   use Mix.Project
 
   def project do
+    Mix.Tasks.Compile.NetRunnerNative.notice_deleted(
+      Path.join(Mix.Project.build_path(), "lib/net_runner")
+    )
+
     [
       app: :net_runner,
       version: "0.1.0",
