@@ -275,7 +275,7 @@ defmodule NetRunner.StreamTest do
   describe "a stream's limits" do
     test "its time: what was printed comes, then it says so, and the command is gone" do
       {:ok, seen} = Agent.start_link(fn -> "" end)
-      stream = NetRunner.stream!(sh("echo $$; sleep 100"), timeout: 200)
+      stream = NetRunner.stream!(sh("echo $$; sleep 100"), timeout: 3_000)
 
       error =
         assert_raise NetRunner.Error, ~r/did not end within :timeout/, fn ->
@@ -286,10 +286,10 @@ defmodule NetRunner.StreamTest do
       refute File.exists?("/proc/#{seen |> Agent.get(& &1) |> String.trim()}")
 
       assert_raise NetRunner.Error, ~r/:timeout/, fn ->
-        Enum.to_list(NetRunner.pipeline_stream!([~w(sleep 100), ~w(cat)], timeout: 100))
+        Enum.to_list(NetRunner.pipeline_stream!([~w(sleep 100), ~w(cat)], timeout: 3_000))
       end
 
-      {:ok, stream} = NetRunner.stream(~w(sleep 100), timeout: 100, tagged: true)
+      {:ok, stream} = NetRunner.stream(~w(sleep 100), timeout: 3_000, tagged: true)
       assert_raise NetRunner.Error, ~r/:timeout/, fn -> Enum.to_list(stream) end
     end
 

@@ -1,0 +1,435 @@
+defmodule NetRunner.Guarantees.EndingTest do
+  # How a command is ended, and what its callers hear of it: in time, with all that is known.
+  use ExUnit.Case, async: true
+
+  import ExUnit.CaptureLog
+
+  alias NetRunner.Guarantees.Tree
+  alias NetRunner.Process, as: Command
+
+  # Much more than anything here takes, and less than what it would take if it had to wait for a program.
+  @soon 30_000
+
+  defp took(function) do
+    {us, result} = :timer.tc(function)
+    assert us < @soon * 1_000
+    result
+  end
+
+  defp file(name) do
+    path =
+      Path.join(System.tmp_dir!(), "net_runner_#{name}_#{System.unique_integer([:positive])}")
+
+    on_exit(fn -> File.rm(path) end)
+    path
+  end
+
+  defp await_file(path),
+    do: Tree.await(fn -> match?({:ok, <<_, _::binary>>}, File.read(path)) end)
+
+  defp gone?(pid), do: Tree.stat(pid) == nil
+  defp pid(text), do: text |> String.trim() |> String.to_integer()
+
+  describe "a timeout is about the command" do
+    for options <- [[], [lines: :trim], [tagged: true], [owner: nil]] do
+      test "so a slow consumer of one that has exited gets all of it, with #{inspect(options)}" do
+        options = unquote(options)
+        stream = NetRunner.stream!(~w(seq 3), [timeout: 3_000] ++ options)
+
+        output =
+          stream
+          |> Stream.each(fn _ -> Process.sleep(if options == [], do: 3_500, else: 1_200) end)
+          |> Enum.to_list()
+
+        assert [_ | _] = output
+        refute Enum.any?(output, &match?({:exit, status} when status != 0, &1))
+      end
+    end
+
+    test "so it ends a stream though something left behind holds the pipe" do
+      for options <- [[], [tagged: true], [lines: :keep]] do
+        script = ~s(setsid sh -c 'echo $$ >&2; exec sleep 1000' & sleep 1000)
+        errors = file("errors")
+
+        options =
+          [leftovers: :leave, timeout: 1_000, kill_timeout: 100] ++
+            if(options[:tagged], do: options, else: [stderr: {:file, errors}] ++ options)
+
+        error =
+          took(fn ->
+            assert_raise NetRunner.Error, fn ->
+              ["sh", "-c", script]
+              |> NetRunner.stream!(options)
+              |> Enum.each(fn
+                {:stderr, bytes} -> File.write!(errors, bytes)
+                _ -> :ok
+              end)
+            end
+          end)
+
+        assert error.reason == :timeout
+        await_file(errors)
+        leftover = errors |> File.read!() |> pid()
+        refute gone?(leftover)
+        System.cmd("kill", ["-KILL", "#{leftover}"])
+      end
+    end
+
+    test "and is one for start and run" do
+      # Both its start and its run take long: the launcher's helpers are stopped when it starts.
+      assert took(fn -> NetRunner.run(~w(sleep 1000), timeout: 300) end) == {:error, :timeout}
+    end
+  end
+
+  describe "what leftovers: :leave leaves" do
+    test "does not keep the output and the status of a command that has exited" do
+      out = file("pid")
+      script = "sleep 1000 & echo $! > #{out}; echo done"
+
+      assert took(fn -> NetRunner.run(["sh", "-c", script], leftovers: :leave) end) ==
+               {"done\n", 0}
+
+      leftover = out |> File.read!() |> pid()
+      refute gone?(leftover)
+      System.cmd("kill", ["-KILL", "#{leftover}"])
+
+      assert took(fn ->
+               ["sh", "-c", script]
+               |> NetRunner.stream!(leftovers: :leave, output_grace: 0)
+               |> Enum.join()
+             end) == "done\n"
+
+      System.cmd("kill", ["-KILL", out |> File.read!() |> String.trim()])
+    end
+
+    test "is read for a full pipe more, when it never stops printing" do
+      out = file("pid")
+      script = "yes & echo $! > #{out}; sleep 0.5"
+      options = [leftovers: :leave, output_grace: 10]
+
+      assert {output, 0} = took(fn -> NetRunner.run(["sh", "-c", script], options) end)
+      assert String.starts_with?(output, "y\ny\n")
+      # Our end is closed, so it gets SIGPIPE.
+      leftover = out |> File.read!() |> pid()
+      Tree.await(fn -> gone?(leftover) end)
+
+      assert took(fn ->
+               ["sh", "-c", script]
+               |> NetRunner.stream!(options)
+               |> Enum.reduce(0, &(byte_size(&1) + &2))
+             end) > 0
+    end
+
+    test "may still be read by a process, as long as it lives" do
+      {:ok, p} =
+        Command.start("sh", ["-c", "(sleep 1; echo late) & echo soon"], leftovers: :leave)
+
+      assert Command.await_exit(p) == {:ok, 0}
+      assert Command.read(p) == {:ok, "soon\n"}
+      assert Command.read(p) == {:ok, "late\n"}
+      assert Command.read(p) == :eof
+      Command.stop(p)
+    end
+  end
+
+  # Prints as fast as it can; when it is told to end, goes on until the write that it is in is through.
+  @graceful """
+  import os, signal, sys
+  over = False
+  def end(*_):
+      global over
+      over = True
+  signal.signal(signal.SIGTERM, end)
+  line = b"x" * 65535 + b"\\n"
+  while not over:
+      os.write(1, line)
+      os.write(2, line)
+  open(sys.argv[1], "w").write("graceful")
+  """
+
+  describe "a program that ends gracefully while it prints ends at once" do
+    setup do
+      %{said: file("said")}
+    end
+
+    # A SIGKILL, which the time before would be spent for, would leave no word.
+    defp graceful(said), do: ["python3", "-S", "-E", "-c", @graceful, said]
+    @patient [kill_timeout: 600_000]
+
+    test "when a stream stops early", %{said: said} do
+      for options <- [[], [tagged: true], [lines: :keep]] do
+        took(fn -> graceful(said) |> NetRunner.stream!(@patient ++ options) |> Enum.take(1) end)
+        assert File.read!(said) == "graceful"
+        File.rm!(said)
+      end
+    end
+
+    test "when the consumer raises", %{said: said} do
+      assert_raise RuntimeError, "enough", fn ->
+        took(fn ->
+          graceful(said) |> NetRunner.stream!(@patient) |> Enum.each(fn _ -> raise "enough" end)
+        end)
+      end
+
+      assert File.read!(said) == "graceful"
+    end
+
+    test "when it is stopped", %{said: said} do
+      for options <- [[], [stderr: :pipe], [pty: true]] do
+        [executable | args] = graceful(said)
+        {:ok, p} = Command.start(executable, args, @patient ++ options)
+        {:ok, _} = Command.read(p)
+        assert took(fn -> Command.stop(p) end) == :ok
+        assert File.read!(said) == "graceful"
+        File.rm!(said)
+      end
+    end
+
+    test "when its time is over", %{said: said} do
+      assert took(fn -> NetRunner.run(graceful(said), [timeout: 2_000] ++ @patient) end) ==
+               {:error, :timeout}
+
+      assert File.read!(said) == "graceful"
+      File.rm!(said)
+      stream = NetRunner.stream!(graceful(said), [timeout: 2_000] ++ @patient)
+
+      # A consumer that does not read.
+      assert_raise NetRunner.Error, fn ->
+        took(fn -> Enum.each(stream, fn _ -> Process.sleep(4_000) end) end)
+      end
+
+      assert File.read!(said) == "graceful"
+    end
+
+    test "when the stream of a pipeline stops early", %{said: said} do
+      took(fn ->
+        [["cat", "/dev/zero"], graceful(said)]
+        |> NetRunner.pipeline_stream!(@patient)
+        |> Enum.take(1)
+      end)
+
+      assert File.read!(said) == "graceful"
+    end
+  end
+
+  describe "a command that does not end, though it was killed" do
+    # Only the kernel can hold a process back from SIGKILL; a shepherd that is stopped does not send it. To those who
+    # wait it is the same.
+    setup do
+      {:ok, p} = Command.start("sleep", ["1000"], kill_timeout: 100, give_up_after: 100)
+      shepherd = Tree.shepherd(p)
+      {_, 0} = System.cmd("kill", ["-STOP", "#{shepherd}"])
+      on_exit(fn -> System.cmd("kill", ["-CONT", "#{shepherd}"], stderr_to_stdout: true) end)
+      %{p: p, os_pid: Command.os_pid(p), shepherd: shepherd}
+    end
+
+    test "is given up by its callers, still listed, and ended when that is possible", context do
+      %{p: p, os_pid: os_pid, shepherd: shepherd} = context
+      waiting = Task.async(fn -> Command.await_exit(p) end)
+      NetRunner.Waiting.await(p, :exit)
+      assert took(fn -> Command.stop(p) end) == {:error, {:not_ended, os_pid}}
+      assert Task.await(waiting) == {:error, {:not_ended, os_pid}}
+      assert Command.stop(p) == {:error, {:not_ended, os_pid}}
+      assert Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid))
+      refute gone?(os_pid)
+      monitor = Process.monitor(p)
+      {_, 0} = System.cmd("kill", ["-CONT", "#{shepherd}"])
+      assert_receive {:DOWN, ^monitor, :process, ^p, :normal}, @soon
+      Tree.await(fn -> gone?(os_pid) end)
+      refute Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid))
+    end
+  end
+
+  test "run gives up a command that does not end, in a sentence" do
+    task =
+      Task.async(fn ->
+        NetRunner.run(["sh", "-c", "sleep 0.5; kill -STOP $PPID; sleep 1000"],
+          timeout: 5_000,
+          kill_timeout: 100,
+          give_up_after: 100
+        )
+      end)
+
+    assert {:error, {:not_ended, os_pid} = reason} = Task.await(task, @soon)
+    refute gone?(os_pid)
+    {_, 0} = System.cmd("kill", ["-CONT", "#{Tree.parent(os_pid)}"])
+    Tree.await(fn -> gone?(os_pid) end)
+
+    assert NetRunner.Error.describe(reason) =~ "the kernel has not let it go"
+  end
+
+  describe "a stream's limit of bytes" do
+    test "gives exactly so many, and then the error, with the end of stderr" do
+      for {options, expected} <- [
+            {[], "y\ny\ny"},
+            {[lines: :keep], "y\ny\ny"},
+            {[tagged: true], "y\ny\ny"}
+          ] do
+        {:ok, seen} = Agent.start_link(fn -> "" end)
+
+        error =
+          assert_raise NetRunner.Error, ~r/max_output_size/, fn ->
+            # What was written to stderr is there before the limit is passed.
+            ["sh", "-c", "echo oops >&2; sleep 1; exec yes"]
+            |> NetRunner.stream!([max_output_size: 5, stderr_tail: 100] ++ options)
+            |> Enum.each(fn
+              {:stdout, bytes} -> Agent.update(seen, &(&1 <> bytes))
+              {:stderr, "oops\n"} -> flunk("counted as well")
+              bytes when is_binary(bytes) -> Agent.update(seen, &(&1 <> bytes))
+            end)
+          end
+
+        unless options[:tagged] do
+          assert Agent.get(seen, & &1) == expected
+          assert error.stderr == "oops\n"
+        end
+      end
+    rescue
+      # With `tagged: true`, what stderr gives counts as well.
+      error in ExUnit.AssertionError ->
+        if error.message != "counted as well", do: reraise(error, __STACKTRACE__)
+    end
+  end
+
+  describe "an input" do
+    test "is not produced any more when run returns" do
+      counter = :counters.new(1, [])
+
+      slow =
+        Stream.repeatedly(fn ->
+          Process.sleep(10)
+          :counters.add(counter, 1, 1)
+          "x\n"
+        end)
+
+      assert {"x\n", 0} = NetRunner.run(~w(head -n 1), input: slow)
+      produced = :counters.get(counter, 1)
+      Process.sleep(300)
+      assert :counters.get(counter, 1) == produced
+    end
+
+    test "that produces nothing is not left when run returns" do
+      test = self()
+
+      stuck =
+        Stream.repeatedly(fn ->
+          send(test, {:feeder, self()})
+          Process.sleep(:infinity)
+        end)
+
+      assert {"", 0} = took(fn -> NetRunner.run(~w(true), input: stuck) end)
+
+      receive do
+        {:feeder, feeder} -> refute Process.alive?(feeder)
+      after
+        0 -> :ok
+      end
+    end
+
+    test "has its cleanup run before run returns" do
+      test = self()
+
+      input =
+        Stream.resource(
+          fn -> :ok end,
+          fn :ok -> {["x\n"], :ok} end,
+          fn :ok ->
+            Process.sleep(200)
+            send(test, :cleaned_up)
+          end
+        )
+
+      assert {"x\n", 0} = NetRunner.run(~w(head -n 1), input: input)
+      assert_received :cleaned_up
+    end
+
+    test "that is put in by a task logs nothing when the command has had enough" do
+      log =
+        capture_log(fn ->
+          input = fn sink ->
+            Task.await(Task.async(fn -> Enum.into(Stream.cycle(["x\n"]), sink) end), :infinity)
+          end
+
+          assert {"x\n", 0} = took(fn -> NetRunner.run(~w(head -n 1), input: input) end)
+        end)
+
+      refute log =~ "Task"
+    end
+
+    test "is produced on behalf of whoever runs the command" do
+      test = self()
+      Logger.metadata(request: 17)
+
+      input = fn sink ->
+        send(test, {:works_for, Process.get(:"$callers"), Logger.metadata()})
+        Enum.into(["x"], sink)
+      end
+
+      assert NetRunner.run(~w(cat), input: input) == {"x", 0}
+      assert_received {:works_for, [^test | _], metadata}
+      assert metadata[:request] == 17
+    end
+  end
+
+  describe "a linked process" do
+    test "ends with its parent's reason, when its command is gone" do
+      for {reason, expected} <- [shutdown: :shutdown, boom: {:shutdown, :boom}] do
+        test = self()
+        said = file("said")
+
+        parent =
+          spawn(fn ->
+            script =
+              "trap 'sleep 0.5; echo bye > #{said}; exit 3' TERM; echo; while :; do sleep 0.1; done"
+
+            {:ok, p} = Command.start_link("sh", ["-c", script], owner: nil)
+            {:ok, "\n"} = Command.read(p)
+            send(test, {:started, p})
+            Process.sleep(:infinity)
+          end)
+
+        assert_receive {:started, p}, @soon
+        monitor = Process.monitor(p)
+        Process.exit(parent, reason)
+        assert_receive {:DOWN, ^monitor, :process, ^p, ^expected}, @soon
+        assert File.read!(said) == "bye\n"
+      end
+    end
+
+    test "is no child of a supervisor, and says what is" do
+      assert_raise ArgumentError, ~r/NetRunner.Daemon/, fn ->
+        Supervisor.start_link([{Command, "cat"}], strategy: :one_for_one)
+      end
+    end
+  end
+
+  describe "a stream/2" do
+    test "that nobody enumerates is gone when its time is over" do
+      {:ok, stream} = NetRunner.stream(~w(sleep 987654), timeout: 2_000)
+      %{pid: server} = Enum.find(NetRunner.list(), &(&1.command == ~w(sleep 987654)))
+      monitor = Process.monitor(server)
+      assert_receive {:DOWN, ^monitor, :process, ^server, :normal}, @soon
+      error = assert_raise NetRunner.Error, fn -> Enum.to_list(stream) end
+      assert error.reason == :timeout
+    end
+
+    test "whose owner is gone says so" do
+      {:ok, stream} = Task.await(Task.async(fn -> NetRunner.stream(~w(echo hi)) end))
+      error = assert_raise NetRunner.Error, fn -> Enum.to_list(stream) end
+      assert error.reason in [:stream_over, :closed]
+      assert Exception.message(error) =~ "is gone"
+    end
+  end
+
+  test "the consumer of a stream gets no message of it, and a long mailbox costs nothing" do
+    for n <- 1..1_000, do: send(self(), {:other, n})
+
+    ["sh", "-c", "for n in 1 2 3 4 5; do echo $n; sleep 0.1; done"]
+    |> NetRunner.stream!()
+    |> Stream.run()
+
+    ["sh", "-c", "echo 1; sleep 0.1; echo 2; sleep 100"] |> NetRunner.stream!() |> Enum.take(2)
+    {:messages, messages} = Process.info(self(), :messages)
+    assert length(messages) == 1_000
+  end
+end
