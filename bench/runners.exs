@@ -101,7 +101,7 @@ defmodule Bench.Erlexec do
   @compile {:no_warn_undefined, :exec}
 
   def available?, do: Bench.Runner.load("NET_RUNNER_BENCH_ERLEXEC", :exec, :erlexec)
-  def spawn, do: {:ok, _} = :exec.run('true', [:sync, :stdout])
+  def spawn, do: {:ok, _} = :exec.run(~c"true", [:sync, :stdout])
 
   def read_all(command) do
     {:ok, _, os_pid} = :exec.run(Enum.map(command, &String.to_charlist/1), [:stdout, :monitor])
@@ -123,7 +123,7 @@ defmodule Bench.Erlexec do
   end
 
   def ping_pong do
-    {:ok, _, os_pid} = :exec.run('cat', [:stdin, :stdout])
+    {:ok, _, os_pid} = :exec.run(~c"cat", [:stdin, :stdout])
 
     {fn ->
        :exec.send(os_pid, "hello\n")
