@@ -1,47 +1,69 @@
 defmodule Mix.Tasks.Compile.NetRunnerNative do
   @moduledoc false
-  # The compiler step that builds native/ with cargo and puts the NIF and the helper program into
-  # priv/. It lives in mix.exs because it has to run before anything in lib/ is compiled, also when
-  # NetRunner is a dependency.
+  # The compiler step that builds native/ with cargo and installs the NIF and the helper program. It lives in mix.exs
+  # because it has to run before anything in lib/ is compiled, also when NetRunner is a dependency.
+  #
+  # Nothing is written into the source tree, which may be read-only, or shared by projects and machines. The results
+  # go to priv/ of the compiled application, so that Mix notices when they were deleted with the rest of it.
+  # Cargo's own files are beside the applications: Mix deletes the application's folder before it compiles
+  # a dependency anew, and another `mix compile` may do so while cargo is still at work here.
 
   use Mix.Task.Compiler
 
   @source __DIR__
-  @cargo_floor "1.91.0"
-  @stamp "native.md5"
+  @cargo_floor "1.85.0"
 
-  # Counts the changes of how cargo is called.
-  @recipe "2"
+  # Increment this when cargo is called in another way.
+  @recipe "3"
+
+  # musl's targets link statically by default, and cargo makes no shared library then. The condition
+  # leaves all other targets alone.
+  @shared_library_on_musl ~S|target.'cfg(target_env = "musl")'.rustflags=["-C", "target-feature=-crt-static"]|
 
   @impl true
   def run(_args) do
-    priv = Path.join(@source, "priv")
     digest = digest()
 
-    if up_to_date?(priv, digest) do
+    if up_to_date?(digest) do
       {:noop, []}
     else
-      build(priv)
-      File.write!(Path.join(priv, @stamp), digest)
-      # The build structure links or copies priv/, which may not have been there before.
-      Mix.Project.build_structure()
+      build()
+      write_whole(stamp(), &File.write!(&1, digest))
       {:ok, []}
+    end
+  end
+
+  # Mix runs the compilers of a git dependency only as long as its application is missing, but it loads this file every
+  # time. Without what was deleted the application is none.
+  def notice_deleted(application) do
+    if File.exists?(Path.join(application, ".mix/compile.net_runner_native")) and
+         not installed?(Path.join(application, "priv")) do
+      File.rm(Path.join(application, "ebin/net_runner.app"))
     end
   end
 
   @impl true
   def clean do
-    for name <- [@stamp | Enum.map(artifacts(), fn {_, to} -> to end)] do
-      File.rm(Path.join([@source, "priv", name]))
+    for file <- [stamp() | Enum.map(artifacts(), fn {_, to} -> Path.join(priv(), to) end)] do
+      File.rm(file)
     end
+
+    File.rm_rf(beside_applications())
   end
 
-  defp up_to_date?(priv, digest) do
-    File.read(Path.join(priv, @stamp)) == {:ok, digest} and
-      Enum.all?(artifacts(), fn {_, to} -> File.regular?(Path.join(priv, to)) end)
+  defp priv, do: Path.join(Mix.Project.app_path(), "priv")
+  defp stamp, do: Path.join(Mix.Project.manifest_path(), "compile.net_runner_native")
+  defp beside_applications, do: Path.expand("../../net_runner_native", Mix.Project.app_path())
+
+  defp up_to_date?(digest) do
+    File.read(stamp()) == {:ok, digest} and installed?(priv())
   end
 
-  # What the result depends on: the sources, the manifests, and the machine.
+  defp installed?(priv) do
+    Enum.all?(artifacts(), fn {_, to} -> File.regular?(Path.join(priv, to)) end)
+  end
+
+  # What the result depends on: the sources, the manifests, the machine, and what it is built for.
   defp digest do
     files =
       Path.wildcard(Path.join(@source, "native/**/*.{rs,toml}")) ++
@@ -51,26 +73,48 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
       for file <- Enum.sort(files), do: [Path.relative_to(file, @source), 0, File.read!(file)]
 
     machine = List.to_string(:erlang.system_info(:system_architecture))
-    :erlang.md5([@recipe, machine, parts]) |> Base.encode16(case: :lower)
+    settings = for name <- ~w(CARGO_BUILD_TARGET RUSTFLAGS), do: [System.get_env(name, ""), 0]
+    :erlang.md5([@recipe, machine, 0, settings, parts]) |> Base.encode16(case: :lower)
   end
 
-  defp build(priv) do
-    cargo = cargo!()
-    target = System.get_env("CARGO_TARGET_DIR") || Path.join(Mix.Project.app_path(), "native")
+  defp build do
+    {cargo, host} = cargo!()
+    directory = System.get_env("CARGO_TARGET_DIR") || beside_applications()
+    Enum.each([directory, Mix.Project.manifest_path(), Mix.Project.app_path()], &writable!/1)
     Mix.shell().info("Compiling the native part of NetRunner (cargo build --release)")
 
-    common = ["--release", "--locked", "--target-dir", target]
-    run!(cargo, ["build", "--package", "net_runner"] ++ common)
+    # The target is always named: so it is known where cargo puts the results, whatever its configuration says.
+    target = System.get_env("CARGO_BUILD_TARGET") || host
+    common = ~w(--release --locked --target-dir) ++ [directory, "--target", target]
+    nif = ["build", "--package", "net_runner", "--config", @shared_library_on_musl]
+    run!(cargo, nif ++ common)
 
     # Linked statically, the helper forks a third faster and takes half the memory for each command. Not every
     # system has a static C library.
     static = ["rustc", "--package", "shepherd"] ++ common ++ ~w(-- -C target-feature=+crt-static)
 
-    unless match?({:unix, :linux}, :os.type()) and cargo(cargo, static) == 0 do
+    unless target =~ "linux" and cargo(cargo, static) == 0 do
       run!(cargo, ["build", "--package", "shepherd"] ++ common)
     end
 
-    install(Path.join(target, "release"), priv)
+    install(Path.join([directory, target, "release"]))
+  end
+
+  # Cargo takes a minute, and its own message does not say who wanted to write there.
+  defp writable!(directory) do
+    probe = Path.join(directory, ".net_runner.#{System.pid()}.tmp")
+
+    with :ok <- File.mkdir_p(directory),
+         :ok <- File.touch(probe),
+         :ok <- File.rm(probe) do
+      :ok
+    else
+      {:error, reason} ->
+        Mix.raise(
+          "NetRunner cannot write to #{directory} (#{:file.format_error(reason)}), where its native part is " <>
+            "compiled: make it writable, or set MIX_BUILD_PATH to a folder that is, and run the command again."
+        )
+    end
   end
 
   defp run!(cargo, args) do
@@ -89,16 +133,21 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
     status
   end
 
-  # By rename, so that a VM that runs from the old files keeps them. Several VMs may install at once.
-  defp install(release, priv) do
-    File.mkdir_p!(priv)
+  defp install(release) do
+    # A link to a priv/ in the source tree that is no longer there: earlier versions installed into that.
+    if match?({:ok, _}, File.read_link(priv())) and not File.exists?(priv()), do: File.rm!(priv())
 
     for {from, to} <- artifacts() do
-      target = Path.join(priv, to)
-      temporary = "#{target}.#{System.pid()}.tmp"
-      File.cp!(Path.join(release, from), temporary)
-      File.rename!(temporary, target)
+      write_whole(Path.join(priv(), to), &File.cp!(Path.join(release, from), &1))
     end
+  end
+
+  # By rename, so that a VM that runs from the old file keeps it, and that several VMs may install at once.
+  defp write_whole(path, write) do
+    File.mkdir_p!(Path.dirname(path))
+    temporary = "#{path}.#{System.pid()}.tmp"
+    write.(temporary)
+    File.rename!(temporary, path)
   end
 
   defp artifacts do
@@ -108,15 +157,18 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
     [{library, "net_runner_nif.so"}, {"net_runner_shepherd", "net_runner_shepherd"}]
   end
 
+  # Cargo, and the target that it builds for when it is not told otherwise.
   defp cargo! do
     cargo = System.find_executable("cargo") || Mix.raise(advice("cargo was not found on PATH"))
-    {output, _} = System.cmd(cargo, ["--version"], stderr_to_stdout: true)
+    {output, _} = System.cmd(cargo, ["--version", "--verbose"], stderr_to_stdout: true)
+    [first_line | _] = String.split(output, "\n")
 
-    with [_, version] <- Regex.run(~r/^cargo (\d+\.\d+\.\d+)/, output),
-         false <- Version.compare(version, @cargo_floor) == :lt do
-      cargo
+    with [_, version] <- Regex.run(~r/^cargo (\d+\.\d+\.\d+)/, first_line),
+         {:new_enough, true} <- {:new_enough, Version.compare(version, @cargo_floor) != :lt},
+         [_, host] <- Regex.run(~r/^host: (\S+)/m, output) do
+      {cargo, host}
     else
-      true -> Mix.raise(advice("the cargo on PATH is too old (#{String.trim(output)})"))
+      {:new_enough, false} -> Mix.raise(advice("the cargo on PATH is too old (#{first_line})"))
       nil -> Mix.raise(advice("`cargo --version` does not work (#{String.trim(output)})"))
     end
   end
@@ -132,6 +184,10 @@ defmodule NetRunner.MixProject do
   use Mix.Project
 
   def project do
+    Mix.Tasks.Compile.NetRunnerNative.notice_deleted(
+      Path.join(Mix.Project.build_path(), "lib/net_runner")
+    )
+
     [
       app: :net_runner,
       version: "0.1.0",

@@ -10,7 +10,7 @@ defmodule Bench.Runner do
   @doc "Writes blocks to a command, and closes its stdin."
   @callback write_all([String.t()], block :: binary(), count :: pos_integer()) :: term()
   @doc "Starts `cat`; gives a function that sends a line there and back, and one that ends it."
-  @callback ping_pong() :: {(() -> term()), (() -> term())}
+  @callback ping_pong() :: {fun(), fun()}
 
   def others do
     for module <- [Bench.Exile, Bench.MuonTrap, Bench.Erlexec, Bench.ExCmd],
@@ -101,7 +101,7 @@ defmodule Bench.Erlexec do
   @compile {:no_warn_undefined, :exec}
 
   def available?, do: Bench.Runner.load("NET_RUNNER_BENCH_ERLEXEC", :exec, :erlexec)
-  def spawn, do: {:ok, _} = :exec.run('true', [:sync, :stdout])
+  def spawn, do: {:ok, _} = :exec.run(~c"true", [:sync, :stdout])
 
   def read_all(command) do
     {:ok, _, os_pid} = :exec.run(Enum.map(command, &String.to_charlist/1), [:stdout, :monitor])
@@ -123,7 +123,7 @@ defmodule Bench.Erlexec do
   end
 
   def ping_pong do
-    {:ok, _, os_pid} = :exec.run('cat', [:stdin, :stdout])
+    {:ok, _, os_pid} = :exec.run(~c"cat", [:stdin, :stdout])
 
     {fn ->
        :exec.send(os_pid, "hello\n")

@@ -11,7 +11,7 @@ defmodule NetRunner.BuildTest do
 
     File.mkdir_p!(root)
     on_exit(fn -> File.rm_rf!(root) end)
-    # A copy of the sources alone: without priv/ and _build/, as a fresh clone has none.
+    # A copy of the sources alone, as in a fresh clone.
     clone = Path.join(root, "net_runner")
     copy_sources(clone)
     # Cargo's results are shared between the builds here, and every build runs cargo as its own.
@@ -111,22 +111,43 @@ defmodule NetRunner.BuildTest do
     url = "file://" <> URI.encode(repository)
     directory = project(context.root, "by_git", "git: #{inspect(url)}")
     mix!(directory, context, ["deps.get"])
+    hello = fn -> mix!(directory, context, ["run", "-e", "IO.inspect(ByGit.hello())"]) end
+    assert hello.() =~ ~s({"hello\\n", 0})
 
-    assert mix!(directory, context, ["run", "-e", "IO.inspect(ByGit.hello())"]) =~
-             ~s({"hello\\n", 0})
+    # A clean checkout, so that there is nothing in it that could be deleted.
+    checkout = Path.join(directory, "deps/net_runner")
+    ignored = ["status", "--porcelain", "--ignored"]
+    assert System.cmd("git", ignored, cd: checkout) == {"", 0}
+
+    # Mix compiles a git dependency anew only when it has a reason.
+    refute hello.() =~ "native part"
+    File.rm_rf!(Path.join(directory, "_build/prod/lib/net_runner/priv"))
+    output = hello.()
+    assert output =~ "native part"
+    assert output =~ ~s({"hello\\n", 0})
+  end
+
+  test "the source tree is not written to", context do
+    clone = Path.join(context.root, "read only")
+    copy_sources(clone)
+    # Root may write all the same.
+    {_, 0} = System.cmd("chmod", ["-R", "a-w", clone])
+    on_exit(fn -> System.cmd("chmod", ["-R", "u+w", clone]) end)
+
+    files = fn ->
+      for file <- Path.wildcard(Path.join(clone, "**"), match_dot: true),
+          do: {file, File.stat!(file).mtime, File.stat!(file).size}
+    end
+
+    before = files.()
+    directory = project(context.root, "reader", "path: #{inspect(clone)}")
+    assert mix!(directory, context, ["run", "-e", "IO.inspect(Reader.hello())"]) =~ "hello"
+    assert files.() == before
   end
 
   test "cargo is called when native/ changed, and only then", context do
-    bin = Path.join(context.root, "recording")
     calls = Path.join(context.root, "calls")
-    File.mkdir_p!(bin)
-    cargo = System.find_executable("cargo")
-
-    script(Path.join(bin, "cargo"), """
-    [ "$1" = build ] && echo "$@" >> "$CALLS"
-    exec "#{cargo}" "$@"
-    """)
-
+    bin = recording_cargo(context.root, "recording")
     clone = Path.join(context.root, "changing")
     copy_sources(clone)
     directory = project(context.root, "rebuilt", "path: #{inspect(clone)}")
@@ -160,11 +181,50 @@ defmodule NetRunner.BuildTest do
     end
 
     # What was deleted comes back.
-    File.rm!(Path.join(clone, "priv/net_runner_shepherd"))
+    File.rm!(Path.join(directory, "_build/prod/lib/net_runner/priv/net_runner_shepherd"))
     before = builds.()
     mix!(directory, context, ["compile"], env)
     assert builds.() == before + 1
     assert mix!(directory, context, ["run", "-e", "IO.inspect(Rebuilt.hello())"], env) =~ "hello"
+  end
+
+  test "a folder that cannot be written is named before cargo runs", context do
+    calls = Path.join(context.root, "calls of nothing")
+    bin = recording_cargo(context.root, "recording nothing")
+    directory = project(context.root, "unwritable", "path: #{inspect(context.clone)}")
+    # Also root cannot make a folder where a file is.
+    build = Path.join(context.root, "unwritable build")
+    File.mkdir_p!(build)
+    File.touch!(Path.join(build, "net_runner_native"))
+
+    env = [
+      {"PATH", bin <> ":" <> System.get_env("PATH")},
+      {"CALLS", calls},
+      {"CARGO_TARGET_DIR", nil},
+      {"MIX_BUILD_PATH", build}
+    ]
+
+    assert {output, 1} = mix(directory, context, ["compile"], env)
+    assert output =~ "NetRunner cannot write to #{build}/net_runner_native ("
+    assert output =~ "make it writable"
+    refute File.exists?(calls)
+  end
+
+  test "cargo's target may be named, and what was built for another one is not taken", context do
+    target = Path.join(context.root, "target with leftovers")
+
+    for name <- ~w(libnet_runner.so net_runner_shepherd) do
+      File.mkdir_p!(Path.join(target, "release"))
+      File.write!(Path.join([target, "release", name]), "from another time")
+    end
+
+    {text, 0} = System.cmd("cargo", ["--version", "--verbose"])
+    [_, host] = Regex.run(~r/^host: (\S+)/m, text)
+    env = [{"CARGO_BUILD_TARGET", host}, {"CARGO_TARGET_DIR", target}]
+    directory = project(context.root, "targeted", "path: #{inspect(context.clone)}")
+
+    assert mix!(directory, context, ["run", "-e", "IO.inspect(Targeted.hello())"], env) =~
+             ~s({"hello\\n", 0})
   end
 
   describe "cargo that" do
@@ -194,7 +254,7 @@ defmodule NetRunner.BuildTest do
       assert {output, status} = mix(context.directory, context, ["compile"], [{"PATH", bin}])
       assert status != 0
       assert [sentence] = sentences(output)
-      assert sentence =~ "needs cargo 1.91.0 or newer"
+      assert sentence =~ "needs cargo 1.85.0 or newer"
       assert sentence =~ "cargo was not found on PATH"
       assert sentence =~ "rustup toolchain install stable"
     end
@@ -234,12 +294,57 @@ defmodule NetRunner.BuildTest do
     assert Enum.all?(outputs, &(&1 =~ ~s({"hello\\n", 0})))
   end
 
+  test "one project that is compiled twice at once gets it, though Mix deletes the folder",
+       context do
+    calls = Path.join(context.root, "calls at once")
+    bin = recording_cargo(context.root, "recording at once")
+    directory = project(context.root, "at_once", "path: #{inspect(context.clone)}")
+    # Cargo's files where they are by default.
+    env = [
+      {"PATH", bin <> ":" <> System.get_env("PATH")},
+      {"CALLS", calls},
+      {"CARGO_TARGET_DIR", nil}
+    ]
+
+    compile = fn -> mix!(directory, context, ["compile"], env) end
+    first = Task.async(compile)
+    await_file(calls)
+
+    # Elixir 1.14 finds no application yet, and deletes its folder; newer ones wait for each other.
+    second = Task.async(compile)
+    Task.await_many([first, second], :infinity)
+
+    assert mix!(directory, context, ["run", "-e", "IO.inspect(AtOnce.hello())"], env) =~
+             ~s({"hello\\n", 0})
+  end
+
   test "a project that does not start the application is told so", context do
     directory = project(context.root, "unstarted", "path: #{inspect(context.clone)}")
     code = "IO.inspect(Unstarted.hello()); IO.puts(NetRunner.Error.describe(:not_started))"
     output = mix!(directory, context, ["run", "--no-start", "-e", code])
     assert output =~ "{:error, :not_started}"
     assert output =~ "Application.ensure_all_started(:net_runner)"
+  end
+
+  # A folder for PATH whose cargo notes each build in $CALLS.
+  defp recording_cargo(root, name) do
+    bin = Path.join(root, name)
+    File.mkdir_p!(bin)
+    cargo = System.find_executable("cargo")
+
+    script(Path.join(bin, "cargo"), """
+    [ "$1" = build ] && echo "$@" >> "$CALLS"
+    exec "#{cargo}" "$@"
+    """)
+
+    bin
+  end
+
+  defp await_file(path) do
+    unless File.exists?(path) do
+      Process.sleep(20)
+      await_file(path)
+    end
   end
 
   defp script(path, body) do

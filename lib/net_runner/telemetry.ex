@@ -44,7 +44,7 @@ defmodule NetRunner.Telemetry do
   end
 
   @doc false
-  @spec stop(command(), pos_integer(), started(), (() -> Stats.t())) :: :ok
+  @spec stop(command(), pos_integer(), started(), (... -> Stats.t())) :: :ok
   def stop(command, os_pid, started, stats) do
     emit(:stop, command, os_pid, fn ->
       stats = stats.()

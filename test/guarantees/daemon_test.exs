@@ -21,9 +21,7 @@ defmodule NetRunner.Guarantees.DaemonTest do
     describe "#{shape}:" do
       @shape shape
 
-      if shape == :other_user and System.get_env("USER", "root") != "root" do
-        @describetag skip: "becoming another user needs root"
-      end
+      if reason = Tree.reason_to_skip(shape), do: @describetag(skip: reason)
 
       test "stopped by its supervisor: nothing is left when that returns", %{tree: tree} do
         {supervisor, _daemon} = start(tree, @shape)
@@ -95,7 +93,7 @@ defmodule NetRunner.Guarantees.DaemonTest do
   for {how, what} <- [killed: "is killed with SIGKILL", stopped: "stops (init:stop)"] do
     @how how
     test "the VM #{what}, with a daemon of every shape running" do
-      trees = for shape <- @shapes, do: {shape, Tree.new()}
+      trees = for shape <- Tree.possible_shapes(), do: {shape, Tree.new()}
       children = for {shape, tree} <- trees, do: child(tree, shape, Tree.env(tree))
 
       vm =

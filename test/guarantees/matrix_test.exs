@@ -21,13 +21,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
     describe "#{shape}:" do
       @shape shape
 
-      if shape == :cgroup and Tree.cgroup_root() == nil do
-        @describetag skip: "needs root and a cgroup file system of version 2 that can be written"
-      end
-
-      if shape == :other_user and System.get_env("USER", "root") != "root" do
-        @describetag skip: "becoming another user needs root"
-      end
+      if reason = Tree.reason_to_skip(shape), do: @describetag(skip: reason)
 
       test "exits by itself", %{tree: tree} do
         command = start_ready(tree, @shape)
@@ -208,7 +202,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
       ] do
     @how how
     test "the VM #{what}, with every shape running", %{tree: _} do
-      trees = for shape <- @shapes, do: {shape, Tree.new()}
+      trees = for shape <- Tree.possible_shapes(), do: {shape, Tree.new()}
       vm = Tree.start_vm(trees, @kill_timeout)
       for {_, tree} <- trees, do: assert(length(Tree.processes(tree)) > 0)
       Tree.end_vm(vm, @how)

@@ -10,7 +10,7 @@ defmodule NetRunner.Guarantees.NodeTest do
   @kill_timeout 400
   @within @kill_timeout + 60_000
 
-  @shapes Tree.shapes()
+  @shapes Tree.possible_shapes()
 
   setup_all do
     {:ok, epmd: Nodes.start_epmd()}

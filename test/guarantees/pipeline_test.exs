@@ -33,7 +33,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
     test = self()
 
     pid = spawn(fn -> send(test, {:result, NetRunner.pipeline(commands(trees), options())}) end)
-
+    on_exit(fn -> Process.exit(pid, :kill) end)
     await_ready(trees)
     pid
   end
@@ -48,8 +48,11 @@ defmodule NetRunner.Guarantees.PipelineTest do
     assert NetRunner.run(~w(echo next)) == {"next\n", 0}
   end
 
-  defp commands_running do
-    for %{pid: pid, os_pid: os_pid} <- NetRunner.list(), do: {pid, os_pid}
+  # The server and the PID of the command that a tree began with.
+  defp running(tree) do
+    processes = Tree.processes(tree)
+    %{pid: pid, os_pid: os_pid} = Enum.find(NetRunner.list(), &(&1.os_pid in processes))
+    {pid, os_pid}
   end
 
   test "all exit by themselves", %{trees: trees} do
@@ -98,7 +101,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
 
   test "one command is killed: its neighbours see the ends of their pipes", %{trees: trees} do
     started(trees)
-    {_, first} = Enum.min_by(commands_running(), &elem(&1, 1))
+    {_, first} = running(hd(trees))
     Tree.kill(first)
     assert_receive {:result, {"", [137, 0, 0]}}, @within
     assert_clean(trees)
@@ -106,7 +109,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
 
   test "one shepherd is killed", %{trees: trees} do
     started(trees)
-    {server, _} = Enum.min_by(commands_running(), &elem(&1, 1))
+    {server, _} = running(hd(trees))
     Tree.kill(Tree.shepherd(server))
     assert_receive {:result, {:error, :shepherd_died}}, @within
     assert_clean(trees)
@@ -114,7 +117,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
 
   test "one server is killed", %{trees: trees} do
     started(trees)
-    {server, _} = Enum.max_by(commands_running(), &elem(&1, 1))
+    {server, _} = running(List.last(trees))
     Process.exit(server, :kill)
     assert_receive {:result, {:error, :closed}}, @within
     assert_clean(trees)
@@ -159,7 +162,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
 
   test "the launcher is killed", %{trees: trees} do
     caller = started(trees)
-    {server, _} = hd(commands_running())
+    {server, _} = running(hd(trees))
     Tree.kill(Tree.launcher(server))
     assert NetRunner.run(~w(echo next)) == {"next\n", 0}
     Process.exit(caller, :kill)

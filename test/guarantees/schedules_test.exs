@@ -40,8 +40,10 @@ defmodule NetRunner.Guarantees.SchedulesTest do
   defp run_schedules(count) do
     seed = :rand.uniform(1_000_000)
 
+    options = [max_concurrency: 16, timeout: 60_000, ordered: false]
+
     1..count
-    |> Task.async_stream(&schedule(&1, seed), max_concurrency: 16, timeout: 60_000, ordered: false)
+    |> Task.async_stream(&schedule(&1, seed), options)
     |> Enum.each(fn {:ok, wrong} -> assert wrong == [], "seed #{seed}: #{inspect(wrong)}" end)
   end
 

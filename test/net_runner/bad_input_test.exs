@@ -66,7 +66,8 @@ defmodule NetRunner.BadInputTest do
       assert {:invalid_cmd, "the executable is an empty string"} = refused([""])
       assert {:invalid_cmd, "the executable contains a NUL byte: " <> _} = refused(["ls\0"])
       assert {:invalid_cmd, "the executable must be a string, got: :ls"} = refused([:ls])
-      assert {:invalid_cmd, "the executable must be a string, got: 'ls'"} = refused(['ls'])
+      assert {:invalid_cmd, "the executable must be a string, got: " <> got} = refused([~c"ls"])
+      assert got == inspect(~c"ls")
     end
 
     test "has arguments that are none" do

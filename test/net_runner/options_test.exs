@@ -134,12 +134,12 @@ defmodule NetRunner.OptionsTest do
 
   test "beyond the borders the message names the option, what it takes, and what it got" do
     refused = [
-      cd: [:x, 'x', 1],
+      cd: [:x, ~c"x", 1],
       env: ["A=1", 1..2, fn x -> x end, [{"A", 1}], ["A"], [{"A", "1"} | :x], [a: "1"]],
       clear_env: ["true"],
-      arg0: ["a\0", 'a'],
+      arg0: ["a\0", ~c"a"],
       umask: [-1, 0o1000, "022"],
-      stdin: [:redirect, :consume, {:append, "x"}, {:file, "a\0"}, {:file, 'a'}],
+      stdin: [:redirect, :consume, {:append, "x"}, {:file, "a\0"}, {:file, ~c"a"}],
       stdout: [:consume, :disabled, {:file, nil}],
       stderr: [true, {:tee, "x"}],
       stderr_tail: [-1, 0x8000_0000, 1.0],

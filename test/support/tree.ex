@@ -13,15 +13,36 @@ defmodule NetRunner.Guarantees.Tree do
     {"", 0} = NetRunner.run(~w(true))
     await(fn -> at_rest?() end, 15_000, fn -> helpers() end)
     ready_file = Path.join(System.tmp_dir!(), mark)
-    ExUnit.Callbacks.on_exit(fn -> File.rm(ready_file) end)
-    %__MODULE__{mark: mark, ready_file: ready_file, fds: fds()}
+    tree = %__MODULE__{mark: mark, ready_file: ready_file, fds: fds()}
+
+    ExUnit.Callbacks.on_exit(fn ->
+      File.rm(ready_file)
+      # A test that failed may leave some, and the tests behind it count.
+      kill_all(tree)
+    end)
+
+    tree
   end
+
+  def root?, do: :os.cmd(~c"id -u") == ~c"0\n"
 
   @doc "The program shapes of the matrix; shape.py says what each does."
   def shapes do
     ~w(plain background_children setsid_child daemon ignores_signals stopped deep wide
        keeps_forking closes_stdout holds_stdout other_user terminal cgroup)a
   end
+
+  @doc "Why a shape cannot be had here; `nil` when it can."
+  def reason_to_skip(:cgroup) do
+    if cgroup_root() == nil,
+      do: "needs root and a cgroup file system of version 2 that can be written"
+  end
+
+  def reason_to_skip(:other_user), do: if(not root?(), do: "becoming another user needs root")
+  def reason_to_skip(_shape), do: nil
+
+  @doc "The shapes that can be had here."
+  def possible_shapes, do: Enum.filter(shapes(), &(reason_to_skip(&1) == nil))
 
   @doc "The options that make a shape what it is, beside its program."
   def options(_tree, :terminal), do: [pty: [echo: false]]
@@ -208,7 +229,7 @@ defmodule NetRunner.Guarantees.Tree do
     case IO.gets("") do
       "halted\\n" -> System.halt(0)
       "stopped\\n" -> :init.stop()
-      "dumped\\n" -> :erlang.halt('dump')
+      "dumped\\n" -> :erlang.halt(~c"dump")
     end
     Process.sleep(:infinity)
     """

@@ -17,7 +17,11 @@ defmodule NetRunner.Daemon.Ready do
   defstruct @enforce_keys
 
   @type spec ::
-          nil | (() -> term()) | (pid() -> term()) | {:output, Regex.t()} | Address.t()
+          nil
+          # of no argument, or of the daemon's PID
+          | fun()
+          | {:output, Regex.t()}
+          | Address.t()
   @type t :: %__MODULE__{}
 
   @doc """

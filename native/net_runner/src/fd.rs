@@ -66,6 +66,8 @@ pub fn register(env: Env) -> bool {
         dtor: destroy as *const _,
         stop: stop as *const _,
         down: down as *const _,
+        members: 3,
+        dyncall: ptr::null(),
     };
     // SAFETY: called from load, with a NUL-terminated name and callbacks of the right types.
     let registered = unsafe {

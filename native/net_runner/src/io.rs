@@ -171,7 +171,8 @@ fn read_small<'a>(env: Env<'a>, inside: &Inside, room: usize) -> nix::Result<(us
     loop {
         match rustix::io::read(inside, &mut buffer[..room]) {
             Ok((filled, _)) => {
-                let binary = NewBinary::from_slice(env, filled);
+                let mut binary = NewBinary::new(env, filled.len());
+                binary.as_mut_slice().copy_from_slice(filled);
                 return Ok((filled.len(), binary.into()));
             }
             Err(rustix::io::Errno::INTR) => {}
@@ -181,7 +182,7 @@ fn read_small<'a>(env: Env<'a>, inside: &Inside, room: usize) -> nix::Result<(us
 }
 
 fn read_large<'a>(env: Env<'a>, inside: &Inside, size: usize) -> nix::Result<(usize, Term<'a>)> {
-    let mut binary = OwnedBinary::new(size);
+    let mut binary = OwnedBinary::new(size).ok_or(Errno::ENOMEM)?;
     let length = loop {
         match nix::unistd::read(inside, binary.as_mut_slice()) {
             Err(Errno::EINTR) => {}

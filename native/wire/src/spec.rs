@@ -298,11 +298,7 @@ fn string(value: &[u8]) -> Result<&CStr, Malformed> {
 }
 
 fn numbers(value: &[u8]) -> Result<Vec<u64>, Malformed> {
-    let (numbers, rest) = value.as_chunks::<8>();
-    if !rest.is_empty() {
-        return Err(Malformed);
-    }
-    Ok(numbers.iter().copied().map(u64::from_ne_bytes).collect())
+    value.chunks(size_of::<u64>()).map(number).collect()
 }
 
 fn number(value: &[u8]) -> Result<u64, Malformed> {
