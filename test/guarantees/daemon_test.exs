@@ -36,7 +36,7 @@ defmodule NetRunner.Guarantees.DaemonTest do
         monitor = Process.monitor(daemon)
         if @shape == :stopped, do: signal(daemon, "CONT")
         :ok = Daemon.write(daemon, "go\n")
-        assert_receive {:DOWN, ^monitor, :process, _, {:exit_status, 7}}, 5_000
+        assert_receive {:DOWN, ^monitor, :process, _, {:exit_status, 7}}, 60_000
         assert Tree.processes(tree) == []
         :ok = Supervisor.stop(supervisor)
         assert_clean(tree)

@@ -156,19 +156,19 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
     # Without a descriptor left nothing can be started that raises the limit, so it is there before.
     script = "#{lower}; echo lowered; read line; #{restore}; echo restored"
     shell = Port.open({:spawn_executable, "/bin/sh"}, [:binary, args: ["-c", script]])
-    assert_receive {^shell, {:data, "lowered\n"}}, 5_000
+    assert_receive {^shell, {:data, "lowered\n"}}, 60_000
 
     try do
       fun.()
     after
       Port.command(shell, "\n")
-      assert_receive {^shell, {:data, "restored\n"}}, 5_000
+      assert_receive {^shell, {:data, "restored\n"}}, 60_000
     end
   end
 
   defp assert_clean(tree) do
-    Tree.await(fn -> Tree.at_rest?() end, 5_000, fn -> Tree.helpers() end)
-    Tree.await(fn -> Tree.fds() <= tree.fds end, 5_000, fn -> {Tree.fds(), tree.fds} end)
+    Tree.await(fn -> Tree.at_rest?() end, 60_000, fn -> Tree.helpers() end)
+    Tree.await(fn -> Tree.fds() <= tree.fds end, 60_000, fn -> {Tree.fds(), tree.fds} end)
     assert NetRunner.run(~w(echo next)) == {"next\n", 0}
   end
 end

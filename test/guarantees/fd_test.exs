@@ -108,7 +108,7 @@ defmodule NetRunner.Guarantees.FdTest do
     monitor = Process.monitor(owner)
     assert_receive :forgotten
     send(owner, :write)
-    assert_receive {:read, {:ok, "x"}}, 2_000
+    assert_receive {:read, {:ok, "x"}}, 60_000
     assert_receive {:DOWN, ^monitor, :process, _, :normal}
     assert_fds_back(context)
   end
@@ -155,7 +155,7 @@ defmodule NetRunner.Guarantees.FdTest do
 
       Task.async(fn -> Enum.flat_map(actions, &act(&1, cat, mark, worker)) end)
     end)
-    |> Enum.flat_map(&Task.await(&1, 20_000))
+    |> Enum.flat_map(&Task.await(&1, 60_000))
     |> tap(fn _ -> close(cat) end)
   end
 
@@ -241,7 +241,7 @@ defmodule NetRunner.Guarantees.FdTest do
 
   defp assert_fds_back(context) do
     :erlang.garbage_collect()
-    Tree.await(fn -> Tree.fds() <= context.fds end, 5_000, fn -> {Tree.fds(), context.fds} end)
-    Tree.await(fn -> Tree.at_rest?() end, 5_000, fn -> Tree.helpers() end)
+    Tree.await(fn -> Tree.fds() <= context.fds end, 60_000, fn -> {Tree.fds(), context.fds} end)
+    Tree.await(fn -> Tree.at_rest?() end, 60_000, fn -> Tree.helpers() end)
   end
 end

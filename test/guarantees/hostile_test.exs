@@ -114,7 +114,9 @@ defmodule NetRunner.Guarantees.HostileTest do
 
     test "all at once: the kernel ends the command", %{tree: tree} do
       command = start(tree, :kill_helpers_at_once, [])
-      assert wait_for_end(command) == {:ok, {:error, :shepherd_died}}
+
+      # The signals come one after the other: a shepherd that sees all above it die before its own comes ends the command.
+      assert wait_for_end(command) in [{:ok, {:error, :shepherd_died}}, {:ok, {:ok, 137}}]
       :ok = Command.stop(command)
       assert_clean(tree)
     end
@@ -126,7 +128,9 @@ defmodule NetRunner.Guarantees.HostileTest do
     test "all at once, and refuses to be ended by the kernel: its cgroup ends it", %{tree: tree} do
       options = Tree.options(tree, :cgroup)
       command = start(tree, :kill_helpers_at_once_and_stay, [], options)
-      assert wait_for_end(command) == {:ok, {:error, :shepherd_died}}
+
+      # The signals come one after the other: a shepherd that sees all above it die before its own comes ends the command.
+      assert wait_for_end(command) in [{:ok, {:error, :shepherd_died}}, {:ok, {:ok, 137}}]
       :ok = Command.stop(command)
       assert_clean(tree)
     end

@@ -39,7 +39,7 @@ defmodule NetRunner.Guarantees.LeftoversTest do
           Process.sleep(:infinity)
         end)
 
-      assert_receive {:started, {_command, session}}, 5_000
+      assert_receive {:started, {_command, session}}, 60_000
       Process.exit(owner, :kill)
       Tree.await(fn -> Tree.processes(tree) == [session] end)
     end
@@ -145,7 +145,7 @@ defmodule NetRunner.Guarantees.LeftoversTest do
           args: ["-c", "exec 3>#{stdout}; echo held; read line"]
         ])
 
-      assert_receive {^holder, {:data, "held\n"}}, 2_000
+      assert_receive {^holder, {:data, "held\n"}}, 60_000
       reader = Task.async(fn -> Command.read(command) end)
       :ok = Command.write(command, "go\n")
       assert Command.await_exit(command, 2_000) == {:ok, 4}

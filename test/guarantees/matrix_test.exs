@@ -95,7 +95,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
         {_, monitor} =
           spawn_monitor(fn -> Enum.each(stream, fn "ready\n" -> exit(:consumer_crashed) end) end)
 
-        assert_receive {:DOWN, ^monitor, :process, _, :consumer_crashed}, 5_000
+        assert_receive {:DOWN, ^monitor, :process, _, :consumer_crashed}, 60_000
         assert Tree.processes(tree) == []
         assert_clean(tree)
       end
@@ -108,7 +108,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
 
         test = self()
         consumer = spawn(fn -> Enum.each(stream, &send(test, {:chunk, &1})) end)
-        assert_receive {:chunk, "ready\n"}, 5_000
+        assert_receive {:chunk, "ready\n"}, 60_000
         Process.exit(consumer, :kill)
         assert_clean(tree)
       end
@@ -119,7 +119,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
         Process.exit(owner, :kill)
 
         # :noproc, when the server was gone before it saw the monitor: the two signals have two senders.
-        assert_receive {:DOWN, ^monitor, :process, _, reason}, 1_000
+        assert_receive {:DOWN, ^monitor, :process, _, reason}, 60_000
         assert reason in [:normal, :noproc]
         assert_clean(tree)
       end
@@ -184,7 +184,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
         command = start_ready(tree, @shape)
         monitor = Process.monitor(command)
         ExUnit.CaptureLog.capture_log(fn -> :ok = Application.stop(:net_runner) end)
-        assert_receive {:DOWN, ^monitor, :process, _, _}, 1_000
+        assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
         assert NetRunner.run(~w(true)) == {:error, :not_started}
         Tree.await(fn -> Tree.processes(tree) == [] and Tree.helpers() == [] end, @within)
         {:ok, _} = Application.ensure_all_started(:net_runner)
@@ -235,7 +235,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
         Process.sleep(:infinity)
       end)
 
-    assert_receive {:started, command}, 10_000
+    assert_receive {:started, command}, 60_000
     {owner, command}
   end
 

@@ -25,7 +25,7 @@ defmodule NetRunner.Guarantees.ResultsTest do
 
     assert wrong == []
     Tree.await(fn -> Tree.at_rest?() end)
-    Tree.await(fn -> Tree.fds() <= fds end, 5_000, fn -> {Tree.fds(), fds} end)
+    Tree.await(fn -> Tree.fds() <= fds end, 60_000, fn -> {Tree.fds(), fds} end)
   end
 
   test "with the launcher killed every 50 ms, each command ends with its result or a clear error" do
@@ -51,8 +51,8 @@ defmodule NetRunner.Guarantees.ResultsTest do
     end)
 
     assert NetRunner.run(~w(echo next)) == {"next\n", 0}
-    Tree.await(fn -> Tree.at_rest?() end, 5_000, fn -> Tree.helpers() end)
-    Tree.await(fn -> Tree.fds() <= fds end, 5_000, fn -> {Tree.fds(), fds} end)
+    Tree.await(fn -> Tree.at_rest?() end, 60_000, fn -> Tree.helpers() end)
+    Tree.await(fn -> Tree.fds() <= fds end, 60_000, fn -> {Tree.fds(), fds} end)
   end
 
   defp run_one(n) do

@@ -158,15 +158,15 @@ defmodule NetRunner.Guarantees.ReuseTest do
 
   test "no more are kept than there can be use of", %{tree: tree} do
     commands = for _ <- 1..40, do: Task.async(fn -> NetRunner.run(~w(sleep 0.2)) end)
-    for result <- Task.await_many(commands, 20_000), do: assert(result == {"", 0})
+    for result <- Task.await_many(commands, 60_000), do: assert(result == {"", 0})
     # The guard, the launcher, its two spares, and those.
-    Tree.await(fn -> length(Tree.helpers()) <= 4 + 8 end, 5_000, &Tree.helpers/0)
+    Tree.await(fn -> length(Tree.helpers()) <= 4 + 8 end, 60_000, &Tree.helpers/0)
     assert_clean(tree)
   end
 
   defp assert_clean(tree) do
-    Tree.await(fn -> Tree.at_rest?() end, 5_000, fn -> Tree.helpers() end)
-    Tree.await(fn -> Tree.fds() <= tree.fds end, 5_000, fn -> {Tree.fds(), tree.fds} end)
+    Tree.await(fn -> Tree.at_rest?() end, 60_000, fn -> Tree.helpers() end)
+    Tree.await(fn -> Tree.fds() <= tree.fds end, 60_000, fn -> {Tree.fds(), tree.fds} end)
     assert Tree.processes(tree) == []
   end
 end

@@ -126,8 +126,8 @@ defmodule NetRunner.Guarantees.SchedulesTest do
   defp perform(:crash, _, _), do: if(:rand.uniform(10) == 1, do: exit(:crash), else: :ok)
 
   defp assert_clean(fds) do
-    Tree.await(fn -> Tree.at_rest?() end, 5_000, fn -> Tree.helpers() end)
-    Tree.await(fn -> Tree.fds() <= fds end, 5_000, fn -> {Tree.fds(), fds} end)
+    Tree.await(fn -> Tree.at_rest?() end, 60_000, fn -> Tree.helpers() end)
+    Tree.await(fn -> Tree.fds() <= fds end, 60_000, fn -> {Tree.fds(), fds} end)
     assert NetRunner.run(~w(echo next)) == {"next\n", 0}
   end
 end

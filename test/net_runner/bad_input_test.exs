@@ -20,8 +20,8 @@ defmodule NetRunner.BadInputTest do
       refute existed?
       assert Registry.count(NetRunner.Registry) == commands
       assert Tree.current_launcher() == launcher
-      Tree.await(&Tree.at_rest?/0, 5_000, &Tree.helpers/0)
-      Tree.await(fn -> Tree.fds() <= tree.fds end, 5_000, fn -> {Tree.fds(), tree.fds} end)
+      Tree.await(&Tree.at_rest?/0, 60_000, &Tree.helpers/0)
+      Tree.await(fn -> Tree.fds() <= tree.fds end, 60_000, fn -> {Tree.fds(), tree.fds} end)
     end)
 
     directory =

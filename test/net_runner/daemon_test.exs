@@ -204,7 +204,7 @@ defmodule NetRunner.DaemonTest do
       starter =
         Task.async(fn -> Daemon.start_link(cmd: "cat", name: :not_ready_daemon, ready: ready) end)
 
-      assert_receive {:asked, probe}, 5_000
+      assert_receive {:asked, probe}, 60_000
       assert Daemon.alive?(:not_ready_daemon)
       assert Daemon.write(:not_ready_daemon, "x") == :ok
       send(probe, :ready)
@@ -257,7 +257,7 @@ defmodule NetRunner.DaemonTest do
       {:ok, daemon} = Daemon.start_link(shell("echo hello; read stop", options))
 
       for who <- [:ready, :callback] do
-        assert_receive {^who, callers, ancestors, metadata}, 5_000
+        assert_receive {^who, callers, ancestors, metadata}, 60_000
         assert daemon in callers and test in callers
         assert daemon in ancestors
         assert metadata[:request_id] == "r-1"
@@ -283,7 +283,7 @@ defmodule NetRunner.DaemonTest do
                        2_000
       end
 
-      assert_receive {:logged, :info, "oops", %{os_pid: ^os_pid, stream: :stderr}}, 2_000
+      assert_receive {:logged, :info, "oops", %{os_pid: ^os_pid, stream: :stderr}}, 60_000
       refute_received {:logged, _, _, _}
       :ok = GenServer.stop(daemon)
       assert_receive {:logged, :info, "last", %{stream: :stdout}}
@@ -292,7 +292,7 @@ defmodule NetRunner.DaemonTest do
     test "has the level that was asked for, and only text" do
       script = "printf 'a\\377b\\303\\244\\n'; read stop"
       {:ok, daemon} = Daemon.start_link(shell(script, on_output: {:log, :error}))
-      assert_receive {:logged, :error, "a\uFFFDbä", _}, 2_000
+      assert_receive {:logged, :error, "a\uFFFDbä", _}, 60_000
       :ok = GenServer.stop(daemon)
     end
 
@@ -317,7 +317,7 @@ defmodule NetRunner.DaemonTest do
     end
 
     defp next_line do
-      assert_receive {:logged, :info, line, %{stream: :stdout}}, 5_000
+      assert_receive {:logged, :info, line, %{stream: :stdout}}, 60_000
       line
     end
 
@@ -348,7 +348,7 @@ defmodule NetRunner.DaemonTest do
       callback = fn stream, bytes -> send(test, {stream, bytes}) end
       Process.flag(:trap_exit, true)
       {:ok, daemon} = Daemon.start_link(shell(script, on_output: callback))
-      assert_receive {:EXIT, ^daemon, :normal}, 5_000
+      assert_receive {:EXIT, ^daemon, :normal}, 60_000
       assert received(:stdout) == Enum.map_join(1..50_000, &"#{&1}\n")
       assert received(:stderr) == "oops\n"
     end
@@ -378,9 +378,9 @@ defmodule NetRunner.DaemonTest do
           capture_log(fn ->
             {:ok, daemon} = Daemon.start_link(cmd: "cat", on_output: callback)
             :ok = Daemon.write(daemon, "bad")
-            assert_receive {:got, "bad"}, 2_000
+            assert_receive {:got, "bad"}, 60_000
             :ok = Daemon.write(daemon, "good")
-            assert_receive {:got, "good"}, 2_000
+            assert_receive {:got, "good"}, 60_000
             assert Daemon.alive?(daemon)
             :ok = GenServer.stop(daemon)
           end)
@@ -402,7 +402,7 @@ defmodule NetRunner.DaemonTest do
 
       before = memory()
       {:ok, daemon} = Daemon.start_link(cmd: "yes", on_output: callback)
-      assert_receive {:got, output, size}, 2_000
+      assert_receive {:got, output, size}, 60_000
       written = Tree.await_blocked(Daemon.os_pid(daemon))
       assert %{bytes_out: ^size} = Daemon.stats(daemon)
       # What the command has written is what was read and what is in the pipe.
@@ -412,7 +412,7 @@ defmodule NetRunner.DaemonTest do
       read =
         Enum.reduce(1..200, size, fn _, read ->
           send(output, :next)
-          assert_receive {:got, ^output, size}, 2_000
+          assert_receive {:got, ^output, size}, 60_000
           read + size
         end)
 
@@ -466,7 +466,7 @@ defmodule NetRunner.DaemonTest do
         [cmd: python, args: args] = python(@graceful, [])
         options = [on_output: callback, process_opts: [kill_timeout: 300_000]]
         {:ok, daemon} = Daemon.start_link([cmd: python, args: args ++ [file]] ++ options)
-        assert_receive {:handler, handler}, 10_000
+        assert_receive {:handler, handler}, 60_000
         Tree.await_blocked(Daemon.os_pid(daemon))
         :ok = GenServer.stop(daemon)
         assert File.read!(file) == "ended by itself"
@@ -519,9 +519,9 @@ defmodule NetRunner.DaemonTest do
         {:ok, daemon} =
           Daemon.start_link(shell("echo hello; read stop; exit 3", on_output: callback))
 
-        assert_receive :called, 5_000
+        assert_receive :called, 60_000
         :ok = Daemon.write(daemon, "stop\n")
-        assert_receive {:EXIT, ^daemon, {:exit_status, 3}}, 20_000
+        assert_receive {:EXIT, ^daemon, {:exit_status, 3}}, 60_000
       end)
     end
 
@@ -534,12 +534,12 @@ defmodule NetRunner.DaemonTest do
       end
 
       {:ok, daemon} = Daemon.start_link(cmd: "yes", on_output: hang)
-      assert_receive {:hangs, output}, 5_000
+      assert_receive {:hangs, output}, 60_000
       monitor = Process.monitor(output)
       os_pid = Daemon.os_pid(daemon)
       :ok = GenServer.stop(daemon)
       refute File.exists?("/proc/#{os_pid}")
-      assert_receive {:DOWN, ^monitor, :process, _, _}, 5_000
+      assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
     end
   end
 
@@ -591,7 +591,7 @@ defmodule NetRunner.DaemonTest do
       {:ok, _} =
         Daemon.start_link(shell("read question; echo \"heard $question\"; read stop", options))
 
-      assert_receive {:output, "heard are you there?\n"}, 2_000
+      assert_receive {:output, "heard are you there?\n"}, 60_000
     end
 
     test "output matches, also across pieces and on stderr" do
@@ -600,7 +600,7 @@ defmodule NetRunner.DaemonTest do
       options = [ready: {:output, ~r/is ready/u}, on_output: &send(test, {:output, &1})]
       {:ok, daemon} = Daemon.start_link(shell(script, options))
       assert_receive {:output, "starting\n"}
-      assert_receive {:output, "ady"}, 2_000
+      assert_receive {:output, "ady"}, 60_000
       :ok = GenServer.stop(daemon)
     end
 
@@ -837,7 +837,7 @@ defmodule NetRunner.DaemonTest do
           Daemon.start_link(shell("sleep 300 & read stop; exit 3", process_opts: process_opts))
 
         :ok = Daemon.write(daemon, "stop\n")
-        assert_receive {:EXIT, ^daemon, {:exit_status, 3}}, 20_000
+        assert_receive {:EXIT, ^daemon, {:exit_status, 3}}, 60_000
       end)
 
       assert [_sleep] = Tree.processes(tree)
@@ -875,12 +875,12 @@ defmodule NetRunner.DaemonTest do
               {"kill -9 $$", {:signal, :sigkill}}
             ] do
           {:ok, daemon} = Daemon.start_link(shell(script))
-          assert_receive {:EXIT, ^daemon, ^reason}, 2_000
+          assert_receive {:EXIT, ^daemon, ^reason}, 60_000
         end
 
         {:ok, daemon} = Daemon.start_link(cmd: "cat")
         Tree.kill(Tree.parent(Daemon.os_pid(daemon)))
-        assert_receive {:EXIT, ^daemon, :shepherd_died}, 2_000
+        assert_receive {:EXIT, ^daemon, :shepherd_died}, 60_000
       end)
     end
 
@@ -902,7 +902,7 @@ defmodule NetRunner.DaemonTest do
 
         capture_log(fn ->
           Daemon.write(daemon, "#{unquote(status)}\n")
-          assert_receive {:DOWN, ^monitor, :process, _, _}, 2_000
+          assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
           # The supervisor has dealt with the exit when it answers.
           %{active: active} = Supervisor.count_children(supervisor)
           assert active == if(unquote(restarted?), do: 1, else: 0)
@@ -926,7 +926,7 @@ defmodule NetRunner.DaemonTest do
       capture_log(fn ->
         monitor = Process.monitor(:daemon_2)
         :ok = Daemon.write(:daemon_2, "stop\n")
-        assert_receive {:DOWN, ^monitor, :process, _, _}, 2_000
+        assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
         Supervisor.count_children(supervisor)
       end)
 
@@ -963,7 +963,7 @@ defmodule NetRunner.DaemonTest do
         {:ok, daemon} = Daemon.start_link(shell("echo hello; read stop", options))
         os_pid = Daemon.os_pid(daemon)
         if what == :message, do: send(daemon, :unexpected)
-        assert_receive {:hanging, who}, 10_000
+        assert_receive {:hanging, who}, 60_000
         assert who != daemon
         :ok = GenServer.stop(daemon)
         refute File.exists?("/proc/#{os_pid}")

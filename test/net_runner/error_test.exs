@@ -6,7 +6,6 @@ defmodule NetRunner.ErrorTest do
   alias NetRunner.Error
 
   @moduletag :tmp_dir
-  @moduletag timeout: 30_000
 
   describe "the message of a stream's error" do
     test "names the status and quotes the end of stderr" do

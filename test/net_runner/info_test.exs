@@ -5,8 +5,6 @@ defmodule NetRunner.InfoTest do
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Stats
 
-  @moduletag timeout: 30_000
-
   describe "list/0" do
     test "has what runs, and its bytes as they go" do
       {:ok, p} = Command.start("sh", ["-c", "cat; echo err >&2; sleep 100"], stderr: :pipe)

@@ -1,8 +1,6 @@
 defmodule NetRunner.ProcessTest do
   use ExUnit.Case, async: true
 
-  @moduletag timeout: 20_000
-
   import ExUnit.CaptureLog
 
   alias NetRunner.Process, as: Command
@@ -382,7 +380,7 @@ defmodule NetRunner.ProcessTest do
       NetRunner.Waiting.await(p, :stop)
       Process.exit(stopping, :kill)
       {"", 0} = System.cmd("kill", ["-CONT", shepherd])
-      assert_receive {:DOWN, ^monitor, _, _, :normal}, 5_000
+      assert_receive {:DOWN, ^monitor, _, _, :normal}, 60_000
       await_gone(os_pid)
     end
   end

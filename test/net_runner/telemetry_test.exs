@@ -6,8 +6,6 @@ defmodule NetRunner.TelemetryTest do
 
   alias NetRunner.Process, as: Command
 
-  @moduletag timeout: 30_000
-
   setup context do
     unless context[:without] do
       Process.register(self(), :net_runner_telemetry_test)
@@ -98,8 +96,8 @@ defmodule NetRunner.TelemetryTest do
         send(test, {:started, p})
       end)
 
-    assert_receive {:started, p}, 5_000
-    assert_receive {[_, _, :exception], %{duration: _}, %{pid: ^p} = metadata}, 5_000
+    assert_receive {:started, p}, 60_000
+    assert_receive {[_, _, :exception], %{duration: _}, %{pid: ^p} = metadata}, 60_000
     assert %{kind: :exit, reason: :normal, command: ["sleep", "100"]} = metadata
     refute Process.alive?(owner)
 
@@ -125,16 +123,16 @@ defmodule NetRunner.TelemetryTest do
           Process.sleep(:infinity)
         end)
 
-      assert_receive {[_, _, :start], _, %{os_pid: os_pid, pid: p}}, 5_000
-      if event == :exception, do: assert_receive(:started, 5_000)
+      assert_receive {[_, _, :start], _, %{os_pid: os_pid, pid: p}}, 60_000
+      if event == :exception, do: assert_receive(:started, 60_000)
       Process.exit(owner, :kill)
-      if event == :exception, do: assert_receive({[_, _, :exception], _, %{pid: ^p}}, 5_000)
+      if event == :exception, do: assert_receive({[_, _, :exception], _, %{pid: ^p}}, 60_000)
       NetRunner.Guarantees.Tree.await(fn -> not File.exists?("/proc/#{os_pid}") end)
       # The handler has not returned yet.
       assert Process.alive?(p)
       monitor = Process.monitor(p)
       send(p, :go_on)
-      assert_receive {:DOWN, ^monitor, :process, _, _}, 5_000
+      assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
     end
   end
 
@@ -150,7 +148,7 @@ defmodule NetRunner.TelemetryTest do
   defp await_none(watchers) do
     for pid <- watchers do
       monitor = Process.monitor(pid)
-      assert_receive {:DOWN, ^monitor, :process, _, _}, 5_000
+      assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
     end
   end
 end

@@ -30,7 +30,7 @@ defmodule NetRunner.Process.CallersTest do
   defp kill(pid) do
     monitor = Process.monitor(pid)
     Process.exit(pid, :kill)
-    assert_receive {:DOWN, ^monitor, :process, _, _}, 5_000
+    assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
   end
 
   describe "a caller that died before the server came to its request" do
@@ -55,7 +55,7 @@ defmodule NetRunner.Process.CallersTest do
         request(p, :alive, fn -> apply(Command, function, [p]) end)
         :ok = :sys.resume(p)
 
-        assert_receive {:alive, {:ok, ^expected}}, 10_000
+        assert_receive {:alive, {:ok, ^expected}}, 60_000
         refute_received {:dead, _}
       end
     end
@@ -85,8 +85,8 @@ defmodule NetRunner.Process.CallersTest do
     # It hears of stderr first, when stdout has something too.
     Tree.await(fn -> told_of_both?(p) end)
     :ok = :sys.resume(p)
-    assert_receive {:reader, {:ok, "out"}}, 10_000
-    assert_receive {:any, {:ok, {:stderr, "err"}}}, 10_000
+    assert_receive {:reader, {:ok, "out"}}, 60_000
+    assert_receive {:any, {:ok, {:stderr, "err"}}}, 60_000
   end
 
   defp told_of_both?(p) do
@@ -116,7 +116,7 @@ defmodule NetRunner.Process.CallersTest do
 
     Tree.await(fn -> readers -- monitored.() == [] end)
     assert Command.write(p, String.duplicate("x", 20)) == :ok
-    for _ <- readers, do: assert_receive({:read, {:ok, "x"}}, 10_000)
+    for _ <- readers, do: assert_receive({:read, {:ok, "x"}}, 60_000)
     # The server has done all that belonged to the last answer.
     assert Command.alive?(p)
     assert monitored.() == before
@@ -138,7 +138,7 @@ defmodule NetRunner.Process.CallersTest do
     request(p, :alive, fn -> Command.write(p, "end") && Command.close_stdin(p) end)
     :ok = :sys.resume(p)
     assert read_all(p) == :binary.copy("x", 300_000) <> "end"
-    assert_receive {:alive, :ok}, 10_000
+    assert_receive {:alive, :ok}, 60_000
   end
 
   defp read_all(p) do
@@ -158,13 +158,13 @@ defmodule NetRunner.Process.CallersTest do
         args: ["-c", "exec 3<#{stdin}; echo held; read line"]
       ])
 
-    assert_receive {^holder, {:data, "held\n"}}, 10_000
+    assert_receive {^holder, {:data, "held\n"}}, 60_000
     writer = Task.async(fn -> Command.write(p, :binary.copy("x", 5_000_000)) end)
     # The pipe is as full as it gets with the first of it.
     Tree.await(fn -> Command.stats(p).bytes_in > 0 end)
     assert Command.kill(p, :sigkill) == :ok
     assert Command.await_exit(p) == {:ok, 137}
-    assert Task.await(writer, 10_000) == {:error, :epipe}
+    assert Task.await(writer, 60_000) == {:error, :epipe}
     assert Command.write(p, :binary.copy("x", 5_000_000)) == {:error, :epipe}
     Port.close(holder)
   end
@@ -172,7 +172,7 @@ defmodule NetRunner.Process.CallersTest do
   test "a write that fits into :pipe_size returns though nobody reads" do
     p = start!("exec sleep 1000", pipe_size: 1_048_576)
     writer = Task.async(fn -> Command.write(p, :binary.copy("x", 900_000)) end)
-    assert Task.await(writer, 10_000) == :ok
+    assert Task.await(writer, 60_000) == :ok
   end
 
   test "a run without an owner is ended when nobody is left who could get its result" do
@@ -183,7 +183,7 @@ defmodule NetRunner.Process.CallersTest do
     %{os_pid: os_pid, pid: server} = find.()
     monitor = Process.monitor(server)
     kill(caller)
-    assert_receive {:DOWN, ^monitor, :process, _, _}, 10_000
+    assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
     Tree.await(fn -> Tree.stat(os_pid) == nil end)
   end
 
@@ -197,7 +197,7 @@ defmodule NetRunner.Process.CallersTest do
     closing = Task.async(fn -> Command.close_stdin(p) end)
     NetRunner.Waiting.await(p, :stdin, 2)
     kill(writer)
-    assert Task.await(closing, 10_000) == :ok
+    assert Task.await(closing, 60_000) == :ok
     refute_received {:wrote, _}
   end
 
@@ -209,8 +209,8 @@ defmodule NetRunner.Process.CallersTest do
     any = Task.async(fn -> Command.read_any(p) end)
     NetRunner.Waiting.await(p, :any)
     assert Command.write(p, "go\n") == :ok
-    assert Task.await(reader, 10_000) == {:ok, "a"}
-    assert Task.await(any, 10_000) == {:ok, {:stdout, "b"}}
+    assert Task.await(reader, 60_000) == {:ok, "a"}
+    assert Task.await(any, 60_000) == {:ok, {:stdout, "b"}}
   end
 
   for {ended, other, script} <- [
@@ -225,7 +225,7 @@ defmodule NetRunner.Process.CallersTest do
       any = for n <- 1..2, do: Task.async(fn -> {n, Command.read_any(p, 1)} end)
       NetRunner.Waiting.await(p, :any, 2)
       assert Command.write(p, "go\n") == :ok
-      results = for {_, result} <- Task.await_many(any, 10_000), do: result
+      results = for {_, result} <- Task.await_many(any, 60_000), do: result
       assert Enum.sort(results) == [ok: {unquote(other), "a"}, ok: {unquote(other), "b"}]
     end
   end
@@ -234,7 +234,7 @@ defmodule NetRunner.Process.CallersTest do
     p = start!("echo hello")
     assert Command.await_exit(p) == {:ok, 0}
     collecting = Task.async(fn -> Command.collect(p, 2, :infinity) end)
-    assert Task.await(collecting, 10_000) == {:error, {:max_output_exceeded, "he"}}
+    assert Task.await(collecting, 60_000) == {:error, {:max_output_exceeded, "he"}}
     p = start!("echo hello")
     assert Command.await_exit(p) == {:ok, 0}
     assert Command.collect(p, 6, :infinity) == {"hello\n", 0}
@@ -256,7 +256,7 @@ defmodule NetRunner.Process.CallersTest do
       |> NetRunner.stream!(input: input, kill_timeout: 2_000)
       |> Stream.each(fn chunk ->
         send(test, {:chunk, chunk})
-        assert_receive {:feeder, feeder}, 10_000
+        assert_receive {:feeder, feeder}, 60_000
         find = &(List.last(&1.command) == mark)
         %{pid: server, os_pid: os_pid} = Enum.find(NetRunner.list(), find)
         send(feeder, :fail)
@@ -303,7 +303,7 @@ defmodule NetRunner.Process.CallersTest do
     end
 
     assert ["y\n" <> _] = ~w(yes) |> NetRunner.stream!(input: input) |> Enum.take(1)
-    assert_receive {:feeder, feeder}, 10_000
+    assert_receive {:feeder, feeder}, 60_000
     refute Process.alive?(feeder)
   end
 
@@ -322,12 +322,12 @@ defmodule NetRunner.Process.CallersTest do
     %{pid: p, os_pid: os_pid} = find.()
     :ok = :sys.suspend(p)
     # The server is told of its time before it is told of the exit.
-    Tree.await(fn -> :expired in elem(Process.info(p, :messages), 1) end, 10_000)
+    Tree.await(fn -> :expired in elem(Process.info(p, :messages), 1) end, 60_000)
     File.write!(go, "")
     Tree.await(fn -> Tree.stat(os_pid) == nil end)
     Tree.await(fn -> told_of_exit?(p) end)
     :ok = :sys.resume(p)
-    assert Task.await(running, 10_000) == {"in time\n", 0}
+    assert Task.await(running, 60_000) == {"in time\n", 0}
   end
 
   defp told_of_exit?(p) do
@@ -343,7 +343,7 @@ defmodule NetRunner.Process.CallersTest do
     :ok = Tree.kill(shepherd)
     Tree.await(fn -> Tree.stat(shepherd) == nil end)
     :ok = :sys.resume(p)
-    assert_receive {:kill, {:error, :esrch}}, 10_000
+    assert_receive {:kill, {:error, :esrch}}, 60_000
   end
 
   test "an input that fails after the command has exited fails the stream" do
@@ -359,7 +359,7 @@ defmodule NetRunner.Process.CallersTest do
       ["sh", "-c", "echo one", mark]
       |> NetRunner.stream!(input: input)
       |> Stream.each(fn _ ->
-        assert_receive {:feeder, feeder}, 10_000
+        assert_receive {:feeder, feeder}, 60_000
         {:links, links} = Process.info(feeder, :links)
         [p] = Enum.filter(links, &is_pid/1)
         Tree.await(fn -> not Command.alive?(p) end)

@@ -34,7 +34,7 @@ defmodule NetRunner.Process.ServerTest do
     hand_on(monitor, test, ref)
   end
 
-  defp answer(%{ref: ref}, timeout \\ 10_000) do
+  defp answer(%{ref: ref}, timeout \\ 60_000) do
     receive do
       {:answer, ^ref, answer} -> answer
     after

@@ -101,7 +101,7 @@ defmodule NetRunner.StreamTest do
           |> Enum.each(&(send(test, {:chunk, &1}) && Process.sleep(:infinity)))
         end)
 
-      assert_receive {:chunk, chunk}, 5_000
+      assert_receive {:chunk, chunk}, 60_000
       Process.exit(consumer, :kill)
       await_gone(pid_of.(chunk))
     end
@@ -147,9 +147,9 @@ defmodule NetRunner.StreamTest do
           {how, seen, Process.info(self(), :messages)}
         end)
 
-      assert_receive {:ask, feeder}, 5_000
+      assert_receive {:ask, feeder}, 60_000
       send(feeder, "line\n")
-      assert Task.await(rest, 10_000) == {:halted, [], {:messages, []}}
+      assert Task.await(rest, 60_000) == {:halted, [], {:messages, []}}
       await_gone(String.trim(os_pid))
       flush_asked()
       assert Process.info(self(), :messages) == {:messages, []}
@@ -205,13 +205,13 @@ defmodule NetRunner.StreamTest do
           receive do: (:done -> :ok)
         end)
 
-      assert_receive {:stream, stream}, 5_000
+      assert_receive {:stream, stream}, 60_000
 
       consumer = spawn(fn -> Enum.each(stream, &send(test, {:chunk, &1})) end)
-      assert_receive {:chunk, os_pid}, 5_000
+      assert_receive {:chunk, os_pid}, 60_000
       # Its starter is not needed any more.
       send(starter, :done)
-      assert_receive {:DOWN, ^monitor, _, _, :normal}, 5_000
+      assert_receive {:DOWN, ^monitor, _, _, :normal}, 60_000
       assert File.exists?("/proc/#{String.trim(os_pid)}")
       Process.exit(consumer, :kill)
       await_gone(String.trim(os_pid))
@@ -236,12 +236,12 @@ defmodule NetRunner.StreamTest do
           Process.sleep(:infinity)
         end)
 
-      assert_receive {:stream, stream}, 5_000
+      assert_receive {:stream, stream}, 60_000
 
       chunks =
         Enum.map(stream, fn chunk ->
           Process.exit(starter, :kill)
-          if chunk == "one\n", do: assert_receive({:DOWN, ^monitor, _, _, :killed}, 5_000)
+          if chunk == "one\n", do: assert_receive({:DOWN, ^monitor, _, _, :killed}, 60_000)
           File.write!(go, "")
           chunk
         end)
@@ -515,11 +515,11 @@ defmodule NetRunner.StreamTest do
         )
 
       assert NetRunner.run(~w(head -c 1), input: input) == {"x", 0}
-      assert_receive :cleaned_up, 5_000
+      assert_receive :cleaned_up, 60_000
       assert ~w(cat) |> NetRunner.stream!(input: input) |> Enum.take(1) != []
-      assert_receive :cleaned_up, 5_000
+      assert_receive :cleaned_up, 60_000
       assert {:error, :timeout} = NetRunner.run(~w(sleep 100), input: input, timeout: 100)
-      assert_receive :cleaned_up, 5_000
+      assert_receive :cleaned_up, 60_000
     end
 
     test "is cleaned up when the process of the command ends with an error" do
@@ -540,12 +540,12 @@ defmodule NetRunner.StreamTest do
           assert_raise NetRunner.Error, fn -> Enum.each(stream, &send(test, {:chunk, &1})) end
         end)
 
-      assert_receive {:chunk, os_pid}, 5_000
-      assert_receive :begun, 5_000
+      assert_receive {:chunk, os_pid}, 60_000
+      assert_receive :begun, 60_000
       %{pid: server} = Enum.find(NetRunner.list(), &("#{&1.os_pid}\n" == os_pid))
       # As a supervisor that stops the application does.
       Process.exit(server, :shutdown)
-      assert_receive :cleaned_up, 5_000
+      assert_receive :cleaned_up, 60_000
       await_gone(String.trim(os_pid))
       assert %{reason: :closed, command: ^command} = Task.await(consumer)
     end

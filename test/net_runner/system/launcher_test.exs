@@ -164,7 +164,7 @@ defmodule NetRunner.LauncherTest do
     end)
 
     assert capture_log(fn -> nothing_starts() end) == ""
-    Tree.await(&Tree.at_rest?/0, 5_000, &Tree.helpers/0)
+    Tree.await(&Tree.at_rest?/0, 60_000, &Tree.helpers/0)
   end
 
   defp nothing_starts do
@@ -203,7 +203,7 @@ defmodule NetRunner.LauncherTest do
     assert Task.await_many([reader, waiting]) == [{:error, :closed}, {:error, :closed}]
     refute Process.alive?(p)
     Tree.await(fn -> Tree.stat(os_pid) == nil end)
-    Tree.await(fn -> Tree.helpers() == [] end, 5_000, &Tree.helpers/0)
+    Tree.await(fn -> Tree.helpers() == [] end, 60_000, &Tree.helpers/0)
   end
 
   describe "a launcher that is killed" do
@@ -232,7 +232,7 @@ defmodule NetRunner.LauncherTest do
       assert Command.read(running) == {:ok, "still here\n"}
       assert Command.await_exit(running) == {:ok, 5}
       Command.stop(running)
-      Tree.await(&Tree.at_rest?/0, 5_000, &Tree.helpers/0)
+      Tree.await(&Tree.at_rest?/0, 60_000, &Tree.helpers/0)
     end
 
     test "is replaced without anybody asking for a command" do
@@ -268,9 +268,16 @@ defmodule NetRunner.LauncherTest do
     setup do
       tree = Tree.new()
       launcher = Tree.current_launcher()
-      spares = for pid <- Tree.helpers(), Tree.parent(pid) == launcher, do: pid
-      signal([launcher | spares], "STOP")
-      Enum.each([launcher | spares], &Tree.await_stopped/1)
+      spares = fn -> for pid <- Tree.helpers(), Tree.parent(pid) == launcher, do: pid end
+
+      # Until it is stopped, the launcher forks more of them; an idle one that was let go may still be ending.
+      Tree.await(fn ->
+        helpers = [launcher | spares.()]
+        signal(helpers, "STOP")
+        Enum.all?(helpers, &(Tree.stat(&1)[:state] in ["T", "Z", nil]))
+      end)
+
+      spares = spares.()
       on_exit(fn -> signal([launcher | spares], "CONT") end)
       {:ok, tree: tree, launcher: launcher}
     end
@@ -294,15 +301,15 @@ defmodule NetRunner.LauncherTest do
           Command.start("sleep", ["1000"], env: Tree.env(tree))
         end)
 
-      assert_receive :starting, 5_000
+      assert_receive :starting, 60_000
       Tree.await(fn -> Tree.fds() > tree.fds end)
       Process.exit(owner, :kill)
-      Tree.await(fn -> Tree.fds() <= tree.fds end, 5_000, fn -> {Tree.fds(), tree.fds} end)
+      Tree.await(fn -> Tree.fds() <= tree.fds end, 60_000, fn -> {Tree.fds(), tree.fds} end)
     end
 
     test "does not hold up a start for longer than its time" do
       task = Task.async(fn -> NetRunner.run(~w(true), timeout: 100) end)
-      assert Task.await(task, 10_000) == {:error, :timeout}
+      assert Task.await(task, 60_000) == {:error, :timeout}
     end
 
     # More of them until the socket is full, and one waits for room.
@@ -331,7 +338,7 @@ defmodule NetRunner.LauncherTest do
     assert Command.write(running, "x") == :ok
     assert Command.read(running) == {:ok, "x"}
     Command.stop(running)
-    Tree.await(&Tree.at_rest?/0, 5_000, &Tree.helpers/0)
+    Tree.await(&Tree.at_rest?/0, 60_000, &Tree.helpers/0)
   end
 
   test "whoever has found an older launcher dead gets the one that is there, which stays" do

@@ -71,7 +71,7 @@ defmodule NetRunner.System.NativeTest do
     fun |> Task.async() |> Task.await(60_000)
     :erlang.trace(:all, false, [:call])
     reference = :erlang.trace_delivered(:all)
-    assert_receive {:trace_delivered, :all, ^reference}, 5_000
+    assert_receive {:trace_delivered, :all, ^reference}, 60_000
     called?(function, false)
   end
 
