@@ -295,9 +295,11 @@ defmodule NetRunner.Daemon do
     {:stop, {:shutdown, {:not_started, reason}}}
   end
 
-  defp await_exit(process) do
-    spawn_link(fn -> exit({:ended, how_it_ended(process)}) end)
-  end
+  defp await_exit(process), do: spawn_link(__MODULE__, :tell_end, [process])
+
+  @doc false
+  @spec tell_end(pid()) :: no_return()
+  def tell_end(process), do: exit({:ended, how_it_ended(process)})
 
   defp how_it_ended(process) do
     with {:ok, _} <- Command.await_exit(process),

@@ -90,7 +90,7 @@ defmodule NetRunner.DaemonTest do
     test "those of the child are refused where they are wrong, or mean nothing" do
       for {option, expected} <- [
             {{:restart, :always}, "one of :permanent, :transient, :temporary"},
-            {{:shutdown, -1}, "milliseconds, :infinity, :brutal_kill or nil"}
+            {{:shutdown, -1}, "milliseconds, :infinity or :brutal_kill"}
           ] do
         {name, value} = option
         message = "the option #{inspect(name)} must be #{expected}, got: #{inspect(value)}"

@@ -114,6 +114,7 @@ defmodule NetRunner.Daemon.Output do
 
   defp handle(_message, output), do: output
 
+  @spec leave(%__MODULE__{}, term()) :: no_return()
   defp leave(output, reason) do
     # Not by the link alone: a callback may have made it trap exits.
     if output.handler, do: Process.exit(output.handler, :kill)

@@ -149,9 +149,11 @@ defmodule NetRunner.Process.SpecTest do
       File.mkdir!(directory)
       {"", 0} = System.cmd("chown", ["nobody", directory])
       on_exit(fn -> File.rmdir(directory) end)
-      # A VM of OTP 27 would not start there.
-      code = ~s|File.chmod!(".", 0); IO.inspect(NetRunner.run(~w(true)))|
-      assert vm(code, user: "nobody", cd: directory) == inspect({:error, {:cwd, :eacces}}) <> "\n"
+
+      # A VM of OTP 27 would not start there. That the directory cannot be looked at afterwards is an error of chmod/2
+      # in some versions, and the code server says so too for each module that it looks for.
+      code = ~s|_ = File.chmod(".", 0); IO.inspect(NetRunner.run(~w(true)))|
+      assert vm(code, user: "nobody", cd: directory) =~ inspect({:error, {:cwd, :eacces}})
     end
   end
 
