@@ -92,7 +92,7 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
     file: "native/net_runner/src/spawn.rs",
     old: "Err(Errno::EPIPE | Errno::ECONNRESET | Errno::EAGAIN) => {}",
     new: "Err(Errno::EPIPE | Errno::ECONNRESET) => {}",
-    tests: ["test/guarantees/reuse_test.exs", "test/guarantees/hostile_test.exs"]
+    tests: ["test/guarantees/reuse_test.exs"]
   },
   %{
     id: "the_group_of_a_command_that_is_ended_stays",

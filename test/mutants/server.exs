@@ -94,8 +94,6 @@ boot = [
   {"a_shepherd_of_a_failed_start_ends", "        Native.retire(control)\n", "", [reuse]},
   {"the_cgroup_of_a_failed_start_stays", "      Cgroup.remove(cgroup)\n", "",
    ["test/net_runner/system/cgroup_test.exs"]},
-  {"an_explicit_pipe_without_input_stays_open", "when kind in [nil, :pipe], do: :null",
-   "when kind in [nil], do: :null", [run, callers]},
   {"one_file_for_both_is_opened_twice", "  defp stderr({_, _} = file, file), do: :redirect\n", "",
    [run]},
   {"given_up_before_the_kill", "options.kill_timeout + options.give_up_after",
