@@ -88,17 +88,10 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
     tests: ["native/wire"]
   },
   %{
-    id: "a_stopped_idle_shepherd_is_not_skipped",
-    file: "native/net_runner/src/spawn.rs",
-    old: "Err(Errno::EPIPE | Errno::ECONNRESET | Errno::EAGAIN) => {}",
-    new: "Err(Errno::EPIPE | Errno::ECONNRESET) => {}",
-    tests: ["test/guarantees/reuse_test.exs"]
-  },
-  %{
-    id: "the_group_of_a_command_that_is_ended_stays",
+    id: "what_may_leave_something_is_not_told_to_end",
     file: "native/shepherd/src/shepherd.rs",
     old: "Leftovers::Leave => children::signal_group(self.command, number),",
     new: "Leftovers::Leave => { let _ = number; }",
-    tests: ["test/guarantees/ending_test.exs", "test/guarantees/leftovers_test.exs"]
+    tests: stop_signal
   }
 ]
