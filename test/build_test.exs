@@ -123,10 +123,6 @@ defmodule NetRunner.BuildTest do
 
     # Mix compiles a git dependency anew only when it has a reason.
     refute hello.() =~ "native part"
-    File.rm_rf!(Path.join(directory, "_build/prod/lib/net_runner/priv"))
-    output = hello.()
-    assert output =~ "native part"
-    assert output =~ ~s({"hello\\n", 0})
   end
 
   test "the source tree is not written to", context do
