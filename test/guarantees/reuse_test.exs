@@ -129,6 +129,17 @@ defmodule NetRunner.Guarantees.ReuseTest do
     assert_clean(tree)
   end
 
+  test "one that is stopped while it is idle is passed over", %{tree: tree} do
+    Native.let_idle_go()
+    idle = shepherd()
+    {_, 0} = System.cmd("kill", ["-STOP", "#{idle}"])
+    Tree.await_stopped(idle)
+    # More than its socket has room for.
+    for _ <- 1..3, do: assert(NetRunner.run(~w(echo next), timeout: 20_000) == {"next\n", 0})
+    {_, 0} = System.cmd("kill", ["-CONT", "#{idle}"])
+    assert_clean(tree)
+  end
+
   test "one that holds what a command left running serves no other", %{tree: tree} do
     Native.let_idle_go()
     on_exit(fn -> Tree.kill_all(tree) end)

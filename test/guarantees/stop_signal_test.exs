@@ -45,4 +45,13 @@ defmodule NetRunner.Guarantees.StopSignalTest do
     assert Command.stop(p) == :ok
     assert File.read(file) == {:ok, "told\n"}
   end
+
+  test "a command that may leave something behind is told itself", %{told: file} do
+    script = "trap 'echo told >#{file}; exit' TERM; echo ready; while :; do sleep 0.05; done"
+    options = [leftovers: :leave, kill_timeout: @kill_timeout]
+    {:ok, p} = Command.start("sh", ["-c", script], options)
+    assert Command.read(p) == {:ok, "ready\n"}
+    assert Command.stop(p) == :ok
+    assert File.read(file) == {:ok, "told\n"}
+  end
 end

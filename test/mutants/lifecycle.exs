@@ -1,7 +1,6 @@
 # The life of a command as pure data, and how it ended.
 file = "lib/net_runner/process/lifecycle.ex"
 pure = ["test/net_runner/process/lifecycle_test.exs"]
-ending = ["test/guarantees/ending_test.exs"]
 
 for {id, old, new, tests} <- [
       {"other_things_before_the_end_is_told",
@@ -64,7 +63,7 @@ for {id, old, new, tests} <- [
        "defp later(before, :stay), do: before\n  defp later(_before, next), do: next", pure},
       {"who_stops_is_not_answered", "[{:answer, :stop, :ok}, stop]", "[stop]", pure},
       {"a_verdict_is_not_told_to_readers", "do: [{:output, {:fail, error(verdict)}}]",
-       "do: if(verdict, do: [{:output, :discard}])", ending},
+       "do: if(verdict, do: [{:output, :discard}])", pure},
       {"what_was_asked_to_end_is_not_read", "defp output(:asked), do: []",
        "defp output(:asked), do: [{:output, :discard}]", pure},
       {"a_failed_read_has_another_name",

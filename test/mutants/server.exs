@@ -55,6 +55,17 @@ server = [
   {"the_end_comes_after_the_handlers",
    "unless Lifecycle.over?(state.life), do: Native.close(state.control)\n    Outlets", "Outlets",
    [telemetry]},
+  {"a_signal_after_the_exit_is_an_error_of_the_socket",
+   "{:error, gone} when gone in [:epipe, :econnreset, :closed] -> {:error, :esrch}",
+   "{:error, gone} when gone == :never -> {:error, :esrch}", [process, callers]},
+  {"a_crash_reason_of_a_parent_is_logged", "defp shutdown(reason), do: {:shutdown, reason}",
+   "defp shutdown(reason), do: reason", [ending]},
+  {"secrets_in_crash_reports",
+   "Map.replace(status, :state, \"the state of a command, which may hold secrets\")",
+   "Map.replace(status, :states, \"the state of a command, which may hold secrets\")", [callers]}
+]
+
+state = [
   {"a_condemned_run_has_output",
    "with nil <- Lifecycle.verdict(state.life) || state.input_failure,",
    "with nil <- state.input_failure,", [run]},
@@ -64,24 +75,13 @@ server = [
   {"a_dead_collector_is_not_noticed_by_the_server", "      :collector -> {:stop, :normal, state}",
    "      :collector -> {:noreply, state}", [callers]},
   {"no_demonitor_after_an_answer",
-   "  defp reply(%{from: from, monitor: monitor}, result) do\n    Process.demonitor(monitor, [:flush])",
-   "  defp reply(%{from: from, monitor: _}, result) do", [callers]},
+   "  def reply(%{from: from, monitor: monitor}, result) do\n    Process.demonitor(monitor, [:flush])",
+   "  def reply(%{from: from, monitor: _}, result) do", [callers]},
   {"what_is_over_is_listed", "    Counters.put_ended(state.counters)\n", "", [info]},
-  {"a_signal_after_the_exit_is_an_error_of_the_socket",
-   "{:error, gone} when gone in [:epipe, :econnreset, :closed] -> {:error, :esrch}",
-   "{:error, gone} when gone == :never -> {:error, :esrch}", [process, callers]},
-  {"a_dead_terminal_has_a_size",
-   "{_terminal, _} when state.inlet.readers == :gone -> {:error, :esrch}\n",
-   "{_terminal, _} when state.inlet.readers == :never -> {:error, :esrch}\n", [process, callers]},
-  {"a_crash_reason_of_a_parent_is_logged", "defp shutdown(reason), do: {:shutdown, reason}",
-   "defp shutdown(reason), do: reason", [ending]},
   {"the_last_of_two_callers_is_left",
    "{waiting, waiters} = Operations.take_all(state.waiters, who)\n    Enum.each(waiting, &reply(&1, result))",
    "{waiting, waiters} = Operations.take_all(state.waiters, who)\n    Enum.each(Enum.take(waiting, 1), &reply(&1, result))",
-   [process]},
-  {"secrets_in_crash_reports",
-   "Map.replace(status, :state, \"the state of a command, which may hold secrets\")",
-   "Map.replace(status, :states, \"the state of a command, which may hold secrets\")", [callers]}
+   [process]}
 ]
 
 boot = [
@@ -94,8 +94,6 @@ boot = [
   {"a_shepherd_of_a_failed_start_ends", "        Native.retire(control)\n", "", [reuse]},
   {"the_cgroup_of_a_failed_start_stays", "      Cgroup.remove(cgroup)\n", "",
    ["test/net_runner/system/cgroup_test.exs"]},
-  {"an_explicit_pipe_without_input_stays_open", "when kind in [nil, :pipe], do: :null",
-   "when kind in [nil], do: :null", [run, callers]},
   {"one_file_for_both_is_opened_twice", "  defp stderr({_, _} = file, file), do: :redirect\n", "",
    [run]},
   {"given_up_before_the_kill", "options.kill_timeout + options.give_up_after",
@@ -130,6 +128,7 @@ exit_and_report = [
 
 for {file, {id, old, new, tests}} <-
       Enum.map(server, &{"process/server", &1}) ++
+        Enum.map(state, &{"process/state", &1}) ++
         Enum.map(boot, &{"process/boot", &1}) ++
         Enum.map(exit_and_report, fn {file, id, old, new, tests} ->
           {file, {id, old, new, tests}}

@@ -151,11 +151,17 @@ stream = [
    [ending, callers]}
 ]
 
+input = [
+  {"an_explicit_pipe_without_input_stays_open",
+   "def new(%{input: nil, stdin: :pipe}), do: {:iovec, []}",
+   "def new(%{input: nil, stdin: :pipe}), do: :open", [callers]}
+]
+
 feeder = [
   {"an_input_has_no_time_for_its_cleanup", "(leaves?(feeder) and gone?(monitor, @cleanup))",
    "(leaves?(feeder) and gone?(monitor, 0))", [ending]},
   {"an_input_that_hears_nothing_is_left", "      Process.exit(feeder, :kill)\n", "      true\n",
-   [ending]}
+   [callers]}
 ]
 
 for {file, mutants} <- [
@@ -165,6 +171,7 @@ for {file, mutants} <- [
       {"process/counters", counters},
       {"process/pipe", pipe},
       {"process/feeder", feeder},
+      {"run/input", input},
       {"run/reader", reader},
       {"run/stream", stream}
     ],

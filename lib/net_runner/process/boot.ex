@@ -141,7 +141,7 @@ defmodule NetRunner.Process.Boot do
      Keyword.get(settings, :echo, true)}
   end
 
-  defp stdin(kind, :none) when kind in [nil, :pipe], do: :null
+  defp stdin(nil, :none), do: :null
   defp stdin(nil, _input), do: :pipe
   defp stdin({:file, path}, _input), do: {:read, path}
   defp stdin(kind, _input), do: kind

@@ -115,6 +115,17 @@ defmodule NetRunner.Process.LifecycleTest do
       end
     end
 
+    test "with a verdict, has readers hear it" do
+      {_, effects} = Lifecycle.event(life(), {:end, :timeout, :stay})
+      assert {:output, {:fail, {:error, :timeout}}} in effects
+    end
+
+    test "while its shepherd leaves its cgroup stops its server afterwards" do
+      events = [{:exited, @exit}, {:end, :stopped, {:stop, :normal}}, {:shepherd_gone, 9}]
+      {_, effects} = after_events(life(cgroup?: true), events)
+      assert Enum.take(effects, -2) == [{:answer, :stop, :ok}, {:stop, :normal}]
+    end
+
     test "without a verdict, by stop, is not read any more; when asked, it is" do
       {_, effects} = Lifecycle.event(life(), {:end, :stopped, :stay})
       assert {:output, :discard} in effects

@@ -264,6 +264,19 @@ defmodule NetRunner.LauncherTest do
     end
   end
 
+  test "a launcher that cannot be replaced is tried again without anybody asking for a command" do
+    Tree.new()
+    old = Tree.current_launcher()
+    Application.put_env(:net_runner, :helper, "/no/such/helper")
+
+    capture_log(fn ->
+      :ok = Tree.kill(old)
+      Tree.await(fn -> match?(%{socket: nil}, :sys.get_state(Launcher)) end)
+      Application.delete_env(:net_runner, :helper)
+      Tree.await(fn -> Tree.current_launcher() not in [nil, old] end, 20_000)
+    end)
+  end
+
   describe "a launcher that does not get to its requests" do
     setup do
       tree = Tree.new()
