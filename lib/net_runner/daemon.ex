@@ -35,8 +35,8 @@ defmodule NetRunner.Daemon do
   | loses its helper process | `:shepherd_died` | restarted | restarted | over |
   | loses the connection to its `:node` | `{:node, :disconnected}` | restarted | restarted | over |
 
-  What the command printed before it ended has been handed to `:on_output` by then. `:permanent` is the default;
-  `Supervisor.child_spec({NetRunner.Daemon, …}, restart: :transient)` changes it.
+  What the command printed before it ended has been handed to `:on_output` by then, as far as that took no longer than 2
+  seconds. `restart: :transient` among the options changes the default, which is `:permanent`.
 
   Stopped by its supervisor (or by `GenServer.stop/1`), it sends the `:stop_signal` of `:process_opts`
   (SIGTERM), after `:kill_timeout` SIGKILL, and hands on what the command printed meanwhile. The child spec
@@ -54,6 +54,9 @@ defmodule NetRunner.Daemon do
   (`:stdout` or `:stderr`). A line of more than 8 KiB is logged in pieces. A function gets pieces of
   any size up to 64 KiB, one at a time. One that raises is logged, and gets the next piece nonetheless.
 
+  Callbacks and log handlers run in a process of their own. One that hangs keeps its command waiting while that is to run,
+  but neither from being ended nor the daemon from noticing that it has exited.
+
   ## Ready
 
     * a function is called again and again, 50 ms after it has returned, in a process of its own. The daemon
@@ -61,11 +64,22 @@ defmodule NetRunner.Daemon do
       `NetRunner.Process`, with which it can write to the command. When it raises, that counts as not yet;
     * `{:output, regex}`: when what was printed to stdout or to stderr matches; it is matched against the last
       8 KiB and more;
-    * `{:tcp, host, port}`: when a connection can be made (it is closed at once). Whoever else listens there
-      passes for the daemon.
+    * `{:tcp, host, port}` and `{:unix, path}`: when a connection can be made (it is closed at once). All addresses of a host
+      name are tried, IPv6 and IPv4. When one of them answers before the command is started, another program
+      listens there, and would be mistaken for the daemon: `{:error, {:address_in_use, message}}`.
 
   When `:ready_timeout` is over before, the command is ended and `{:error, {:not_ready, message}}` returned. When
-  the command exits before, the error is how: `{:error, {:exit_status, 0}}`.
+  the command exits before, the error is how, with the end of its stderr:
+  `{:error, {:exit_status, 1, stderr: "cannot bind: Address already in use\n"}}`.
+
+  ## From where it can be called
+
+  `write/2`, `stats/1`, `alive?/1` and `os_pid/1` look the command up without asking the daemon. So they may be called from
+  anywhere, its own callbacks included, also while it becomes ready or stops. They return `{:error, :closed}`
+  (`alive?/1`: `false`) before the command has been started and after it is gone.
+
+  The callback and the readiness function find in `$callers` and in Logger's metadata for whom they work: the daemon, and
+  whoever started it.
   """
 
   use GenServer

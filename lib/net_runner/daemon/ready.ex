@@ -18,7 +18,7 @@ defmodule NetRunner.Daemon.Ready do
 
   @type spec ::
           nil
-          # of no argument, or of the daemon's PID
+          # of no argument, or of the command's `NetRunner.Process`
           | fun()
           | {:output, Regex.t()}
           | Address.t()
