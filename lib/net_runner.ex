@@ -23,8 +23,8 @@ defmodule NetRunner do
   """
 
   alias NetRunner.{Command, Options}
-  alias NetRunner.Process.{Counters, Server, Stats}
-  alias NetRunner.Run.{Cmd, Input}
+  alias NetRunner.Process.{Listing, Server}
+  alias NetRunner.Run.{Cmd, Input, Pipeline}
 
   @typedoc "`[executable | args]`, or a command that was made before."
   @type command :: [String.t()] | Command.t()
@@ -76,8 +76,7 @@ defmodule NetRunner do
 
     extra = [input: Input.for_server(input), grace?: true]
 
-    with {:ok, server} <-
-           Server.start(command, NetRunner.Run.Stream.consuming_stderr(options), extra) do
+    with {:ok, server} <- Server.start(command, options, extra) do
       feeder = Input.feed(input, server)
       result = NetRunner.Process.collect(server, options.max_output_size)
 
@@ -106,7 +105,8 @@ defmodule NetRunner do
       [{:stdout, "out\\n"}, {:exit, 3}]
 
   Raises `NetRunner.Error` when the command cannot be started and, at the end, when it did not exit with
-  0, unless `exit_status: :ignore`, or with `:tagged`, where the status is the last element.
+  0. It does not with `exit_status: :ignore`, nor with `:tagged`, where the status is the last element, unless
+  `exit_status: :raise` is given as well.
 
       iex> NetRunner.stream!(["sh", "-c", "echo bad >&2; exit 3"]) |> Enum.to_list()
       ** (NetRunner.Error) `sh -c 'echo bad >&2; exit 3'` exited with status 3; the end of its stderr: bad
@@ -163,27 +163,28 @@ defmodule NetRunner do
 
   The last example is a command that wrote on when nobody read any more: SIGPIPE has ended it.
 
-  All commands have ended when this returns, also when one could not be started, or when `:timeout` or
-  `:max_output_size` was passed: then the others are ended too. The errors are those of `run/2`.
+  All commands have ended when this returns. When one could not be started, its server or its shepherd was killed, or
+  `:timeout` or `:max_output_size` was passed, the others are ended too. The errors are those of `run/2`; that of a
+  command which could not be started has its index, counted from 0:
 
-  The options are those of `run/2`, without `:pty`, `:node` and `:cgroup_path`; they hold for each command, but
-  `:input` and `:stdin` are those of the first and `:stdout` is that of the last. A `NetRunner.Command` brings
-  options of its own, which are stronger.
+      iex> NetRunner.pipeline([~w(yes), ~w(no-such-program), ~w(cat)])
+      {:error, {:command, 1, :enoent}}
+
+  The options are those of `run/2`, without `:pty`, `:node` and `:cgroup_path`. `:timeout` is one for the whole pipeline.
+  `:input` and `:stdin` are those of the first command, `:stdout` and `:max_output_size` those of the last; all others hold
+  for each command. A `NetRunner.Command` brings options of its own, which are stronger, and its own `:timeout`
+  beside that of the pipeline. An option of its own that has no meaning where it stands, such as the `:stdin` of the
+  second command, raises `ArgumentError`.
 
   ## Options
 
   #{Options.documentation(@run_groups)}
   """
   @spec pipeline([command()], keyword()) ::
-          {stdout :: binary(), [0..255]} | {:error, error()}
+          {stdout :: binary(), [0..255]}
+          | {:error, error() | {:command, index :: non_neg_integer(), error()}}
   def pipeline(commands, options \\ []) do
-    options = Options.validate!(options, @run_groups)
-
-    case NetRunner.Run.Pipeline.run(
-           commands,
-           NetRunner.Run.Stream.consuming_stderr(options),
-           Input.new(options)
-         ) do
+    case commands |> Pipeline.plan(options, @run_groups) |> Pipeline.run() do
       {:error, {:input_failed, {kind, reason, stack}}} -> :erlang.raise(kind, reason, stack)
       result -> result
     end
@@ -197,7 +198,8 @@ defmodule NetRunner do
       ["99999", "199999"]
 
   Raises `NetRunner.Error` at the end for the first command that did not exit with 0. SIGPIPE is no failure
-  of a command that is not the last. With `:tagged`, the last element is `{:exit, [status, …]}`.
+  of a command that is not the last, and no exit status is one of a `NetRunner.Command` with `exit_status: :ignore`.
+  With `:tagged`, the last element is `{:exit, [status, …]}`. `:tagged` and `:lines` are about the output of the last.
 
   ## Options
 
@@ -205,8 +207,7 @@ defmodule NetRunner do
   """
   @spec pipeline_stream!([command()], keyword()) :: Enumerable.t()
   def pipeline_stream!(commands, options \\ []) do
-    options = Options.validate!(options, @raising_groups)
-    NetRunner.Run.Stream.pipeline(commands, options, Input.new(options))
+    commands |> Pipeline.plan(options, @raising_groups) |> NetRunner.Run.Stream.pipeline()
   end
 
   @doc """
@@ -232,33 +233,8 @@ defmodule NetRunner do
       iex> Enum.find(NetRunner.list(), &(&1.pid == p))
       nil
   """
-  @spec list() :: [
-          %{
-            pid: pid(),
-            os_pid: pos_integer(),
-            command: [String.t()],
-            started_at: DateTime.t(),
-            bytes: Counters.bytes()
-          }
-        ]
-  def list do
-    entries =
-      if Process.whereis(NetRunner.Registry),
-        do: Registry.select(NetRunner.Registry, [{{:_, :"$1", :"$2"}, [], [{{:"$2", :"$1"}}]}]),
-        else: []
-
-    for {{command, os_pid, started, counters}, pid} <-
-          Enum.sort_by(entries, &elem(elem(&1, 0), 2)),
-        not Counters.ended?(counters) and Process.alive?(pid) do
-      %{
-        pid: pid,
-        os_pid: os_pid,
-        command: command,
-        started_at: Stats.started_at(started),
-        bytes: Counters.bytes(counters)
-      }
-    end
-  end
+  @spec list() :: [Listing.entry()]
+  defdelegate list, to: Listing
 
   @doc """
   `System.cmd/3` of Elixir 1.18, with its arguments, options, results and exceptions, whatever Elixir this is:

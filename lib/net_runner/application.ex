@@ -1,6 +1,6 @@
 defmodule NetRunner.Application do
   @moduledoc false
-  # The supervision tree: the registry of running commands, and the launcher. Commands themselves
+  # The supervision tree: the registry of running commands, the directory of daemons, and the launcher. Commands themselves
   # are started by their callers; they are linked to the registry, so that stopping the application
   # ends them too.
 
@@ -8,10 +8,15 @@ defmodule NetRunner.Application do
 
   @impl true
   def start(_type, _args) do
+    with :ok <- NetRunner.System.Native.loaded(), do: start_supervisor()
+  end
+
+  defp start_supervisor do
     :ok = NetRunner.System.Launcher.create_table()
 
     children = [
       {Registry, keys: :unique, name: NetRunner.Registry, partitions: System.schedulers_online()},
+      NetRunner.Daemon.Directory,
       NetRunner.System.Launcher
     ]
 

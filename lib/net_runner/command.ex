@@ -23,6 +23,11 @@ defmodule NetRunner.Command do
       iex> NetRunner.run(grep, input: "a\\n")
       {"", 1}
 
+  A command can be inspected and logged: the values of `:env` and `:input` are not shown.
+
+      iex> inspect(NetRunner.Command.new("psql", [], env: [{"PGPASSWORD", "secret"}], cd: "/"))
+      ~S(%NetRunner.Command{cmd: "psql", args: [], opts: [env: :hidden, cd: "/"]})
+
   ## Modules of commands
 
   `use NetRunner.Command` gives a module `defcommand/2` and `defcommand/3`, each of which defines a function that
@@ -73,7 +78,8 @@ defmodule NetRunner.Command do
 
   @doc """
   The executable, the arguments and the options of a call of this command: options of the call win,
-  its `:args` are appended.
+  its `:args` are appended. An option of the command that means nothing beside one of the call, such as `:input` beside
+  `stdin: :null`, is left out.
 
       iex> command = NetRunner.Command.new("rg", ["--no-heading"], timeout: 5_000, cd: "/tmp")
       iex> NetRunner.Command.to_cmd_args_opts(command, args: ["needle"], timeout: 100)
@@ -81,12 +87,9 @@ defmodule NetRunner.Command do
   """
   @spec to_cmd_args_opts(t(), keyword()) :: {String.t(), [String.t()], keyword()}
   def to_cmd_args_opts(%__MODULE__{} = command, options \\ []) do
-    unless Keyword.keyword?(options) do
-      raise ArgumentError, "options must be a keyword list, got: #{inspect(options)}"
-    end
-
+    options = Options.merge(command.opts, options)
     {args, options} = Keyword.pop(options, :args, [])
-    {command.cmd, command.args ++ strings!(args), Keyword.merge(command.opts, options)}
+    {command.cmd, command.args ++ strings!(args), options}
   end
 
   @doc false
@@ -161,4 +164,17 @@ defmodule NetRunner.Command do
       end
     end
   end
+end
+
+defimpl Inspect, for: NetRunner.Command do
+  # What they hold may be secret.
+  @hidden [:env, :input]
+
+  def inspect(%{opts: opts} = command, options) do
+    shown = if Keyword.keyword?(opts), do: Enum.map(opts, &shown/1), else: :hidden
+    Inspect.Any.inspect(%{command | opts: shown}, options)
+  end
+
+  defp shown({name, _}) when name in @hidden, do: {name, :hidden}
+  defp shown(option), do: option
 end

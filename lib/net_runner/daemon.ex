@@ -72,50 +72,65 @@ defmodule NetRunner.Daemon do
 
   require Logger
 
-  alias NetRunner.Daemon.{Output, Ready}
+  alias NetRunner.Daemon.{Directory, Output, Ready, Text}
   alias NetRunner.Options
   alias NetRunner.Process, as: Command
-  alias NetRunner.Process.{Server, Stats}
+  alias NetRunner.Process.{Context, Server, Stats}
 
   @groups [:daemon, :process]
 
-  # Milliseconds for what the command printed at its end, when it is stopped.
+  # Milliseconds in which what the command has printed is handled, when it has exited.
   @last_output 2_000
 
   # What stopping takes beside :kill_timeout, at the most; the supervisor would kill the daemon after that.
   @stop_margin @last_output + 3_000
 
-  @enforce_keys [:process, :parent, :sink, :metadata]
-  defstruct [:output | @enforce_keys]
+  # Bytes of stderr in the error of a start, at the most: `inspect/1`, and with it a supervisor's report, cuts the end
+  # off what is longer.
+  @tail 4_096
+
+  @enforce_keys [:process, :parent, :exit, :output, :stderr]
+  defstruct @enforce_keys
 
   @typedoc "A daemon: its pid, or the name it is registered under."
   @type t :: GenServer.server()
 
-  @typedoc "Why a daemon did not start."
+  @typedoc """
+  Why a daemon did not start.
+
+  A command that ends before it is ready gives how it ended and the end of its stderr as text: the last `:stderr_tail` bytes
+  (4096 at the most), with U+FFFD for each byte that is no UTF-8. With `stderr: :redirect` or `:pty`, that is the end of
+  both outputs; where stderr does not come to this VM (`:disabled`, a file), it is empty.
+  """
   @type start_error ::
           Command.start_error()
+          | {:address_in_use, message :: String.t()}
           | {:not_ready, message :: String.t()}
-          | {:exit_status, 0..255}
-          | {:signal, atom() | pos_integer()}
+          | {:exit_status, 0..255, [stderr: String.t()]}
+          | {:signal, atom() | pos_integer(), [stderr: String.t()]}
           | {:already_started, pid()}
           | :shepherd_died
 
   @doc """
-  The child spec. Its `:id` is the `:name`, or `NetRunner.Daemon`; its `:shutdown` is longer than `:kill_timeout`.
+  The child spec. Takes the options of `start_link/1`, and those of the child:
 
+  #{Options.documentation([:child])}
       iex> NetRunner.Daemon.child_spec(cmd: "cat", process_opts: [kill_timeout: 1_000]).shutdown
       6000
+      iex> %{id: :cat, restart: :transient} = NetRunner.Daemon.child_spec(cmd: "cat", id: :cat, restart: :transient)
       iex> NetRunner.Daemon.child_spec(cmd: "cat", on_ouput: :log)
       ** (ArgumentError) unknown option :on_ouput; did you mean :on_output?
   """
   @spec child_spec(keyword()) :: Supervisor.child_spec()
   def child_spec(options) do
-    %{name: name, process_opts: process_opts} = validate!(options)
+    %{name: name, process_opts: process_opts} = child = validate!(options, [:child | @groups])
+    shutdown = process_opts.kill_timeout + @stop_margin
 
     %{
-      id: name || __MODULE__,
-      start: {__MODULE__, :start_link, [options]},
-      shutdown: process_opts.kill_timeout + @stop_margin
+      id: with(nil <- child.id, do: name || __MODULE__),
+      start: {__MODULE__, :start_link, [Keyword.drop(options, Options.names([:child]))]},
+      restart: child.restart,
+      shutdown: with(nil <- child.shutdown, do: shutdown)
     }
   end
 
@@ -124,6 +139,8 @@ defmodule NetRunner.Daemon do
 
       iex> NetRunner.Daemon.start_link(cmd: "no-such-program")
       {:error, :enoent}
+      iex> NetRunner.Daemon.start_link(cmd: "cat", args: ["/nowhere"], ready: {:output, ~r/hello/})
+      {:error, {:exit_status, 1, stderr: "cat: /nowhere: No such file or directory\\n"}}
       iex> {:error, {:not_ready, message}} =
       ...>   NetRunner.Daemon.start_link(cmd: "cat", ready: {:output, ~r/hello/}, ready_timeout: 50)
       iex> message
@@ -137,11 +154,11 @@ defmodule NetRunner.Daemon do
   """
   @spec start_link(keyword()) :: {:ok, pid()} | {:error, start_error()}
   def start_link(options) do
-    options = validate!(options)
+    options = validate!(options, @groups)
     name = if options.name, do: [name: options.name], else: []
 
     # It links itself, so that one that does not start takes nobody along.
-    case GenServer.start(__MODULE__, {options, self()}, name) do
+    case GenServer.start(__MODULE__, {options, self(), Context.capture()}, name) do
       {:error, {:shutdown, {:not_started, reason}}} -> {:error, reason}
       result -> result
     end
@@ -155,7 +172,9 @@ defmodule NetRunner.Daemon do
       true
   """
   @spec os_pid(t()) :: pos_integer() | {:error, Command.gone()}
-  def os_pid(daemon), do: with({:ok, process} <- process(daemon), do: Command.os_pid(process))
+  def os_pid(daemon) do
+    with {:ok, process} <- Directory.find(daemon), do: Command.os_pid(process)
+  end
 
   @doc """
   Whether the daemon is there and its command runs.
@@ -165,7 +184,7 @@ defmodule NetRunner.Daemon do
   """
   @spec alive?(t()) :: boolean()
   def alive?(daemon) do
-    case process(daemon) do
+    case Directory.find(daemon) do
       {:ok, process} -> Command.alive?(process)
       {:error, _} -> false
     end
@@ -185,7 +204,7 @@ defmodule NetRunner.Daemon do
   @spec write(t(), iodata()) ::
           :ok | {:error, :epipe | :not_piped | Command.gone() | Command.posix()}
   def write(daemon, iodata) do
-    with {:ok, process} <- process(daemon), do: Command.write(process, iodata)
+    with {:ok, process} <- Directory.find(daemon), do: Command.write(process, iodata)
   end
 
   @doc """
@@ -196,16 +215,12 @@ defmodule NetRunner.Daemon do
       iex> %NetRunner.Process.Stats{bytes_in: 5} = NetRunner.Daemon.stats(daemon)
   """
   @spec stats(t()) :: Stats.t() | {:error, Command.gone()}
-  def stats(daemon), do: with({:ok, process} <- process(daemon), do: Command.stats(process))
-
-  defp process(daemon) do
-    {:ok, GenServer.call(daemon, :process, :infinity)}
-  catch
-    :exit, {_reason, {GenServer, :call, _}} -> {:error, :closed}
+  def stats(daemon) do
+    with {:ok, process} <- Directory.find(daemon), do: Command.stats(process)
   end
 
-  defp validate!(options) do
-    options = Options.validate!(options, @groups)
+  defp validate!(options, groups) do
+    options = Options.validate!(options, groups)
 
     if options.cmd == nil do
       raise ArgumentError, "the option :cmd is missing: give the executable as a string"
@@ -216,120 +231,185 @@ defmodule NetRunner.Daemon do
             "the option :owner has no meaning in :process_opts: the command belongs to its daemon"
     end
 
-    process_opts = Keyword.put_new(options.process_opts, :stderr, :pipe)
-    %{options | process_opts: Options.validate!(process_opts, [:command])}
+    process_opts = Options.validate!(options.process_opts, [:command], stderr: :pipe)
+    %{options | process_opts: process_opts}
   end
 
   # --- the process --------------------------------------------------------------------------------
 
-  @impl true
-  def init({options, parent}) do
-    Process.flag(:trap_exit, true)
-    Process.link(parent)
-    command = [options.cmd | options.args]
+  # It is linked to four processes, and each `EXIT` is an event: the parent; one that waits for the command's exit; one
+  # that reads the output; while it becomes ready, one that tries whether it is.
+  #
+  # The daemon itself calls nothing of the user's, not even Logger, whose handlers could hang.
 
-    with {:ok, process} <- Server.start(command, options.process_opts),
-         {:ok, state} <- begin(process, command, parent, options) do
-      {:ok, state}
+  @impl true
+  def init({options, parent, context}) do
+    Context.adopt(context)
+
+    # Before anything is linked: a socket is linked as well.
+    with :ok <- Ready.vacant(options.ready),
+         {:ok, process} <- start_command(options, parent) do
+      :ok = Directory.put(process)
+      begin(process, parent, options)
     else
-      # A shutdown, so that nothing is logged: the caller gets the reason.
-      {:error, reason} ->
-        Process.unlink(parent)
-        {:stop, {:shutdown, {:not_started, reason}}}
+      {:error, reason} -> not_started(parent, reason)
     end
   end
 
-  defp begin(process, command, parent, options) do
+  defp start_command(options, parent) do
+    Process.flag(:trap_exit, true)
+    Process.link(parent)
+    Server.start([options.cmd | options.args], options.process_opts)
+  end
+
+  defp begin(process, parent, options) do
+    ready = Ready.start(options.ready, process, options.ready_timeout)
+
     state = %__MODULE__{
       process: process,
       parent: parent,
-      sink: if(options.on_output == :log, do: {:log, :info}, else: options.on_output),
-      metadata: [command: command, os_pid: Command.os_pid(process)]
+      exit: await_exit(process),
+      output: read_output(process, options, ready),
+      stderr: options.process_opts.stderr
     }
 
-    ready = Ready.start(options.ready, process, options.ready_timeout)
-    result = await_ready(read_output(state, Ready.watch(options.ready, ready)), options, ready)
+    {result, state} = await_ready(state, ready)
     Ready.stop(ready)
-    result
-  end
 
-  defp await_ready(%{output: output} = state, options, ready) do
-    case Ready.await(ready) do
+    case result do
       :ready ->
         {:ok, state}
 
+      {:ended, how} ->
+        not_started(parent, with_stderr(how, end_command(state)))
+
       {:error, reason} ->
         end_command(state)
-        {:error, reason}
-
-      {:EXIT, ^output, {:ended, how}} ->
-        Command.stop(state.process)
-        {:error, how}
-
-      {:EXIT, ^output, reason} ->
-        log_output_died(state, reason)
-        state |> read_output(Ready.watch(options.ready, ready)) |> await_ready(options, ready)
-
-      {:EXIT, _pid, reason} ->
-        end_command(state)
-        {:error, reason}
+        not_started(parent, reason)
     end
   end
 
-  defp read_output(state, watch \\ nil) do
-    %{state | output: Output.start_link(state.process, state.sink, state.metadata, watch)}
+  # A shutdown, so that nothing is logged: the caller gets the reason.
+  defp not_started(parent, reason) do
+    Process.unlink(parent)
+    {:stop, {:shutdown, {:not_started, reason}}}
   end
+
+  defp await_exit(process), do: spawn_link(__MODULE__, :tell_end, [process])
+
+  @doc false
+  @spec tell_end(pid()) :: no_return()
+  def tell_end(process), do: exit({:ended, how_it_ended(process)})
+
+  defp how_it_ended(process) do
+    with {:ok, _} <- Command.await_exit(process),
+         %{exit: how} <- Command.stats(process) do
+      case how do
+        {:exited, code} -> {:exit_status, code}
+        {:signaled, signal, _} -> {:signal, signal}
+      end
+    else
+      {:error, reason} -> reason
+    end
+  end
+
+  defp read_output(process, options, ready) do
+    %{pty: pty, stderr: stderr, stderr_tail: tail_size} = options.process_opts
+
+    Output.start_link(process,
+      sink: if(options.on_output == :log, do: {:log, :info}, else: options.on_output),
+      metadata: [command: [options.cmd | options.args], os_pid: Command.os_pid(process)],
+      watch: Ready.watch(options.ready, ready),
+      tail_of: if(pty != false or stderr == :redirect, do: :stdout, else: :stderr),
+      tail_size: min(tail_size, @tail)
+    )
+  end
+
+  defp await_ready(state, ready) do
+    case Ready.await(ready) do
+      {{:EXIT, pid, reason}, ready} ->
+        with {:go_on, state} <- gone(state, pid, reason), do: await_ready(state, ready)
+
+      ready_or_not ->
+        {ready_or_not, state}
+    end
+  end
+
+  # What it means that a linked process is gone.
+  defp gone(%{exit: pid} = state, pid, {:ended, how}), do: {{:ended, how}, %{state | exit: nil}}
+
+  defp gone(%{exit: pid} = state, pid, _killed) do
+    {:go_on, %{state | exit: await_exit(state.process)}}
+  end
+
+  # The command may run on with its outputs closed.
+  defp gone(%{output: pid} = state, pid, {:ended, _} = tail) do
+    {:go_on, %{state | output: tail}}
+  end
+
+  defp gone(%{output: pid} = state, pid, reason) do
+    {{:error, reason}, %{state | output: {:ended, ""}}}
+  end
+
+  defp gone(%{parent: parent} = state, pid, :normal) when pid != parent, do: {:go_on, state}
+  defp gone(state, _pid, reason), do: {{:error, reason}, state}
+
+  defp with_stderr({how, code}, tail) when how in [:exit_status, :signal] do
+    {how, code, stderr: Text.valid(tail)}
+  end
+
+  defp with_stderr(lost, _tail), do: lost
 
   @impl true
-  def handle_call(:process, _from, state), do: {:reply, state.process, state}
-
-  @impl true
-  def handle_info({:EXIT, output, {:ended, how}}, %{output: output} = state) do
-    Command.stop(state.process)
-    reason = if how == {:exit_status, 0}, do: :normal, else: how
-    {:stop, reason, %{state | output: nil}}
+  def handle_info({:EXIT, pid, reason}, state) do
+    case gone(state, pid, reason) do
+      {:go_on, state} -> {:noreply, state}
+      {{:ended, {:exit_status, 0}}, state} -> {:stop, :normal, state}
+      {{:ended, how}, state} -> {:stop, how, state}
+      {{:error, reason}, state} -> {:stop, reason, state}
+    end
   end
-
-  def handle_info({:EXIT, output, reason}, %{output: output} = state) do
-    log_output_died(state, reason)
-    {:noreply, read_output(state)}
-  end
-
-  def handle_info({:EXIT, parent, reason}, %{parent: parent} = state), do: {:stop, reason, state}
-  def handle_info({:EXIT, _linked, :normal}, state), do: {:noreply, state}
-  def handle_info({:EXIT, _linked, reason}, state), do: {:stop, reason, state}
 
   def handle_info(message, state) do
-    Logger.warning("a daemon received a message that nobody expected: #{inspect(message)}")
+    # By another process, as a log handler may hang.
+    spawn(fn ->
+      Logger.warning("a daemon received a message that nobody expected: #{inspect(message)}")
+    end)
+
     {:noreply, state}
   end
 
   @impl true
-  def terminate(_reason, %{output: nil}), do: :ok
   def terminate(_reason, state), do: end_command(state)
 
+  # Every end is this one, of a command that still runs, and of one that has exited. Gives the end of its stderr.
+  #
   # The output is read on meanwhile, so that what the command says at its end is not lost, and it
   # is not stopped by a full pipe.
-  defp end_command(%{process: process, output: output}) do
+  defp end_command(%{process: process, exit: exit} = state) do
     _ = Command.end_command(process)
-    _ = Command.await_exit(process)
+    if is_pid(state.output), do: Output.read_ahead(state.output)
+    if exit, do: receive(do: ({:EXIT, ^exit, _} -> :ok))
+    tail = last_output(state.output)
+    # As of a stderr that the command's process reads itself.
+    consumed = state.stderr == :consume && Command.failure(process)[:stderr]
+    Command.stop(process)
+    if consumed, do: Text.last(consumed, @tail), else: tail
+  end
 
+  # Its end may be far: a callback may hang, or a process that the command has left may hold the pipe.
+  defp last_output({:ended, tail}), do: tail
+
+  defp last_output(output) do
     receive do
-      {:EXIT, ^output, _} -> :ok
+      {:EXIT, ^output, reason} -> tail(reason)
     after
       @last_output ->
-        Process.unlink(output)
-        Process.exit(output, :kill)
+        Output.give_up(output)
+        receive do: ({:EXIT, ^output, reason} -> tail(reason))
     end
-
-    Command.stop(process)
   end
 
-  defp log_output_died(state, reason) do
-    Logger.error(
-      "the process that reads a daemon's output died and is started again; " <>
-        "its :on_output function can be the cause: #{inspect(reason)}",
-      state.metadata
-    )
-  end
+  defp tail({:ended, tail}), do: tail
+  defp tail(_killed), do: ""
 end

@@ -6,7 +6,8 @@ defmodule NetRunner.Error do
   Fields:
 
     * `reason`: `:exit_status` when the command ran and failed, else what the functions that do not
-      raise return as `{:error, reason}`;
+      raise return as `{:error, reason}`; of a command of a pipeline that could not be started `{:command, index, reason}`,
+      with an index that counts from 0;
     * `command`: `[executable | args]`;
     * `status`: the exit status, 128 + number for a signal; `nil` when it did not start;
     * `exit`: `{:exited, code}` or `{:signaled, name, core_dumped?}`, where it is known: a shell exits with
@@ -40,26 +41,18 @@ defmodule NetRunner.Error do
   @longest_word 200
   @longest_command 1_000
 
+  # Made of any fields: whoever handles an error must not get another one from it.
   @impl true
+  def message(%__MODULE__{reason: {:command, index, reason}} = error) do
+    "#{command_line(error.command)} (index #{inspect(index)} in its pipeline) " <>
+      "#{what_happened(%{error | reason: reason})}#{stderr(error.stderr)}"
+  end
+
   def message(%__MODULE__{} = error) do
     "#{command_line(error.command)} #{what_happened(error)}#{stderr(error.stderr)}"
   end
 
-  defp what_happened(%{reason: :exit_status, exit: {:signaled, signal, core?}} = error) do
-    dumped = if core?, do: ", core dumped", else: ""
-    "was ended by #{signal_name(signal)} (status #{error.status}#{dumped})"
-  end
-
-  # Of a program that ended itself, or of a shell that reports what ended another.
-  defp what_happened(%{reason: :exit_status, exit: exit, status: status}) when status > 128 do
-    case {Signal.name(status - 128), exit} do
-      {{:ok, name}, nil} -> "was ended by #{signal_name(name)} (status #{status})"
-      {{:ok, name}, _} -> "exited with status #{status} (128 + #{signal_name(name)})"
-      {{:error, :unknown_signal}, _} -> "exited with status #{status}"
-    end
-  end
-
-  defp what_happened(%{reason: :exit_status, status: status}), do: "exited with status #{status}"
+  defp what_happened(%{reason: :exit_status} = error), do: how_it_ended(error.exit, error.status)
 
   defp what_happened(%{reason: :enoent}),
     do: "failed: there is no such executable, or no interpreter of that name for it (:enoent)"
@@ -68,12 +61,35 @@ defmodule NetRunner.Error do
     do:
       "failed: it may not be executed (:eacces); it needs an x permission, and may be no directory"
 
+  defp what_happened(%{reason: nil}), do: "failed"
   defp what_happened(%{reason: reason}), do: "failed: #{describe(reason)}"
 
-  defp signal_name(name) when is_atom(name), do: name |> Atom.to_string() |> String.upcase()
-  defp signal_name(number), do: "signal #{number}"
+  defp how_it_ended({:signaled, signal, core?}, status) do
+    known =
+      if(is_integer(status), do: ["status #{status}"], else: []) ++
+        if(core? == true, do: ["core dumped"], else: [])
 
-  defp stderr(bytes) do
+    details = if known != [], do: " (#{Enum.join(known, ", ")})", else: ""
+    "was ended by #{signal_name(signal)}#{details}"
+  end
+
+  # Of a program that ended itself, or of a shell that reports what ended another.
+  defp how_it_ended(exit, status) when is_integer(status) and status > 128 do
+    case {Signal.name(status - 128), exit} do
+      {{:ok, name}, nil} -> "was ended by #{signal_name(name)} (status #{status})"
+      {{:ok, name}, _} -> "exited with status #{status} (128 + #{signal_name(name)})"
+      {{:error, :unknown_signal}, _} -> "exited with status #{status}"
+    end
+  end
+
+  defp how_it_ended(_exit, status) when is_integer(status), do: "exited with status #{status}"
+  defp how_it_ended({:exited, code}, _) when is_integer(code), do: "exited with status #{code}"
+  defp how_it_ended(_exit, _status), do: "failed with an exit status that is not known"
+
+  defp signal_name(name) when is_atom(name), do: name |> Atom.to_string() |> String.upcase()
+  defp signal_name(number), do: "signal #{inspect(number)}"
+
+  defp stderr(bytes) when is_binary(bytes) do
     valid = bytes |> String.chunk(:valid) |> Enum.filter(&String.valid?/1) |> Enum.join()
 
     case String.trim(valid) do
@@ -81,6 +97,8 @@ defmodule NetRunner.Error do
       text -> "; the end of its stderr: #{text}"
     end
   end
+
+  defp stderr(_unknown), do: ""
 
   defp command_line(none) when none in [nil, []], do: "The command"
 
@@ -116,6 +134,10 @@ defmodule NetRunner.Error do
       "it did not end within :timeout"
   """
   @spec describe(term()) :: String.t()
+  def describe({:command, index, reason}) do
+    "the command with index #{inspect(index)} of the pipeline could not be started: #{describe(reason)}"
+  end
+
   def describe({:cd, reason}),
     do: "the working directory (:cd) cannot be used: #{describe(reason)}"
 
@@ -140,8 +162,9 @@ defmodule NetRunner.Error do
     "the option #{inspect(option)} cannot be carried out: #{describe(reason)}"
   end
 
-  def describe({:input_failed, {kind, reason, stack}}),
-    do: "its :input could not be produced: #{Exception.format_banner(kind, reason, stack)}"
+  def describe({:input_failed, {kind, reason, stack}})
+      when kind in [:error, :exit, :throw] and is_list(stack),
+      do: "its :input could not be produced: #{Exception.format_banner(kind, reason, stack)}"
 
   def describe({:already_started, pid}), do: "its :name is taken by #{inspect(pid)}"
   def describe({:max_output_exceeded, _}), do: "it printed more than :max_output_size allows"
@@ -213,8 +236,10 @@ defmodule NetRunner.Error do
     "does not run the :net_runner application: call Application.ensure_all_started(:net_runner) there"
   end
 
-  defp describe_node({:version, theirs}) do
+  defp describe_node({:version, theirs}) when is_binary(theirs) do
     "has NetRunner #{theirs}, and this one #{Application.spec(:net_runner, :vsn)}: " <>
       "both need the same version"
   end
+
+  defp describe_node(reason), do: "failed: #{describe(reason)}"
 end

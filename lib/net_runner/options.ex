@@ -22,8 +22,8 @@ defmodule NetRunner.Options do
        "first) or `{:append, path}`: the kernel writes, the VM copies nothing"},
     {:stderr, :command,
      {:stdio, [:consume, :pipe, :redirect, :disabled, :inherit], [:file, :append]}, :consume,
-     "`:consume`: drained and dropped but for its end; `:pipe`: read on demand with " <>
-       "`NetRunner.Process.read_stderr/2`; `:redirect`: into stdout, in order; `:disabled`: dropped by the " <>
+     "`:consume`: discarded, except for the last `:stderr_tail` bytes; `:pipe`: read on demand, with " <>
+       "`NetRunner.Process.read_stderr/2` or by a stream with `:tagged`; `:redirect`: into stdout, in order; `:disabled`: dropped by the " <>
        "kernel; `:inherit`, `{:file, path}`, `{:append, path}`: as for `:stdout`, which may be the same file"},
     {:stderr_tail, :command, :non_negative, 8_192,
      "bytes of a consumed stderr's end that are kept for error messages"},
@@ -56,8 +56,8 @@ defmodule NetRunner.Options do
     {:no_new_privs, :command, :boolean, false,
      "`true`: no set-user-ID program that the command runs gains rights (Linux)"},
     {:pty, :command, :pty, false,
-     "`true` or `[rows: 24, cols: 80, echo: true]`: the command runs in a pseudo-terminal, its stdin, stdout " <>
-       "and stderr, all of which it prints is read as stdout"},
+     "`true` or `[rows: 24, cols: 80, echo: true]`: the command runs in a pseudo-terminal, which is its stdin, stdout " <>
+       "and stderr (so none of these options goes with it); all that it prints is read as stdout"},
     {:cgroup_path, :command, :path, nil,
      "a path below the mount point of cgroup v2, without `..`: the command runs in a new cgroup there, all of which " <>
        "ends with it, and which is removed then (see `docs/cgroups.md`)"},
@@ -65,7 +65,7 @@ defmodule NetRunner.Options do
      "its limits: `memory_max` and `pids_max` (a number or `:max`), `cpu_max` (`{quota, period}` in microseconds, or " <>
        "`:max`), `cpu_weight` (1 to 10000), `memory_oom_group` (a boolean)"},
     {:owner, :command, :owner, :caller,
-     "a pid: when it dies, the command is ended; `nil`: nobody; `:caller`: whoever starts it"},
+     "a pid: when it dies, the command is ended; `nil` or `:none`: nobody; `:caller`: the process that starts it"},
     {:node, :command, :node, nil,
      "a connected Erlang node that has NetRunner: the command runs there (see `docs/nodes.md`); `nil`: here"},
     {:input, :input, :input, nil,
@@ -74,16 +74,17 @@ defmodule NetRunner.Options do
     {:timeout, :run, :timeout, :infinity,
      "milliseconds after which the command is ended: `{:error, :timeout}`"},
     {:max_output_size, :run, :limit, :infinity,
-     "bytes of output above which the command is ended"},
+     "bytes of output above which the command is ended; what is written elsewhere, as to a file, is not counted"},
     {:tagged, :stream, :boolean, false,
-     "`true`: elements are `{:stdout, bytes}` and `{:stderr, bytes}` (`:stderr` is `:pipe` then), and " <>
-       "`{:exit, status}` at the end"},
-    {:lines, :stream, {:one_of, [nil, :keep, :trim]}, nil,
+     "`true`: elements are `{:stdout, bytes}` and `{:stderr, bytes}` (`:stderr` is `:pipe` then, unless it is given), " <>
+       "and `{:exit, status}` at the end"},
+    {:lines, :stream, {:one_of, [:keep, :trim]}, nil,
      "whole lines, with (`:keep`) or without (`:trim`) their newline `\\n` or `\\r\\n`; a last line without one is a " <>
        "line; one longer than 64 bytes refers to the chunk of up to 256 KiB that it came in: who keeps few lines of " <>
        "many copies them (`:binary.copy/1`)"},
     {:exit_status, :raising, {:one_of, [:raise, :ignore]}, :raise,
-     "`:ignore`: a stream that raises does not do so for an exit status other than 0"},
+     "`:raise`: raises `NetRunner.Error` at the end when the exit status is not 0, with `:tagged` (which makes " <>
+       "`:ignore` the default) after the `{:exit, status}`; `:ignore`: does not"},
     {:name, :process, :name, nil, "registers the process, as the `:name` of a `GenServer`"},
     {:cmd, :daemon, :string, nil, "the executable; this option has to be given"},
     {:args, :daemon, :list, [], "its arguments, as strings"},
@@ -92,11 +93,19 @@ defmodule NetRunner.Options do
        "of the bytes, or of `:stdout | :stderr` and the bytes"},
     {:ready, :daemon, :ready, nil,
      "how it is known that the daemon is ready: a function of no argument, or of the command's " <>
-       "`NetRunner.Process`; `{:output, regex}`; `{:tcp, host, port}`; `nil`: it is when the command has started"},
+       "`NetRunner.Process`; `{:output, regex}`; `{:tcp, host, port}`; `{:unix, path}`; `nil`: it is when the command has " <>
+       "started"},
     {:ready_timeout, :daemon, :timeout, 10_000,
      "milliseconds in which it has to be ready, or `:infinity`"},
     {:process_opts, :daemon, :keyword, [],
-     "options of the command, as of `NetRunner.Process.start/3`, but without `:owner` and `:name`"}
+     "options of the command, as of `NetRunner.Process.start/3`, but without `:owner` and `:name`"},
+    {:id, :child, :any, nil,
+     "the ID of the child in its supervisor; `nil`: the `:name`, or else `NetRunner.Daemon`"},
+    {:restart, :child, {:one_of, [:permanent, :transient, :temporary]}, :permanent,
+     "when the supervisor starts it again"},
+    {:shutdown, :child, :shutdown, nil,
+     "how long the supervisor waits for its end: milliseconds, `:infinity`, or `:brutal_kill`; `nil`: longer than " <>
+       "`:kill_timeout`"}
   ]
 
   @lines for {name, group, _, default, text} <- @declared,
@@ -106,8 +115,14 @@ defmodule NetRunner.Options do
   The options of a command, which all functions that start one take. What further ones a function takes
   stands beside it.
 
-  An option that nobody knows, or of a wrong type, raises `ArgumentError`. One that the system refuses is an
-  error that names it, and the command is not started:
+  An option that nobody knows, or of a wrong type, or one that means nothing beside another, raises
+  `ArgumentError`. `nil` is as if the option were not given: the value of the `NetRunner.Command` holds, else the
+  default. The one exception is `owner: nil`.
+
+      iex> NetRunner.run(~w(true), pty: true, stdout: :null)
+      ** (ArgumentError) the options :pty and :stdout exclude each other: the terminal is stdin, stdout and stderr
+
+  An option that the system refuses is an error that names it, and the command is not started:
 
       iex> NetRunner.run(~w(id), user: "no-such-user")
       {:error, {:user, :enoent}}
@@ -132,7 +147,8 @@ defmodule NetRunner.Options do
       iex> NetRunner.run(["sh", "-c", "umask"], umask: 0o077)
       {"0077\\n", 0}
 
-  An executable with a `/` that does not begin with one starts at `:cd`.
+  An executable with a `/` that does not begin with one starts at `:cd`. With `:cd` the command's `PWD` is that directory,
+  unless `:env` has a `PWD`, or `:clear_env` leaves it out.
 
   ## Standard descriptors: `:stdin`, `:stdout`, `:stderr`
 
@@ -156,6 +172,10 @@ defmodule NetRunner.Options do
   `:umask`; and from the VM's working directory, wherever `:cd` leads. The same file for stdout and
   stderr is opened once, so that neither writes over the other. It never waits for the other end of a
   FIFO: one that nobody reads cannot be written (`:enxio`), and one that nobody writes is at its end.
+
+  What a command inherits (`:inherit`) always blocks, as programs expect, though the VM sets its own terminal not to: a
+  terminal, or a pipe that does not block, is opened anew. A socket cannot be opened anew; one that somebody has
+  set not to block is refused (`{:error, {:stdout, :eopnotsupp}}`).
 
   ## Users: `:user`, `:group`, `:groups`
 
@@ -199,6 +219,9 @@ defmodule NetRunner.Options do
   # The names of setrlimit(2). The system may know fewer.
   @resources ~w(as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack)a
 
+  # What fits into the address of a Unix socket (unix(7)) on every system, with a NUL byte after it.
+  @longest_socket_path 103
+
   @types Map.new(@declared, fn {name, group, type, default, _} ->
            {name, {group, type, default}}
          end)
@@ -207,25 +230,34 @@ defmodule NetRunner.Options do
             |> Enum.group_by(&elem(&1, 1), fn {name, _, _, default, _} -> {name, default} end)
             |> Map.new(fn {group, defaults} -> {group, Map.new(defaults)} end)
 
-  @type group :: :command | :input | :run | :stream | :raising | :process | :daemon
+  @type group :: :command | :input | :run | :stream | :raising | :process | :daemon | :child
 
   @doc false
-  # The options with all defaults, as a map. Raises `ArgumentError` for what cannot be meant.
-  @spec validate!(term(), [group()]) :: map()
-  def validate!(options, groups) do
-    unless Keyword.keyword?(options) do
-      raise ArgumentError, "options must be a keyword list, got: #{inspect(options)}"
-    end
-
+  # The options with all defaults, as a map. Raises `ArgumentError` for what cannot be meant. `defaults`: those of a
+  # caller that has others.
+  @spec validate!(term(), [group()], keyword()) :: map()
+  def validate!(options, groups, defaults \\ []) do
+    keyword!(options)
     Enum.each(options, fn {name, _} -> known!(name, groups) end)
-    defaults = Enum.reduce(groups, %{}, &Map.merge(&2, Map.fetch!(@defaults, &1)))
-
     # The first of a name holds, as for `Keyword.get/2`.
-    options
-    |> Enum.uniq_by(fn {name, _} -> name end)
-    |> Enum.reduce(defaults, fn {name, value}, validated ->
-      %{validated | name => check!(name, value)}
-    end)
+    given = options |> given() |> Enum.uniq_by(fn {name, _} -> name end)
+    given = for {name, value} <- given, do: {name, check!(name, value)}
+    compatible!(given, groups)
+
+    groups
+    |> Enum.reduce(%{}, &Map.merge(&2, Map.fetch!(@defaults, &1)))
+    |> Map.merge(Map.new(implied(given, groups) ++ defaults))
+    |> Map.merge(Map.new(given))
+  end
+
+  @doc false
+  # Options over others, which they win over: what means nothing beside them goes too.
+  @spec merge(keyword(), keyword()) :: keyword()
+  def merge(weaker, stronger) do
+    keyword!(stronger)
+    stronger = given(stronger)
+    meaningless = Enum.flat_map(exclusions(stronger), fn {_, names, _} -> names end)
+    weaker |> given() |> Keyword.drop(meaningless) |> Keyword.merge(stronger)
   end
 
   @doc false
@@ -240,6 +272,66 @@ defmodule NetRunner.Options do
     for {group, line} <- @lines, group in groups, into: "", do: line
   end
 
+  # Without those that are `nil`. The unknown ones stay, to be complained about.
+  defp given(options) do
+    Enum.reject(options, fn {name, value} ->
+      value == nil and name != :owner and (name == :args or is_map_key(@types, name))
+    end)
+  end
+
+  # A value may be secret, so it is not shown.
+  defp keyword!(options) do
+    unless Keyword.keyword?(options) do
+      what =
+        if is_list(options), do: "a list with an entry that is no option", else: kind(options)
+
+      raise ArgumentError, "options must be a keyword list, got #{what}"
+    end
+  end
+
+  # A stream of both outputs has to get both, and says the status itself.
+  defp implied(given, groups) do
+    if given[:tagged],
+      do: [stderr: :pipe] ++ if(:raising in groups, do: [exit_status: :ignore], else: []),
+      else: []
+  end
+
+  # --- options that mean nothing beside others ----------------------------------------------------
+
+  defp compatible!(given, groups) do
+    for {option, names, why} <- exclusions(given), name <- names, given[name] != nil do
+      both = [option, name] |> Enum.sort() |> Enum.map_join(" and ", &inspect/1)
+      raise ArgumentError, "the options #{both} exclude each other: #{why}"
+    end
+
+    # A `NetRunner.Command` is for any function.
+    on_demand? = :process in groups or :run not in groups
+
+    if given[:stderr] == :pipe and given[:tagged] != true and not on_demand? do
+      raise ArgumentError,
+            "stderr: :pipe is read on demand, and nobody would read it here: use a stream with tagged: true, " <>
+              "or NetRunner.Process"
+    end
+  end
+
+  # `{option, what means nothing beside it, why}`.
+  defp exclusions(given) do
+    tagged? = given[:tagged] == true
+    stderr = Keyword.get(given, :stderr, if(tagged?, do: :pipe, else: :consume))
+
+    [
+      Keyword.get(given, :pty, false) != false &&
+        {:pty, [:stdin, :stdout, :stderr, :stderr_tail],
+         "the terminal is stdin, stdout and stderr"},
+      Keyword.get(given, :stdin, :pipe) != :pipe &&
+        {:stdin, [:input], "an input needs a pipe, and stdin is #{inspect(given[:stdin])}"},
+      stderr != :consume &&
+        {if(given[:stderr], do: :stderr, else: :tagged), [:stderr_tail],
+         "only of a consumed stderr is the end kept"}
+    ]
+    |> Enum.filter(& &1)
+  end
+
   defp known!(name, groups) do
     case @types do
       %{^name => {group, _, _}} ->
@@ -248,39 +340,93 @@ defmodule NetRunner.Options do
         end
 
       %{} ->
-        nearest = Enum.max_by(names(groups), &String.jaro_distance("#{&1}", "#{name}"))
-
-        raise ArgumentError,
-              "unknown option #{inspect(name)}; did you mean #{inspect(nearest)}?"
+        raise ArgumentError, "unknown option #{inspect(name)}; #{instead(name, names(groups))}"
     end
   end
 
-  defp check!(name, value) do
-    {_, type, default} = Map.fetch!(@types, name)
+  # As near as the compiler wants the name of a function to be before it suggests it.
+  @near 0.77
 
-    unless value == default or valid?(type, value) do
+  defp instead(name, names) do
+    name = Atom.to_string(name)
+
+    {distance, nearest} =
+      names |> Enum.map(&{distance(Atom.to_string(&1), name), &1}) |> Enum.max()
+
+    if distance >= @near,
+      do: "did you mean #{inspect(nearest)}?",
+      else:
+        "there are #{Enum.map_join(names, ", ", &inspect/1)}, which NetRunner.Options and the functions explain"
+  end
+
+  # A short form of a name, and a long one, are near to it: :environment is meant as :env.
+  defp distance(known, name) do
+    short? = min(byte_size(known), byte_size(name)) < 3
+    start? = String.starts_with?(known, name) or String.starts_with?(name, known)
+    if start? and not short?, do: 1.0, else: String.jaro_distance(known, name)
+  end
+
+  defp check!(name, value) do
+    {_, type, _} = Map.fetch!(@types, name)
+    value = normal(type, value)
+
+    unless valid?(type, value) do
       raise ArgumentError,
-            "the option #{inspect(name)} must be #{expected(type)}, got: #{inspect(value)}"
+            "the option #{inspect(name)} must be #{expected(type)}, got: #{shown(type, value)}"
     end
 
     value
   end
 
-  defp valid?(:path, value), do: is_nil(value) or is_binary(value)
+  # Enumerated once, so that the command gets what was checked.
+  defp normal(:env, value), do: if(enumerable?(value), do: Enum.to_list(value), else: value)
+  defp normal(:owner, :none), do: nil
+  defp normal(_type, value), do: value
+
+  # Values of these may be secret.
+  defp shown(:env, value) do
+    wrong = if is_list(value) and not improper?(value), do: Enum.find(value, &(not variable?(&1)))
+
+    case wrong do
+      {name, _} when is_binary(name) ->
+        "a value of #{inspect(name)} that is neither a string nor nil"
+
+      nil ->
+        kind(value)
+
+      _ ->
+        "a list with an entry that is no {name, value}"
+    end
+  end
+
+  defp shown(type, value) when type in [:input, :keyword], do: kind(value)
+  defp shown(_type, value), do: inspect(value)
+
+  defp kind(%module{}), do: "a #{inspect(module)}"
+  defp kind(value) when is_map(value), do: "a map"
+  defp kind(value) when is_list(value), do: "a list"
+  defp kind(value) when is_binary(value), do: "a string"
+  defp kind(value) when is_tuple(value), do: "a tuple"
+  defp kind(value) when is_function(value), do: inspect(value)
+  defp kind(value) when is_number(value), do: "a number"
+  defp kind(value) when is_atom(value), do: "an atom"
+  defp kind(_value), do: "another term"
+
+  defp valid?(:path, value), do: is_binary(value)
   defp valid?({:one_of, values}, value), do: value in values
   defp valid?(:boolean, value), do: is_boolean(value)
-  defp valid?(:string, value), do: is_nil(value) or c_string?(value)
+  defp valid?(:string, value), do: c_string?(value)
 
   defp valid?({:integer, from, to}, value) do
-    is_nil(value) or (is_integer(value) and value >= from and value <= to)
+    is_integer(value) and value >= from and value <= to
   end
 
   defp valid?({:stdio, _, kinds}, {kind, path}), do: kind in kinds and c_string?(path)
   defp valid?({:stdio, values, _}, value), do: value in values
-  defp valid?(:principal, value), do: is_nil(value) or principal?(value)
+  defp valid?(:principal, value), do: principal?(value)
 
   defp valid?(:principals, value) do
-    is_nil(value) or (is_list(value) and not improper?(value) and Enum.all?(value, &principal?/1))
+    is_list(value) and not improper?(value) and Enum.all?(value, &principal?/1)
   end
 
   defp valid?(:rlimits, value) do
@@ -303,7 +449,7 @@ defmodule NetRunner.Options do
   defp valid?(:non_negative, value), do: is_integer(value) and value >= 0 and value < 0x8000_0000
   defp valid?(:signal, value), do: match?({:ok, _}, NetRunner.Signal.resolve(value))
 
-  defp valid?(:owner, value), do: is_nil(value) or value == :caller or is_pid(value)
+  defp valid?(:owner, value), do: value in [nil, :caller] or is_pid(value)
   defp valid?(:node, value), do: is_atom(value)
   defp valid?(:list, value), do: is_list(value)
   defp valid?(:keyword, value), do: Keyword.keyword?(value)
@@ -314,19 +460,15 @@ defmodule NetRunner.Options do
 
   # Whether it is iodata shows when it is used.
   defp valid?(:input, value) do
-    is_nil(value) or is_binary(value) or is_function(value, 1) or enumerable?(value)
+    is_binary(value) or is_function(value, 1) or enumerable?(value)
   end
 
   defp valid?(:env, value) do
-    enumerable?(value) and not improper?(value) and
-      Enum.all?(value, fn
-        {name, value} -> is_binary(name) and (is_binary(value) or is_nil(value))
-        _ -> false
-      end)
+    is_list(value) and not improper?(value) and Enum.all?(value, &variable?/1)
   end
 
   defp valid?(:name, value) do
-    is_nil(value) or is_atom(value) or match?({:global, _}, value) or
+    (is_atom(value) and value != :undefined) or match?({:global, _}, value) or
       match?({:via, module, _} when is_atom(module), value)
   end
 
@@ -340,16 +482,32 @@ defmodule NetRunner.Options do
   defp valid?(:ready, {:output, pattern}), do: is_struct(pattern, Regex)
 
   defp valid?(:ready, {:tcp, host, port}) do
-    port in 1..65_535 and (is_binary(host) or is_list(host) or :inet.is_ip_address(host))
+    port in 1..65_535 and (host_name?(host) or :inet.is_ip_address(host))
+  end
+
+  defp valid?(:ready, {:unix, path}) do
+    c_string?(path) and Path.type(path) == :absolute and byte_size(path) <= @longest_socket_path
   end
 
   defp valid?(:ready, value),
-    do: is_nil(value) or is_function(value, 0) or is_function(value, 1)
+    do: is_function(value, 0) or is_function(value, 1)
+
+  defp valid?(:any, _value), do: true
+
+  defp valid?(:shutdown, value) do
+    value in [:infinity, :brutal_kill] or valid?(:timeout, value)
+  end
+
+  defp variable?({name, value}), do: is_binary(name) and (is_binary(value) or is_nil(value))
+  defp variable?(_), do: false
 
   # Of functions, only those of two arguments are.
   defp enumerable?(value) do
     is_function(value, 2) or Enumerable.impl_for(value) not in [nil, Enumerable.Function]
   end
+
+  defp host_name?(host) when is_list(host), do: host != [] and List.ascii_printable?(host)
+  defp host_name?(host), do: host != "" and c_string?(host) and String.valid?(host)
 
   defp improper?(value), do: is_list(value) and List.improper?(value)
 
@@ -391,8 +549,8 @@ defmodule NetRunner.Options do
   defp expected({:one_of, values}), do: "one of #{Enum.map_join(values, ", ", &inspect/1)}"
   defp expected(:non_negative), do: "an integer from 0 to 2147483647"
   defp expected(:signal), do: "a signal, such as :sigterm or 15"
-  defp expected(:owner), do: "a pid or nil"
-  defp expected(:node), do: "the name of a node, such as :\"name@host\", or nil"
+  defp expected(:owner), do: "a pid, :none or :caller"
+  defp expected(:node), do: "the name of a node, such as :\"name@host\""
   defp expected(:list), do: "a list of strings"
   defp expected(:keyword), do: "a keyword list"
 
@@ -401,7 +559,10 @@ defmodule NetRunner.Options do
 
   defp expected(:ready),
     do:
-      "a function of no argument or one, {:output, regex}, {:tcp, host, port} with a port from 1 to 65535, or nil"
+      "a function of no argument or one, {:output, regex}, {:tcp, host, port} with a port from 1 to 65535, " <>
+        "{:unix, path} with an absolute path of at most #{@longest_socket_path} bytes"
+
+  defp expected(:shutdown), do: "milliseconds, :infinity or :brutal_kill"
 
   defp expected(:timeout), do: "milliseconds from 0 to 4294967295, or :infinity"
   defp expected(:limit), do: "a number of bytes, or :infinity"

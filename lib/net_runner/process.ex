@@ -182,6 +182,13 @@ defmodule NetRunner.Process do
     call(process, {:read, :any, min(max_bytes, @max_read)})
   end
 
+  @doc false
+  # As `read_any/2`, but the answer comes as a message: see `:gen_server.check_response/2`.
+  @spec request_any(t(), pos_integer()) :: :gen_server.request_id()
+  def request_any(process, max_bytes) do
+    :gen_server.send_request(process, {:read, :any, min(max_bytes, @max_read)})
+  end
+
   @doc """
   Writes iodata to the command's stdin; returns when all of it is in the pipe.
 
@@ -285,7 +292,8 @@ defmodule NetRunner.Process do
 
   @doc """
   Sets the size of the terminal of a command that was started with `:pty`. The kernel tells the
-  program in its foreground with SIGWINCH (ioctl_tty(2)). `{:error, :enotty}`: there is no terminal.
+  program in its foreground with SIGWINCH (ioctl_tty(2)). `{:error, :enotty}`: there is no terminal; `{:error, :eio}`:
+  no program has it open any more.
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "read line; stty size"], pty: [echo: false])
       iex> NetRunner.Process.set_window_size(p, 50, 132)

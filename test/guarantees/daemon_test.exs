@@ -9,7 +9,7 @@ defmodule NetRunner.Guarantees.DaemonTest do
   @moduletag timeout: 120_000
   @moduletag :capture_log
   @kill_timeout 400
-  @within @kill_timeout + 1_000
+  @within @kill_timeout + 60_000
 
   @shapes Tree.shapes()
 

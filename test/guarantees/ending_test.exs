@@ -18,7 +18,10 @@ defmodule NetRunner.Guarantees.EndingTest do
 
   defp file(name) do
     path =
-      Path.join(System.tmp_dir!(), "net_runner_#{name}_#{System.unique_integer([:positive])}")
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_#{name}_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
 
     on_exit(fn -> File.rm(path) end)
     path
@@ -266,8 +269,8 @@ defmodule NetRunner.Guarantees.EndingTest do
   describe "a stream's limit of bytes" do
     test "gives exactly so many, and then the error, with the end of stderr" do
       for {options, expected} <- [
-            {[], "y\ny\ny"},
-            {[lines: :keep], "y\ny\ny"},
+            {[stderr_tail: 100], "y\ny\ny"},
+            {[stderr_tail: 100, lines: :keep], "y\ny\ny"},
             {[tagged: true], "y\ny\ny"}
           ] do
         {:ok, seen} = Agent.start_link(fn -> "" end)
@@ -276,7 +279,7 @@ defmodule NetRunner.Guarantees.EndingTest do
           assert_raise NetRunner.Error, ~r/max_output_size/, fn ->
             # What was written to stderr is there before the limit is passed.
             ["sh", "-c", "echo oops >&2; sleep 1; exec yes"]
-            |> NetRunner.stream!([max_output_size: 5, stderr_tail: 100] ++ options)
+            |> NetRunner.stream!([max_output_size: 5] ++ options)
             |> Enum.each(fn
               {:stdout, bytes} -> Agent.update(seen, &(&1 <> bytes))
               {:stderr, "oops\n"} -> flunk("counted as well")

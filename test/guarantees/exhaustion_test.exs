@@ -56,12 +56,19 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
 
   test "no process left for a shepherd or a command", %{tree: tree} do
     launcher = Tree.current_launcher()
-    cgroup = Path.join(@pids_cgroup, "net_runner_#{System.unique_integer([:positive])}")
+
+    cgroup =
+      Path.join(@pids_cgroup, "net_runner_#{System.pid()}_#{System.unique_integer([:positive])}")
+
     File.mkdir!(cgroup)
-    spares = children(launcher)
-    for pid <- ["#{launcher}" | spares], do: File.write!(Path.join(cgroup, "cgroup.procs"), pid)
+    File.write!(Path.join(cgroup, "cgroup.procs"), "#{launcher}")
 
     try do
+      # A shepherd that was moved to another cgroup serves one command only; these are born there.
+      :ok = Tree.kill(children(launcher))
+      Tree.await(fn -> length(members(cgroup)) == 3 end)
+      spares = children(launcher)
+
       # The launcher and its spare shepherds, but no command.
       File.write!(Path.join(cgroup, "pids.max"), "#{1 + length(spares)}")
       for _ <- 1..6, do: assert(NetRunner.run(~w(echo hello)) == {:error, :eagain})
@@ -77,7 +84,7 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
     after
       # The launcher, and the spare shepherds that it forked here; it may fork one while they are listed.
       Tree.await(fn ->
-        for pid <- cgroup |> Path.join("cgroup.procs") |> File.read!() |> String.split() do
+        for pid <- members(cgroup) do
           File.write(Path.join(@pids_cgroup, "cgroup.procs"), pid)
         end
 
@@ -87,6 +94,8 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
 
     assert_clean(tree)
   end
+
+  defp members(cgroup), do: cgroup |> Path.join("cgroup.procs") |> File.read!() |> String.split()
 
   defp children(pid) do
     "/proc/#{pid}/task/#{pid}/children" |> File.read!() |> String.split()

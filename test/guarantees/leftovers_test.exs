@@ -25,27 +25,69 @@ defmodule NetRunner.Guarantees.LeftoversTest do
       assert Tree.processes(tree) == left
     end
 
-    test "ends the command itself with its owner, and leaves the rest", %{tree: tree} do
+    # What puts a shell's children into a session of their own is as far from it as a daemon.
+    @foreground_and_session "setsid sh -c 'echo $$; exec sleep 60' & sleep 61; :"
+
+    test "when the owner dies, the command's group ends with it, and what left it stays", %{
+      tree: tree
+    } do
       test = self()
 
       owner =
         spawn(fn ->
-          options = [leftovers: :leave, env: Tree.env(tree)]
-          {:ok, command} = Command.start("sh", ["-c", "sleep 60 & echo $!; wait"], options)
-          {:ok, background} = Command.read(command)
-
-          send(
-            test,
-            {:started, Command.os_pid(command), String.to_integer(String.trim(background))}
-          )
-
+          send(test, {:started, start_group_and_session(tree)})
           Process.sleep(:infinity)
         end)
 
-      assert_receive {:started, os_pid, background}, 2_000
-      assert Enum.sort(Tree.processes(tree)) == Enum.sort([os_pid, background])
+      assert_receive {:started, {_command, session}}, 5_000
       Process.exit(owner, :kill)
-      Tree.await(fn -> Tree.processes(tree) == [background] end)
+      Tree.await(fn -> Tree.processes(tree) == [session] end)
+    end
+
+    test "when it is stopped, too", %{tree: tree} do
+      {command, session} = start_group_and_session(tree)
+      :ok = Command.stop(command)
+      assert Tree.processes(tree) == [session]
+    end
+
+    test "when it runs into its timeout, too", %{tree: tree} do
+      script = "setsid sh -c 'exec sleep 60' & sleep 61; :"
+      options = [leftovers: :leave, timeout: 1_000, env: Tree.env(tree)]
+      assert NetRunner.run(["sh", "-c", script], options) == {:error, :timeout}
+      Tree.await(fn -> length(Tree.processes(tree)) == 1 end)
+    end
+
+    test "one that ignores the stop signal loses its group to SIGKILL", %{tree: tree} do
+      script = "trap '' TERM; sleep 60 & echo ready; sleep 61; :"
+      options = [leftovers: :leave, kill_timeout: 200, env: Tree.env(tree)]
+      {:ok, command} = Command.start("sh", ["-c", script], options)
+      assert Command.read(command) == {:ok, "ready\n"}
+      :ok = Command.stop(command)
+      assert Tree.processes(tree) == []
+    end
+
+    test "a command that exits on the stop signal takes the rest of its group along", %{
+      tree: tree
+    } do
+      # The child ignores the signal that its parent exits on.
+      script = "(trap '' TERM; exec sleep 60) & trap 'exit 3' TERM; echo ready; wait"
+
+      {:ok, command} =
+        Command.start("bash", ["-c", script], leftovers: :leave, env: Tree.env(tree))
+
+      assert Command.read(command) == {:ok, "ready\n"}
+      Tree.await(fn -> length(Tree.processes(tree)) == 2 end)
+      :ok = Command.stop(command)
+      assert Tree.processes(tree) == []
+    end
+
+    defp start_group_and_session(tree) do
+      options = [leftovers: :leave, env: Tree.env(tree)]
+      {:ok, command} = Command.start("bash", ["-c", @foreground_and_session], options)
+      {:ok, session} = Command.read(command)
+      # The shell, its foreground child, and the other session.
+      Tree.await(fn -> length(Tree.processes(tree)) == 3 end)
+      {command, session |> String.trim() |> String.to_integer()}
     end
 
     test "what is left survives the VM", %{tree: tree} do
@@ -61,16 +103,17 @@ defmodule NetRunner.Guarantees.LeftoversTest do
       Tree.await(fn -> Tree.helpers(vm) == [] end)
     end
 
-    test "run waits for the end of the output", %{tree: tree} do
+    test "run waits for the end of the output, for :output_grace", %{tree: tree} do
       script = "(sleep 0.3; echo late) & echo early"
-      options = [leftovers: :leave, env: Tree.env(tree)]
+      options = [leftovers: :leave, output_grace: 60_000, env: Tree.env(tree)]
       assert NetRunner.run(["sh", "-c", script], options) == {"early\nlate\n", 0}
     end
 
-    test "run waits no longer than its timeout", %{tree: tree} do
-      options = [leftovers: :leave, timeout: 300, env: Tree.env(tree)]
-      assert NetRunner.run(["sh", "-c", "sleep 60 & echo early"], options) == {:error, :timeout}
+    test "run does not wait for what holds the output without writing", %{tree: tree} do
+      options = [leftovers: :leave, timeout: 50_000, env: Tree.env(tree)]
+      assert NetRunner.run(["sh", "-c", "sleep 600 & echo early"], options) == {"early\n", 0}
       assert length(Tree.processes(tree)) == 1
+      Tree.kill_all(tree)
     end
   end
 

@@ -8,7 +8,7 @@ defmodule NetRunner.Guarantees.NodeTest do
 
   @moduletag timeout: 120_000
   @kill_timeout 400
-  @within @kill_timeout + 1_000
+  @within @kill_timeout + 60_000
 
   @shapes Tree.possible_shapes()
 

@@ -6,7 +6,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
 
   @moduletag timeout: 120_000
   @kill_timeout 400
-  @within @kill_timeout + 1_000
+  @within @kill_timeout + 60_000
 
   setup do
     {:ok, trees: for(_ <- 1..3, do: Tree.new())}
@@ -123,6 +123,43 @@ defmodule NetRunner.Guarantees.PipelineTest do
     assert_clean(trees)
   end
 
+  # The first waits for its input, and would for ever.
+  for {what, reason} <- [server: :closed, shepherd: :shepherd_died] do
+    @what what
+    @reason reason
+
+    test "the #{what} of one in the middle is killed while the first idles", %{trees: trees} do
+      started(trees)
+      kill_middle(@what)
+      assert_receive {:result, {:error, @reason}}, 30_000
+      assert_clean(trees)
+    end
+
+    test "the #{what} of one in the middle of a stream is killed while the first idles", %{
+      trees: trees
+    } do
+      test = self()
+      commands = commands(trees)
+
+      spawn(fn ->
+        stream = NetRunner.pipeline_stream!(commands, options())
+        error = assert_raise NetRunner.Error, fn -> Enum.to_list(stream) end
+        send(test, {:result, error})
+      end)
+
+      await_ready(trees)
+      kill_middle(@what)
+      assert_receive {:result, %{reason: @reason, command: ["sh" | args]}}, 30_000
+      assert args == Enum.at(commands, 1).args
+      assert_clean(trees)
+    end
+  end
+
+  defp kill_middle(what) do
+    [_first, %{pid: server}, _last] = NetRunner.list()
+    if what == :server, do: Process.exit(server, :kill), else: Tree.kill(Tree.shepherd(server))
+  end
+
   test "the launcher is killed", %{trees: trees} do
     caller = started(trees)
     {server, _} = running(hd(trees))
@@ -136,7 +173,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
     [first, second, _] = commands(trees)
 
     assert NetRunner.pipeline([first, second, ~w(no-such-program)], options()) ==
-             {:error, :enoent}
+             {:error, {:command, 2, :enoent}}
 
     assert_clean(trees)
   end

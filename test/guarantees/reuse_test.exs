@@ -53,6 +53,54 @@ defmodule NetRunner.Guarantees.ReuseTest do
     assert shepherd() == first
   end
 
+  # What a command may do to its shepherd, as its parent and a process of the same user.
+  @changes [
+    "renice -n 5 -p $PPID",
+    "prlimit --nofile=100:100 --pid $PPID",
+    "prlimit --core=0:0 --pid $PPID",
+    "taskset -p 1 $PPID",
+    "chrt --batch --pid 0 $PPID",
+    "ionice -c 3 -p $PPID"
+  ]
+
+  @show_attributes "nice; ulimit -n; ulimit -c; taskset -p $$ | sed 's/.*: //'; chrt -p $$ | sed 's/.*: //'; " <>
+                     "ionice -p $$; cat /proc/self/oom_score_adj /proc/self/cgroup /proc/self/coredump_filter"
+
+  for change <- @changes do
+    @change change
+    test "what a command does to its shepherd does not reach the next: #{change}" do
+      assert_not_carried_over(@change)
+    end
+  end
+
+  unless System.cmd("id", ["-u"]) == {"0\n", 0}, do: @tag(skip: "needs root")
+
+  test "what a command of root does to its shepherd does not reach the next" do
+    # Nobody else may write these: the helpers are not dumpable (proc(5)).
+    assert_not_carried_over("echo 500 > /proc/$PPID/oom_score_adj")
+    assert_not_carried_over("echo 1 > /proc/$PPID/coredump_filter")
+  end
+
+  unless Tree.cgroup_root() != nil, do: @tag(skip: "needs a cgroup file system of version 2")
+
+  test "a command that moves its shepherd to another cgroup keeps it to itself", %{tree: tree} do
+    group = Path.join(Tree.cgroup_root(), tree.mark)
+    File.mkdir!(group)
+    assert_not_carried_over("echo $PPID > #{group}/cgroup.procs")
+    Tree.await(fn -> File.rmdir(group) == :ok end)
+  end
+
+  # It serves no other command. Without the change it would.
+  defp assert_not_carried_over(change) do
+    Native.let_idle_go()
+    before = NetRunner.run(["sh", "-c", @show_attributes])
+    first = shepherd()
+    assert shepherd() == first
+    assert {_, 0} = NetRunner.run(["sh", "-c", change])
+    Tree.await(fn -> Tree.stat(first) == nil end, 15_000)
+    assert NetRunner.run(["sh", "-c", @show_attributes]) == before
+  end
+
   test "what is asked too late does not reach the next command" do
     Native.let_idle_go()
 

@@ -10,7 +10,12 @@ defmodule NetRunner.Guarantees.StopSignalTest do
   @kill_timeout 10_000
 
   setup do
-    file = Path.join(System.tmp_dir!(), "net_runner_told_#{System.unique_integer([:positive])}")
+    file =
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_told_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
+
     on_exit(fn -> File.rm(file) end)
     {:ok, told: file}
   end

@@ -30,5 +30,61 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
     old: "            Err(Errno::EPIPE | Errno::ECONNRESET) => {}\n",
     new: "",
     tests: ["test/guarantees/reuse_test.exs"]
+  },
+  %{
+    id: "more_idle_shepherds_than_there_is_use_of",
+    file: "native/net_runner/src/idle.rs",
+    old: "const MOST: usize = 8;",
+    new: "const MOST: usize = 64;",
+    tests: ["test/guarantees/reuse_test.exs"]
+  },
+  %{
+    id: "commands_start_with_blocked_signals",
+    file: "native/shepherd/src/signals.rs",
+    old: "SigmaskHow::SIG_SETMASK, Some(&SigSet::empty())",
+    new: "SigmaskHow::SIG_SETMASK, Some(&SigSet::all())",
+    tests: ["test/net_runner/signal_test.exs"]
+  },
+  %{
+    id: "what_may_not_be_executed_is_not_there",
+    file: "native/shepherd/src/command.rs",
+    old: "Errno::EACCES => denied = true,",
+    new: "Errno::EACCES => denied = false,",
+    tests: ["test/net_runner/bad_input_test.exs", "test/net_runner_test.exs"]
+  },
+  %{
+    id: "a_file_to_append_to_is_written_over",
+    file: "native/shepherd/src/command.rs",
+    old: "libc::F_SETFL, flags & libc::O_APPEND",
+    new: "libc::F_SETFL, 0",
+    tests: ["test/net_runner/process/options_test.exs"]
+  },
+  %{
+    id: "the_end_of_a_terminal_is_an_error",
+    file: "native/net_runner/src/io.rs",
+    old: "Err(Errno::EIO) if fd.terminal",
+    new: "Err(Errno::EIO) if !fd.terminal",
+    tests: ["test/net_runner/process_test.exs"]
+  },
+  %{
+    id: "what_may_stay_is_killed",
+    file: "native/wire/src/spec.rs",
+    old: "Leftovers::Leave => 1,",
+    new: "Leftovers::Leave => 0,",
+    tests: ["native/wire", "test/guarantees/ending_test.exs"]
+  },
+  %{
+    id: "a_core_is_not_reported",
+    file: "native/wire/src/frame.rs",
+    old: "                frame[2] = exit.core_dumped.into();\n",
+    new: "",
+    tests: ["native/wire"]
+  },
+  %{
+    id: "a_spec_is_cut_without_notice",
+    file: "native/wire/src/spec.rs",
+    old: "if value.contains(&0) {",
+    new: "if value.first() == Some(&0) {",
+    tests: ["native/wire"]
   }
 ]

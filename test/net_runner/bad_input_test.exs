@@ -25,7 +25,10 @@ defmodule NetRunner.BadInputTest do
     end)
 
     directory =
-      Path.join(System.tmp_dir!(), "net_runner_bad_#{System.unique_integer([:positive])}")
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_bad_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
 
     File.mkdir!(directory)
     on_exit(fn -> File.rm_rf!(directory) end)
@@ -201,7 +204,7 @@ defmodule NetRunner.BadInputTest do
 
         assert [message] = Enum.uniq(messages)
         assert message =~ "the option #{inspect(name)} must be"
-        assert message =~ "got: #{inspect(value)}"
+        if name not in [:env, :input], do: assert(message =~ "got: #{inspect(value)}")
       end
     end
 

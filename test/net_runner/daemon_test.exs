@@ -41,7 +41,10 @@ defmodule NetRunner.DaemonTest do
                "got: {:log, :loud}"},
             {[cmd: "cat", ready: {:tcp, "localhost", 0}],
              "the option :ready must be a function of no argument or one, {:output, regex}, {:tcp, host, port} " <>
-               "with a port from 1 to 65535, or nil, got: {:tcp, \"localhost\", 0}"},
+               "with a port from 1 to 65535, {:unix, path} with an absolute path of at most 103 bytes, " <>
+               "got: {:tcp, \"localhost\", 0}"},
+            {[cmd: "cat", ready_timeout: 10_000.0],
+             "the option :ready_timeout must be milliseconds from 0 to 4294967295, or :infinity, got: 10000.0"},
             {[cmd: "cat", process_opts: [kil_timeout: 1]],
              "unknown option :kil_timeout; did you mean :kill_timeout?"},
             {[cmd: "cat", process_opts: [owner: self()]],
@@ -49,6 +52,53 @@ defmodule NetRunner.DaemonTest do
           ] do
         assert_raise ArgumentError, message, fn -> Daemon.start_link(options) end
         assert_raise ArgumentError, message, fn -> Daemon.child_spec(options) end
+      end
+    end
+
+    test "an address that nobody can listen at is refused" do
+      for ready <- [
+            {:tcp, "localhost", 80.0},
+            {:tcp, "", 80},
+            {:tcp, [1, 2, 3], 80},
+            {:unix, "relative.sock"},
+            {:unix, "/" <> String.duplicate("a", 103)}
+          ] do
+        assert_raise ArgumentError, ~r/the option :ready must be/, fn ->
+          Daemon.start_link(cmd: "cat", ready: ready)
+        end
+      end
+    end
+
+    test "those of the child stand in the child spec" do
+      options = [cmd: "cat", id: :cat, restart: :transient, shutdown: 1_234]
+
+      assert Daemon.child_spec(options) == %{
+               id: :cat,
+               start: {Daemon, :start_link, [[cmd: "cat"]]},
+               restart: :transient,
+               shutdown: 1_234
+             }
+
+      assert %{id: Daemon, restart: :permanent, shutdown: 10_000} = Daemon.child_spec(cmd: "cat")
+
+      children = [{Daemon, cmd: "cat", id: :first}, {Daemon, cmd: "cat", id: :second}]
+      {:ok, supervisor} = Supervisor.start_link(children, strategy: :one_for_one)
+      assert Supervisor.count_children(supervisor).active == 2
+      :ok = Supervisor.stop(supervisor)
+    end
+
+    test "those of the child are refused where they are wrong, or mean nothing" do
+      for {option, expected} <- [
+            {{:restart, :always}, "one of :permanent, :transient, :temporary"},
+            {{:shutdown, -1}, "milliseconds, :infinity or :brutal_kill"}
+          ] do
+        {name, value} = option
+        message = "the option #{inspect(name)} must be #{expected}, got: #{inspect(value)}"
+        assert_raise ArgumentError, message, fn -> Daemon.child_spec([option, cmd: "cat"]) end
+      end
+
+      assert_raise ArgumentError, "the option :restart has no meaning for this function", fn ->
+        Daemon.start_link(cmd: "cat", restart: :temporary)
       end
     end
 
@@ -76,6 +126,142 @@ defmodule NetRunner.DaemonTest do
       assert Daemon.os_pid(:named_daemon) == {:error, :closed}
       assert Daemon.write(:named_daemon, "x") == {:error, :closed}
       assert Daemon.stats(:named_daemon) == {:error, :closed}
+    end
+  end
+
+  describe "a daemon is found" do
+    test "by every kind of name" do
+      start_supervised!({Registry, keys: :unique, name: __MODULE__.Names})
+      via = {:via, Registry, {__MODULE__.Names, :cat}}
+
+      for name <- [:found_daemon, {:global, {__MODULE__, :cat}}, via] do
+        {:ok, daemon} = Daemon.start_link(cmd: "cat", name: name)
+
+        for daemon <- [daemon, name], do: assert(Daemon.write(daemon, "x") == :ok)
+        assert %{bytes_in: 2} = Daemon.stats(name)
+        :ok = GenServer.stop(daemon)
+        refute Daemon.alive?(name)
+      end
+
+      {:ok, daemon} = Daemon.start_link(cmd: "cat", name: :found_daemon)
+      assert Daemon.alive?({:found_daemon, node()})
+      :ok = GenServer.stop(daemon)
+    end
+
+    test "from another node, by its pid and by its name" do
+      epmd = Nodes.start_epmd()
+      [{here, _}, {there, node}] = for _ <- 1..2, do: Nodes.start(epmd)
+      for peer <- [here, there], do: Nodes.start_net_runner(peer)
+      true = Nodes.call(here, :net_kernel, :connect_node, [node])
+      starter = Nodes.start_caller(there)
+      options = [cmd: "cat", name: :cat]
+      {:ok, daemon} = Nodes.call_from(there, starter, Daemon, :start_link, [options])
+
+      for daemon <- [daemon, {:cat, node}] do
+        assert Nodes.call(here, Daemon, :alive?, [daemon])
+        assert Nodes.call(here, Daemon, :write, [daemon, "x"]) == :ok
+        assert is_integer(Nodes.call(here, Daemon, :os_pid, [daemon]))
+      end
+
+      assert %{bytes_in: 2} = Nodes.call(here, Daemon, :stats, [daemon])
+      assert Nodes.call(here, Daemon, :stats, [{:dog, node}]) == {:error, :closed}
+      true = Nodes.call(there, :application, :stop, [:net_runner]) == :ok
+      assert Nodes.call(here, Daemon, :stats, [daemon]) == {:error, :closed}
+      :ok = Nodes.call(there, :init, :stop, [])
+      Tree.await(fn -> Nodes.call(here, Node, :list, [:connected]) == [] end, 30_000)
+      assert Nodes.call(here, Daemon, :stats, [daemon]) == {:error, {:node, :disconnected}}
+      refute Nodes.call(here, Daemon, :alive?, [{:cat, node}])
+    end
+
+    test "by its callback, while it starts" do
+      test = self()
+
+      callback = fn
+        "login: " ->
+          send(test, {Daemon.alive?(:early_daemon), Daemon.os_pid(:early_daemon)})
+          %{bytes_out: 7} = Daemon.stats(:early_daemon)
+          :ok = Daemon.write(:early_daemon, "anna\n")
+
+        _ ->
+          :ok
+      end
+
+      script = "printf 'login: '; read name; echo \"ready, $name\"; read stop"
+      options = [name: :early_daemon, on_output: callback, ready: {:output, ~r/ready, anna/}]
+      {:ok, daemon} = Daemon.start_link(shell(script, options))
+      os_pid = Daemon.os_pid(daemon)
+      assert_received {true, ^os_pid}
+    end
+
+    test "by its readiness function, and by anybody while it is not ready" do
+      test = self()
+
+      ready = fn ->
+        send(test, {:asked, self()})
+        receive(do: (:ready -> Daemon.alive?(:not_ready_daemon)))
+      end
+
+      starter =
+        Task.async(fn -> Daemon.start_link(cmd: "cat", name: :not_ready_daemon, ready: ready) end)
+
+      assert_receive {:asked, probe}, 5_000
+      assert Daemon.alive?(:not_ready_daemon)
+      assert Daemon.write(:not_ready_daemon, "x") == :ok
+      send(probe, :ready)
+      assert {:ok, _} = Task.await(starter)
+    end
+
+    test "by its callback, while it stops" do
+      test = self()
+
+      callback = fn
+        "save? " -> :ok = Daemon.write(:late_daemon, "yes\n")
+        bytes -> send(test, {:output, bytes})
+      end
+
+      program = """
+      import os, signal
+      def stop(*_):
+          os.write(1, b"save? ")
+          os.write(1, b"answer: " + os.read(0, 100))
+          os._exit(0)
+      signal.signal(signal.SIGTERM, stop)
+      os.write(1, b"ready\\n")
+      while True: signal.pause()
+      """
+
+      options = [name: :late_daemon, on_output: callback, ready: {:output, ~r/ready/}]
+      start_supervised!({Daemon, python(program, options)})
+      :ok = stop_supervised(:late_daemon)
+      assert_received {:output, "ready\n"}
+      assert_received {:output, "answer: yes\n"}
+    end
+  end
+
+  defp python(program, options), do: [cmd: "python3", args: ["-S", "-c", program]] ++ options
+
+  describe "those who run a user's code" do
+    test "know for whom they work, and log with the same metadata" do
+      test = self()
+      Logger.metadata(request_id: "r-1")
+
+      context = fn who ->
+        send(test, {who, Process.get(:"$callers"), Process.get(:"$ancestors"), Logger.metadata()})
+      end
+
+      options = [
+        on_output: fn _ -> context.(:callback) end,
+        ready: fn _process -> context.(:ready) && :ok end
+      ]
+
+      {:ok, daemon} = Daemon.start_link(shell("echo hello; read stop", options))
+
+      for who <- [:ready, :callback] do
+        assert_receive {^who, callers, ancestors, metadata}, 5_000
+        assert daemon in callers and test in callers
+        assert daemon in ancestors
+        assert metadata[:request_id] == "r-1"
+      end
     end
   end
 
@@ -149,12 +335,9 @@ defmodule NetRunner.DaemonTest do
     end
 
     defp through_lines(pieces) do
-      alias NetRunner.Daemon.Lines
-
-      {lines, begun} =
-        Enum.flat_map_reduce(pieces, Lines.new(), fn piece, begun -> Lines.push(begun, piece) end)
-
-      lines ++ Lines.finish(begun)
+      alias NetRunner.Run.Lines
+      {lines, begun} = Enum.flat_map_reduce(pieces, Lines.new(:trim, 8_192), &Lines.push(&2, &1))
+      lines ++ Lines.last(begun)
     end
   end
 
@@ -181,7 +364,7 @@ defmodule NetRunner.DaemonTest do
     for {what, fail, logged} <- [
           {"raises", quote(do: raise("cannot handle bad")), "cannot handle bad"},
           {"kills its process", quote(do: Process.exit(self(), :kill)),
-           "the process that reads a daemon's output died"}
+           "the process that handles a daemon's output died"}
         ] do
       test "that #{what} is logged, and gets the next piece" do
         test = self()
@@ -242,6 +425,104 @@ defmodule NetRunner.DaemonTest do
     defp memory do
       for process <- Process.list(), do: :erlang.garbage_collect(process)
       :erlang.memory(:total)
+    end
+
+    # It prints more than the pipe holds before it looks at its signal.
+    @graceful """
+    import os, signal, sys
+    stop = False
+    def handle(*_):
+        global stop
+        stop = True
+    signal.signal(signal.SIGTERM, handle)
+    while not stop:
+        os.write(1, b"x" * 65536)
+    os.write(2, b"last words")
+    open(sys.argv[1], "w").write("ended by itself")
+    """
+
+    for {what, callback} <- [
+          {"hangs", quote(do: fn _ -> Process.sleep(:infinity) end)},
+          {"is slow", quote(do: fn _ -> Process.sleep(100) end)},
+          {"hangs and traps exits",
+           quote do
+             fn _ ->
+               Process.flag(:trap_exit, true)
+               Process.sleep(:infinity)
+             end
+           end}
+        ] do
+      @tag :capture_log
+      test "that #{what} does not keep a command from ending by itself" do
+        test = self()
+        file = Path.join(System.tmp_dir!(), "net_runner_#{System.unique_integer([:positive])}")
+        on_exit(fn -> File.rm(file) end)
+
+        callback = fn bytes ->
+          send(test, {:handler, self()})
+          unquote(callback).(bytes)
+        end
+
+        [cmd: python, args: args] = python(@graceful, [])
+        options = [on_output: callback, process_opts: [kill_timeout: 300_000]]
+        {:ok, daemon} = Daemon.start_link([cmd: python, args: args ++ [file]] ++ options)
+        assert_receive {:handler, handler}, 10_000
+        Tree.await_blocked(Daemon.os_pid(daemon))
+        :ok = GenServer.stop(daemon)
+        assert File.read!(file) == "ended by itself"
+        refute Process.alive?(handler)
+      end
+    end
+
+    test "that is slow gets at the stop what there is time for, in order" do
+      test = self()
+
+      callback = fn bytes ->
+        send(test, {:got, bytes})
+        Process.sleep(1)
+      end
+
+      program = """
+      import os, signal
+      def stop(*_):
+          for n in range(100): os.write(1, b"%d\\n" % n)
+          os._exit(0)
+      signal.signal(signal.SIGTERM, stop)
+      os.write(1, b"ready\\n")
+      while True: signal.pause()
+      """
+
+      options = [on_output: callback, ready: {:output, ~r/ready/}]
+      {:ok, daemon} = Daemon.start_link(python(program, options))
+      :ok = GenServer.stop(daemon)
+      assert got() == "ready\n" <> Enum.map_join(0..99, &"#{&1}\n")
+    end
+
+    defp got do
+      receive do
+        {:got, bytes} -> bytes <> got()
+      after
+        0 -> ""
+      end
+    end
+
+    test "that never returns does not keep the daemon from noticing the exit" do
+      Process.flag(:trap_exit, true)
+      test = self()
+
+      callback = fn _ ->
+        send(test, :called)
+        Process.sleep(:infinity)
+      end
+
+      capture_log(fn ->
+        {:ok, daemon} =
+          Daemon.start_link(shell("echo hello; read stop; exit 3", on_output: callback))
+
+        assert_receive :called, 5_000
+        :ok = Daemon.write(daemon, "stop\n")
+        assert_receive {:EXIT, ^daemon, {:exit_status, 3}}, 20_000
+      end)
     end
 
     test "that never returns does not keep the daemon from stopping, and is not left" do
@@ -335,7 +616,7 @@ defmodule NetRunner.DaemonTest do
       for {ready, tried} <- [
             {{:output, ~r/never/}, "its output did not match ~r/never/"},
             {{:tcp, {127, 0, 0, 1}, port},
-             "a TCP connection to its port #{port} failed: connection refused"},
+             "no connection could be made to 127.0.0.1:#{port} (connection refused)"},
             {fn -> {:error, :down} end, "the function given as :ready returned {:error, :down}"},
             {fn -> Process.sleep(:infinity) end, "the function given as :ready did not return"}
           ] do
@@ -363,11 +644,58 @@ defmodule NetRunner.DaemonTest do
       assert message == "it did not become ready because of its :ready function: :killed"
     end
 
-    test "a command that ends before is an error that says how" do
-      ready = {:output, ~r/never/}
-      assert Daemon.start_link(shell("exit 3", ready: ready)) == {:error, {:exit_status, 3}}
-      assert Daemon.start_link(shell("exit 0", ready: ready)) == {:error, {:exit_status, 0}}
-      assert Daemon.start_link(shell("kill -9 $$", ready: ready)) == {:error, {:signal, :sigkill}}
+    test "a command that ends before is an error that says how, with the end of its stderr" do
+      for {script, error} <- [
+            {"exit 3", {:exit_status, 3, stderr: ""}},
+            {"echo 'cannot bind' >&2; exit 1", {:exit_status, 1, stderr: "cannot bind\n"}},
+            {"echo out; echo done >&2; exit 0", {:exit_status, 0, stderr: "done\n"}},
+            {"echo bad >&2; kill -9 $$", {:signal, :sigkill, stderr: "bad\n"}},
+            {"printf 'a\\377b' >&2; exit 1", {:exit_status, 1, stderr: "a\uFFFDb"}}
+          ] do
+        assert Daemon.start_link(shell(script, ready: {:output, ~r/never/})) == {:error, error}
+      end
+    end
+
+    test "the end of stderr is there however stderr was asked for" do
+      for {stderr, error} <- [
+            {:consume, "oops\n"},
+            {:redirect, "hello\noops\n"},
+            {:disabled, ""}
+          ] do
+        options = [ready: {:output, ~r/never/}, process_opts: [stderr: stderr]]
+
+        assert Daemon.start_link(shell("echo hello; echo oops >&2; exit 1", options)) ==
+                 {:error, {:exit_status, 1, stderr: error}}
+      end
+    end
+
+    test "only the end of a long stderr is in the error, so that a report shows all of that" do
+      script = "seq 1 100000 >&2; echo oops >&2; exit 1"
+      options = [ready: {:output, ~r/never/}]
+
+      assert {:error, {:exit_status, 1, stderr: tail}} = Daemon.start_link(shell(script, options))
+      assert byte_size(tail) == 4_096
+      assert String.ends_with?(tail, "\n99999\n100000\noops\n")
+
+      options = [process_opts: [stderr_tail: 6]] ++ options
+
+      assert Daemon.start_link(shell(script, options)) ==
+               {:error, {:exit_status, 1, stderr: "\noops\n"}}
+    end
+
+    test "the end of stderr is there while a callback hangs, or what is left holds the pipe" do
+      tree = Tree.new()
+      on_exit(fn -> Tree.kill_all(tree) end)
+      process_opts = [leftovers: :leave, env: Tree.env(tree)]
+
+      for {script, options} <- [
+            {"echo out; sleep 0.1; echo oops >&2; exit 1",
+             [on_output: fn _ -> Process.sleep(:infinity) end]},
+            {"sleep 300 & echo oops >&2; exit 1", [process_opts: process_opts]}
+          ] do
+        assert Daemon.start_link(shell(script, [ready: {:output, ~r/never/}] ++ options)) ==
+                 {:error, {:exit_status, 1, stderr: "oops\n"}}
+      end
     end
 
     test "a caller that dies meanwhile takes the command along" do
@@ -386,7 +714,156 @@ defmodule NetRunner.DaemonTest do
     end
   end
 
+  describe "an address:" do
+    @server """
+    import os, socket, sys
+    kind, address = sys.argv[1:]
+    family = {"unix": socket.AF_UNIX, "inet": socket.AF_INET, "inet6": socket.AF_INET6}[kind]
+    server = socket.socket(family)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if kind == "unix": server.bind(address)
+    else: server.bind(({"inet": "127.0.0.1", "inet6": "::1"}[kind], int(address)))
+    server.listen()
+    print("listening", flush=True)
+    while True: server.accept()
+    """
+
+    defp server(kind, address, options) do
+      [cmd: "python3", args: ["-S", "-c", @server, kind, "#{address}"], ready_timeout: 60_000] ++
+        options
+    end
+
+    for {host, kind} <- [
+          {"::1", "inet6"},
+          {{0, 0, 0, 0, 0, 0, 0, 1}, "inet6"},
+          {"127.0.0.1", "inet"},
+          {"localhost", "inet"},
+          {"localhost", "inet6"},
+          {~c"localhost", "inet6"}
+        ] do
+      @host host
+      @kind kind
+      test "#{inspect(host)} finds a server on #{kind}" do
+        port = Nodes.free_port()
+        {:ok, daemon} = Daemon.start_link(server(@kind, port, ready: {:tcp, @host, port}))
+        assert Daemon.alive?(daemon)
+        :ok = GenServer.stop(daemon)
+      end
+    end
+
+    test "the path of a Unix socket" do
+      path = socket_path()
+      {:ok, daemon} = Daemon.start_link(server("unix", path, ready: {:unix, path}))
+      {:ok, socket} = :gen_tcp.connect({:local, path}, 0, [:local])
+      :gen_tcp.close(socket)
+      :ok = GenServer.stop(daemon)
+
+      # The file is still there, and nobody listens.
+      options = [cmd: "cat", ready: {:unix, path}, ready_timeout: 200]
+      assert {:error, {:not_ready, message}} = Daemon.start_link(options)
+
+      assert message ==
+               "it did not become ready within 200 ms: no connection could be made to #{path} (connection refused)"
+    end
+
+    test "a name that has none is told" do
+      options = [cmd: "cat", ready: {:tcp, "nowhere.invalid", 80}, ready_timeout: 5_000]
+      assert {:error, {:not_ready, message}} = Daemon.start_link(options)
+      assert message =~ "the host name nowhere.invalid has no address"
+    end
+
+    test "all that were tried are told" do
+      port = Nodes.free_port()
+      options = [cmd: "cat", ready: {:tcp, "localhost", port}, ready_timeout: 500]
+      assert {:error, {:not_ready, message}} = Daemon.start_link(options)
+      assert message =~ "[::1]:#{port} ("
+      assert message =~ " or 127.0.0.1:#{port} (connection refused)"
+    end
+
+    test "another program that listens there before the start is an error, and nothing is started" do
+      path = socket_path()
+      port = Nodes.free_port()
+
+      for {kind, address, ready, where} <- [
+            {"unix", path, {:unix, path}, path},
+            {"inet", port, {:tcp, "localhost", port}, "127.0.0.1:#{port}"}
+          ] do
+        {:ok, other} = Daemon.start_link(server(kind, address, ready: {:output, ~r/listening/}))
+        file = Path.join(System.tmp_dir!(), "net_runner_#{System.unique_integer([:positive])}")
+
+        assert {:error, {:address_in_use, message}} =
+                 Daemon.start_link(cmd: "touch", args: [file], ready: ready)
+
+        assert message ==
+                 "the command was not started: another program listens at #{where} already, " <>
+                   "which would be mistaken for it"
+
+        refute File.exists?(file)
+        :ok = GenServer.stop(other)
+      end
+
+      assert Process.info(self(), :links) == {:links, []}
+    end
+
+    test "one that another program takes meanwhile does not make a command ready that has exited" do
+      port = Nodes.free_port()
+      # What it leaves has the port; itself, it is over.
+      script = "python3 -S -c \"$0\" inet #{port} > /dev/null 2>&1 & exit 4"
+      args = ["-c", script, @server]
+      process_opts = [leftovers: :leave, env: (tree = Tree.new()) |> Tree.env()]
+      on_exit(fn -> Tree.kill_all(tree) end)
+      options = [cmd: "sh", args: args, ready: {:tcp, "127.0.0.1", port}]
+
+      assert {:error, {:exit_status, 4, _}} =
+               Daemon.start_link([process_opts: process_opts] ++ options)
+    end
+
+    defp socket_path do
+      path = Path.join(System.tmp_dir!(), "net_runner_#{System.unique_integer([:positive])}.sock")
+      on_exit(fn -> File.rm(path) end)
+      path
+    end
+  end
+
   describe "the exit" do
+    test "is noticed while a process that the command has left holds its output" do
+      Process.flag(:trap_exit, true)
+      tree = Tree.new()
+      on_exit(fn -> Tree.kill_all(tree) end)
+      process_opts = [leftovers: :leave, env: Tree.env(tree)]
+
+      capture_log(fn ->
+        {:ok, daemon} =
+          Daemon.start_link(shell("sleep 300 & read stop; exit 3", process_opts: process_opts))
+
+        :ok = Daemon.write(daemon, "stop\n")
+        assert_receive {:EXIT, ^daemon, {:exit_status, 3}}, 20_000
+      end)
+
+      assert [_sleep] = Tree.processes(tree)
+    end
+
+    test "is noticed by the supervisor while a process that the command has left holds its output" do
+      tree = Tree.new()
+      on_exit(fn -> Tree.kill_all(tree) end)
+      process_opts = [leftovers: :leave, env: Tree.env(tree)]
+      options = [name: :leaving_daemon, process_opts: process_opts]
+      child = {Daemon, shell("sleep 300 & read stop; exit 3", options)}
+      {:ok, supervisor} = Supervisor.start_link([child], strategy: :one_for_one)
+      first = Daemon.os_pid(:leaving_daemon)
+
+      capture_log(fn ->
+        :ok = Daemon.write(:leaving_daemon, "stop\n")
+
+        Tree.await(
+          fn -> is_integer(pid = Daemon.os_pid(:leaving_daemon)) and pid != first end,
+          20_000
+        )
+      end)
+
+      :ok = Supervisor.stop(supervisor)
+    end
+
     test "has a reason that says how the command ended" do
       Process.flag(:trap_exit, true)
 
@@ -457,6 +934,41 @@ defmodule NetRunner.DaemonTest do
       assert [true, false, false] == for({a, b} <- Enum.zip(before, now), do: a == b)
       :ok = Supervisor.stop(supervisor)
       for pid <- before ++ now, do: refute(File.exists?("/proc/#{pid}"))
+    end
+  end
+
+  describe "a log handler that hangs" do
+    # As every handler, it runs in the process that logs.
+    def hang(_event, %{config: test}) do
+      send(test, {:hanging, self()})
+      Process.sleep(:infinity)
+    end
+
+    defmodule Hanging do
+      def log(event, config), do: NetRunner.DaemonTest.hang(event, config)
+    end
+
+    setup do
+      :ok = :logger.add_handler(Hanging, Hanging, %{config: self()})
+      on_exit(fn -> :logger.remove_handler(Hanging) end)
+    end
+
+    test "does not keep the command alive, whoever logs" do
+      for {what, options} <- [
+            {:lines, [on_output: :log]},
+            {:failure, [on_output: fn _ -> raise "bad" end]},
+            {:death, [on_output: fn _ -> Process.exit(self(), :kill) end]},
+            {:message, []}
+          ] do
+        {:ok, daemon} = Daemon.start_link(shell("echo hello; read stop", options))
+        os_pid = Daemon.os_pid(daemon)
+        if what == :message, do: send(daemon, :unexpected)
+        assert_receive {:hanging, who}, 10_000
+        assert who != daemon
+        :ok = GenServer.stop(daemon)
+        refute File.exists?("/proc/#{os_pid}")
+        Process.exit(who, :kill)
+      end
     end
   end
 

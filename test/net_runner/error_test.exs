@@ -122,7 +122,7 @@ defmodule NetRunner.ErrorTest do
       assert failure(["true"], cd: "/nowhere") =~ "directory (:cd) cannot be used: no such file"
       assert failure(["true"], cd: "/etc/passwd") =~ "cannot be used: not a directory (:enotdir)"
       assert failure(["true"], cd: "/\0") =~ "the :cd directory contains a NUL byte"
-      assert failure(["true"], env: [{"a=b", "c"}]) =~ "is no name of a variable"
+      assert failure(["true"], env: [{"a=b", "c"}]) =~ ~s("a=…" is no name of a variable)
       assert failure(["true"], user: "no-such-user") =~ "there is no such user (:user)"
       assert failure(["true"], group: "no-such-group") =~ "there is no such group (:group)"
 
@@ -182,6 +182,88 @@ defmodule NetRunner.ErrorTest do
 
       assert describe({:setup, :eperm}) =~ "could not be set up: not owner (:eperm)"
       assert describe({:odd, {1, 2}}) == "{:odd, {1, 2}}"
+    end
+  end
+
+  describe "of any fields" do
+    # Of each kind, those that are missing, and those that nobody expects.
+    @reasons [
+      :exit_status,
+      nil,
+      :timeout,
+      :enoent,
+      :no_reason,
+      "text",
+      <<255>>,
+      {:cd, {:odd, 1}},
+      {:node, :odd},
+      {:node, {:version, nil}},
+      {:node, {:node, nil}},
+      {:user, nil},
+      {:stdin, [:a | :b]},
+      {:input_failed, :odd},
+      {:input_failed, {:odd, nil, nil}},
+      {:input_failed, {:error, :badarg, [:odd]}},
+      {:input_failed, {:exit, {:a, 1}, []}},
+      {:command, 1, :enoent},
+      {:command, nil, {:command, 0, :exit_status}},
+      {:max_output_exceeded, nil},
+      %{a: 1},
+      [1 | 2]
+    ]
+    @commands [
+      nil,
+      [],
+      ["a", 1, nil, <<255>>],
+      ["a" | "b"],
+      "a b",
+      %{},
+      NetRunner.Command.new("a"),
+      [["a"], ["b"]]
+    ]
+    @statuses [nil, 0, 3, -1, 128, 129, 143, 168, 1000, 1.5, "3", :odd]
+    @exits [
+      nil,
+      {:exited, 3},
+      {:exited, nil},
+      {:signaled, :sigterm, false},
+      {:signaled, 77, true},
+      {:signaled, nil, nil},
+      {:signaled, "x", :odd},
+      {:signaled, [1 | 2], 1},
+      :odd
+    ]
+    @stderrs ["", "bad\n", <<255>>, <<"a", 0xC3>>, nil, :odd, ["a"], <<1::3>>]
+
+    test "a message is made, and is text" do
+      for reason <- @reasons, status <- @statuses, exit <- @exits do
+        valid_message(reason: reason, status: status, exit: exit, command: ["a"])
+      end
+
+      for reason <- [:exit_status, :closed], command <- @commands, stderr <- @stderrs do
+        valid_message(reason: reason, status: 1, command: command, stderr: stderr)
+      end
+
+      assert Exception.message(%Error{}) == "The command failed"
+
+      assert Exception.message(%Error{reason: :exit_status}) ==
+               "The command failed with an exit status that is not known"
+
+      assert Exception.message(%Error{reason: :exit_status, exit: {:signaled, :sigterm, false}}) ==
+               "The command was ended by SIGTERM"
+
+      assert Exception.message(%Error{reason: :exit_status, exit: {:exited, 3}}) ==
+               "The command exited with status 3"
+
+      assert Exception.message(%Error{reason: {:command, 2, :enoent}}) =~
+               "The command (index 2 in its pipeline) failed: there is no such executable"
+
+      assert describe({:command, 2, :eio}) =~ "the command with index 2 of the pipeline"
+    end
+
+    defp valid_message(fields) do
+      message = Exception.message(struct!(Error, fields))
+      assert {fields, is_binary(message) and String.valid?(message)} == {fields, true}
     end
   end
 

@@ -54,53 +54,155 @@ defmodule NetRunner.OptionsTest do
       input: [nil, "", [], ["a" | "b"], %{}, Stream.cycle(["a"])],
       timeout: [0, 0xFFFF_FFFF, :infinity],
       max_output_size: [0, 0x1_0000_0000_0000_0000, :infinity],
+      cgroup: [
+        [cpu_max: {1_000, 1_000}, cpu_weight: 1],
+        [cpu_max: {:max, 1_000_000}, pids_max: 0]
+      ],
       name: [nil, :x, {:global, "x"}, {:via, Registry, {:r, 1}}]
     ]
 
-    for {name, values} <- allowed, value <- values, do: assert(check(name, value) == value)
+    for {name, values} <- allowed, value <- values do
+      # Enumerated by the check, so that the command gets what was checked.
+      expected =
+        case {name, value} do
+          {:owner, nil} -> nil
+          {_, nil} -> Map.fetch!(Options.validate!([], @groups), name)
+          {:env, env} -> Enum.to_list(env)
+          _ -> value
+        end
+
+      assert check(name, value) === expected
+    end
+  end
+
+  test "nil is as if the option were not given" do
+    defaults = Options.validate!([], @groups)
+
+    for {name, _} <- defaults,
+        do:
+          assert(
+            Options.validate!([{name, nil}], @groups) == %{
+              defaults
+              | owner: if(name == :owner, do: nil, else: :caller)
+            }
+          )
+
+    assert %{timeout: 5} = Options.validate!([timeout: nil, timeout: 5], [:run])
+    assert message(timeuot: nil) =~ "unknown option :timeuot"
+    assert message([timeout: nil], [:command]) =~ "no meaning for this function"
+  end
+
+  test "an owner that is nil or :none is nobody" do
+    assert check(:owner, nil) == nil
+    assert check(:owner, :none) == nil
+  end
+
+  test "a number of the other kind is no default" do
+    for {name, value} <- Options.validate!([], @groups), is_integer(value) do
+      assert message([{name, value * 1.0}]) =~ "the option #{inspect(name)} must be "
+    end
+
+    for option <- [
+          umask: 0.0,
+          nice: 0.0,
+          stop_signal: 15.0,
+          stop_signal: 34.0,
+          user: 0.0,
+          groups: [0.0],
+          rlimits: [cpu: 1.0],
+          rlimits: [cpu: {1, 2.0}],
+          pty: [rows: 24.0],
+          cgroup: [pids_max: 1.0],
+          cgroup: [cpu_weight: 100.0],
+          cgroup: [cpu_max: {1_000.0, 1_000}],
+          cgroup: [cpu_max: {1_000, 1_000.0}],
+          timeout: 1.0,
+          max_output_size: 1.0,
+          ready: {:tcp, "localhost", 80.0}
+        ] do
+      assert message([option]) =~ "must be "
+    end
+  end
+
+  test "what is enumerated is enumerated once" do
+    test = self()
+    env = Stream.map([{"A", "1"}], fn variable -> send(test, :enumerated) && variable end)
+    assert check(:env, env) == [{"A", "1"}]
+    assert_received :enumerated
+    refute_received :enumerated
   end
 
   test "beyond the borders the message names the option, what it takes, and what it got" do
     refused = [
       cd: [:x, ~c"x", 1],
-      env: [nil, "A=1", 1..2, fn x -> x end, [{"A", 1}], ["A"], [{"A", "1"} | :x], [a: "1"]],
-      clear_env: [nil, "true"],
+      env: ["A=1", 1..2, fn x -> x end, [{"A", 1}], ["A"], [{"A", "1"} | :x], [a: "1"]],
+      clear_env: ["true"],
       arg0: ["a\0", ~c"a"],
       umask: [-1, 0o1000, "022"],
       stdin: [:redirect, :consume, {:append, "x"}, {:file, "a\0"}, {:file, ~c"a"}],
       stdout: [:consume, :disabled, {:file, nil}],
-      stderr: [nil, true, {:tee, "x"}],
+      stderr: [true, {:tee, "x"}],
       stderr_tail: [-1, 0x8000_0000, 1.0],
       pipe_size: [-1, 0x8000_0000, :infinity],
       kill_timeout: [-1, 0x8000_0000, :infinity],
-      stop_signal: [0, 32, 65, :sigwhat, nil, "sigterm"],
-      leftovers: [nil, true],
+      stop_signal: [0, 32, 65, :sigwhat, "sigterm"],
+      leftovers: [true],
       user: [-1, 0xFFFF_FFFF, :root, "a\0"],
       groups: ["root", [nil], ["root" | "adm"]],
       nice: [-21, 20, 0.5],
       rlimits: [[what: 1], [cpu: -1], [cpu: {2, 1}], [cpu: {:infinity, 1}], [cpu: nil]],
       rlimits: [[cpu: {1, {2, 3}}], [cpu: {{1, 2}, {2, 3}}], [cpu: 0x8000_0000_0000_0000]],
       rlimits: [[{:cpu, 1} | :x], %{cpu: 1}],
-      no_new_privs: [nil, 1],
-      pty: [nil, [rows: 0], [cols: 65_536], [echo: 1], [colour: true], [{:rows, 1} | :x]],
+      no_new_privs: [1],
+      pty: [[rows: 0], [cols: 65_536], [echo: 1], [colour: true], [{:rows, 1} | :x]],
       owner: [:me, "me", make_ref()],
       node: ["a@b", 1],
       input: [1, :x, fn -> "a" end],
-      timeout: [-1, 0x1_0000_0000, 1.5, nil],
-      max_output_size: [-1, "1k", nil],
-      tagged: [nil, 1],
+      timeout: [-1, 0x1_0000_0000, 1.5],
+      max_output_size: [-1, "1k"],
+      tagged: [1],
       lines: [true, :split],
       cgroup_path: [:x, 1],
-      cgroup: [[pids: 1], [pids_max: -1], [cpu_max: 1], [cpu_weight: 0], %{pids_max: 1}],
-      exit_status: [nil, false],
-      name: ["x", {:local, :x}, {:via, "Registry", 1}]
+      cgroup: [
+        [pids: 1],
+        [pids_max: -1],
+        [cpu_max: 1],
+        [cpu_weight: 0],
+        %{pids_max: 1},
+        [cpu_max: {999, 1_000}],
+        [cpu_max: {1_000, 999}],
+        [cpu_max: {1_000, 1_000_001}]
+      ],
+      exit_status: [false],
+      name: ["x", :undefined, {:local, :x}, {:via, "Registry", 1}]
     ]
 
     for {name, values} <- refused, value <- values do
       message = message([{name, value}])
       assert message =~ "the option #{inspect(name)} must be ", inspect({name, value})
-      assert message =~ "got: #{inspect(value)}"
+      if name not in [:env, :input], do: assert(message =~ "got: #{inspect(value)}")
     end
+  end
+
+  test "no message shows a value of :env, or an :input" do
+    for env <- [
+          "A=secret",
+          [{"secret", :x} | "secret"],
+          [{"A", ["secret"]}],
+          ["A=secret"],
+          %{"A" => :secret},
+          [{:a, "secret"}]
+        ] do
+      refute message(env: env) =~ "secret"
+      refute message(process_opts: [{"env", env}]) =~ "secret"
+      refute message(%{env: env}) =~ "secret"
+      refute message([{"env", env}]) =~ "secret"
+    end
+
+    assert message(env: [{"A", ["secret"]}]) =~
+             ~s(got: a value of "A" that is neither a string nor nil)
+
+    refute message(input: {:secret}) =~ "secret"
   end
 
   test "a name that nobody knows is answered with the nearest that the function takes" do
@@ -112,6 +214,66 @@ defmodule NetRunner.OptionsTest do
 
     assert message([timeout: 1], [:command]) ==
              "the option :timeout has no meaning for this function"
+  end
+
+  test "a name that is near to none is answered with those that there are" do
+    assert message([active: 1], [:run, :process]) ==
+             "unknown option :active; there are :timeout, :max_output_size, :name, which NetRunner.Options " <>
+               "and the functions explain"
+
+    refute message(active: 1) =~ "did you mean"
+    assert message(active: 1) =~ ":nice"
+  end
+
+  test "options that mean nothing beside one another are refused, in any order" do
+    for {options, text} <- [
+          {[pty: true, stdin: :null],
+           "the options :pty and :stdin exclude each other: the terminal is stdin, stdout and stderr"},
+          {[pty: true, stdout: :null], ":pty and :stdout exclude each other"},
+          {[pty: [rows: 1], stderr: :consume], ":pty and :stderr exclude each other"},
+          {[pty: [], stderr_tail: 1], ":pty and :stderr_tail exclude each other"},
+          {[stdin: :null, input: "a"], ":input and :stdin exclude each other"},
+          {[stderr: :pipe, stderr_tail: 1], ":stderr and :stderr_tail exclude each other"},
+          {[stderr: :disabled, stderr_tail: 1], ":stderr and :stderr_tail exclude each other"},
+          {[tagged: true, stderr_tail: 1], ":stderr_tail and :tagged exclude each other"}
+        ],
+        options <- [options, Enum.reverse(options)] do
+      assert message(options) =~ text
+    end
+
+    for options <- [
+          [pty: false, stdin: :null],
+          [stdin: :pipe, input: "a"],
+          [stderr: :consume, stderr_tail: 1],
+          [tagged: true, stderr: :consume, stderr_tail: 1],
+          [stdout: :null, lines: :keep, tagged: true],
+          [stdout: :null, max_output_size: nil]
+        ] do
+      assert %{} = Options.validate!(options, @groups)
+    end
+  end
+
+  test "stderr: :pipe is refused where nobody would read it" do
+    for groups <- [[:command, :run], [:command, :run, :stream]] do
+      assert message([stderr: :pipe], groups) =~ "nobody would read it here"
+    end
+
+    assert %{stderr: :pipe} = Options.validate!([stderr: :pipe], [:command, :process])
+    assert %{stderr: :pipe} = Options.validate!([stderr: :pipe], [:command])
+    groups = [:command, :run, :stream, :raising]
+    assert %{stderr: :pipe} = Options.validate!([stderr: :pipe, tagged: true], groups)
+    assert %{stderr: :pipe, exit_status: :ignore} = Options.validate!([tagged: true], groups)
+    assert %{stderr: :consume} = Options.validate!([tagged: true, stderr: :consume], groups)
+    assert %{exit_status: :raise} = Options.validate!([tagged: true, exit_status: :raise], groups)
+  end
+
+  test "options over others win, and leave out what means nothing beside them" do
+    own = [pty: true, input: "a", stderr_tail: 1, timeout: 5, max_output_size: 7]
+    assert Options.merge(own, timeout: nil, input: nil) == own
+    assert Options.merge(own, stdin: :null)[:input] == nil
+    assert Options.merge(own, stderr: :disabled)[:stderr_tail] == nil
+    assert Options.merge([stdin: :null], pty: true) == [pty: true]
+    assert Options.merge([owner: self()], owner: nil) == [owner: nil]
   end
 
   test "the first unknown name is told before a wrong value" do

@@ -532,6 +532,27 @@ defmodule NetRunner.ProcessTest do
       assert output =~ "\e[4;5H"
     end
 
+    test "of a program that is over takes nothing more" do
+      {:ok, p} = Command.start("sh", ["-c", "read line; echo bye"], pty: [echo: false])
+      assert Command.set_window_size(p, 10, 10) == :ok
+      assert Command.write(p, "go\n") == :ok
+      assert Command.await_exit(p) == {:ok, 0}
+      assert {:error, _} = Command.set_window_size(p, 20, 20)
+      assert Command.read(p) == {:ok, "bye\r\n"}
+      assert Command.read(p) == :eof
+      assert Command.write(p, "into the void\n") == {:error, :epipe}
+      assert {:error, _} = Command.set_window_size(p, 20, 20)
+    end
+
+    test "that its program has let go of takes nothing more" do
+      {:ok, p} = Command.start("sh", ["-c", "exec sleep 100 <&- >&- 2>&-"], pty: [echo: false])
+      assert Command.read(p) == :eof
+      assert Command.write(p, "into the void\n") == {:error, :epipe}
+      assert {:error, _} = Command.set_window_size(p, 20, 20)
+      assert Command.alive?(p)
+      Command.stop(p)
+    end
+
     test "is only there when it was asked for" do
       p = start!("cat")
       assert Command.set_window_size(p, 10, 10) == {:error, :enotty}

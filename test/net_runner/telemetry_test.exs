@@ -17,6 +17,8 @@ defmodule NetRunner.TelemetryTest do
         defmodule :telemetry do
           def execute(event, measurements, metadata) do
             send(:net_runner_telemetry_test, {event, measurements, metadata})
+            # A handler that takes its time with this event of this command.
+            if "slow \#{List.last(event)}" in metadata.command, do: receive(do: (:go_on -> :ok))
           end
         end
         """)
@@ -110,5 +112,45 @@ defmodule NetRunner.TelemetryTest do
     assert %{kind: :error, reason: :shepherd_died} = metadata
     Command.stop(p)
     refute_received {[_, _, :exception], _, %{pid: ^p}}
+  end
+
+  test "a slow handler keeps no command alive whose owner has died" do
+    test = self()
+
+    for event <- [:start, :exception] do
+      owner =
+        spawn(fn ->
+          Command.start("sh", ["-c", "exec sleep 1000", "slow #{event}"])
+          send(test, :started)
+          Process.sleep(:infinity)
+        end)
+
+      assert_receive {[_, _, :start], _, %{os_pid: os_pid, pid: p}}, 5_000
+      if event == :exception, do: assert_receive(:started, 5_000)
+      Process.exit(owner, :kill)
+      if event == :exception, do: assert_receive({[_, _, :exception], _, %{pid: ^p}}, 5_000)
+      NetRunner.Guarantees.Tree.await(fn -> not File.exists?("/proc/#{os_pid}") end)
+      # The handler has not returned yet.
+      assert Process.alive?(p)
+      monitor = Process.monitor(p)
+      send(p, :go_on)
+      assert_receive {:DOWN, ^monitor, :process, _, _}, 5_000
+    end
+  end
+
+  test "nobody watches a command's process for the sake of a handler that has returned" do
+    {:ok, p} = Command.start("cat")
+    assert_receive {[_, _, :start], _, %{pid: ^p}}
+    {:monitored_by, watchers} = Process.info(p, :monitored_by)
+    await_none(Enum.filter(watchers, &is_pid/1) -- [self()])
+    Command.stop(p)
+  end
+
+  # Those that are being ended may still be there.
+  defp await_none(watchers) do
+    for pid <- watchers do
+      monitor = Process.monitor(pid)
+      assert_receive {:DOWN, ^monitor, :process, _, _}, 5_000
+    end
   end
 end

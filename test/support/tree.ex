@@ -11,7 +11,7 @@ defmodule NetRunner.Guarantees.Tree do
     mark = "nr-#{System.unique_integer([:positive])}-#{:os.getpid()}"
     # The launcher is there, and so are its descriptors.
     {"", 0} = NetRunner.run(~w(true))
-    await(fn -> at_rest?() end)
+    await(fn -> at_rest?() end, 15_000, fn -> helpers() end)
     ready_file = Path.join(System.tmp_dir!(), mark)
     tree = %__MODULE__{mark: mark, ready_file: ready_file, fds: fds()}
 
@@ -84,10 +84,14 @@ defmodule NetRunner.Guarantees.Tree do
   whose parent is process 1 is not counted: process 1 reaps it when it likes.
   """
   def helpers(vm \\ String.to_integer(System.pid())) do
+    # Looked up once: other VMs of the machine may have hundreds of helpers.
+    sessions = sessions_of(vm)
+
     for pid <- pids(),
         comm(pid) == "net_runner_shep",
-        belongs?(pid, vm),
-        not match?(%{state: "Z", parent: 1}, stat(pid)),
+        %{session: session} = stat <- [stat(pid)],
+        session in sessions,
+        not match?(%{state: "Z", parent: 1}, stat),
         do: pid
   end
 
@@ -101,8 +105,8 @@ defmodule NetRunner.Guarantees.Tree do
   end
 
   # Helpers live in the session that their guard made, and only they.
-  defp belongs?(pid, vm) when is_integer(vm), do: stat(pid)[:session] in sessions(vm)
-  defp belongs?(pid, %{sessions: sessions}), do: stat(pid)[:session] in sessions
+  defp sessions_of(vm) when is_integer(vm), do: sessions(vm)
+  defp sessions_of(%{sessions: sessions}), do: sessions
 
   def sessions(vm) do
     known = Process.get({:sessions, vm}, [])

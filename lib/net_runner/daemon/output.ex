@@ -1,84 +1,154 @@
 defmodule NetRunner.Daemon.Output do
   @moduledoc false
-  # The process that reads what a daemon's command prints, and hands it on.
+  # The process that reads what a daemon's command prints, and has it handled.
   #
-  # It reads the next piece when the last one has been dealt with. So what a slow callback does not keep up
-  # with waits in the kernel's pipe, and the command waits too; the VM's memory does not grow.
+  # It reads the next piece when the handler has dealt with the last one. So what a slow callback does not keep up
+  # with waits in the kernel's pipe, and the command waits too; the VM's memory does not grow. Once the command has been
+  # told to end (`read_ahead/1`), it reads as fast as it can, and the handler gets what it has time for: nothing in this VM
+  # keeps a command from ending.
   #
-  # It is linked to the daemon, and ends with `{:ended, how}` when the output is at its end and
-  # the command has exited. When it ends in another way (a callback can have it killed), the daemon
-  # starts another.
+  # It runs no user's code and waits for nothing but messages, so it answers at once, whatever a callback does. It is
+  # linked to the daemon, and ends with `{:ended, tail}`, where `tail` is the end of stderr: when all that was
+  # printed has been handled, or when `give_up/1` is called.
 
-  require Logger
-
-  alias NetRunner.Daemon.Lines
+  alias NetRunner.Daemon.{Handler, Text}
   alias NetRunner.Process, as: Command
+  alias NetRunner.Process.Context
 
   @chunk 65_536
 
   # What is kept of each stream for a match that is longer than a piece.
   @window 8_192
 
-  defstruct [:process, :metadata, :sink, :watch, lines: %{}, windows: %{}]
+  # What is read ahead of the handler, in bytes. A small piece costs more memory than its bytes.
+  @ahead 1_048_576
+  @least 256
 
-  @type how :: {:exit_status, 0..255} | {:signal, atom() | pos_integer()} | term()
+  @enforce_keys [:daemon, :process, :sink, :metadata, :watch, :tail_of, :tail_size]
+  defstruct @enforce_keys ++
+              [
+                # A request that has not been answered; `nil`; `:ended`, when nothing more can be read.
+                request: nil,
+                ahead?: false,
+                handler: nil,
+                # What the handler does now, and what it will do then.
+                work: nil,
+                queue: :queue.new(),
+                queued: 0,
+                dropped: 0,
+                windows: %{},
+                tail: ""
+              ]
+
+  @type options :: [
+          sink: :discard | {:log, Logger.level()} | fun(),
+          metadata: keyword(),
+          watch: nil | {Regex.t(), message :: term()},
+          tail_of: :stdout | :stderr | nil,
+          tail_size: non_neg_integer()
+        ]
 
   @doc """
-  Starts to read. `watch` is `nil`, or `{regex, pid, message}`: the message is sent to the pid at the
-  first match.
+  Starts to read. The message of `:watch` is sent to the caller when its regex matches for the first time. The tail is
+  that of the stream `:tail_of`.
   """
-  @spec start_link(pid(), term(), keyword(), nil | {Regex.t(), pid(), term()}) :: pid()
-  def start_link(process, sink, metadata, watch) do
-    output = %__MODULE__{process: process, sink: sink, metadata: metadata, watch: watch}
-    # As the server's: chunks must not outlive their use.
-    :erlang.spawn_opt(fn -> read(output) end, [:link, {:fullsweep_after, 8}])
+  @spec start_link(pid(), options()) :: pid()
+  def start_link(process, options) do
+    context = Context.capture()
+    output = struct!(__MODULE__, [daemon: self(), process: process] ++ options)
+
+    start = fn ->
+      Process.flag(:trap_exit, true)
+      Context.adopt(context)
+      loop(output)
+    end
+
+    # Chunks must not outlive their use.
+    :erlang.spawn_opt(start, [:link, {:fullsweep_after, 8}])
   end
 
-  defp read(output) do
-    case Command.read_any(output.process, @chunk) do
-      {:ok, {stream, bytes}} ->
-        output |> watch(stream, bytes) |> hand_on(stream, bytes) |> read()
+  @doc "From now on, it does not wait for the handler before it reads."
+  @spec read_ahead(pid()) :: :ok
+  def read_ahead(output) do
+    send(output, :read_ahead)
+    :ok
+  end
 
-      :eof ->
-        finish(output)
-        exit({:ended, how_it_ended(output.process)})
+  @doc "Ends it at once, and its handler."
+  @spec give_up(pid()) :: :ok
+  def give_up(output) do
+    send(output, :give_up)
+    :ok
+  end
 
-      {:error, reason} ->
-        finish(output)
-        exit({:ended, reason})
+  defp loop(output) do
+    case output |> hand_on() |> ask() do
+      %{request: :ended, work: nil} = output -> leave(output, {:ended, output.tail})
+      output -> receive(do: (message -> message |> handle(output) |> loop()))
     end
   end
 
-  defp finish(output) do
-    for {stream, begun} <- output.lines, do: log(output, stream, Lines.finish(begun))
+  defp handle({handler, :done}, %{handler: handler} = output), do: %{output | work: nil}
+
+  # The piece that it died of is passed over.
+  defp handle({:EXIT, handler, reason}, %{handler: handler} = output) do
+    # Unless that was the news of another death: else there might be no end of it.
+    news = if match?({:died, _}, output.work), do: [], else: [{:died, reason}]
+    queue = Enum.reduce(news, output.queue, &:queue.in_r/2)
+    %{output | handler: nil, work: nil, queue: queue}
   end
 
-  defp how_it_ended(process) do
-    with {:ok, _} <- Command.await_exit(process),
-         %{exit: how} <- Command.stats(process) do
-      case how do
-        {:exited, code} -> {:exit_status, code}
-        {:signaled, signal, _} -> {:signal, signal}
-      end
-    else
-      {:error, reason} -> reason
+  defp handle({:EXIT, daemon, reason}, %{daemon: daemon} = output), do: leave(output, reason)
+  defp handle(:read_ahead, output), do: %{output | ahead?: true}
+  defp handle(:give_up, output), do: leave(output, {:ended, output.tail})
+
+  defp handle(message, %{request: request} = output) when request not in [nil, :ended] do
+    case :gen_server.check_response(message, request) do
+      {:reply, {:ok, {stream, bytes}}} -> take(%{output | request: nil}, stream, bytes)
+      {:reply, _eof_or_error} -> finish(output)
+      {:error, _gone} -> finish(output)
+      # Of whoever has got hold of this pid.
+      :no_reply -> output
     end
   end
 
-  # --- watching -----------------------------------------------------------------------------------
+  defp handle(_message, output), do: output
+
+  @spec leave(%__MODULE__{}, term()) :: no_return()
+  defp leave(output, reason) do
+    # Not by the link alone: a callback may have made it trap exits.
+    if output.handler, do: Process.exit(output.handler, :kill)
+    exit(reason)
+  end
+
+  # --- reading ------------------------------------------------------------------------------------
+
+  defp ask(%{request: nil, work: work, ahead?: ahead?} = output) when work == nil or ahead? do
+    %{output | request: Command.request_any(output.process, @chunk)}
+  end
+
+  defp ask(output), do: output
+
+  defp take(output, stream, bytes) do
+    output |> keep_tail(stream, bytes) |> watch(stream, bytes) |> queue(stream, bytes)
+  end
+
+  defp keep_tail(%{tail_of: stream, tail_size: size} = output, stream, bytes) do
+    %{output | tail: Text.last(output.tail <> Text.last(bytes, size), size)}
+  end
+
+  defp keep_tail(output, _other_stream, _bytes), do: output
 
   defp watch(%{watch: nil} = output, _stream, _bytes), do: output
 
-  defp watch(%{watch: {regex, pid, message}} = output, stream, bytes) do
+  defp watch(%{watch: {regex, message}} = output, stream, bytes) do
     text = Map.get(output.windows, stream, "") <> bytes
 
     if matches?(regex, text) do
-      send(pid, message)
+      send(output.daemon, message)
       %{output | watch: nil, windows: %{}}
     else
-      size = min(byte_size(text), @window)
-      window = :binary.copy(binary_part(text, byte_size(text) - size, size))
-      put_in(output.windows[stream], window)
+      put_in(output.windows[stream], Text.last(text, @window))
     end
   end
 
@@ -86,48 +156,52 @@ defmodule NetRunner.Daemon.Output do
   defp matches?(regex, text) do
     Regex.match?(regex, text)
   rescue
-    ArgumentError -> Regex.match?(regex, valid(text))
+    ArgumentError -> Regex.match?(regex, Text.valid(text))
   end
 
-  # --- handing on ---------------------------------------------------------------------------------
+  # --- having it handled --------------------------------------------------------------------------
 
-  defp hand_on(%{sink: :discard} = output, _stream, _bytes), do: output
+  defp queue(%{sink: :discard} = output, _stream, _bytes), do: output
 
-  defp hand_on(%{sink: {:log, _level}} = output, stream, bytes) do
-    {lines, begun} = output.lines |> Map.get(stream, Lines.new()) |> Lines.push(bytes)
-    log(output, stream, lines)
-    put_in(output.lines[stream], begun)
-  end
-
-  defp hand_on(%{sink: callback} = output, stream, bytes) do
-    try do
-      if is_function(callback, 1), do: callback.(bytes), else: callback.(stream, bytes)
-    catch
-      kind, reason ->
-        Logger.error(
-          "the :on_output function of a daemon failed, and goes on with the next piece of output: " <>
-            Exception.format(kind, reason, __STACKTRACE__),
-          output.metadata
-        )
-    end
-
-    output
-  end
-
-  defp log(%{sink: {:log, level}} = output, stream, lines) do
-    metadata = [stream: stream] ++ output.metadata
-    # A copy each: handlers may keep a line, and should not keep the piece that it was read with.
-    Enum.each(lines, &Logger.log(level, :binary.copy(valid(&1)), metadata))
-  end
-
-  # With a U+FFFD for each byte that is no UTF-8.
-  defp valid(text) do
-    if String.valid?(text) do
-      text
+  defp queue(output, stream, bytes) do
+    if output.queued + cost(bytes) > @ahead do
+      %{output | dropped: output.dropped + byte_size(bytes)}
     else
-      for piece <- String.chunk(text, :valid), into: "" do
-        if String.valid?(piece), do: piece, else: String.duplicate("\uFFFD", byte_size(piece))
-      end
+      output = tell_dropped(output)
+      queue = :queue.in({:piece, stream, bytes}, output.queue)
+      %{output | queue: queue, queued: output.queued + cost(bytes)}
     end
   end
+
+  defp tell_dropped(%{dropped: 0} = output), do: output
+
+  defp tell_dropped(%{dropped: bytes} = output) do
+    %{output | queue: :queue.in({:dropped, bytes}, output.queue), dropped: 0}
+  end
+
+  defp cost(bytes), do: max(byte_size(bytes), @least)
+
+  defp finish(%{sink: :discard} = output), do: %{output | request: :ended}
+
+  defp finish(output) do
+    output = tell_dropped(output)
+    %{output | request: :ended, queue: :queue.in(:end, output.queue)}
+  end
+
+  defp hand_on(%{work: nil} = output) do
+    case :queue.out(output.queue) do
+      {:empty, _} ->
+        output
+
+      {{:value, work}, queue} ->
+        handler = output.handler || Handler.start_link(output.sink, output.metadata)
+        Handler.work(handler, work)
+        %{paid_for(output, work) | handler: handler, work: work, queue: queue}
+    end
+  end
+
+  defp hand_on(output), do: output
+
+  defp paid_for(output, {:piece, _, bytes}), do: %{output | queued: output.queued - cost(bytes)}
+  defp paid_for(output, _other_work), do: output
 end

@@ -3,12 +3,15 @@ defmodule NetRunner.Daemon.Ready do
   # How a daemon finds out that its command is ready, and waits for that: in the daemon's own process, which
   # is in its `init/1` then.
   #
-  # A function or a TCP port is tried by a process of its own (the probe), so that a try that hangs can be
+  # A function or an address is tried by a process of its own (the probe), so that a try that hangs can be
   # given up; output is watched by the process that reads it. Both send `{ref, :ready}`.
 
-  # Nothing tells when a port is opened, or when a function would return something else.
+  alias NetRunner.Daemon.Address
+  alias NetRunner.Process, as: Command
+  alias NetRunner.Process.Context
+
+  # Nothing tells when an address is listened at, or when a function would return something else.
   @pause 50
-  @connect_timeout 1_000
 
   @enforce_keys [:ref, :probe, :timer, :timeout, :last_try]
   defstruct @enforce_keys
@@ -18,8 +21,30 @@ defmodule NetRunner.Daemon.Ready do
           # of no argument, or of the daemon's PID
           | fun()
           | {:output, Regex.t()}
-          | {:tcp, String.t() | charlist() | :inet.ip_address(), :inet.port_number()}
+          | Address.t()
   @type t :: %__MODULE__{}
+
+  @doc """
+  Before the command is started: whether another program listens where this one is expected to. It would be
+  mistaken for the command.
+  """
+  @spec vacant(spec()) :: :ok | {:error, {:address_in_use, String.t()}}
+  def vacant({:tcp, _, _} = address), do: vacant_address(address)
+  def vacant({:unix, _} = address), do: vacant_address(address)
+  def vacant(_spec), do: :ok
+
+  defp vacant_address(address) do
+    case Address.connect(address) do
+      {:silent, _} ->
+        :ok
+
+      {:answers, where} ->
+        {:error,
+         {:address_in_use,
+          "the command was not started: another program listens at #{where} already, " <>
+            "which would be mistaken for it"}}
+    end
+  end
 
   @doc "Begins to find out. Output is watched by who reads it; see `watch/2`."
   @spec start(spec(), pid(), timeout()) :: t()
@@ -37,26 +62,27 @@ defmodule NetRunner.Daemon.Ready do
   end
 
   defp last_try({:output, regex}), do: "its output did not match #{inspect(regex)}"
-  defp last_try({:tcp, _, _}), do: "the first connection was neither made nor refused"
+  defp last_try({_tcp, _, _}), do: "the first connection was neither made nor refused"
+  defp last_try({_unix, _}), do: "the first connection was neither made nor refused"
   defp last_try(_function), do: "the function given as :ready did not return"
 
-  @doc "The `watch` of `NetRunner.Daemon.Output.start_link/4`."
-  @spec watch(spec(), t()) :: nil | {Regex.t(), pid(), term()}
-  def watch({:output, regex}, %__MODULE__{ref: ref}), do: {regex, self(), {ref, :ready}}
+  @doc "The `:watch` of `NetRunner.Daemon.Output.start_link/2`."
+  @spec watch(spec(), t()) :: nil | {Regex.t(), term()}
+  def watch({:output, regex}, %__MODULE__{ref: ref}), do: {regex, {ref, :ready}}
   def watch(_spec, _ready), do: nil
 
   @doc """
-  What comes first: the command is ready, or the time is over, or a linked process ends, of which the `EXIT`
-  message is given.
+  What comes next: the command is ready, or the time is over, or a linked process ends, of which the `EXIT`
+  message is given. In the last case it can be called again, with the value that is given.
   """
-  @spec await(t()) :: :ready | {:error, {:not_ready, String.t()}} | {:EXIT, pid(), term()}
+  @spec await(t()) :: :ready | {:error, {:not_ready, String.t()}} | {{:EXIT, pid(), term()}, t()}
   def await(%__MODULE__{ref: ref, probe: probe} = ready) do
     receive do
       {^ref, :ready} -> :ready
       {^ref, {:not_yet, last_try}} -> await(%{ready | last_try: last_try})
       {^ref, :expired} -> not_ready("within #{ready.timeout} ms: #{ready.last_try}")
       {:EXIT, ^probe, reason} -> not_ready("because of its :ready function: #{inspect(reason)}")
-      {:EXIT, _pid, _reason} = exit -> exit
+      {:EXIT, _pid, _reason} = exit -> {exit, ready}
     end
   end
 
@@ -68,14 +94,16 @@ defmodule NetRunner.Daemon.Ready do
     if timer, do: Process.cancel_timer(timer)
 
     if probe do
+      monitor = Process.monitor(probe)
       Process.unlink(probe)
       Process.exit(probe, :kill)
+      # It sends nothing after that.
+      receive do: ({:DOWN, ^monitor, :process, _, _} -> :ok)
     end
 
     flush(ref, probe)
   end
 
-  # Of a probe that is killed only now, one more message may come; who receives it can tell by its shape.
   defp flush(ref, probe) do
     receive do
       {^ref, _} -> flush(ref, probe)
@@ -87,9 +115,8 @@ defmodule NetRunner.Daemon.Ready do
 
   # --- the probe ----------------------------------------------------------------------------------
 
-  defp start_probe({:tcp, host, port}, _process, ref) do
-    probe(ref, fn -> connect(host(host), port) end)
-  end
+  defp start_probe(nil, _process, _ref), do: nil
+  defp start_probe({:output, _}, _process, _ref), do: nil
 
   defp start_probe(function, _process, ref) when is_function(function, 0) do
     probe(ref, fn -> call(function, []) end)
@@ -99,11 +126,16 @@ defmodule NetRunner.Daemon.Ready do
     probe(ref, fn -> call(function, [process]) end)
   end
 
-  defp start_probe(_nothing_to_try, _process, _ref), do: nil
+  defp start_probe(address, process, ref), do: probe(ref, fn -> connect(address, process) end)
 
   defp probe(ref, try) do
     daemon = self()
-    spawn_link(fn -> probe(daemon, ref, try) end)
+    context = Context.capture()
+
+    spawn_link(fn ->
+      Context.adopt(context)
+      probe(daemon, ref, try)
+    end)
   end
 
   defp probe(daemon, ref, try) do
@@ -130,17 +162,16 @@ defmodule NetRunner.Daemon.Ready do
       {:not_yet, "the function given as :ready failed: #{failure}"}
   end
 
-  defp connect(host, port) do
-    case :gen_tcp.connect(host, port, [], @connect_timeout) do
-      {:ok, socket} ->
-        :gen_tcp.close(socket)
-        :ready
+  defp connect(address, process) do
+    case Address.connect(address) do
+      {:silent, tried} ->
+        {:not_yet, tried}
 
-      {:error, reason} ->
-        {:not_yet, "a TCP connection to its port #{port} failed: #{:inet.format_error(reason)}"}
+      # The address may have been taken meanwhile, which is why the command has exited.
+      {:answers, where} ->
+        if Command.alive?(process),
+          do: :ready,
+          else: {:not_yet, "another program listens at #{where}"}
     end
   end
-
-  defp host(host) when is_binary(host), do: String.to_charlist(host)
-  defp host(host), do: host
 end

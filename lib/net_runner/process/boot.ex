@@ -6,7 +6,7 @@ defmodule NetRunner.Process.Boot do
   # Its life: build the spec, make the cgroup, ask the launcher, and hear that the command has started.
   # Whatever is waited for, the command's owner and its deadline are minded meanwhile.
 
-  alias NetRunner.Process.{Counters, Inlet, Lifecycle, Outlets, Pipe}
+  alias NetRunner.Process.{Counters, Inlet, Lifecycle, Listing, Outlets, Pipe}
   alias NetRunner.System.{Cgroup, Launcher, Native, Spec}
   alias NetRunner.Telemetry
 
@@ -57,9 +57,10 @@ defmodule NetRunner.Process.Boot do
          {:ok, fields} <- Spec.build(command, options),
          {:ok, cgroup} <- Cgroup.create(options),
          {:ok, os_pid, fds} <-
-           start_in(cgroup, fields, connections, options.pipe_size, patience) do
+           start_in(cgroup, fields, connections, options.pipe_size, patience),
+         counters = Counters.new(),
+         :ok <- Listing.register(command, os_pid, elem(started, 0), counters) do
       {control, stdin, stdout, stderr} = fds
-      counters = Counters.new()
       terminal? = options.pty != false
       tail = if options.stderr == :consume, do: options.stderr_tail
       pipe_size = max(options.pipe_size, @least_pipe)
@@ -72,7 +73,7 @@ defmodule NetRunner.Process.Boot do
         grace: if(extra[:grace?], do: options.output_grace, else: :none)
       }
 
-      announce(command, life, started, counters, {options.owner, control})
+      announce(command, life, started, {options.owner, control})
 
       {:ok,
        %__MODULE__{
@@ -104,10 +105,7 @@ defmodule NetRunner.Process.Boot do
   defp give_up_after(%{give_up_after: :infinity}), do: :infinity
   defp give_up_after(options), do: options.kill_timeout + options.give_up_after
 
-  defp announce(command, life, {system_time, _} = started, counters, {owner, control}) do
-    listed = {command, life.os_pid, system_time, counters}
-    {:ok, _} = Registry.register(NetRunner.Registry, self(), listed)
-
+  defp announce(command, life, started, {owner, control}) do
     # A handler may take long, and this process hears nothing of its owner meanwhile.
     guard = if owner && Telemetry.handlers?(), do: guard(owner, control)
     Telemetry.start(command, life.os_pid, started)

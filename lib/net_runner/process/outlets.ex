@@ -9,7 +9,8 @@ defmodule NetRunner.Process.Outlets do
   # Functions give the new outlets and what is to be done: answers, `{:again, stream}` where going on at once would keep
   # other messages waiting, `{:condemn, cause}` where the command has to end, and `{:collected, operation, result}`.
 
-  alias NetRunner.Process.{Collector, Counters, Operations, Pipe}
+  alias NetRunner.Process.{Collector, Counters, Lifecycle, Operations, Pipe}
+  alias NetRunner.System.Native
 
   # What is read at once of what nobody has asked for in pieces.
   @bulk 524_288
@@ -57,7 +58,7 @@ defmodule NetRunner.Process.Outlets do
   @type effect ::
           {:reply, Operations.operation(), term()}
           | {:again, stream()}
-          | {:condemn, NetRunner.Process.Lifecycle.cause()}
+          | {:condemn, Lifecycle.cause()}
           | {:collected, Operations.operation(), binary() | {:error, term()}}
 
   @doc "`tail`: how many bytes are kept of the end of a stderr that is consumed; `nil`: it is not."
@@ -108,7 +109,7 @@ defmodule NetRunner.Process.Outlets do
   end
 
   @doc "The descriptor of stdout, for a caller that reads by itself what is there."
-  @spec lend(t()) :: {:ok, NetRunner.System.Native.fd()} | :no
+  @spec lend(t()) :: {:ok, Native.fd()} | :no
   def lend(%{stdout: %Outlet{demand: :readers, pipe: pipe}, writers: :running} = outlets) do
     if pipe.terminal? or pipe.fd == nil or Operations.any?(outlets.queue, competing(:stdout)),
       do: :no,
@@ -116,6 +117,22 @@ defmodule NetRunner.Process.Outlets do
   end
 
   def lend(_outlets), do: :no
+
+  @doc "Sets the size of the terminal, where there is one, and a program to tell."
+  @spec set_window_size(t(), non_neg_integer(), non_neg_integer()) :: :ok | {:error, atom()}
+  def set_window_size(
+        %{stdout: %Outlet{pipe: %Pipe{terminal?: true, fd: fd}}} = outlets,
+        rows,
+        columns
+      ) do
+    cond do
+      outlets.writers == :gone -> {:error, :esrch}
+      fd == nil -> {:error, :closed}
+      true -> Native.set_window_size(fd, rows, columns)
+    end
+  end
+
+  def set_window_size(_outlets, _rows, _columns), do: {:error, :enotty}
 
   # --- what happens to the command ------------------------------------------------------------------
 
@@ -185,7 +202,7 @@ defmodule NetRunner.Process.Outlets do
   def tail(_outlets), do: ""
 
   @doc "Whether a stream's descriptor is this one."
-  @spec stream_of(t(), NetRunner.System.Native.fd()) :: stream() | nil
+  @spec stream_of(t(), Native.fd()) :: stream() | nil
   def stream_of(%{stdout: %Outlet{pipe: %Pipe{fd: fd}}}, fd), do: :stdout
   def stream_of(%{stderr: %Outlet{pipe: %Pipe{fd: fd}}}, fd), do: :stderr
   def stream_of(_outlets, _fd), do: nil

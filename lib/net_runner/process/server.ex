@@ -1,11 +1,12 @@
 defmodule NetRunner.Process.Server do
   @moduledoc false
-  # The GenServer of one command. It carries out what others decide:
+  # The GenServer of one command. It decides nothing:
   #
   #   * `Boot` starts the command, in `init/1`;
   #   * `Lifecycle` says what happens between the start and the end;
   #   * `Inlet` holds stdin, and who waits to write to it;
   #   * `Outlets` hold stdout and stderr, and who waits for their bytes;
+  #   * `State` carries out what these three say;
   #   * `Report` says what is told of the command.
   #
   # When the command has exited, what it printed can still be read; the server stops with `stop/1`, with its owner, or
@@ -18,9 +19,10 @@ defmodule NetRunner.Process.Server do
 
   require Logger
 
-  alias NetRunner.Process.{Boot, Exit, Feeder, Inlet, Lifecycle, Operations, Outlets, Report}
-  alias NetRunner.Process.Counters
-  alias NetRunner.System.{Cgroup, Native, Spec}
+  import NetRunner.Process.State
+
+  alias NetRunner.Process.{Boot, Feeder, Inlet, Lifecycle, Operations, Outlets, Report, State}
+  alias NetRunner.System.{Native, Spec}
   alias NetRunner.Telemetry
 
   # In words: what a start needs, the environment as lists of characters above all. Without it that is allocated
@@ -34,23 +36,6 @@ defmodule NetRunner.Process.Server do
 
   # What a timer can be set to.
   @longest_wait 4_294_967_295
-
-  # `waiters`: for the end, as `:exit` or `:stop`. `stream`: whether its output is a stream's, and whether somebody
-  # enumerates that; another would take bytes away. `parent`: to whom it is linked.
-  @enforce_keys [
-    :command,
-    :control,
-    :owner,
-    :started,
-    :counters,
-    :cgroup,
-    :life,
-    :inlet,
-    :outlets,
-    :stream,
-    :parent
-  ]
-  defstruct @enforce_keys ++ [feeder: nil, input_failure: nil, waiters: Operations.new()]
 
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
   def start(command, options, extra \\ []) do
@@ -86,21 +71,8 @@ defmodule NetRunner.Process.Server do
         if link = extra[:link], do: Process.link(link)
         if boot.rest_of_timeout != :infinity, do: arm(:expired, boot.rest_of_timeout)
 
-        state = %__MODULE__{
-          command: command,
-          control: boot.control,
-          owner: boot.owner,
-          started: boot.started,
-          counters: boot.counters,
-          cgroup: boot.cgroup,
-          life: boot.life,
-          inlet: boot.inlet,
-          outlets: boot.outlets,
-          stream: if(extra[:stream?], do: :offered, else: :none),
-          parent: extra[:link]
-        }
-
-        {:ok, state, {:continue, {:begin, Map.get(extra, :input, :open)}}}
+        {:ok, State.new(command, boot, extra),
+         {:continue, {:begin, Map.get(extra, :input, :open)}}}
 
       # A shutdown, so that nothing is logged: the caller gets the reason.
       {:error, reason} ->
@@ -158,7 +130,7 @@ defmodule NetRunner.Process.Server do
   end
 
   def handle_call({:set_window_size, rows, columns}, _from, state) do
-    {:reply, set_window_size(state, rows, columns), state}
+    {:reply, Outlets.set_window_size(state.outlets, rows, columns), state}
   end
 
   def handle_call({:await_exit, timeout}, from, state) do
@@ -338,190 +310,13 @@ defmodule NetRunner.Process.Server do
     |> Map.replace(:log, [])
   end
 
-  # --- carrying out what was decided ----------------------------------------------------------------
-
-  defp and_then({:noreply, state}, function), do: function.(state)
-  defp and_then(stop, _function), do: stop
-
-  # Hears what the shepherd says, until it has nothing more to say.
-  defp listen(state) do
-    case not Lifecycle.over?(state.life) and Native.receive_event(state.control) do
-      false ->
-        {:noreply, state}
-
-      {:error, :eagain} ->
-        {:noreply, state}
-
-      {:exited, how, usage} ->
-        now = System.monotonic_time()
-        exit = %Exit{how: how, usage: usage, at: now, cgroup: Cgroup.figures(state.cgroup)}
-        state |> life({:exited, exit}) |> and_then(&listen/1)
-
-      _gone_or_nonsense ->
-        life(state, {:shepherd_gone, System.monotonic_time()})
-    end
-  end
-
-  defp life(state, event) do
-    {life, effects} = Lifecycle.event(state.life, event)
-    carry_out(effects, %{state | life: life})
-  end
-
-  defp inlet(state, {inlet, effects}), do: carry_out(effects, %{state | inlet: inlet})
-  defp outlets(state, {outlets, effects}), do: carry_out(effects, %{state | outlets: outlets})
-
-  defp carry_out([], state), do: {:noreply, state}
-
-  defp carry_out([effect | effects], state) do
-    state |> carry_out_one(effect) |> and_then(&carry_out(effects, &1))
-  end
-
-  # --- of a life
-
-  # Fails only when the shepherd is gone, which `listen/1` hears.
-  defp carry_out_one(state, :tell_end) do
-    _ = Native.end_command(state.control)
-    {:noreply, state}
-  end
-
-  defp carry_out_one(state, :shut_control) do
-    _ = Native.shut(state.control)
-    {:noreply, state}
-  end
-
-  defp carry_out_one(state, {:release_control, how}) do
-    :ok = if how == :retire, do: Native.retire(state.control), else: Native.close(state.control)
-    Counters.put_ended(state.counters)
-    {:noreply, state}
-  end
-
-  # Where the shepherd could not.
-  defp carry_out_one(state, :remove_cgroup) do
-    kill? = state.life.leftovers == :kill
-
-    if not match?(%Exit{}, Lifecycle.exit(state.life)) or (kill? and File.dir?(state.cgroup)) do
-      spawn(fn -> Cgroup.remove(state.cgroup) end)
-    end
-
-    {:noreply, state}
-  end
-
-  defp carry_out_one(state, :announce_end) do
-    %{command: command, started: started, life: life} = state
-
-    if match?(%Exit{}, Lifecycle.exit(life)),
-      do: Telemetry.stop(command, life.os_pid, started, fn -> stats(state) end),
-      else: Telemetry.exception(command, life.os_pid, started, :error, :shepherd_died)
-
-    {:noreply, state}
-  end
-
-  defp carry_out_one(state, {:arm, message, ms}) do
-    arm(message, ms)
-    {:noreply, state}
-  end
-
-  defp carry_out_one(state, {:output, :discard}) do
-    outlets(state, Outlets.discard_all(state.outlets, {:error, :closed}))
-  end
-
-  defp carry_out_one(state, {:output, {:fail, error}}) do
-    outlets(state, Outlets.discard_all(state.outlets, error))
-  end
-
-  defp carry_out_one(state, {:output, :close}) do
-    {:noreply, %{state | outlets: Outlets.close(state.outlets)}}
-  end
-
-  defp carry_out_one(state, {:output, :gone}) do
-    state
-    |> inlet(Inlet.readers_gone(state.inlet))
-    |> and_then(&outlets(&1, Outlets.writers(&1.outlets, :gone)))
-  end
-
-  defp carry_out_one(state, {:output, writers}) do
-    outlets(state, Outlets.writers(state.outlets, writers))
-  end
-
-  defp carry_out_one(state, {:answer, :collect, result}) do
-    {waiting, queue} = Operations.take_all(state.outlets.queue, :collect)
-    Enum.each(waiting, &reply(&1, result))
-    {:noreply, %{state | outlets: %{state.outlets | queue: queue}}}
-  end
-
-  defp carry_out_one(state, {:answer, who, result}) do
-    {waiting, waiters} = Operations.take_all(state.waiters, who)
-    Enum.each(waiting, &reply(&1, result))
-    {:noreply, %{state | waiters: waiters}}
-  end
-
-  defp carry_out_one(state, {:stop, reason}), do: {:stop, reason, state}
-
-  # --- of its streams
-
-  defp carry_out_one(state, {:reply, operation, result}) do
-    reply(operation, with_failure(result, state))
-    {:noreply, state}
-  end
-
-  defp carry_out_one(state, {:again, stream}) do
-    send(self(), {:again, stream})
-    {:noreply, state}
-  end
-
-  defp carry_out_one(state, {:condemn, cause}), do: life(state, {:end, cause, :stay})
-
-  defp carry_out_one(state, {:collected, operation, output}) do
-    reply(operation, collected(state, output))
-    # The caller goes on before this process is cleaned up.
-    :erlang.yield()
-    {:stop, :normal, state}
-  end
-
-  defp collected(state, output) do
-    with nil <- Lifecycle.verdict(state.life) || state.input_failure,
-         bytes when is_binary(bytes) <- output,
-         {:ok, status} <- Lifecycle.result(state.life),
-         do: {bytes, status}
-  end
-
   # --- in common ------------------------------------------------------------------------------------
-
-  defp arm(message, ms), do: Process.send_after(self(), message, ms)
-
-  defp wait(state, kind, {pid, _} = from) do
-    %{state | waiters: Operations.park(state.waiters, kind, from, nil, Process.monitor(pid))}
-  end
-
-  defp reply(%{from: nil}, _result), do: :ok
-
-  defp reply(%{from: from, monitor: monitor}, result) do
-    Process.demonitor(monitor, [:flush])
-    GenServer.reply(from, result)
-  end
-
-  defp drop_caller(state, monitor) do
-    with nil <- Outlets.drop_caller(state.outlets, monitor),
-         nil <- Inlet.drop_caller(state.inlet, monitor) do
-      {_, waiters} = Operations.drop_caller(state.waiters, monitor)
-      {:noreply, %{state | waiters: waiters}}
-    else
-      # Nobody is left who could get the output or the status.
-      :collector -> {:stop, :normal, state}
-      {%Outlets{}, _} = outlets -> outlets(state, outlets)
-      {%Inlet{}, _} = inlet -> inlet(state, inlet)
-    end
-  end
 
   # The input is not the command: it may fail also when that is over, and then nothing is left to end.
   defp fail_input(state, failure) do
     state = %{state | input_failure: {:error, {:input_failed, failure}}}
     life(state, {:end, {:input_failed, failure}, :stay})
   end
-
-  # What was read of a command whose input is incomplete has an end that is none.
-  defp with_failure(:eof, %{input_failure: {:error, _} = failure}), do: failure
-  defp with_failure(result, _state), do: result
 
   defp signal(state, number) do
     case Native.send_signal(state.control, number) do
@@ -531,18 +326,7 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  defp set_window_size(state, rows, columns) do
-    case {state.inlet.line, state.outlets.stdout} do
-      {:not_a_terminal, _} -> {:error, :enotty}
-      {_terminal, %{pipe: %{fd: nil}}} -> {:error, :closed}
-      {_terminal, _} when state.inlet.readers == :gone -> {:error, :esrch}
-      {_terminal, %{pipe: %{fd: fd}}} -> Native.set_window_size(fd, rows, columns)
-    end
-  end
-
   defp shutdown(reason) when reason in [:normal, :shutdown], do: reason
   defp shutdown({:shutdown, _} = reason), do: reason
   defp shutdown(reason), do: {:shutdown, reason}
-
-  defp stats(state), do: Report.stats(state.life, state.started, state.counters, state.cgroup)
 end

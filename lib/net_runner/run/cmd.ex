@@ -109,9 +109,8 @@ defmodule NetRunner.Run.Cmd do
   defp variable({name, value}) when value in [nil, ""], do: {utf8!(name), nil}
   defp variable({name, value}), do: {utf8!(name), utf8!(value)}
 
-  defp variable(other) do
-    raise ArgumentError, "invalid environment key-value #{inspect(other)}"
-  end
+  # `System.cmd/3` shows which, but it may be secret.
+  defp variable(_other), do: raise(ArgumentError, "invalid environment key-value")
 
   defp utf8!(text), do: text |> String.to_charlist() |> List.to_string()
 

@@ -10,7 +10,7 @@ defmodule NetRunner.Run.Input do
   # cleanup runs.
 
   alias NetRunner.Process, as: Command
-  alias NetRunner.Process.Feeder
+  alias NetRunner.Process.{Context, Feeder}
 
   @type t :: :none | :open | {:iovec, [binary()]} | {:feeder, (pid() -> term())}
 
@@ -34,20 +34,15 @@ defmodule NetRunner.Run.Input do
 
   @doc "Sorts what was given as `:input`."
   @spec new(map()) :: t()
-  def new(%{input: input, stdin: stdin}) when input != nil and stdin not in [nil, :pipe] do
-    raise ArgumentError,
-          "the options :input and :stdin exclude each other, got stdin: #{inspect(stdin)}"
-  end
-
+  # A pipe that was asked for, and is at its end.
+  def new(%{input: nil, stdin: :pipe}), do: {:iovec, []}
   def new(%{input: nil}), do: :none
 
   def new(%{input: input}) when is_binary(input) or is_list(input) do
     {:iovec, :erlang.iolist_to_iovec(input)}
   rescue
-    ArgumentError ->
-      reraise ArgumentError,
-              [message: "the option :input is no iodata: #{inspect(input)}"],
-              __STACKTRACE__
+    # Neither the message nor the stacktrace of the failed call shows the input, which may be secret.
+    ArgumentError -> raise ArgumentError, "the option :input is a list, but no iodata"
   end
 
   def new(%{input: function}) when is_function(function, 1) do
@@ -70,14 +65,12 @@ defmodule NetRunner.Run.Input do
   @doc "Starts the feeder, where there has to be one, on behalf of the calling process."
   @spec feed(t(), pid()) :: pid() | nil
   def feed({:feeder, produce}, server) do
-    callers = [self() | Process.get(:"$callers", [])]
-    metadata = Logger.metadata()
+    context = Context.capture()
 
     # As the server's: chunks must not outlive their use.
     :erlang.spawn_opt(
       fn ->
-        Process.put(:"$callers", callers)
-        Logger.metadata(metadata)
+        Context.adopt(context)
         run(produce, server)
       end,
       [{:fullsweep_after, 8}]

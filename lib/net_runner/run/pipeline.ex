@@ -2,81 +2,180 @@ defmodule NetRunner.Run.Pipeline do
   @moduledoc false
   # Commands whose stdouts and stdins are joined by pipes of the kernel.
   #
-  # Its life: the pipes are made, the commands started from the first to the last, each with its ends, and the
-  # VM's own ends closed, so that the end of one command is seen by its neighbours. The VM feeds the first and
-  # reads the last. Each command has a server of its own; all have the same owner.
+  # Its life: what each command is started with is planned; the pipes are made, the commands started from the first to
+  # the last, each with its ends, and the VM's own ends closed, so that the end of one command is seen by its
+  # neighbours. The VM feeds the first and reads the last. Each command has a server of its own; all have the same
+  # owner. When one is lost or has to be ended, all are.
 
   alias NetRunner.{Command, Options}
+  alias NetRunner.Process, as: Member
   alias NetRunner.Process.Server
   alias NetRunner.Run.Input
   alias NetRunner.System.Native
 
+  # Options that only one command of a pipeline can have. Whether it is tagged, is said of the whole.
+  @of_the_first [:input, :stdin]
+  @of_the_last [:stdout, :max_output_size, :lines, :tagged]
+
+  @enforce_keys [:commands, :input, :timeout, :options, :on_exit]
+  defstruct @enforce_keys
+
+  # `options`: those with which the output is read. `on_exit`: for each command, what a stream does about a status
+  # that is not 0.
+  @type t :: %__MODULE__{
+          commands: [{command :: [String.t()], options :: map()}, ...],
+          input: Input.t(),
+          timeout: timeout(),
+          options: map(),
+          on_exit: [:raise | :ignore, ...]
+        }
+
   @type commands :: [[String.t()] | Command.t()]
   @type member :: {server :: pid(), command :: [String.t()]}
 
-  @doc "Starts all commands, or none. `timeout`: of each, when it is not the caller's business."
-  @spec start(commands(), map(), Input.t(), timeout()) ::
+  @doc """
+  What is to be started. Raises for what can be said against the list, the options, or a command's own options, before
+  anything is started.
+  """
+  @spec plan(commands(), keyword(), [Options.group()]) :: t()
+  def plan(commands, options, groups) do
+    unless is_list(commands) and commands != [] and not List.improper?(commands) do
+      raise ArgumentError, "a pipeline is a list of commands, got: #{inspect(commands)}"
+    end
+
+    for_all = Options.validate!(options, groups)
+    last = length(commands) - 1
+
+    planned =
+      for {command, index} <- Enum.with_index(commands) do
+        {words, own} = own_options(command, groups)
+
+        elsewhere =
+          if(index == 0, do: [], else: @of_the_first) ++
+            if index == last, do: [], else: @of_the_last
+
+        refuse!(own, index, elsewhere)
+        {words, options(options, own, elsewhere, groups), own[:exit_status]}
+      end
+
+    {_, first, _} = hd(planned)
+    {_, final, _} = List.last(planned)
+
+    %__MODULE__{
+      commands: for({words, options, _} <- planned, do: {words, options}),
+      input: Input.new(first),
+      timeout: for_all.timeout,
+      options: final,
+      on_exit: for({_, _, own} <- planned, do: own || Map.get(for_all, :exit_status, :ignore))
+    }
+  end
+
+  defp refuse!(own, index, elsewhere) do
+    for option <- [:tagged | elsewhere], own[option] != nil do
+      why =
+        cond do
+          option == :tagged -> "it is one of the whole pipeline"
+          option in @of_the_first -> "it reads what the command before it writes"
+          true -> "what it writes is read by the command after it"
+        end
+
+      raise ArgumentError,
+            "the option #{inspect(option)} of the command with index #{index} has no meaning in a pipeline: #{why}"
+    end
+  end
+
+  # The timeout of the pipeline is one for all, and only of the last command is stderr read.
+  defp options(options, own, elsewhere, groups) do
+    options = Keyword.drop(options, [:timeout | elsewhere])
+    piped? = options[:stderr] == :pipe and :tagged in elsewhere
+    options = if piped?, do: Keyword.delete(options, :stderr), else: options
+    validated = options |> Options.merge(own) |> Options.validate!(groups)
+
+    for option <- [:pty, :node, :cgroup_path], validated[option] not in [nil, false] do
+      raise ArgumentError, "the option #{inspect(option)} has no meaning for a pipeline"
+    end
+
+    validated
+  end
+
+  # What a command brings of its own is stronger than what is said for all.
+  defp own_options(%Command{} = command, groups) do
+    {[command.cmd | command.args], Keyword.take(command.opts, Options.names(groups))}
+  end
+
+  defp own_options(command, _groups), do: {command, []}
+
+  @doc """
+  Starts all commands, or none. The error of a command has its index; beside it is the command, where the error is one's.
+  """
+  @spec start(t()) ::
           {:ok, [member(), ...], feeder :: pid() | nil}
-          | {:error, reason :: term(), command :: term()}
-  def start(commands, options, input, timeout) do
-    planned = plan(commands, options)
+          | {:error, reason :: term(), [String.t()] | nil}
+  def start(%__MODULE__{} = plan) do
+    deadline = deadline(plan.timeout)
 
-    with {:ok, pipes} <- pipes(length(commands) - 1, []) do
-      ends = for {read, write} <- pipes, fd <- [read, write], do: fd
-      stdins = [:first | Enum.map(pipes, fn {read, _} -> {:fd, read} end)]
-      stdouts = Enum.map(pipes, fn {_, write} -> {:fd, write} end) ++ [:last]
+    case pipes(length(plan.commands) - 1, []) do
+      {:ok, pipes} -> start(plan, pipes, deadline)
+      {:error, reason} -> {:error, reason, nil}
+    end
+  end
 
-      result =
-        [planned, stdins, stdouts]
-        |> Enum.zip()
-        |> start_all(Input.for_server(input), timeout, [])
+  defp start(plan, pipes, deadline) do
+    stdins = [:first | Enum.map(pipes, fn {read, _} -> {:fd, read} end)]
+    stdouts = Enum.map(pipes, fn {_, write} -> {:fd, write} end) ++ [:last]
 
-      Enum.each(ends, &Native.close/1)
+    result =
+      [plan.commands, stdins, stdouts]
+      |> Enum.zip()
+      |> start_all(Input.for_server(plan.input), deadline, [])
 
-      with {:ok, [{first, _} | _] = members} <- result,
-           do: {:ok, members, Input.feed(input, first)}
-    else
-      {:error, reason} -> {:error, reason, commands}
+    # Before anything is ended: one that waits for its neighbour must see that it is gone.
+    close(pipes)
+
+    case result do
+      {:ok, [{first, _} | _] = members} ->
+        watch(members, plan)
+        {:ok, members, Input.feed(plan.input, first)}
+
+      {:error, reason, command, started} ->
+        stop(started)
+        {:error, reason, command}
     end
   end
 
   @doc "Runs all to their end."
-  @spec run(commands(), map(), Input.t()) :: {binary(), [0..255]} | {:error, term()}
-  def run(commands, options, input) do
-    deadline = deadline(options.timeout)
-
-    case start(commands, options, input, :infinity) do
-      {:ok, members, feeder} -> finish(members, feeder, options, deadline)
+  @spec run(t()) :: {binary(), [0..255]} | {:error, term()}
+  def run(%__MODULE__{} = plan) do
+    case start(plan) do
+      {:ok, members, feeder} -> finish(members, feeder, plan.options.max_output_size)
       {:error, reason, _command} -> {:error, reason}
+    end
+  end
+
+  @doc """
+  Waits until all have ended, and gives their statuses, or what ended them before their time and the first that it
+  happened to.
+  """
+  @spec await([member()]) :: {:ok, [0..255]} | {:error, reason :: term(), member()}
+  def await(members) do
+    ends = for {server, _} = member <- members, do: {member, Member.await_exit(server)}
+    lost = for {member, {:error, reason}} <- ends, do: {:error, reason, member}
+
+    condemned =
+      for {member, {:ok, _}} <- ends, reason = condemned(member), do: {:error, reason, member}
+
+    case condemned ++ lost do
+      [] -> {:ok, for({_, {:ok, status}} <- ends, do: status)}
+      [first | _] -> first
     end
   end
 
   @doc "Ends all of them, at once, and waits until they are gone."
   @spec stop([member()]) :: :ok
   def stop(members) do
-    with [_, _ | _] <- members do
-      for {server, _} <- members, do: NetRunner.Process.end_command(server, :stopped)
-    end
-
-    for {server, _} <- members, do: NetRunner.Process.stop(server)
+    with [_, _ | _] <- members, do: end_all(members, :stopped)
+    for {server, _} <- members, do: Member.stop(server)
     :ok
-  end
-
-  # Before anything is started: what can be said against the list, or against a command's own options, is said.
-  defp plan(commands, options) do
-    unless is_list(commands) and commands != [] do
-      raise ArgumentError, "a pipeline is a list of commands, got: #{inspect(commands)}"
-    end
-
-    for command <- commands do
-      {words, options} = own_options(command, options)
-
-      for option <- [:pty, :node, :cgroup_path], options[option] not in [nil, false] do
-        raise ArgumentError, "the option #{inspect(option)} has no meaning for a pipeline"
-      end
-
-      {words, options}
-    end
   end
 
   defp pipes(0, made), do: {:ok, made}
@@ -87,74 +186,112 @@ defmodule NetRunner.Run.Pipeline do
         pipes(count - 1, [{read, write} | made])
 
       error ->
-        for {read, write} <- made, fd <- [read, write], do: Native.close(fd)
+        close(made)
         error
     end
   end
 
-  defp start_all([], _input, _timeout, started), do: {:ok, Enum.reverse(started)}
+  defp close(pipes) do
+    for {read, write} <- pipes, fd <- [read, write], do: Native.close(fd)
+    :ok
+  end
 
-  defp start_all([{{words, options}, stdin, stdout} | others], input, timeout, started) do
+  defp start_all([], _input, _deadline, started), do: {:ok, Enum.reverse(started)}
+
+  defp start_all([{{words, options}, stdin, stdout} | others], input, deadline, started) do
     options = if stdin == :first, do: options, else: %{options | stdin: stdin}
-
     options = if stdout == :last, do: options, else: %{options | stdout: stdout}
-
-    # Only of the last one is stderr read, and only by a stream that is tagged.
-    options =
-      if stdout == :last and options[:tagged],
-        do: options,
-        else: NetRunner.Run.Stream.consuming_stderr(options)
-
+    # In the order of terms, `:infinity` comes after all numbers.
+    options = %{options | timeout: min(options.timeout, remaining(deadline))}
     given = if stdin == :first, do: input, else: :open
 
-    case Server.start(words, options, input: given, timeout: timeout) do
+    case Server.start(words, options, input: given, grace?: true) do
       {:ok, server} ->
-        start_all(others, input, timeout, [{server, words} | started])
+        start_all(others, input, deadline, [{server, words} | started])
+
+      # No fault of this command.
+      {:error, reason} when reason in [:timeout, :not_started] ->
+        {:error, reason, words, started}
 
       {:error, reason} ->
-        stop(started)
-        {:error, reason, words}
+        {:error, {:command, length(started), reason}, words, started}
     end
   end
 
-  # What a command brings of its own is stronger than what is said for all.
-  defp own_options(%Command{} = command, options) do
-    own = Keyword.take(command.opts, Options.names([:command]))
-    given = Map.take(Options.validate!(own, [:command]), Keyword.keys(own))
-    {[command.cmd | command.args], Map.merge(options, given)}
+  # Each command's end is awaited by a process of its own. One that is lost (its server or its shepherd was killed), or
+  # has to be ended, ends all: the others may wait for one another for ever.
+  #
+  # The watch is on before anybody else looks at the commands. So a server that is gone without a reason has told the
+  # status to who asked for it (a collect stops it), and one that was gone before was killed.
+  defp watch([_], _plan), do: :ok
+
+  defp watch(members, plan) do
+    caller = self()
+    ref = make_ref()
+
+    for {{server, _} = member, {_, options}} <- Enum.zip(members, plan.commands) do
+      spawn(fn ->
+        monitor = Process.monitor(server)
+        send(caller, {ref, :watching})
+        if failed?(member, monitor, options.timeout), do: end_all(members, :asked)
+      end)
+    end
+
+    for _ <- members, do: receive(do: ({^ref, :watching} -> :ok))
+    :ok
   end
 
-  defp own_options(command, options), do: {command, options}
+  defp failed?({server, _} = member, monitor, own_timeout) do
+    case Member.await_exit(server) do
+      # The timeout of the pipeline ends each by itself, so that the error names the first that still ran.
+      {:ok, _status} ->
+        condemned(member) not in [nil | if(own_timeout == :infinity, do: [:timeout], else: [])]
 
-  defp finish(members, feeder, options, deadline) do
-    {last, _} = List.last(members)
-    others = Enum.drop(members, -1)
+      {:error, :closed} ->
+        receive do
+          {:DOWN, ^monitor, :process, _, reason} -> reason != :normal
+        end
+
+      {:error, _lost} ->
+        true
+    end
+  end
+
+  defp condemned({server, _}) do
+    case Member.verdict(server) do
+      nil -> nil
+      # It has exited, and its server has stopped since.
+      {:error, :closed} -> nil
+      {:error, reason} -> reason
+    end
+  end
+
+  defp end_all(members, cause) do
+    for {server, _} <- members, do: Member.end_command(server, cause)
+  end
+
+  defp finish(members, feeder, max_output_size) do
+    {{last, _}, others} = List.pop_at(members, -1)
 
     result =
       with {output, status} when is_binary(output) <-
-             NetRunner.Process.collect(last, options.max_output_size, remaining(deadline)),
-           {:ok, statuses} <- statuses(others, deadline) do
+             Member.collect(last, max_output_size),
+           {:ok, statuses} <- await(others) do
         {output, statuses ++ [status]}
+      else
+        {:error, reason, _member} -> {:error, reason}
+        {:error, reason} -> {:error, reason}
       end
 
-    verdict = NetRunner.Process.verdict(elem(hd(members), 0))
+    first_of_all = condemned(hd(members))
     stop(members)
 
     # What was produced for the first and failed is the reason of all else.
-    case {verdict, Input.await_end(feeder)} do
-      {{:error, {:input_failed, _}}, _} -> verdict
+    case {first_of_all, Input.await_end(feeder)} do
+      {{:input_failed, _} = reason, _} -> {:error, reason}
       {_, {:error, {:input_failed, _}} = failed} -> failed
       {_, :ok} -> result
     end
-  end
-
-  defp statuses(members, deadline) do
-    Enum.reduce_while(members, {:ok, []}, fn {server, _}, {:ok, statuses} ->
-      case NetRunner.Process.await_exit(server, remaining(deadline)) do
-        {:ok, status} -> {:cont, {:ok, statuses ++ [status]}}
-        error -> {:halt, error}
-      end
-    end)
   end
 
   defp deadline(:infinity), do: :infinity

@@ -18,21 +18,23 @@ defmodule NetRunner.Run.Stream do
   @chunk_of_lines 262_144
 
   @enforce_keys [:server, :members, :feeder, :on_exit, :tagged?, :lines, :left, :reader]
-  defstruct @enforce_keys ++ [splitting: nil, ended?: false]
+  defstruct @enforce_keys ++ [splitting: nil, failure: nil, ended?: false]
 
   # `server`: of the command that is read, the last of the `members`. `on_exit`: what is done with a status
-  # that is not 0. `lines`: those of each stream, or `nil` for chunks as they come. `left`: the bytes that may
-  # still come. `splitting`: the stream whose chunk is not through.
+  # that is not 0, for each of them. `lines`: those of each stream, or `nil` for chunks as they come. `left`: the bytes
+  # that may still come. `splitting`: the stream whose chunk is not through. `failure`: what is raised when all elements
+  # have been given.
   @type t :: %__MODULE__{
           server: pid(),
           members: [Pipeline.member(), ...],
           feeder: pid() | nil,
-          on_exit: :raise | :ignore,
+          on_exit: [:raise | :ignore, ...],
           tagged?: boolean(),
           lines: %{(:stdout | :stderr) => Lines.t()} | nil,
           left: non_neg_integer() | :infinity | :exceeded,
           reader: Reader.t(),
           splitting: :stdout | :stderr | nil,
+          failure: Exception.t() | nil,
           ended?: boolean()
         }
 
@@ -40,9 +42,9 @@ defmodule NetRunner.Run.Stream do
   @spec lazy(term(), map(), Input.t()) :: Enumerable.t()
   def lazy(command, options, input) do
     enumerable(fn ->
-      case Server.start(command, drained(options), input: Input.for_server(input), grace?: true) do
+      case Server.start(command, options, input: Input.for_server(input), grace?: true) do
         {:ok, server} ->
-          new([{server, command}], Input.feed(input, server), options, options.exit_status)
+          new([{server, command}], Input.feed(input, server), options, [options.exit_status])
 
         {:error, reason} ->
           raise Error, reason: reason, command: command
@@ -57,14 +59,14 @@ defmodule NetRunner.Run.Stream do
     extra = [input: Input.for_server(input), grace?: true, stream?: true]
     deadline = deadline(options.timeout)
 
-    with {:ok, server} <- Server.start(command, drained(options), extra) do
+    with {:ok, server} <- Server.start(command, options, extra) do
       owner = fn -> if(options.owner == :caller, do: self()) end
 
       enumerable =
         enumerable(fn ->
           case Command.hand_over(server, owner.()) do
             :ok ->
-              new([{server, command}], Input.feed(input, server), options, :ignore)
+              new([{server, command}], Input.feed(input, server), options, [:ignore])
 
             {:error, :closed} ->
               reason = if passed?(deadline), do: :timeout, else: :stream_over
@@ -93,31 +95,21 @@ defmodule NetRunner.Run.Stream do
         [{server, command}],
         nil,
         %{tagged: true, lines: lines, max_output_size: :infinity},
-        :ignore
+        [:ignore]
       )
     end)
   end
 
   @doc "As `lazy/3`, of what the last of several commands prints."
-  @spec pipeline(Pipeline.commands(), map(), Input.t()) :: Enumerable.t()
-  def pipeline(commands, options, input) do
+  @spec pipeline(Pipeline.t()) :: Enumerable.t()
+  def pipeline(plan) do
     enumerable(fn ->
-      case Pipeline.start(commands, drained(options), input, options.timeout) do
-        {:ok, members, feeder} -> new(members, feeder, options, options.exit_status)
+      case Pipeline.start(plan) do
+        {:ok, members, feeder} -> new(members, feeder, plan.options, plan.on_exit)
         {:error, reason, command} -> raise Error, reason: reason, command: command
       end
     end)
   end
-
-  # A stderr that nobody reads on demand must not block the command.
-  defp drained(%{tagged: true, stderr: :consume} = options), do: %{options | stderr: :pipe}
-  defp drained(%{tagged: false} = options), do: consuming_stderr(options)
-  defp drained(options), do: options
-
-  @doc "For a command whose stderr nobody reads on demand: it must not block on it."
-  @spec consuming_stderr(map()) :: map()
-  def consuming_stderr(%{stderr: :pipe} = options), do: %{options | stderr: :consume}
-  def consuming_stderr(options), do: options
 
   defp enumerable(start), do: Stream.resource(start, &next/1, &stop/1)
 
@@ -136,18 +128,19 @@ defmodule NetRunner.Run.Stream do
       reader: if(options.tagged, do: %Reader{server: server}, else: Reader.new(server)),
       members: members,
       feeder: feeder,
-      on_exit: if(options.tagged, do: :ignore, else: on_exit),
+      on_exit: on_exit,
       tagged?: options.tagged,
       left: options.max_output_size,
       lines: lines && %{stdout: lines, stderr: lines}
     }
   end
 
-  defp next(%__MODULE__{ended?: true} = stream), do: {:halt, stream}
+  defp next(%__MODULE__{ended?: true, failure: nil} = stream), do: {:halt, stream}
+  defp next(%__MODULE__{ended?: true, failure: failure}), do: raise(failure)
 
   # The bytes that were allowed have been given, as lines or not.
   defp next(%__MODULE__{left: :exceeded, splitting: nil, lines: nil} = stream),
-    do: failed(stream, {:max_output_exceeded, ""})
+    do: failed({:max_output_exceeded, ""}, List.last(stream.members))
 
   defp next(%__MODULE__{left: :exceeded, splitting: nil} = stream), do: last_lines(stream)
 
@@ -156,7 +149,7 @@ defmodule NetRunner.Run.Stream do
       {:ok, {kind, bytes}} -> spend(stream, kind, bytes)
       # Nothing to read where stdout leads elsewhere.
       end_of_file when end_of_file in [:eof, {:error, :not_piped}] -> finish(stream)
-      {:error, reason} -> failed(stream, reason)
+      {:error, reason} -> broken_off(stream, reason)
     end
   end
 
@@ -201,14 +194,14 @@ defmodule NetRunner.Run.Stream do
   defp finish(%{lines: %{}} = stream), do: last_lines(stream)
 
   defp finish(stream) do
-    ends = Enum.map(stream.members, &{&1, await_exit(stream, &1)})
+    case Pipeline.await(stream.members) do
+      {:ok, statuses} ->
+        failure = failure(stream, statuses)
+        {exit_element(stream, statuses), %{stream | ended?: true, failure: failure}}
 
-    for {server, _} <- stream.members, {:error, reason} <- [Command.verdict(server)] do
-      failed(stream, reason)
+      {:error, reason, member} ->
+        failed(reason, member)
     end
-
-    if stream.on_exit == :raise, do: check(ends)
-    {exit_element(stream, ends), %{stream | ended?: true}}
   end
 
   defp last_lines(%{lines: lines} = stream) do
@@ -216,37 +209,41 @@ defmodule NetRunner.Run.Stream do
     {last, %{stream | lines: nil}}
   end
 
-  defp exit_element(%{tagged?: false}, _ends), do: []
-  defp exit_element(_stream, [{_, status}]), do: [{:exit, status}]
-  defp exit_element(_stream, ends), do: [{:exit, Enum.map(ends, &elem(&1, 1))}]
+  defp exit_element(%{tagged?: false}, _statuses), do: []
+  defp exit_element(_stream, [status]), do: [{:exit, status}]
+  defp exit_element(_stream, statuses), do: [{:exit, statuses}]
 
   @sigpipe 141
 
   # A command that wrote on when the next had enough was ended by SIGPIPE, which is no failure.
-  defp check(ends) do
-    {last, _} = List.last(ends)
+  defp failure(stream, statuses) do
+    last = List.last(stream.members)
 
-    for {{server, command} = member, status} <- ends,
-        status != 0 and (status != @sigpipe or member == last) do
-      details = Command.failure(server)
-      raise Error, [reason: :exit_status, command: command, status: status] ++ details
+    Enum.zip([stream.members, statuses, stream.on_exit])
+    |> Enum.find_value(fn {member, status, on_exit} ->
+      if on_exit == :raise and status != 0 and (status != @sigpipe or member == last),
+        do: error(:exit_status, member, status: status)
+    end)
+  end
+
+  # The output cannot be read, which ends all commands. Why, shows in the first that it happened to.
+  @spec broken_off(t(), term()) :: no_return()
+  defp broken_off(stream, reason) do
+    case Pipeline.await(stream.members) do
+      {:error, reason, member} -> failed(reason, member)
+      {:ok, _statuses} -> failed(reason, List.last(stream.members))
     end
   end
 
-  defp await_exit(stream, {server, _command}) do
-    case Command.await_exit(server) do
-      {:ok, status} -> status
-      {:error, reason} -> failed(stream, reason)
-    end
-  end
-
-  @spec failed(t(), term()) :: no_return()
-  defp failed(_stream, {:input_failed, {kind, reason, stack}}) do
+  @spec failed(term(), Pipeline.member()) :: no_return()
+  defp failed({:input_failed, {kind, reason, stack}}, _member) do
     :erlang.raise(kind, reason, stack)
   end
 
-  defp failed(stream, reason) do
-    {server, command} = List.last(stream.members)
-    raise Error, [reason: reason, command: command] ++ Command.failure(server)
+  defp failed(reason, member), do: raise(error(reason, member, []))
+
+  # With what else is known of it: how it ended, and the end of its stderr.
+  defp error(reason, {server, command}, fields) do
+    struct!(Error, [reason: reason, command: command] ++ fields ++ Command.failure(server))
   end
 end

@@ -30,6 +30,17 @@ defmodule NetRunner.System.Launcher do
   # A launcher that is killed again and again.
   @replacements 10
 
+  # What the helper says instead of its greeting, with a reason behind it, and behind its greeting.
+  @cannot "net_runner cannot: "
+  @no_proc "; no /proc"
+
+  @without_proc "NetRunner finds no /proc of its own PID namespace. It ends whatever its commands leave behind " <>
+                  "nonetheless, but to find that takes up to a second of CPU time for each command that leaves " <>
+                  "something. Mount one in the namespace of the VM: `mount -t proc proc /proc`"
+
+  # Times that there was room at the launcher, and others took it.
+  @rounds 1_000
+
   # While the supervisor replaces this process, nobody answers, and there is no event to await.
   @restart_retries 200
   @restart_pause 5
@@ -51,27 +62,25 @@ defmodule NetRunner.System.Launcher do
   which there may be waited, or `:infinity`.
   """
   def spawn(fields, connections, pipe_size, patience \\ {nil, :infinity}) do
-    tries = {@replacements, @in_flight_retries}
-    spawn(fields, spec_size(fields), connections, pipe_size, patience, tries)
+    left = %{rounds: @rounds, in_flight: @in_flight_retries, replacements: @replacements}
+    spawn(fields, spec_size(fields), connections, pipe_size, patience, left)
   end
 
-  defp spawn(fields, size, connections, pipe_size, patience, {replacements, retries}) do
+  defp spawn(fields, size, connections, pipe_size, patience, left) do
+    again = &spawn(fields, size, connections, pipe_size, patience, %{left | &1 => left[&1] - 1})
+
     with {:ok, socket} <- socket() do
       case Native.spawn(socket, fields, size, connections, pipe_size) do
-        {:error, :eagain} ->
-          with :ok <- await_room(socket, patience) do
-            spawn(fields, size, connections, pipe_size, patience, {replacements, retries})
-          end
+        {:error, :eagain} when left.rounds > 0 ->
+          with :ok <- await_room(socket, patience), do: again.(:rounds)
 
-        {:error, :etoomanyrefs} when retries > 0 ->
+        {:error, :etoomanyrefs} when left.in_flight > 0 ->
           :timer.sleep(@in_flight_pause)
-          spawn(fields, size, connections, pipe_size, patience, {replacements, retries - 1})
+          again.(:in_flight)
 
         # The launcher is gone and did not take the request.
-        {:error, reason} when reason in [:closed, :epipe, :econnreset] and replacements > 0 ->
-          with {:ok, _} <- call({:replace, socket}) do
-            spawn(fields, size, connections, pipe_size, patience, {replacements - 1, retries})
-          end
+        {:error, reason} when reason in [:closed, :epipe, :econnreset] and left.replacements > 0 ->
+          with {:ok, _} <- call({:replace, socket}), do: again.(:replacements)
 
         {:error, reason} when reason in [:closed, :epipe, :econnreset] ->
           {:error, :launcher_died}
@@ -130,24 +139,35 @@ defmodule NetRunner.System.Launcher do
       {:error, :not_started}
   end
 
+  # What surrounds each value, and what numbers take.
+  @field 8
+
   defp spec_size(fields) do
-    Enum.reduce(fields, 0, fn
-      {_, value}, size when is_binary(value) ->
-        size + byte_size(value) + 6
+    Enum.reduce(fields, {0, 0}, fn
+      {_, value}, {bytes, items} when is_binary(value) ->
+        {bytes + byte_size(value) + @field, items + 1}
 
-      {_, [value | _] = values}, size when is_binary(value) ->
-        Enum.reduce(values, size, &(byte_size(&1) + 6 + &2))
+      {_, values}, {bytes, items} when is_list(values) ->
+        {Enum.reduce(values, bytes, &(size_of(&1) + @field + &2)), items + length(values)}
 
-      # Numbers, and short lists of them.
-      _, size ->
-        size + 64
+      {_, _numbers}, {bytes, items} ->
+        {bytes + 4 * @field, items + 1}
     end)
   end
 
+  defp size_of(value) when is_binary(value), do: byte_size(value)
+  defp size_of(_number), do: 0
+
   @impl true
   def init(_) do
+    # Of a launcher that ended with the process before this one.
+    Native.let_idle_go()
+
     case start_helper() do
-      {:ok, socket, guard} ->
+      {:ok, socket, guard, notes} ->
+        # Once: later helpers of this system would say the same.
+        if notes == @no_proc, do: Logger.warning(@without_proc)
+
         state = %{
           socket: nil,
           guard: nil,
@@ -232,7 +252,7 @@ defmodule NetRunner.System.Launcher do
   # so that commands start again once there is room.
   defp ensure(%{socket: nil, retry: nil} = state) do
     case start_helper() do
-      {:ok, socket, guard} ->
+      {:ok, socket, guard, _notes} ->
         publish(state, socket, guard)
 
       {:error, reason} ->
@@ -259,6 +279,8 @@ defmodule NetRunner.System.Launcher do
 
     :ets.delete(@table, :socket)
     Native.close(state.socket)
+    # Who would clean up after its shepherds is gone, or will be.
+    Native.let_idle_go()
     release_waiting(%{state | socket: nil, guard: nil})
   end
 
@@ -272,8 +294,8 @@ defmodule NetRunner.System.Launcher do
 
     with {:ok, socket, guard} <- Native.start_helper(path) do
       case greet(socket) do
-        :ok ->
-          {:ok, socket, guard}
+        {:ok, notes} ->
+          {:ok, socket, guard, notes}
 
         {:error, reason} ->
           # Closed, it ends the helper.
@@ -286,10 +308,10 @@ defmodule NetRunner.System.Launcher do
   end
 
   defp greet(socket) do
-    with :ok <- await_greeting(socket) do
+    with {:ok, notes} <- await_greeting(socket) do
       # Selects, so that the end of the helper is noticed.
       case Native.receive_greeting(socket) do
-        {:error, :eagain} -> :ok
+        {:error, :eagain} -> {:ok, notes}
         _its_end -> {:error, :silent}
       end
     end
@@ -297,17 +319,20 @@ defmodule NetRunner.System.Launcher do
 
   # The setting is for NetRunner's own tests.
   defp helper_path do
-    default = Application.app_dir(:net_runner, "priv/net_runner_shepherd")
-    Application.get_env(:net_runner, :helper, default)
+    Application.get_env(:net_runner, :helper) ||
+      Path.join(Native.path_bytes(:code.lib_dir(:net_runner)), "priv/net_runner_shepherd")
   end
 
   defp await_greeting(socket) do
     case Native.receive_greeting(socket) do
-      {:ok, greeting, greeting} ->
-        :ok
+      {:ok, @cannot <> reason, _ours} ->
+        {:error, {:cannot, reason}}
 
       {:ok, theirs, ours} ->
-        {:error, {:mismatch, theirs, ours}}
+        case String.split(theirs, ours, parts: 2) do
+          ["", notes] when notes in ["", @no_proc] -> {:ok, notes}
+          _ -> {:error, {:mismatch, theirs, ours}}
+        end
 
       {:error, :eagain} ->
         receive do
@@ -322,6 +347,12 @@ defmodule NetRunner.System.Launcher do
       {:error, reason} ->
         {:error, reason}
     end
+  end
+
+  defp explain({path, {:cannot, reason}}) do
+    "NetRunner's helper program #{path} cannot do its work on this system: #{reason}. It needs this call to end " <>
+      "all that a command starts. Linux has it since version 3.4; a filter of system calls (seccomp), as containers " <>
+      "have, must allow it"
   end
 
   @rebuild "`mix deps.compile net_runner --force` (in NetRunner itself: `mix compile --force`) builds it anew"

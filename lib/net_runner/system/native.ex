@@ -21,6 +21,7 @@ defmodule NetRunner.System.Native do
           {stdin :: stdio(), stdout :: stdio(), stderr :: stdio()}
           | {:terminal, rows :: non_neg_integer(), columns :: non_neg_integer(),
              echo :: boolean()}
+  @type size :: {bytes :: non_neg_integer(), items :: non_neg_integer()}
   @type field ::
           {:file | :search_path | :cd | :cgroup, binary()}
           | {:args | :env, [binary()]}
@@ -55,18 +56,53 @@ defmodule NetRunner.System.Native do
              {max_rss_bytes :: non_neg_integer(), user_us :: non_neg_integer(),
               system_us :: non_neg_integer()}}
 
+  @failure {__MODULE__, :failure}
+
+  @not_replaced "NetRunner's native library cannot be replaced while the VM runs; what is loaded goes on working, and a " <>
+                  "restart of the VM takes the new one"
+
+  # A library that does not load must not keep this module from being loaded: in a release the VM would not
+  # even boot, and say nothing that helps. The application asks `loaded/0` when it starts.
   def load do
+    if :erlang.module_loaded(__MODULE__) and loaded() == :ok do
+      # Ends in a log line that shows it; the code of before stays.
+      {:error, @not_replaced}
+    else
+      load_library()
+    end
+  end
+
+  defp load_library do
     path = Application.app_dir(:net_runner, "priv/net_runner_nif")
 
     case :erlang.load_nif(String.to_charlist(path), 0) do
-      :ok ->
-        :ok
+      :ok -> :persistent_term.erase(@failure)
+      {:error, {_, text}} -> :persistent_term.put(@failure, does_not_load(text))
+    end
 
-      {:error, {_reason, text}} ->
-        # Returned from @on_load, this ends in a log line that shows it.
-        {:error,
-         "NetRunner's native library does not load (#{text}); " <>
-           "`mix deps.compile net_runner --force` builds it anew"}
+    :ok
+  end
+
+  defp does_not_load(text) do
+    "NetRunner's native library does not load (#{text}); " <>
+      "`mix deps.compile net_runner --force` builds it for this machine"
+  end
+
+  @doc """
+  A path that the VM gives, such as its working directory, in the bytes that the system has for it. Without a
+  locale (`LANG`) the VM takes each byte for a character.
+  """
+  @spec path_bytes(charlist()) :: binary()
+  def path_bytes(path) do
+    :unicode.characters_to_binary(path, :unicode, :file.native_name_encoding())
+  end
+
+  @doc "Whether the functions below can be called, or why not, in a sentence."
+  @spec loaded() :: :ok | {:error, String.t()}
+  def loaded do
+    case :persistent_term.get(@failure, nil) do
+      nil -> :ok
+      sentence -> {:error, sentence}
     end
   end
 
@@ -74,7 +110,7 @@ defmodule NetRunner.System.Native do
   @spec read(fd(), pos_integer()) ::
           {:ok, binary()} | :eof | {:error, :eagain | :closed | posix()}
   def read(fd, max_bytes) do
-    with :too_large <- nif_read(fd, max_bytes), do: nif_read_bulk(fd, max_bytes)
+    with :too_long <- nif_read(fd, max_bytes), do: nif_read_bulk(fd, max_bytes)
   end
 
   @doc """
@@ -93,7 +129,7 @@ defmodule NetRunner.System.Native do
   @spec write(fd(), [binary()]) ::
           :ok | {:partial, [binary()]} | {:error, :eagain | :closed | posix()}
   def write(fd, iovec) do
-    with :too_large <- nif_write(fd, iovec), do: nif_write_bulk(fd, iovec)
+    with :too_long <- nif_write(fd, iovec), do: nif_write_bulk(fd, iovec)
   end
 
   @doc "Closes a descriptor; `:ok` also when it was closed before."
@@ -120,15 +156,15 @@ defmodule NetRunner.System.Native do
   def receive_greeting(socket), do: nif_receive_greeting(socket)
 
   @doc """
-  Asks the launcher for a command; the calling process owns the descriptors. `spec_size` is about
-  how many bytes the fields have.
+  Asks the launcher for a command; the calling process owns the descriptors. `size`: about how many bytes
+  the fields have, and how many items the lists in them.
   """
-  @spec spawn(fd(), [field()], non_neg_integer(), connections(), non_neg_integer()) ::
+  @spec spawn(fd(), [field()], size(), connections(), non_neg_integer()) ::
           {:ok, control :: fd(), stdin :: fd() | nil, stdout :: fd() | nil, stderr :: fd() | nil}
           | {:error, posix() | {:stdin | :stdout | :stderr | :cwd, posix()}}
-  def spawn(launcher, fields, spec_size, connections, pipe_size) do
-    with :too_large <- nif_spawn(launcher, fields, spec_size, connections, pipe_size) do
-      nif_spawn_bulk(launcher, fields, spec_size, connections, pipe_size)
+  def spawn(launcher, fields, size, connections, pipe_size) do
+    with :too_long <- nif_spawn(launcher, fields, size, connections, pipe_size) do
+      nif_spawn_bulk(launcher, fields, size, connections, pipe_size)
     end
   end
 
@@ -136,7 +172,10 @@ defmodule NetRunner.System.Native do
   @spec pipe() :: {:ok, read :: fd(), write :: fd()} | {:error, posix()}
   def pipe, do: nif_pipe()
 
-  @doc "Sets the size of a terminal; the kernel tells whoever is in its foreground (SIGWINCH)."
+  @doc """
+  Sets the size of a terminal; the kernel tells whoever is in its foreground (SIGWINCH). `{:error, :eio}` when no
+  process has it open any more.
+  """
   @spec set_window_size(fd(), non_neg_integer(), non_neg_integer()) ::
           :ok | {:error, :closed | posix()}
   def set_window_size(terminal, rows, columns), do: nif_set_window_size(terminal, rows, columns)
@@ -153,7 +192,28 @@ defmodule NetRunner.System.Native do
   """
   @spec environment([{charlist(), charlist()}], except :: [binary()]) ::
           {binary(), binary() | nil}
-  def environment(variables, except), do: nif_environment(variables, except)
+  def environment(variables, except) do
+    if many?(variables, except),
+      do: nif_environment_bulk(variables, except),
+      else: nif_environment(variables, except)
+  end
+
+  # What some 100 microseconds are enough for.
+  @most_variables 512
+  @most_characters 65_536
+
+  defp many?(variables, except) do
+    length(variables) + length(except) > @most_variables or
+      characters(variables, 0) > @most_characters
+  end
+
+  # No fun may be in this module: when a hot upgrade is refused, OTP 25 has its funs lead to the code that is
+  # thrown away, and the VM crashes at the next call.
+  defp characters([], sum), do: sum
+
+  defp characters([{name, value} | variables], sum) do
+    characters(variables, sum + length(name) + length(value))
+  end
 
   @doc "A user by name or ID (getpwnam(3)), with the groups that it is in (getgrouplist(3))."
   @spec user(String.t() | non_neg_integer()) ::
@@ -203,13 +263,14 @@ defmodule NetRunner.System.Native do
   def nif_let_idle_go, do: not_loaded()
   def nif_start_helper(_path), do: not_loaded()
   def nif_receive_greeting(_socket), do: not_loaded()
-  def nif_spawn(_launcher, _fields, _spec_size, _connections, _pipe_size), do: not_loaded()
-  def nif_spawn_bulk(_launcher, _fields, _spec_size, _connections, _pipe_size), do: not_loaded()
+  def nif_spawn(_launcher, _fields, _size, _connections, _pipe_size), do: not_loaded()
+  def nif_spawn_bulk(_launcher, _fields, _size, _connections, _pipe_size), do: not_loaded()
   def nif_lines(_chunk, _max_lines, _trim), do: not_loaded()
   def nif_pipe, do: not_loaded()
   def nif_set_window_size(_terminal, _rows, _columns), do: not_loaded()
   def nif_eof_character(_terminal), do: not_loaded()
   def nif_environment(_variables, _except), do: not_loaded()
+  def nif_environment_bulk(_variables, _except), do: not_loaded()
   def nif_user(_user), do: not_loaded()
   def nif_group(_name), do: not_loaded()
   def nif_await_room(_launcher), do: not_loaded()
@@ -218,5 +279,7 @@ defmodule NetRunner.System.Native do
   def nif_end(_control), do: not_loaded()
   def nif_shut(_control), do: not_loaded()
 
-  defp not_loaded, do: :erlang.nif_error(:not_loaded)
+  defp not_loaded do
+    :erlang.nif_error(RuntimeError.exception(:persistent_term.get(@failure, "not loaded")))
+  end
 end

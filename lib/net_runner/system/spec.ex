@@ -15,8 +15,8 @@ defmodule NetRunner.System.Spec do
   def build([executable | args] = command, options) do
     with :ok <- check_executable(executable),
          :ok <- check_args(args),
-         {:ok, environment} <- environment(options),
          {:ok, cd} <- directory(options.cd),
+         {:ok, environment} <- environment(options),
          {:ok, account} <- account(options) do
       {:ok, stop_signal} = NetRunner.Signal.resolve(options.stop_signal)
 
@@ -71,8 +71,10 @@ defmodule NetRunner.System.Spec do
 
   defp proper_list?(args), do: is_list(args) and List.improper?(args) == false
 
-  defp environment(%{env: changes, clear_env: clear?}) do
+  defp environment(%{env: changes, clear_env: clear?, cd: cd}) do
     with {:ok, changes} <- check_env(changes) do
+      changes = if clear?, do: changes, else: Map.merge(pwd(cd), changes)
+
       {inherited, path} =
         if clear?, do: {"", nil}, else: Native.environment(:os.env(), Map.keys(changes))
 
@@ -87,11 +89,42 @@ defmodule NetRunner.System.Spec do
     end
   end
 
+  # A program that is started in another directory is told so (POSIX, PWD); the VM's own PWD would be wrong.
+  # Symbolic links in `:cd` stay, as after a shell's `cd`.
+  defp pwd(nil), do: %{}
+  defp pwd("/" <> _ = path), do: %{"PWD" => absolute([], path)}
+
+  defp pwd(path) do
+    case :file.get_cwd() do
+      {:ok, cwd} ->
+        base = cwd |> Native.path_bytes() |> String.split("/", trim: true)
+        %{"PWD" => absolute(Enum.reverse(base), path)}
+
+      # It was removed.
+      {:error, _} ->
+        %{"PWD" => nil}
+    end
+  end
+
+  # `base`: the names of a directory without links, the last one first. Only there `..` can be resolved by name. Behind
+  # a name from `path`, which may be a link, it cannot: without a PWD, who wants to know asks the kernel.
+  defp absolute(base, path) do
+    names = path |> String.split("/", trim: true) |> Enum.reject(&(&1 == "."))
+    {ups, names} = Enum.split_while(names, &(&1 == ".."))
+    base = Enum.drop(base, length(ups))
+    if ".." in names, do: nil, else: "/" <> Enum.join(Enum.reverse(base, names), "/")
+  end
+
   defp check_env(changes) do
     Enum.reduce_while(changes, {:ok, %{}}, fn {name, value}, {:ok, checked} ->
       cond do
-        name == "" or String.contains?(name, "=") ->
-          {:halt, invalid_env("#{inspect(name)} is no name of a variable")}
+        name == "" ->
+          {:halt, invalid_env("the empty string is no name of a variable")}
+
+        # What follows may be meant as the value, and secret.
+        :binary.match(name, "=") != :nomatch ->
+          [name, _] = :binary.split(name, "=")
+          {:halt, invalid_env("#{inspect(name <> "=…")} is no name of a variable")}
 
         nul?(name) or (is_binary(value) and nul?(value)) ->
           {:halt, invalid_env("the variable #{inspect(name)} contains a NUL byte")}
@@ -145,12 +178,13 @@ defmodule NetRunner.System.Spec do
   defp groups(nil, default), do: {:ok, [{:groups, default}]}
 
   defp groups(groups, _default) do
-    Enum.reduce_while(groups, {:ok, [{:groups, []}]}, fn group, {:ok, [{:groups, gids}]} ->
-      case group_id(group, :groups) do
-        {:ok, gid} -> {:cont, {:ok, [{:groups, gids ++ [gid]}]}}
-        error -> {:halt, error}
-      end
-    end)
+    with {:ok, gids} <- group_ids(groups, []), do: {:ok, [{:groups, gids}]}
+  end
+
+  defp group_ids([], gids), do: {:ok, Enum.reverse(gids)}
+
+  defp group_ids([group | groups], gids) do
+    with {:ok, gid} <- group_id(group, :groups), do: group_ids(groups, [gid | gids])
   end
 
   @doc "Why a command did not start, as the option that its user gave: a user comes with its groups."

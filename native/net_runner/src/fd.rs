@@ -1,18 +1,16 @@
 //! File descriptors as resources of the VM. The only place that talks to the resource API.
 //!
-//! Life of an [`Fd`]:
+//! Life of an [`Fd`]: while its [`Gate`] is open, calls that use the descriptor enter and leave. Whoever is the last
+//! after a close gives the descriptor to `enif_select(STOP)`, after which the VM calls [`stop`], and that closes
+//! it.
 //!
-//! - **open**: `users` of it (calls that are inside a system call on it) come and go;
-//! - **closing**: somebody closed it. Nobody can enter any more; who is inside finishes;
-//! - **stopped**: the last one out (or the closer, when nobody was inside) gave it to
-//!   `enif_select(STOP)`, after which the VM calls [`stop`], and that closes the number.
-//!
-//! So the number is closed once, never while a call uses it, and never while the VM polls it. Each
+//! So it is closed once, never while a call uses it, and never while the VM polls it. Each
 //! is monitored: when the process that made it dies, [`down`] closes it. One that was never closed
 //! and is garbage was never selected (a select keeps it alive), and [`destroy`] closes it.
 
 use crate::idle;
 use crate::pace::Pace;
+use gate::Gate;
 use nix::errno::Errno;
 use rustler::sys::{
     c_int, c_void, enif_alloc_resource, enif_get_resource, enif_make_resource,
@@ -22,20 +20,18 @@ use rustler::sys::{
     ERL_NIF_SELECT_WRITE,
 };
 use rustler::{Decoder, Env, Error, NifResult, Term};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 /// The resource type, once the library is loaded.
 static TYPE: AtomicPtr<ErlNifResourceType> = AtomicPtr::new(ptr::null_mut());
 
-/// In `Fd::state`: closed by somebody. The bits below count who is inside.
-const CLOSING: u32 = 1 << 31;
-
 pub struct Fd {
-    number: RawFd,
-    state: AtomicU32,
+    /// Used by whoever is inside the gate, and given up in `stop` or `destroy`.
+    number: ManuallyDrop<OwnedFd>,
+    gate: Gate,
     /// The size that the pipe gets when its traffic shows that it pays; 0 when there is no more
     /// to do.
     pub pipe_size: AtomicU32,
@@ -47,8 +43,6 @@ pub struct Fd {
     pub pace: Pace,
     /// The master of a pseudo-terminal.
     pub terminal: bool,
-    /// The control socket of a shepherd that can serve another command.
-    idle: AtomicBool,
 }
 
 /// What a descriptor is, as far as it matters here.
@@ -93,14 +87,13 @@ pub fn register(env: Env) -> bool {
 pub fn into_term<'a>(env: Env<'a>, fd: OwnedFd, kind: Kind) -> NifResult<Term<'a>> {
     let pipe_size = if let Kind::Pipe(size) = kind { size } else { 0 };
     let value = Fd {
-        number: fd.into_raw_fd(),
-        state: AtomicU32::new(0),
+        number: ManuallyDrop::new(fd),
+        gate: Gate::default(),
         pipe_size: AtomicU32::new(pipe_size),
         traffic: AtomicU32::new(0),
         plenty: AtomicBool::new(false),
         pace: Pace::default(),
         terminal: matches!(kind, Kind::Terminal),
-        idle: AtomicBool::new(false),
     };
     // SAFETY: the memory is of the type's size and aligned for it (the VM aligns to 8 bytes or
     // more, `Fd` needs 8); it is written before anybody sees it; the term keeps it afterwards.
@@ -150,23 +143,9 @@ pub struct Inside<'fd, 'env> {
 }
 
 impl Fd {
-    /// Keeps the number open until the result is dropped; `None` when it was closed.
+    /// Keeps the descriptor open until the result is dropped; `None` when it was closed.
     pub fn enter<'env>(&self, env: Env<'env>) -> Option<Inside<'_, 'env>> {
-        let mut state = self.state.load(Ordering::Relaxed);
-        loop {
-            if state & CLOSING != 0 {
-                return None;
-            }
-            match self.state.compare_exchange_weak(
-                state,
-                state + 1,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return Some(Inside { fd: self, env }),
-                Err(now) => state = now,
-            }
-        }
+        self.gate.enter().then(|| Inside { fd: self, env })
     }
 
     /// Closes it, now or when the last one inside leaves. Does nothing when it was closed.
@@ -174,19 +153,20 @@ impl Fd {
         self.close_in(env.as_c_arg());
     }
 
-    /// Closes it for its users; the number stays open, among the idle control sockets.
+    /// Closes it for its users; the descriptor stays open, among the idle control sockets.
     pub fn retire(&self, env: Env) {
-        self.idle.store(true, Ordering::Release);
-        self.close(env);
+        if self.gate.retire() {
+            self.stop_select(env.as_c_arg());
+        }
     }
 
     fn close_in(&self, env: *mut ErlNifEnv) {
-        if self.state.fetch_or(CLOSING, Ordering::AcqRel) == 0 {
+        if self.gate.close() {
             self.stop_select(env);
         }
     }
 
-    /// Called once, by whoever made the state "closing and nobody inside".
+    /// Called once, by the last one.
     fn stop_select(&self, env: *mut ErlNifEnv) {
         // The VM calls `stop` at once or when its poll threads have let go. It cannot fail for a
         // number that is open, and calls `stop` for one that was never selected too.
@@ -199,7 +179,7 @@ impl Fd {
         unsafe {
             enif_select(
                 env,
-                self.number as _,
+                self.number.as_raw_fd() as _,
                 mode,
                 ptr::from_ref(self).cast_mut().cast(),
                 ptr::null(),
@@ -226,20 +206,19 @@ impl Inside<'_, '_> {
 
 impl AsRawFd for Inside<'_, '_> {
     fn as_raw_fd(&self) -> RawFd {
-        self.fd.number
+        self.fd.number.as_raw_fd()
     }
 }
 
 impl AsFd for Inside<'_, '_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the number stays open as long as somebody is inside.
-        unsafe { BorrowedFd::borrow_raw(self.fd.number) }
+        self.fd.number.as_fd()
     }
 }
 
 impl Drop for Inside<'_, '_> {
     fn drop(&mut self) {
-        if self.fd.state.fetch_sub(1, Ordering::AcqRel) == CLOSING | 1 {
+        if self.fd.gate.leave() {
             self.fd.stop_select(self.env.as_c_arg());
         }
     }
@@ -252,7 +231,7 @@ unsafe extern "C" fn stop(_env: *mut ErlNifEnv, fd: *mut c_void, event: c_int, _
     // SAFETY: `Fd::stop_select` gave the number up, and nobody else closes it; the VM passes the resource, alive
     // during the call.
     let (number, fd) = unsafe { (OwnedFd::from_raw_fd(event), &*fd.cast::<Fd>()) };
-    if fd.idle.load(Ordering::Acquire) {
+    if fd.gate.is_kept() {
         idle::put(number);
     }
 }
@@ -270,10 +249,11 @@ unsafe extern "C" fn down(
 
 /// Nobody has a reference any more.
 unsafe extern "C" fn destroy(_env: *mut ErlNifEnv, fd: *mut c_void) {
-    // SAFETY: as above, and nothing else sees the resource now.
-    let fd = unsafe { &*fd.cast::<Fd>() };
-    if fd.state.load(Ordering::Acquire) & CLOSING == 0 {
-        // SAFETY: never closed, so open and ours.
-        unsafe { libc::close(fd.number) };
+    // SAFETY: nothing else sees the resource now; never closed, its descriptor is open and its own.
+    unsafe {
+        let fd = &mut *fd.cast::<Fd>();
+        if fd.gate.is_open() {
+            ManuallyDrop::drop(&mut fd.number);
+        }
     }
 }

@@ -20,7 +20,7 @@ pub fn put(control: OwnedFd) {
     }
 }
 
-/// The one that was put first of all that are there.
+/// Any of them: they are alike.
 pub fn take() -> Option<OwnedFd> {
     idle().iter_mut().find_map(Option::take)
 }

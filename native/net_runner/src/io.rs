@@ -1,12 +1,13 @@
 //! Non-blocking reads and writes of a descriptor.
 
 use crate::fd::{Fd, Inside, Interest};
+use crate::terminal;
 use nix::errno::Errno;
-use rustler::sys::{ErlNifEnv, ERL_NIF_TERM};
+use nix::sys::uio::writev;
 use rustler::{Encoder, Env, Error, ListIterator, NewBinary, NifResult, OwnedBinary, Term};
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
-use std::ptr;
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 /// A pipe through which so much has come is worth more memory.
@@ -15,12 +16,15 @@ const BUSY: u32 = 128 * 1024;
 /// What one `writev(2)` takes at the most (IOV_MAX).
 const MAX_PARTS: usize = 1024;
 
+/// What each item of a list costs, beside its bytes: to look at it takes as long as to copy so many.
+pub const ITEM: usize = 256;
+
 /// What a read or a write came to, when it did not fail.
 pub enum Outcome<'a> {
     Data(Term<'a>),
     EndOfFile,
-    /// Nothing was done: it is too much for the scheduler that called.
-    TooLarge,
+    /// Nothing was done: it would take too long on the scheduler that called.
+    TooLong,
     Written,
     /// Some was written and this is left; there may be room for more already.
     Partial(Term<'a>),
@@ -54,39 +58,22 @@ pub fn read<'a>(
         0
     };
     if available > budget {
-        return Ok(Outcome::TooLarge);
+        return Ok(Outcome::TooLong);
     }
     let read = if available <= GUESS {
-        let mut buffer = [MaybeUninit::<u8>::uninit(); GUESS];
-        let room = max_bytes.min(buffer.len());
-        let start = buffer.as_mut_ptr().cast();
-        let mut read = read_into(&inside, start, room);
-        if read == Err(Errno::EAGAIN)
+        let room = max_bytes.min(GUESS);
+        let mut read = read_small(env, &inside, room);
+        if matches!(read, Err(Errno::EAGAIN))
             && if_empty == IfEmpty::Wait
-            && fd.pace.comes_soon(env, &inside)
+            && fd.pace.comes_soon(env, inside.as_fd())
         {
-            read = read_into(&inside, start, room);
+            read = read_small(env, &inside, room);
         }
-        read.map(|length| {
-            let mut binary = NewBinary::new(env, length);
-            // SAFETY: read(2) has written `length` bytes of the buffer.
-            let filled = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), length) };
-            binary.as_mut_slice().copy_from_slice(filled);
-            fd.plenty.store(length == GUESS, Ordering::Relaxed);
-            (length, binary.into())
-        })
+        fd.plenty
+            .store(matches!(read, Ok((GUESS, _))), Ordering::Relaxed);
+        read
     } else {
-        OwnedBinary::new(available)
-            .ok_or(Errno::ENOMEM)
-            .and_then(|mut binary| {
-                let start = binary.as_mut_slice().as_mut_ptr();
-                let length = read_into(&inside, start, available)?;
-                // Shorter only when somebody else reads the same pipe.
-                if length < available {
-                    binary.realloc_or_copy(length);
-                }
-                Ok((length, binary.release(env).to_term(env)))
-            })
+        read_large(env, &inside, available)
     };
     match read {
         Ok((0, _)) => Ok(Outcome::EndOfFile),
@@ -115,17 +102,22 @@ pub fn write<'a>(
     budget: usize,
 ) -> Result<Outcome<'a>, Failure> {
     let inside = fd.enter(env).ok_or(Failure::Closed)?;
+    // The kernel would take it, and keep it for a reader that may never come.
+    if fd.terminal && terminal::is_hung_up(inside.as_fd()) {
+        return Err(Failure::Errno(Errno::EPIPE));
+    }
     let mut left = iovec;
     let mut written = 0;
     while written < budget {
-        let Some(parts) = Parts::inspect(env, left)? else {
+        if left.is_empty_list() {
             return Ok(Outcome::Written);
-        };
-        match writev(&inside, &parts, budget - written) {
+        }
+        match writev(&inside, &parts(left, budget - written)?) {
             Ok(count) => {
                 written += count;
                 left = skip(env, left, count)?;
             }
+            Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => {
                 if grow_pipe(fd, &inside) {
                     continue;
@@ -171,33 +163,51 @@ fn wait_if_again(errno: Errno, inside: &Inside, interest: Interest) -> Failure {
 
 /// How many bytes a read would give now; 0 when it cannot be told.
 fn available(inside: &Inside) -> usize {
-    let mut count: libc::c_int = 0;
-    // SAFETY: FIONREAD writes one int.
-    let result = unsafe { libc::ioctl(inside.as_raw_fd(), libc::FIONREAD, &mut count) };
-    if result == -1 {
-        return 0;
-    }
-    usize::try_from(count).unwrap_or(0)
+    rustix::io::ioctl_fionread(inside).map_or(0, |count| count as usize)
 }
 
-fn read_into(inside: &Inside, start: *mut u8, length: usize) -> nix::Result<usize> {
+fn read_small<'a>(env: Env<'a>, inside: &Inside, room: usize) -> nix::Result<(usize, Term<'a>)> {
+    let mut buffer = [MaybeUninit::<u8>::uninit(); GUESS];
     loop {
-        // SAFETY: the callers own `length` bytes from `start` on.
-        let count = unsafe { libc::read(inside.as_raw_fd(), start.cast(), length) };
-        match Errno::result(count) {
-            Err(Errno::EINTR) => continue,
-            result => return result.map(|count| count as usize),
+        match rustix::io::read(inside, &mut buffer[..room]) {
+            Ok((filled, _)) => {
+                let mut binary = NewBinary::new(env, filled.len());
+                binary.as_mut_slice().copy_from_slice(filled);
+                return Ok((filled.len(), binary.into()));
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(from_rustix(errno)),
         }
     }
+}
+
+fn read_large<'a>(env: Env<'a>, inside: &Inside, size: usize) -> nix::Result<(usize, Term<'a>)> {
+    let mut binary = OwnedBinary::new(size).ok_or(Errno::ENOMEM)?;
+    let length = loop {
+        match nix::unistd::read(inside, binary.as_mut_slice()) {
+            Err(Errno::EINTR) => {}
+            result => break result?,
+        }
+    };
+    // Shorter only when somebody else reads the same pipe.
+    if length < size {
+        binary.realloc_or_copy(length);
+    }
+    Ok((length, binary.release(env).to_term(env)))
+}
+
+pub fn from_rustix(errno: rustix::io::Errno) -> Errno {
+    Errno::from_raw(errno.raw_os_error())
 }
 
 /// Gives the pipe the size that was asked for, once. A refusal (the limits of an unprivileged
 /// user, pipe(7)) leaves it as it is.
 #[cfg(target_os = "linux")]
 fn grow_pipe(fd: &Fd, inside: &Inside) -> bool {
+    use nix::fcntl::{fcntl, FcntlArg};
     let size = fd.pipe_size.swap(0, Ordering::Relaxed);
-    // SAFETY: F_SETPIPE_SZ takes an int.
-    size != 0 && unsafe { libc::fcntl(inside.as_raw_fd(), libc::F_SETPIPE_SZ, size) } != -1
+    let change = FcntlArg::F_SETPIPE_SZ(size as libc::c_int);
+    size != 0 && fcntl(inside, change).is_ok()
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -205,96 +215,24 @@ fn grow_pipe(_fd: &Fd, _inside: &Inside) -> bool {
     false
 }
 
-extern "C" {
-    /// erl_nif(3). The releases of Rustler that declare it require a newer Rust than this library does.
-    fn enif_inspect_iovec(
-        env: *mut ErlNifEnv,
-        max_elements: usize,
-        list: ERL_NIF_TERM,
-        tail: *mut ERL_NIF_TERM,
-        iovec: *mut *mut IoVec,
-    ) -> libc::c_int;
-}
-
-/// The start of `ErlNifIOVec` in erl_nif.h. The VM makes it; more fields follow.
-#[repr(C)]
-struct IoVec {
-    count: libc::c_int,
-    size: usize,
-    parts: *const libc::iovec,
-}
-
-/// The first binaries of a list as `writev(2)` takes them, with nothing copied. The memory is the
-/// binaries' own, which the list keeps alive; the vector itself is the environment's, and goes when
-/// the NIF returns.
-struct Parts(*mut IoVec);
-
-impl Parts {
-    /// `None` when the list is empty.
-    fn inspect<'a>(env: Env<'a>, list: Term<'a>) -> NifResult<Option<Parts>> {
-        if list.is_empty_list() {
-            return Ok(None);
-        }
-        let mut tail = MaybeUninit::uninit();
-        // A null pointer asks the VM to allocate one.
-        let mut iovec = ptr::null_mut();
-        // SAFETY: the term is of this environment, the pointers are to live values.
-        let inspected = unsafe {
-            enif_inspect_iovec(
-                env.as_c_arg(),
-                MAX_PARTS,
-                list.as_c_arg(),
-                tail.as_mut_ptr(),
-                &mut iovec,
-            )
-        };
-        if inspected == 0 {
-            return Err(Error::BadArg);
-        }
-        Ok(Some(Parts(iovec)))
-    }
-
-    fn slice(&self) -> &[libc::iovec] {
-        // SAFETY: the VM filled the vector, and its public layout starts as `IoVec`.
-        unsafe {
-            let head = &*self.0;
-            if head.count <= 0 {
-                return &[];
+/// The first binaries of a list, where they lie, for one `writev(2)` of at most `budget` bytes: whole ones, but the
+/// first is cut to fit.
+fn parts<'a>(list: Term<'a>, budget: usize) -> NifResult<Vec<IoSlice<'a>>> {
+    let mut parts = Vec::with_capacity(16);
+    let mut left = budget;
+    for item in list.decode::<ListIterator>()?.take(MAX_PARTS) {
+        let binary: rustler::Binary<'a> = item.decode()?;
+        let bytes = binary.as_slice();
+        if bytes.len() > left {
+            if parts.is_empty() {
+                parts.push(IoSlice::new(&bytes[..left]));
             }
-            std::slice::from_raw_parts(head.parts, head.count as usize)
+            break;
         }
+        left -= bytes.len();
+        parts.push(IoSlice::new(bytes));
     }
-}
-
-/// One `writev(2)` of at most about `budget` bytes: whole parts, but the first is cut to fit.
-fn writev(inside: &Inside, parts: &Parts, budget: usize) -> nix::Result<usize> {
-    let parts = parts.slice();
-    let mut total = 0;
-    let fitting = parts
-        .iter()
-        .take_while(|part| {
-            total += part.iov_len;
-            total <= budget
-        })
-        .count();
-    loop {
-        let count = match parts.first() {
-            None => return Ok(0),
-            Some(first) if fitting == 0 => {
-                let length = first.iov_len.min(budget);
-                // SAFETY: the part describes a binary that its list keeps alive.
-                unsafe { libc::write(inside.as_raw_fd(), first.iov_base, length) }
-            }
-            // SAFETY: as above, for each of them.
-            Some(_) => unsafe {
-                libc::writev(inside.as_raw_fd(), parts.as_ptr(), fitting as libc::c_int)
-            },
-        };
-        match Errno::result(count) {
-            Err(Errno::EINTR) => continue,
-            result => return result.map(|count| count as usize),
-        }
-    }
+    Ok(parts)
 }
 
 /// What is left of a list of binaries after its first `count` bytes, and the empty ones behind.
@@ -318,13 +256,14 @@ fn skip<'a>(env: Env<'a>, list: Term<'a>, mut count: usize) -> NifResult<Term<'a
     }
 }
 
-/// The bytes of a list of binaries, up to a limit that is not passed by much.
-pub fn size_up_to(list: ListIterator, limit: usize) -> usize {
+/// What the bytes and the items of a list of binaries cost, up to a limit that is not passed by much.
+pub fn cost_up_to(list: ListIterator, limit: usize) -> usize {
     let mut total = 0;
     for item in list {
-        total += item
-            .decode::<rustler::Binary>()
-            .map_or(0, |binary| binary.len());
+        total += ITEM
+            + item
+                .decode::<rustler::Binary>()
+                .map_or(0, |binary| binary.len());
         if total > limit {
             break;
         }
@@ -337,10 +276,10 @@ impl Outcome<'_> {
     where
         Self: 'a,
     {
-        use crate::atoms::{eof, ok, partial, too_large};
+        use crate::atoms::{eof, ok, partial, too_long};
         match self {
             Outcome::Data(data) => (ok(), data.in_env(env)).encode(env),
-            Outcome::TooLarge => too_large().encode(env),
+            Outcome::TooLong => too_long().encode(env),
             Outcome::EndOfFile => eof().encode(env),
             Outcome::Written => ok().encode(env),
             Outcome::Partial(left) => (partial(), left.in_env(env)).encode(env),

@@ -3,6 +3,7 @@
 
 mod fd;
 mod idle;
+mod inherit;
 mod io;
 mod lines;
 mod pace;
@@ -18,7 +19,7 @@ use rustler::{Atom, Encoder, Env, Error, ListIterator, NifResult, Term};
 use spawn::Connections;
 use std::collections::HashSet;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use wire::socket::NO_SIGNAL;
 use wire::{Event, Request, Step, EVENT_SIZE, GREETING};
 
@@ -28,13 +29,13 @@ mod atoms {
         pipe, redirect, null, inherit, terminal, fd, read, append,
         file, search_path, args, env, environment, cd, stop_signal, kill_timeout, leftovers, leave,
         umask, nice, rlimit, uid, gid, groups, no_new_privs, cgroup,
-        started, failed, exited, signaled, malformed, too_large,
+        started, failed, exited, signaled, malformed, too_long,
         receive, fork, setup, cwd, exec, stdin, stdout, stderr, rlimits, group, user, einval,
     }
 }
 
-/// What a call on a normal scheduler may move: a copy of this takes some 100 microseconds, and a change
-/// of the scheduler costs more than it would save.
+/// What a call on a normal scheduler may cost: the bytes that it moves, and [`io::ITEM`] for each item of a list. A copy of
+/// so many bytes takes some 100 microseconds, and a change of the scheduler costs more than it would save.
 const SMALL: usize = 512 * 1024;
 
 /// What a call on a dirty scheduler writes before it gives the process a chance to do other work.
@@ -122,11 +123,11 @@ fn read_some<'a>(
 
 #[rustler::nif]
 fn nif_write<'a>(env: Env<'a>, fd: &Fd, iovec: Term<'a>) -> NifResult<Term<'a>> {
-    let size = io::size_up_to(iovec.decode()?, SMALL);
-    if size > SMALL {
-        return Ok(atoms::too_large().encode(env));
+    let cost = io::cost_up_to(iovec.decode()?, SMALL);
+    if cost > SMALL {
+        return Ok(atoms::too_long().encode(env));
     }
-    charge(env, size);
+    charge(env, cost);
     answer(env, io::write(env, fd, iovec, SMALL))
 }
 
@@ -194,19 +195,32 @@ fn again_or_error<'a>(env: Env<'a>, inside: &fd::Inside, errno: Errno) -> Term<'
     error_term(env, errno_atom(env, errno))
 }
 
+/// `spec_size` is about the bytes of the fields, `items` how many there are of all lists in them.
 #[rustler::nif]
 fn nif_spawn<'a>(
     env: Env<'a>,
     launcher: &Fd,
     fields: ListIterator<'a>,
-    spec_size: usize,
+    (spec_size, items): (usize, usize),
     connections: Connections<'a>,
     pipe_size: u32,
 ) -> NifResult<Term<'a>> {
-    if spec_size > SMALL {
-        return Ok(atoms::too_large().encode(env));
+    if spec_size.saturating_add(items.saturating_mul(io::ITEM)) > SMALL {
+        return Ok(atoms::too_long().encode(env));
     }
-    spawn_command(env, launcher, fields, spec_size, connections, pipe_size)
+    // Where the file system of the working directory would have to be asked, it may take its time to answer.
+    match spawn::working_directory_at_hand() {
+        Some(cwd) => spawn_command(
+            env,
+            launcher,
+            fields,
+            spec_size,
+            connections,
+            pipe_size,
+            cwd,
+        ),
+        None => Ok(atoms::too_long().encode(env)),
+    }
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
@@ -214,11 +228,30 @@ fn nif_spawn_bulk<'a>(
     env: Env<'a>,
     launcher: &Fd,
     fields: ListIterator<'a>,
-    spec_size: usize,
+    (spec_size, _items): (usize, usize),
     connections: Connections<'a>,
     pipe_size: u32,
 ) -> NifResult<Term<'a>> {
-    spawn_command(env, launcher, fields, spec_size, connections, pipe_size)
+    match spawn::working_directory() {
+        Ok(cwd) => spawn_command(
+            env,
+            launcher,
+            fields,
+            spec_size,
+            connections,
+            pipe_size,
+            cwd,
+        ),
+        Err(failure) => Ok(failure_term(env, failure)),
+    }
+}
+
+fn failure_term(env: Env, failure: spawn::Failure) -> Term {
+    match failure {
+        // EAGAIN: the launcher has not kept up, and its socket is full.
+        spawn::Failure::Other(errno) => error_term(env, errno_atom(env, errno)),
+        spawn::Failure::Of(name, errno) => error_term(env, (name, errno_atom(env, errno))),
+    }
 }
 
 fn spawn_command<'a>(
@@ -228,18 +261,15 @@ fn spawn_command<'a>(
     spec_size: usize,
     connections: Connections<'a>,
     pipe_size: u32,
+    cwd: OwnedFd,
 ) -> NifResult<Term<'a>> {
     let Some(inside) = launcher.enter(env) else {
         return Ok(error_term(env, atoms::closed()));
     };
     let spec = spawn::write_spec(fields, spec_size)?;
-    let ends = match spawn::spawn(env, inside.as_fd(), spec, &connections) {
+    let ends = match spawn::spawn(env, inside.as_fd(), cwd, spec, &connections) {
         Ok(ends) => ends,
-        // EAGAIN: the launcher has not kept up, and its socket is full.
-        Err(spawn::Failure::Other(errno)) => return Ok(error_term(env, errno_atom(env, errno))),
-        Err(spawn::Failure::Of(name, errno)) => {
-            return Ok(error_term(env, (name, errno_atom(env, errno))));
-        }
+        Err(failure) => return Ok(failure_term(env, failure)),
     };
     let kind = if connections.is_terminal() {
         Kind::Terminal
@@ -318,6 +348,24 @@ fn nif_environment<'a>(
     variables: ListIterator<'a>,
     except: Vec<rustler::Binary<'a>>,
 ) -> NifResult<(Term<'a>, Term<'a>)> {
+    environment(env, variables, except)
+}
+
+/// For one that is large.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn nif_environment_bulk<'a>(
+    env: Env<'a>,
+    variables: ListIterator<'a>,
+    except: Vec<rustler::Binary<'a>>,
+) -> NifResult<(Term<'a>, Term<'a>)> {
+    environment(env, variables, except)
+}
+
+fn environment<'a>(
+    env: Env<'a>,
+    variables: ListIterator<'a>,
+    except: Vec<rustler::Binary<'a>>,
+) -> NifResult<(Term<'a>, Term<'a>)> {
     let except: HashSet<&[u8]> = except.iter().map(|name| name.as_slice()).collect();
     let mut block = Vec::with_capacity(4096);
     let mut path = None;
@@ -377,7 +425,8 @@ fn append_variable(
     found
 }
 
-/// The user with this name or ID: `{:ok, uid, gid, groups}`.
+/// The user with this name or ID: `{:ok, uid, gid, groups}`. The system may ask a server for it (nsswitch.conf(5)), and
+/// wait for the answer as long as it likes.
 #[rustler::nif(schedule = "DirtyIo")]
 fn nif_user<'a>(env: Env<'a>, user: Term<'a>) -> NifResult<Term<'a>> {
     let found = match user.decode::<u32>() {
@@ -395,7 +444,7 @@ fn nif_user<'a>(env: Env<'a>, user: Term<'a>) -> NifResult<Term<'a>> {
     })
 }
 
-/// The ID of the group with this name.
+/// The ID of the group with this name. As `nif_user`.
 #[rustler::nif(schedule = "DirtyIo")]
 fn nif_group<'a>(env: Env<'a>, name: &str) -> Term<'a> {
     match system::group_by_name(name) {

@@ -6,11 +6,10 @@
 //! longer, once it has looked in vain. It does not sleep meanwhile: to wake takes long, above all where the
 //! processor is a virtual one.
 
-use crate::fd::Inside;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::time::{clock_gettime, ClockId};
 use rustler::Env;
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -47,15 +46,14 @@ impl Pace {
     }
 
     /// A read found nothing. Whether there is something now, where it was worth to look for it.
-    pub fn comes_soon(&self, env: Env, inside: &Inside) -> bool {
+    pub fn comes_soon(&self, env: Env, fd: BorrowedFd) -> bool {
         if self.quick_answers.load(Relaxed) >= ENOUGH {
             rustler::schedule::consume_timeslice(env, PERCENT_OF_TIMESLICE);
             let until = now() + MOMENT.as_nanos() as u64;
             while now() < until {
                 // Where the program waits for this processor.
-                // SAFETY: touches no memory.
-                unsafe { libc::sched_yield() };
-                let mut fds = [PollFd::new(inside.as_fd(), PollFlags::POLLIN)];
+                std::thread::yield_now();
+                let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
                 if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
                     return true;
                 }

@@ -3,6 +3,7 @@
 use crate::atoms;
 use crate::fd::Fd;
 use crate::idle;
+use crate::inherit;
 use crate::system;
 use crate::terminal::{self, Settings};
 use nix::errno::Errno;
@@ -15,10 +16,9 @@ use nix::unistd::Pid;
 use rustler::{Atom, Decoder, Env, Error, ListIterator, NifResult, Term};
 use std::ffi::{CStr, CString};
 use std::io::IoSlice;
-use std::iter;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use wire::socket::{self, NO_SIGNAL};
-use wire::{Leftovers, SpecWriter, Tag, LAUNCHER_FD, MAX_FDS, MAX_SHORT_SPEC, START};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use wire::socket::{self, Begin, NO_SIGNAL};
+use wire::{Leftovers, SpecWriter, Tag, LAUNCHER_FD, START};
 
 /// Starts the helper program and returns the VM's end of its socket.
 pub fn start_helper(path: &[u8]) -> nix::Result<(OwnedFd, Pid)> {
@@ -163,6 +163,7 @@ impl From<Errno> for Failure {
 pub fn spawn(
     env: Env,
     launcher: BorrowedFd,
+    cwd: OwnedFd,
     mut spec: SpecWriter,
     connections: &Connections,
 ) -> Result<Ends, Failure> {
@@ -177,32 +178,24 @@ pub fn spawn(
             ends
         }
     };
-    let cwd = working_directory().map_err(Failure::of(atoms::cwd()))?;
-    let mut spec = spec.finish();
-    let mut long_spec = None;
-    if spec.len() > MAX_SHORT_SPEC {
-        long_spec = Some(file_of(&spec)?);
-        spec.clear();
-    }
-    let mut fds: Vec<RawFd> = Vec::with_capacity(MAX_FDS);
-    let files = iter::once(&cwd).chain(&long_spec).chain(&passed);
-    fds.extend(files.map(|fd| fd.as_raw_fd()));
-    let control = begin(launcher, &spec, &fds)?;
+    let begin = Begin::new(spec.finish(), cwd, passed);
+    let control = hand_over(launcher, begin)?;
     Ok(Ends { control, stdio })
 }
 
 /// Gives the control socket of the shepherd that was asked.
-fn begin(launcher: BorrowedFd, spec: &[u8], fds: &[RawFd]) -> nix::Result<OwnedFd> {
+fn hand_over(launcher: BorrowedFd, mut begin: Begin) -> nix::Result<OwnedFd> {
     while let Some(control) = idle::take() {
-        match socket::send_begin(control.as_fd(), spec, fds) {
+        match begin.send(control.as_fd()) {
             Ok(()) => return Ok(control),
-            // Its shepherd died meanwhile, with its launcher or alone.
-            Err(Errno::EPIPE | Errno::ECONNRESET) => {}
+            // Its shepherd died meanwhile, with its launcher or alone; or somebody stopped it (EAGAIN), and what it
+            // was told last is still there.
+            Err(Errno::EPIPE | Errno::ECONNRESET | Errno::EAGAIN) => {}
             Err(errno) => return Err(errno),
         }
     }
     let (control, shepherds_control) = socket::pair()?;
-    socket::send_begin(control.as_fd(), spec, fds)?;
+    begin.send(control.as_fd())?;
     sendmsg::<()>(
         launcher.as_raw_fd(),
         &[IoSlice::new(&[START])],
@@ -240,9 +233,7 @@ fn connect(
         Stdio::Redirect => spec.flag(Tag::Redirected),
         Stdio::File(tag, path) => spec.string(*tag, path).map_err(|_| Errno::EINVAL)?,
         Stdio::Inherit => {
-            // SAFETY: 0, 1 or 2; it is only copied, and EBADF when it is not open.
-            let fd = unsafe { BorrowedFd::borrow_raw(number as RawFd) };
-            passed.push(clone(fd).map_err(&refused)?);
+            passed.push(inherit::open(number).map_err(&refused)?);
             spec.flag(Tag::Passed);
         }
         Stdio::Fd(fd) => {
@@ -273,7 +264,7 @@ fn connect_terminal(
     Ok([Some(written), Some(master), None])
 }
 
-fn clone(fd: BorrowedFd) -> nix::Result<OwnedFd> {
+pub fn clone(fd: BorrowedFd) -> nix::Result<OwnedFd> {
     fd.try_clone_to_owned()
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
 }
@@ -294,15 +285,9 @@ pub fn write_spec(fields: ListIterator, size: usize) -> NifResult<SpecWriter> {
             strings(&mut writer, Tag::Env, value)?;
         } else if name == atoms::environment() {
             let block: rustler::Binary = value.decode()?;
-            // Each ends with its NUL.
-            for variable in block
-                .split(|byte| *byte == 0)
-                .filter(|part| !part.is_empty())
-            {
-                writer
-                    .string(Tag::Env, variable)
-                    .map_err(|_| Error::BadArg)?;
-            }
+            writer
+                .strings(Tag::Environment, &block)
+                .map_err(|_| Error::BadArg)?;
         } else if name == atoms::cd() {
             string(&mut writer, Tag::Cd, value)?;
         } else if name == atoms::cgroup() {
@@ -368,7 +353,7 @@ pub fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     Ok(pair)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(target_vendor = "apple")]
 fn set_cloexec(fd: BorrowedFd) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC)).map(drop)
 }
@@ -377,47 +362,26 @@ fn set_nonblocking(fd: BorrowedFd) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop)
 }
 
-/// The VM's working directory, as it is now, under whatever name.
-fn working_directory() -> nix::Result<OwnedFd> {
+/// The VM's working directory, as it is now, under whatever name. The file system that it is on may have to be asked,
+/// and may not answer.
+pub fn working_directory() -> Result<OwnedFd, Failure> {
     #[cfg(target_os = "linux")]
     let access = OFlag::O_PATH;
     #[cfg(not(target_os = "linux"))]
     let access = OFlag::O_RDONLY;
-    nix::fcntl::open(
-        c".",
-        access | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
+    let flags = access | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    nix::fcntl::open(c".", flags, Mode::empty()).map_err(Failure::of(atoms::cwd()))
 }
 
-/// A file without a name that holds the bytes, to be read from its start.
+/// The same, when the kernel has all that it takes; `None`: it has not, or cannot tell (before Linux 5.12).
 #[cfg(target_os = "linux")]
-fn file_of(bytes: &[u8]) -> nix::Result<OwnedFd> {
-    use nix::sys::memfd::{memfd_create, MFdFlags};
-    let name = c"net_runner_spec";
-    // A system may insist on it (vm.memfd_noexec); before Linux 6.3 nobody knows it.
-    let no_exec = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
-    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | no_exec)
-        .or_else(|_| memfd_create(name, MFdFlags::MFD_CLOEXEC))?;
-    write_from_start(fd.as_fd(), bytes)?;
-    Ok(fd)
+pub fn working_directory_at_hand() -> Option<OwnedFd> {
+    use rustix::fs::{openat2, Mode, OFlags, ResolveFlags, CWD};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat2(CWD, c".", flags, Mode::empty(), ResolveFlags::CACHED).ok()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn file_of(bytes: &[u8]) -> nix::Result<OwnedFd> {
-    let template = std::env::temp_dir().join("net_runner_spec_XXXXXX");
-    let (fd, path) = nix::unistd::mkstemp(&template)?;
-    nix::unistd::unlink(&path)?;
-    set_cloexec(fd.as_fd())?;
-    write_from_start(fd.as_fd(), bytes)?;
-    Ok(fd)
-}
-
-/// The offset, which the shepherd shares, stays at the start.
-fn write_from_start(fd: BorrowedFd, bytes: &[u8]) -> nix::Result<()> {
-    let mut written = 0;
-    while written < bytes.len() {
-        written += nix::sys::uio::pwrite(fd, &bytes[written..], written as libc::off_t)?;
-    }
-    Ok(())
+pub fn working_directory_at_hand() -> Option<OwnedFd> {
+    None
 }

@@ -1,13 +1,15 @@
 //! Starting the command: everything is prepared before the process is made, and between that and
 //! `execve(2)` only system calls happen.
 
+use crate::sys::Spawned;
 use crate::{cgroup, signals, sys};
 use nix::errno::Errno;
-use nix::unistd::{getpid, Pid};
+use nix::sys::signal::Signal;
+use nix::unistd::{getpid, getppid, Pid};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr;
-use wire::{Rlimit, Spec, Stdio, Step};
+use wire::{Leftovers, Rlimit, Spec, Stdio, Step};
 
 /// Why a command did not start.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +53,7 @@ const SHELL: &CStr = c"/bin/sh";
 
 /// Starts the command of `spec`. `cwd` is the VM's working directory; `passed` are the
 /// descriptors for its stdio, in the order of their use.
-pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Pid, Failure> {
+pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Spawned, Failure> {
     let candidates = candidates(spec.file, spec.search_path);
     let mut shell_args = vec![SHELL.as_ptr(), ptr::null()];
     shell_args.extend(pointers(spec.args.get(1..).unwrap_or_default()));
@@ -70,13 +72,13 @@ pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Pid, Fail
     };
     // SAFETY: `become_command` makes system calls only and does not return; `plan` and all that
     // it points to outlive the wait for `execve(2)`.
-    let pid = unsafe { sys::spawn(become_command, ptr::from_mut(&mut plan).cast()) }
+    let spawned = unsafe { sys::spawn(become_command, ptr::from_mut(&mut plan).cast()) }
         .map_err(at(Step::Fork))?;
     // SAFETY: the new process has gone its own way; it wrote through this pointer.
     match unsafe { ptr::read_volatile(failure.as_ptr()) } {
-        None => Ok(pid),
+        None => Ok(spawned),
         Some(failure) => {
-            let _ = nix::sys::wait::waitpid(pid, None);
+            let _ = nix::sys::wait::waitpid(spawned.pid, None);
             Err(failure)
         }
     }
@@ -160,9 +162,7 @@ fn set_up(plan: &Plan) -> Result<(), Failure> {
     nix::unistd::setsid().map_err(at(Step::Setup))?;
     // Before setsid(2) this process counts as a helper and nobody would end it. If the shepherd
     // died meanwhile, it ends itself; if it dies later, whoever adopts it sees a stranger.
-    if nix::unistd::getppid() != plan.shepherd {
-        return Err(at(Step::Setup)(Errno::ESRCH));
-    }
+    has_shepherd(plan)?;
     if let Some(members) = &plan.members {
         join(members).map_err(at(Step::Cgroup))?;
     }
@@ -195,7 +195,21 @@ fn set_up(plan: &Plan) -> Result<(), Failure> {
     if spec.no_new_privs {
         sys::give_up_new_privileges().map_err(at(Step::NoNewPrivs))?;
     }
+    if spec.leftovers == Leftovers::Kill {
+        // The last line of defence, for when all helpers are killed at once. A change of the user takes it back, so it
+        // comes after that; a set-user-ID program takes it back, too.
+        let _ = sys::signal_at_parents_death(Some(Signal::SIGKILL));
+        has_shepherd(plan)?;
+    }
     signals::unblock_all().map_err(at(Step::Setup))
+}
+
+fn has_shepherd(plan: &Plan) -> Result<(), Failure> {
+    if getppid() == plan.shepherd {
+        Ok(())
+    } else {
+        Err(at(Step::Setup)(Errno::ESRCH))
+    }
 }
 
 fn done(result: libc::c_int) -> nix::Result<()> {
@@ -270,41 +284,94 @@ fn change_user(spec: &Spec) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Half as dear as an execve(2) that does not find it.
-fn is_missing(path: *const libc::c_char) -> bool {
+/// Why a candidate is not there, if so. Half as dear as an execve(2) that does not find it.
+fn absence(path: *const libc::c_char) -> Option<Errno> {
     // SAFETY: a NUL-terminated string.
     let found = unsafe { libc::access(path, libc::F_OK) } == 0;
-    !found && matches!(Errno::last(), Errno::ENOENT | Errno::ENOTDIR)
+    (!found)
+        .then(Errno::last)
+        .filter(|errno| is_passed_over(*errno))
+}
+
+/// After which errors execvp(3) goes on: no such file, or a directory whose file system does not answer any more.
+fn is_passed_over(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT
+    )
 }
 
 /// As execvp(3): goes on to the next candidate when one is not there, remembers that one was
 /// there but not allowed, and gives a script without `#!` to the shell.
 fn exec(plan: &mut Plan) -> Errno {
-    let mut denied = false;
     let search = plan.candidates.len() > 1;
-    for &candidate in &plan.candidates {
-        if search && is_missing(candidate) {
-            continue;
-        }
-        // SAFETY: null-terminated arrays of NUL-terminated strings, alive until the exec.
-        unsafe { libc::execve(candidate, plan.args.as_ptr(), plan.env.as_ptr()) };
-        match Errno::last() {
+    let mut failure = Errno::ENOENT;
+    for at in 0..plan.candidates.len() {
+        let candidate = plan.candidates[at];
+        let absent = if search { absence(candidate) } else { None };
+        let errno = absent.unwrap_or_else(|| {
+            // SAFETY: null-terminated arrays of NUL-terminated strings, alive until the exec.
+            unsafe { libc::execve(candidate, plan.args.as_ptr(), plan.env.as_ptr()) };
+            Errno::last()
+        });
+        match errno {
+            Errno::ENOEXEC => return exec_script(plan, candidate),
+            Errno::EACCES => failure = errno,
             Errno::ENOENT | Errno::ENOTDIR if search => {}
-            Errno::EACCES => denied = true,
-            Errno::ENOEXEC => {
-                plan.shell_args[1] = candidate;
-                // SAFETY: as above.
-                unsafe {
-                    libc::execve(SHELL.as_ptr(), plan.shell_args.as_ptr(), plan.env.as_ptr())
-                };
-                return Errno::last();
+            // Said only when the program is nowhere else, either.
+            errno if search && is_passed_over(errno) => {
+                if failure == Errno::ENOENT {
+                    failure = errno;
+                }
             }
             errno => return errno,
         }
     }
-    if denied {
-        Errno::EACCES
-    } else {
-        Errno::ENOENT
+    failure
+}
+
+/// Gives a file that the kernel does not know how to run to the shell, if it can be a script.
+fn exec_script(plan: &mut Plan, file: *const libc::c_char) -> Errno {
+    match is_text(file) {
+        Ok(true) => {
+            plan.shell_args[1] = file;
+            // SAFETY: as in `exec`.
+            unsafe { libc::execve(SHELL.as_ptr(), plan.shell_args.as_ptr(), plan.env.as_ptr()) };
+            Errno::last()
+        }
+        Ok(false) => Errno::ENOEXEC,
+        Err(errno) => errno,
+    }
+}
+
+/// As bash does: no text has a NUL in its first line. A program for another machine is none, either, whatever
+/// stands in it: a shell would run some of that.
+fn is_text(file: *const libc::c_char) -> nix::Result<bool> {
+    const ELF: &[u8] = b"\x7fELF";
+    let mut start = [0; 128];
+    // SAFETY: open(2), read(2) and close(2), with a string and a buffer that live.
+    let length = unsafe {
+        let fd = Errno::result(libc::open(file, libc::O_RDONLY | libc::O_CLOEXEC))?;
+        let length = Errno::result(libc::read(fd, start.as_mut_ptr().cast(), start.len()));
+        libc::close(fd);
+        length?
+    };
+    let start = start.get(..length as usize).unwrap_or_default();
+    let mut line = start.iter().take_while(|byte| **byte != b'\n');
+    Ok(!start.starts_with(ELF) && !line.any(|byte| *byte == 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_directory_of_the_search_path_is_passed_over() {
+        for errno in [Errno::ESTALE, Errno::ENODEV, Errno::ETIMEDOUT] {
+            assert!(is_passed_over(errno));
+        }
+        for errno in [Errno::EACCES, Errno::ENOEXEC, Errno::E2BIG, Errno::ELOOP] {
+            assert!(!is_passed_over(errno));
+        }
     }
 }

@@ -1,39 +1,67 @@
 //! The guard: parent of the launcher.
 //!
-//! It waits for its children and does nothing else. When a launcher is killed, its shepherds
-//! become children of the guard and go on; when a shepherd is killed too, so do the processes
-//! of its command, and the guard ends those. It exits when no child is left.
+//! It sees whether the system has what the guarantees rest on. Then it waits for its children and does nothing
+//! else. When a launcher is killed, its shepherds become children of the guard and go on; when a shepherd is killed
+//! too, so do the processes of its command, and the guard ends those. It exits when no child is left.
 
-use crate::children::{self, Left};
-use crate::{launcher, signals, sys};
+use crate::children;
+use crate::watch::Watch;
+use crate::{launcher, signals, socket, sys};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::unistd::{fork, getpid, setsid, ForkResult};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
+use std::time::Duration;
+use wire::CANNOT;
+
+/// A call that this system refuses: a kernel that is too old, or a filter of system calls (seccomp(2)).
+struct Refused {
+    call: &'static str,
+    errno: Errno,
+}
 
 pub fn run(socket: OwnedFd) -> ExitCode {
-    // The VM made this process with posix_spawn(3), so it leads no process group and setsid works.
-    if setsid().is_err() || signals::take_over().is_err() {
-        return ExitCode::FAILURE;
-    }
-    sys::become_subreaper();
     let guard = getpid();
-    // SAFETY: this process has one thread, so the child may do whatever the parent may.
-    match unsafe { fork() } {
+    match start() {
         Ok(ForkResult::Child) => launcher::run(socket, guard),
-        Ok(ForkResult::Parent { .. }) => {
+        Ok(ForkResult::Parent { child: launcher }) => {
             drop(socket);
-            keep_watch()
+            Watch::default().keep(|dead| {
+                if dead.pid == launcher {
+                    // What it knew of those that somebody stopped is gone with it.
+                    children::continue_helpers();
+                }
+                dead.exited_with(0)
+            })
         }
-        Err(_) => ExitCode::FAILURE,
+        Err(Refused { call, errno }) => {
+            let sentence = format!("{CANNOT}{call} failed: {}", errno.desc());
+            // When the VM is gone, nobody needs to know.
+            let _ = socket::send_bytes(socket.as_fd(), sentence.as_bytes());
+            ExitCode::FAILURE
+        }
     }
 }
 
-/// Reaps, and ends what no shepherd holds any more, until no child is left.
-pub fn keep_watch() -> ExitCode {
-    while children::reap_and_clean(|dead| dead.exited_with(0)) == Left::Some {
-        if signals::wait(&[], None).is_err() {
-            return ExitCode::FAILURE;
-        }
+/// Becomes the guard, and forks the launcher.
+fn start() -> Result<ForkResult, Refused> {
+    let refused = |call| move |errno| Refused { call, errno };
+    // The VM made this process with posix_spawn(3), so it leads no process group and setsid works.
+    setsid().map_err(refused("setsid"))?;
+    signals::take_over().map_err(refused("rt_sigaction or rt_sigprocmask"))?;
+    sys::become_subreaper().map_err(refused("prctl(PR_SET_CHILD_SUBREAPER)"))?;
+    sys::signal_at_parents_death(Some(Signal::SIGCHLD))
+        .and_then(|()| sys::signal_at_parents_death(None))
+        .map_err(refused("prctl(PR_SET_PDEATHSIG)"))?;
+    match sys::dead_child(None) {
+        Ok(_) | Err(Errno::ECHILD) => {}
+        Err(errno) => return Err(refused("waitid")(errno)),
     }
-    ExitCode::SUCCESS
+    nix::unistd::getsid(None).map_err(refused("getsid"))?;
+    signals::wait([], Some(Duration::ZERO)).map_err(refused("pselect6"))?;
+    sys::become_opaque();
+    children::has_proc();
+    // SAFETY: this process has one thread, so the child may do whatever the parent may.
+    unsafe { fork() }.map_err(refused("fork"))
 }

@@ -9,23 +9,26 @@
 //! A spare dies with its launcher, so that the end of the launcher is the end of the socket; from
 //! its first request on it is a shepherd, has let go of the socket, and outlives it.
 
+use crate::attributes::Attributes;
 use crate::children;
-use crate::guard;
+use crate::shepherd::{self, Parent};
 use crate::socket::{self, Start};
-use crate::{shepherd, signals, sys};
+use crate::watch::Watch;
+use crate::{signals, sys};
+use nix::sys::signal::Signal;
 use nix::sys::socket::Shutdown;
 use nix::unistd::{fork, getpid, getppid, ForkResult, Pid};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
-use wire::{Event, Step};
+use wire::{Event, Step, NO_PROC};
 
 /// One is started while another is in the hands of a request.
 const SPARES: usize = if cfg!(target_os = "linux") { 2 } else { 0 };
 
 /// Whether a spare waits, for each. The launcher sets it, and the spare takes it back.
-type Waiting = &'static [AtomicBool; SPARES];
+type Waiting = &'static [AtomicBool];
 
 /// A command that was just taken is about to start: a fork at once would take the CPU from it.
 const BEFORE_NEXT_FORK: Duration = Duration::from_millis(2);
@@ -44,6 +47,9 @@ struct Launcher {
     waiting: Waiting,
     /// Who that was.
     spares: [Pid; SPARES],
+    /// Tells the shepherds that this launcher takes no more requests.
+    retired: &'static AtomicBool,
+    watch: Watch,
     pause: Duration,
     ended: bool,
 }
@@ -57,14 +63,16 @@ enum Task {
 }
 
 pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
-    sys::become_subreaper();
-    let (Ok((bell, spares_bell)), Ok(waiting)) = (sys::nonblocking_pipe(), sys::shared_flags())
-    else {
+    // The guard has seen that these work.
+    let _ = sys::become_subreaper();
+    let _ = sys::signal_at_parents_death(Some(Signal::SIGCHLD));
+    let (Ok((bell, spares_bell)), Ok(flags)) = (
+        sys::nonblocking_pipe(),
+        sys::shared_flags::<{ 1 + SPARES }>(),
+    ) else {
         return ExitCode::FAILURE;
     };
-    if socket::send_bytes(socket.as_fd(), wire::GREETING.as_bytes()).is_err() {
-        return ExitCode::SUCCESS;
-    }
+    let [retired, waiting @ ..] = flags;
     let own_pid = getpid();
     let mut launcher = Launcher {
         socket,
@@ -72,9 +80,14 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
         spares_bell,
         waiting,
         spares: [own_pid; SPARES],
+        retired,
+        watch: Watch::default(),
         pause: BEFORE_NEXT_FORK,
         ended: false,
     };
+    if launcher.greet().is_err() {
+        return ExitCode::SUCCESS;
+    }
     // Without a guard nobody would clean up after this launcher: it takes no more requests, so
     // that the VM starts a new pair, and stays for the shepherds that it has.
     while !launcher.ended && getppid() == guard {
@@ -83,11 +96,12 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
         }
     }
     let orphaned = !launcher.ended;
-    // Tells the spares; one that has just taken a request serves it.
+    retired.store(true, SeqCst);
+    // Tells the VM and the spares; one that has just taken a request serves it.
     let _ = nix::sys::socket::shutdown(launcher.socket.as_raw_fd(), Shutdown::Both);
-    drop(launcher);
+    let Launcher { watch, .. } = launcher;
     if orphaned {
-        return guard::keep_watch();
+        return watch.keep(|dead| dead.exited_with(0) || dead.exited_with(ENDED.into()));
     }
     // The VM is gone, or has replaced this launcher. The shepherds notice by themselves; the guard
     // adopts them.
@@ -95,6 +109,12 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
 }
 
 impl Launcher {
+    fn greet(&self) -> nix::Result<usize> {
+        let note = if children::has_proc() { "" } else { NO_PROC };
+        let greeting = [wire::GREETING, note].concat();
+        socket::send_bytes(self.socket.as_fd(), greeting.as_bytes())
+    }
+
     /// Waits for something to happen, and sees to that. A missing spare is forked when nothing happened for a
     /// while. `Some` in a child.
     fn turn(&mut self) -> Option<Task> {
@@ -102,7 +122,9 @@ impl Launcher {
         let alone = spares == 0;
         let missing = spares < SPARES;
         let news = if alone { &self.socket } else { &self.bell };
-        if signals::wait(&[news.as_fd()], missing.then_some(self.pause)).is_err() {
+        let times = [missing.then_some(self.pause), self.watch.time_left()];
+        let timeout = times.into_iter().flatten().min();
+        if signals::wait([news.as_fd()], timeout).is_err() {
             self.ended = true;
         }
         while matches!(nix::unistd::read(&self.bell, &mut [0; 64]), Ok(1..)) {}
@@ -153,9 +175,10 @@ impl Launcher {
             spares,
             waiting,
             ended,
+            watch,
             ..
         } = self;
-        children::reap_and_clean(|dead| {
+        watch.look(|dead| {
             let was_spare = (0..SPARES)
                 .any(|spare| spares[spare] == dead.pid && waiting[spare].swap(false, SeqCst));
             let told_end = was_spare && dead.exited_with(ENDED.into());
@@ -183,11 +206,13 @@ impl Launcher {
             bell,
             spares_bell,
             waiting,
+            retired,
             ..
         } = self;
         // Nothing of the launcher's may take the place of a command's descriptors, where few are allowed.
         drop(bell);
-        sys::become_subreaper();
+        let _ = sys::become_subreaper();
+        let attributes = Attributes::of_this_process();
         let control = match task {
             Task::Serve(control) => control,
             Task::Wait(spare) => match wait_as_spare(&socket, launcher) {
@@ -199,14 +224,15 @@ impl Launcher {
             },
         };
         drop((socket, spares_bell));
-        shepherd::run(control, launcher);
+        let parent = Parent { launcher, retired };
+        shepherd::run(control, &parent, &attributes);
         ExitCode::SUCCESS
     }
 }
 
 /// Waits for a request, and dies with its launcher.
 fn wait_as_spare(socket: &OwnedFd, launcher: Pid) -> Result<OwnedFd, ExitCode> {
-    sys::die_with_parent(true);
+    let _ = sys::signal_at_parents_death(Some(Signal::SIGKILL));
     if getppid() != launcher {
         return Err(ExitCode::SUCCESS);
     }

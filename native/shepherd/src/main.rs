@@ -11,6 +11,7 @@
 //! No helper has a terminal, a handler that does anything, or a thread. They block every signal
 //! and end when their socket does; only SIGKILL ends them earlier, and then the next one up cleans.
 
+mod attributes;
 mod cgroup;
 mod children;
 mod command;
@@ -20,6 +21,7 @@ mod shepherd;
 mod signals;
 mod socket;
 mod sys;
+mod watch;
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;

@@ -8,38 +8,66 @@
 //! The command stays a zombie until the signals to its process group are sent: that keeps its PID,
 //! and with it the number of its group, from being given to anybody else.
 
+use crate::attributes::Attributes;
 use crate::cgroup;
 use crate::children::{self, Left};
 use crate::command::{self, Failure};
 use crate::socket::{self, Begin, Control};
+use crate::sys::Spawned;
+use crate::watch::Backoff;
 use crate::{signals, sys};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::select::FdSet;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::sys::wait::WaitPidFlag;
-use nix::unistd::{getpgid, getppid, Pid};
+use nix::unistd::{getppid, Pid};
 use std::ffi::{CStr, CString};
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use wire::{Event, Exit, Leftovers, Request, Spec, SpecWriter, Step, Tag};
 
+/// Who is above a shepherd, and ends what is left of its command if it is killed.
+pub struct Parent {
+    pub launcher: Pid,
+    /// Whether the launcher takes no more requests: the VM has another one, or will.
+    pub retired: &'static AtomicBool,
+}
+
+impl Parent {
+    /// A killed launcher is followed by the guard, which is in the session of all helpers.
+    fn is_there(&self) -> bool {
+        let parent = getppid();
+        parent == self.launcher || (parent.as_raw() > 0 && !children::is_stranger(parent))
+    }
+
+    fn serves_on(&self) -> bool {
+        getppid() == self.launcher && !self.retired.load(SeqCst)
+    }
+}
+
 /// Serves one command after the other, as long as the VM keeps the socket. In between this process has no child.
-/// Then nobody would clean up after it if its launcher was gone: it dies with that.
-pub fn run(control: OwnedFd, launcher: Pid) {
+/// Then nobody would clean up after it if its launcher was gone: it dies with that. While it has a command, it
+/// is woken instead.
+///
+/// `attributes` are those that this process was born with. When a command has changed them, the next would get them:
+/// then this is the end.
+pub fn run(control: OwnedFd, parent: &Parent, attributes: &Attributes) {
     while let Some(begin) = socket::await_begin(control.as_fd()) {
-        sys::die_with_parent(false);
-        serve(begin, control.as_fd());
-        sys::die_with_parent(true);
-        if getppid() != launcher {
+        let _ = sys::signal_at_parents_death(Some(Signal::SIGCHLD));
+        serve(begin, control.as_fd(), parent);
+        let _ = sys::signal_at_parents_death(Some(Signal::SIGKILL));
+        if !parent.serves_on() || Attributes::of_this_process() != *attributes {
             return;
         }
     }
 }
 
 /// One command to its end.
-fn serve(begin: Begin, control: BorrowedFd) {
+fn serve(begin: Begin, control: BorrowedFd, parent: &Parent) {
     let Begin { spec, fds, lost } = begin;
     let mut fds = fds.into_iter();
     let started = match fds.next() {
@@ -55,7 +83,7 @@ fn serve(begin: Begin, control: BorrowedFd) {
         Ok(shepherd) => {
             let pid = shepherd.command.as_raw();
             socket::send_event(control, Event::Started { pid });
-            shepherd.watch(control);
+            shepherd.watch(control, parent);
         }
     }
 }
@@ -70,8 +98,10 @@ fn start(
     }
     let spec = Spec::decode(&spec).map_err(|_| receive_failure(Errno::EPROTO))?;
     let passed: Vec<OwnedFd> = fds.collect();
+    let Spawned { pid, exit } = command::start(&spec, &cwd, &passed)?;
     Ok(Shepherd {
-        command: command::start(&spec, &cwd, &passed)?,
+        command: pid,
+        exit,
         stop_signal: spec.stop_signal,
         kill_timeout: Duration::from_millis(spec.kill_timeout_ms),
         leftovers: spec.leftovers,
@@ -105,11 +135,16 @@ fn try_to_rehearse() -> nix::Result<()> {
     }
     let cwd = nix::fcntl::open(c".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     wire::socket::send_begin(vm.as_fd(), &nowhere.finish(), &[cwd.as_raw_fd()])?;
+    static RETIRED: AtomicBool = AtomicBool::new(false);
+    let parent = Parent {
+        launcher: getppid(),
+        retired: &RETIRED,
+    };
     if let Some(begin) = socket::await_begin(control.as_fd()) {
-        serve(begin, control.as_fd());
+        serve(begin, control.as_fd(), &parent);
     }
     end_leftovers();
-    signals::wait(&[], Some(Duration::ZERO))
+    signals::wait([], Some(Duration::ZERO)).map(drop)
 }
 
 /// A spec that is too long for a message.
@@ -124,6 +159,8 @@ fn read_spec(fd: Option<OwnedFd>) -> Result<Vec<u8>, Failure> {
 
 struct Shepherd {
     command: Pid,
+    /// Readable when the command is dead. Until that was seen.
+    exit: Option<OwnedFd>,
     stop_signal: i32,
     kill_timeout: Duration,
     leftovers: Leftovers,
@@ -140,49 +177,68 @@ enum Stage {
     Stopping {
         until: Option<Instant>,
     },
-    Killing,
+    /// SIGKILL is sent, again and again: there are processes that it does not reach at once (see `Backoff`).
+    Killing {
+        again: Instant,
+        backoff: Backoff,
+    },
 }
 
 impl Shepherd {
-    fn watch(mut self, control: BorrowedFd) {
+    fn watch(mut self, control: BorrowedFd, parent: &Parent) {
         loop {
             if self.command_is_dead() {
                 return self.finish(control);
             }
+            if !parent.is_there() {
+                // If this process was killed now, its command would be nobody's. There is no time for manners.
+                self.kill();
+            }
             let listen_to = self.listening.then_some(control);
-            if signals::wait(listen_to.as_slice(), self.time_left()).is_err() {
+            let exit = self.exit.as_ref().map(AsFd::as_fd);
+            let fds = listen_to.into_iter().chain(exit);
+            match signals::wait(fds, self.time_left()).map(|ready| is_in(&ready, exit)) {
+                Ok(false) => {}
+                Ok(true) => self.see_exit(),
                 // Cannot happen with good arguments; if it does, nothing may stay.
-                self.stage = Stage::Killing;
+                Err(_) => self.kill(),
             }
             self.reap_orphans();
             if self.listening {
                 self.serve(control);
             }
+            let now = Instant::now();
             match self.stage {
-                Stage::Stopping { until } if until.is_some_and(|until| Instant::now() >= until) => {
-                    self.stage = Stage::Killing;
-                    self.signal_all(Signal::SIGKILL as i32);
-                }
-                Stage::Serving | Stage::Stopping { .. } => {}
-                Stage::Killing => self.signal_all(Signal::SIGKILL as i32),
+                Stage::Stopping { until: Some(until) } if until <= now => self.kill(),
+                Stage::Killing { again, .. } if again <= now => self.kill(),
+                Stage::Serving | Stage::Stopping { .. } | Stage::Killing { .. } => {}
             }
         }
     }
 
     fn time_left(&self) -> Option<Duration> {
-        match self.stage {
-            Stage::Stopping { until } => {
-                until.map(|until| until.saturating_duration_since(Instant::now()))
-            }
-            Stage::Serving | Stage::Killing => None,
+        let until = match self.stage {
+            Stage::Serving => None,
+            Stage::Stopping { until } => until,
+            Stage::Killing { again, .. } => Some(again),
+        };
+        until.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// The command is dead. A process that traces it keeps its death from its parent (ptrace(2)); one that the
+    /// command started is a leftover like any other.
+    fn see_exit(&mut self) {
+        self.exit = None;
+        let held = !self.command_is_dead() && children::is_held_zombie(self.command);
+        if held && self.leftovers == Leftovers::Kill {
+            self.kill();
         }
     }
 
     fn serve(&mut self, control: BorrowedFd) {
         match socket::receive_request(control) {
             Control::Request(Request::Signal { number }) => {
-                // SAFETY: kill(2) on the command, which this process has not reaped.
-                unsafe { libc::kill(self.command.as_raw(), number) };
+                children::signal(self.command, number);
             }
             Control::Request(Request::End) => self.stop(),
             Control::Request(Request::Begin) | Control::Nothing => {}
@@ -205,22 +261,34 @@ impl Shepherd {
         }
     }
 
-    /// Signals the command and, where leftovers go with it, its group and its orphans.
+    /// Signals the command's group and, where leftovers go with it, its orphans. What is in its group belongs to
+    /// it: leftovers are what stays when a command exits by itself, and what left its group before.
     fn signal_all(&self, number: i32) {
         match self.leftovers {
-            Leftovers::Kill => {
-                children::signal(self.command, number);
-                for child in children::list() {
-                    if getpgid(Some(child)) != Ok(self.command) {
-                        children::signal(child, number);
-                    }
-                }
-            }
-            Leftovers::Leave => {
-                // SAFETY: as in `serve`.
-                unsafe { libc::kill(self.command.as_raw(), number) };
-            }
+            Leftovers::Kill => children::signal_all(number),
+            Leftovers::Leave => children::signal_group(self.command, number),
         }
+    }
+
+    /// SIGKILL to the same, and the next try when that does not do.
+    fn kill(&mut self) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Serving);
+        let mut backoff = match stage {
+            Stage::Killing { backoff, .. } => backoff,
+            Stage::Serving | Stage::Stopping { .. } => Backoff::new(),
+        };
+        // The command leads its group: it leads a session, so it cannot leave.
+        children::kill(self.command);
+        if self.leftovers == Leftovers::Kill {
+            if let Some(cgroup) = &self.cgroup {
+                cgroup::kill(cgroup);
+            }
+            children::kill_all();
+        }
+        self.stage = Stage::Killing {
+            again: Instant::now() + backoff.next(),
+            backoff,
+        };
     }
 
     fn command_is_dead(&self) -> bool {
@@ -241,7 +309,7 @@ impl Shepherd {
     fn finish(self, control: BorrowedFd) {
         match self.leftovers {
             Leftovers::Kill => {
-                children::signal(self.command, Signal::SIGKILL as i32);
+                children::kill(self.command);
                 let exit = sys::reap_with_usage(self.command);
                 if let Some(cgroup) = &self.cgroup {
                     cgroup::kill(cgroup);
@@ -250,6 +318,9 @@ impl Shepherd {
                 report(control, exit);
             }
             Leftovers::Leave => {
+                if !matches!(self.stage, Stage::Serving) {
+                    children::kill(self.command);
+                }
                 let exit = sys::reap_with_usage(self.command);
                 report(control, exit);
                 // They are orphans of this process now, and it stays as long as they do: given
@@ -271,27 +342,22 @@ fn report(control: BorrowedFd, exit: nix::Result<Exit>) {
     }
 }
 
-const FIRST_LOOK: Duration = Duration::from_millis(10);
-const LAST_LOOK: Duration = Duration::from_secs(1);
-
 /// SIGKILL to every child, and to every child that comes up when its parent dies, until the
 /// kernel says that there is none.
 fn end_leftovers() {
-    let mut pause = FIRST_LOOK;
+    let mut backoff = Backoff::new();
     while children::reap(|_| {}) == Left::Some {
-        for child in children::list() {
-            children::signal(child, Signal::SIGKILL as i32);
-        }
-        // The next death wakes this process earlier. A program that forks faster than it is found
-        // is found again; one that the kernel holds (state D), or that may not be signalled, or
-        // is not in /proc, is waited for.
-        let _ = signals::wait(&[], Some(pause));
-        pause = (pause * 2).min(LAST_LOOK);
+        children::kill_all();
+        let _ = signals::wait([], Some(backoff.next()));
     }
 }
 
 fn wait_for_leftovers() {
     while children::reap(|_| {}) == Left::Some {
-        let _ = signals::wait(&[], None);
+        let _ = signals::wait([], None);
     }
+}
+
+fn is_in(ready: &FdSet, fd: Option<BorrowedFd>) -> bool {
+    fd.is_some_and(|fd| ready.contains(fd))
 }

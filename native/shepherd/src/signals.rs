@@ -14,16 +14,17 @@ extern "C" fn wake(_signal: libc::c_int) {}
 /// that only wakes. The commands inherit the defaults: nothing that the VM ignores leaks to them.
 pub fn take_over() -> nix::Result<()> {
     default_dispositions();
-    SigSet::all().thread_set_mask()?;
-    let waking = SigAction::new(
-        SigHandler::Handler(wake),
-        SaFlags::SA_NOCLDSTOP,
-        SigSet::empty(),
-    );
+    block_all()?;
+    // Also for children that stop: those above the shepherds look after a helper that somebody stopped.
+    let waking = SigAction::new(SigHandler::Handler(wake), SaFlags::empty(), SigSet::empty());
     // SAFETY: the handler does nothing, so it is async-signal-safe.
     unsafe { sigaction(Signal::SIGCHLD, &waking) }?;
     Ok(())
 }
+
+/// The size of the kernel's signal set.
+#[cfg(target_os = "linux")]
+const SET_SIZE: usize = 8;
 
 /// By the system call: the C library refuses to touch the signals that it keeps for itself, which an
 /// ancestor of the VM may have ignored.
@@ -31,7 +32,6 @@ pub fn take_over() -> nix::Result<()> {
 fn default_dispositions() {
     /// At least as large as the kernel's struct on any architecture; all zero is SIG_DFL.
     const DEFAULT: [u64; 8] = [0; 8];
-    const SET_SIZE: usize = 8;
     for number in 1..=64 {
         // SAFETY: reads the struct; SIGKILL and SIGSTOP are refused.
         unsafe {
@@ -50,24 +50,69 @@ fn default_dispositions() {
     }
 }
 
+/// Every signal. The C library leaves out those that it keeps for itself (32 and 33 in glibc), and
+/// `kill -33` would end a helper.
+#[cfg(target_os = "linux")]
+fn every_signal() -> SigSet {
+    // SAFETY: a signal set is an array of bits, valid whatever they are.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        std::ptr::write_bytes(&mut set, 0xff, 1);
+        SigSet::from_sigset_t_unchecked(set)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn every_signal() -> SigSet {
+    SigSet::all()
+}
+
+/// By the system call, for the same reason.
+#[cfg(target_os = "linux")]
+fn block_all() -> nix::Result<()> {
+    let every = every_signal();
+    let set: *const libc::sigset_t = every.as_ref();
+    let old = std::ptr::null_mut::<libc::sigset_t>();
+    // SAFETY: reads as many bytes of the set as the kernel's have, which are fewer than there are.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            set,
+            old,
+            SET_SIZE,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn block_all() -> nix::Result<()> {
+    every_signal().thread_set_mask()
+}
+
 /// Lets every signal in: a command starts with an empty mask.
 pub fn unblock_all() -> nix::Result<()> {
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 
-/// Waits until a descriptor is readable, a child changed, or the time is over; the caller looks
-/// which. A SIGCHLD that came before the wait began is not missed: it is pending while it is
-/// blocked, and pselect(2) lets it in.
-pub fn wait(readable: &[BorrowedFd], timeout: Option<Duration>) -> nix::Result<()> {
-    let mut all_but_child = SigSet::all();
+/// Waits until a descriptor is readable, a child or the parent changed, or the time is over. Gives the
+/// descriptors that are readable; the caller looks what else happened. A SIGCHLD that came before the wait
+/// began is not missed: it is pending while it is blocked, and pselect(2) lets it in.
+pub fn wait<'fd>(
+    readable: impl IntoIterator<Item = BorrowedFd<'fd>>,
+    timeout: Option<Duration>,
+) -> nix::Result<FdSet<'fd>> {
+    let mut all_but_child = every_signal();
     all_but_child.remove(Signal::SIGCHLD);
     let mut set = FdSet::new();
     for fd in readable {
-        set.insert(*fd);
+        set.insert(fd);
     }
     let timeout = timeout.map(TimeSpec::from_duration);
     match pselect(None, &mut set, None, None, &timeout, &all_but_child) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Ok(_) => Ok(set),
+        Err(Errno::EINTR) => Ok(FdSet::new()),
         Err(errno) => Err(errno),
     }
 }

@@ -1,34 +1,45 @@
 //! What differs between Linux and other POSIX systems, and the calls that nix has no safe form for.
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::AtomicBool;
 use wire::Exit;
 
 /// Makes this process the one that orphans below it are given to, instead of process 1.
-/// (prctl(2), PR_SET_CHILD_SUBREAPER; not inherited by children.)
+/// (prctl(2), PR_SET_CHILD_SUBREAPER, since Linux 3.4; not inherited by children.)
 #[cfg(target_os = "linux")]
-pub fn become_subreaper() {
-    // A kernel before 3.4 has no subreapers; then only process groups hold the tree together.
-    let _ = nix::sys::prctl::set_child_subreaper(true);
+pub fn become_subreaper() -> nix::Result<()> {
+    nix::sys::prctl::set_child_subreaper(true)
 }
 
 /// Other systems have no subreapers: there only process groups hold a command's tree together.
 #[cfg(not(target_os = "linux"))]
-pub fn become_subreaper() {}
-
-/// Whether the kernel sends this process SIGKILL when its parent dies (prctl(2), PR_SET_PDEATHSIG).
-#[cfg(target_os = "linux")]
-pub fn die_with_parent(yes: bool) {
-    let signal = yes.then_some(nix::sys::signal::Signal::SIGKILL);
-    // Fails only for what is no signal.
-    let _ = nix::sys::prctl::set_pdeathsig(signal);
+pub fn become_subreaper() -> nix::Result<()> {
+    Ok(())
 }
 
-/// Only spares need it, and elsewhere there are none.
+/// Which signal the kernel sends this process when its parent dies (prctl(2), PR_SET_PDEATHSIG). It does
+/// so again when the next parent dies, too.
+#[cfg(target_os = "linux")]
+pub fn signal_at_parents_death(signal: Option<Signal>) -> nix::Result<()> {
+    nix::sys::prctl::set_pdeathsig(signal)
+}
+
+/// Elsewhere a helper finds out when it next wakes.
 #[cfg(not(target_os = "linux"))]
-pub fn die_with_parent(_yes: bool) {}
+pub fn signal_at_parents_death(_signal: Option<Signal>) -> nix::Result<()> {
+    Ok(())
+}
+
+/// Keeps processes of the same user from reading this one's memory, tracing it, or taking its descriptors
+/// (prctl(2), PR_SET_DUMPABLE). What this process forks inherits it; a command does not.
+pub fn become_opaque() {
+    // A kernel that refuses leaves things as they are everywhere else.
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_dumpable(false);
+}
 
 /// A pipe, close-on-exec, neither end of which ever blocks.
 pub fn nonblocking_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
@@ -43,7 +54,7 @@ pub fn nonblocking_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Closes every descriptor from `first` on: what the VM had open without close-on-exec.
-pub fn close_from(first: i32) {
+pub fn close_from(first: RawFd) {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: the numbers belong to nobody in this process: it has just started.
@@ -52,12 +63,41 @@ pub fn close_from(first: i32) {
             return;
         }
     }
-    // SAFETY: sysconf(3) only reads a limit.
-    let limit = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) };
-    for fd in first..i32::try_from(limit).unwrap_or(i32::MAX).min(65_536) {
+    let close = |fd: RawFd| {
         // SAFETY: as above.
         unsafe { libc::close(fd) };
+    };
+    match open_fds() {
+        Some(fds) => fds.into_iter().filter(|fd| *fd >= first).for_each(close),
+        None => (first..highest_fd()).for_each(close),
     }
+}
+
+/// What the system lists. The descriptor that reads the list may be in it, and is closed by then.
+fn open_fds() -> Option<Vec<RawFd>> {
+    let directory = if cfg!(target_os = "linux") {
+        "/proc/self/fd"
+    } else {
+        "/dev/fd"
+    };
+    let mut fds = Vec::new();
+    for entry in std::fs::read_dir(directory).ok()? {
+        fds.push(entry.ok()?.file_name().to_str()?.parse().ok()?);
+    }
+    Some(fds)
+}
+
+/// A limit may have been lowered after a descriptor was opened, so the hard one counts. Without any, it is what
+/// Linux allows a process at most unless somebody raised that (fs.nr_open).
+fn highest_fd() -> RawFd {
+    const MOST: RawFd = 1 << 20;
+    // SAFETY: all-zero bytes are a valid rlimit, and getrlimit(2) writes one.
+    let hard = unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        limit.rlim_max
+    };
+    RawFd::try_from(hard).map_or(MOST, |hard| hard.min(MOST))
 }
 
 /// A child that is dead and not yet reaped.
@@ -94,6 +134,29 @@ pub fn dead_child(which: Option<Pid>) -> nix::Result<Option<Dead>> {
     }))
 }
 
+/// What became of a child that somebody stopped or continued.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Stopped,
+    Continued,
+}
+
+/// The next child that stopped or went on since this was asked, if any.
+pub fn changed_child() -> Option<(Pid, Change)> {
+    // SAFETY: all-zero bytes are a valid siginfo_t, and stay when there is nothing to tell.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG;
+    // SAFETY: the pointer is to a live value of the type that waitid(2) writes.
+    Errno::result(unsafe { libc::waitid(libc::P_ALL, 0, &mut info, flags) }).ok()?;
+    // SAFETY: waitid(2) fills this, or leaves it at zero.
+    let pid = unsafe { info.si_pid() };
+    let change = match info.si_code {
+        libc::CLD_CONTINUED => Change::Continued,
+        _ => Change::Stopped,
+    };
+    (pid != 0).then(|| (Pid::from_raw(pid), change))
+}
+
 /// Reaps a child that is known to be dead, with the kernel's account of it.
 pub fn reap_with_usage(pid: Pid) -> nix::Result<Exit> {
     let mut status = 0;
@@ -125,6 +188,14 @@ fn microseconds(time: libc::timeval) -> u64 {
     time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64
 }
 
+/// A process that `spawn` made.
+pub struct Spawned {
+    pub pid: Pid,
+    /// Readable when it is dead, also when somebody who traces it keeps waitid(2) from seeing that. `None` where
+    /// the system has no such thing, or no room for it.
+    pub exit: Option<OwnedFd>,
+}
+
 /// Runs `child` in a new process that shares this one's memory until it calls `execve(2)` or exits,
 /// while this one waits: vfork(2) with a stack of its own. Nothing is copied, whatever the size.
 ///
@@ -134,17 +205,55 @@ fn microseconds(time: libc::timeval) -> u64 {
 pub unsafe fn spawn(
     child: extern "C" fn(*mut libc::c_void) -> libc::c_int,
     argument: *mut libc::c_void,
-) -> nix::Result<Pid> {
-    const STACK_SIZE: usize = 64 * 1024;
-    let mut stack = Vec::<u128>::with_capacity(STACK_SIZE / size_of::<u128>());
+) -> nix::Result<Spawned> {
+    use std::os::fd::FromRawFd;
+    let top = stack_top()?;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-    // SAFETY: the stack grows down from its end, lives until the child has left it (CLONE_VFORK),
-    // and u128 is aligned as the ABI asks; the caller answers for the rest.
-    let pid = unsafe {
-        let top = stack.as_mut_ptr().add(stack.capacity()).cast();
-        libc::clone(child, top, flags, argument)
+    let mut exit: RawFd = -1;
+    let mut clone = |flags| {
+        // SAFETY: nobody else is on the stack, which is there until this process ends; the child has left it
+        // when clone(2) returns (CLONE_VFORK). The caller answers for the rest.
+        Errno::result(unsafe { libc::clone(child, top, flags, argument, &raw mut exit) })
     };
-    Errno::result(pid).map(Pid::from_raw)
+    let pid = match clone(flags | libc::CLONE_PIDFD) {
+        // No room for one more descriptor, or a kernel that does not know the flag.
+        Err(Errno::EMFILE | Errno::ENFILE | Errno::EINVAL) => clone(flags)?,
+        result => result?,
+    };
+    Ok(Spawned {
+        pid: Pid::from_raw(pid),
+        // SAFETY: the kernel made it just now, for this process. (Before Linux 5.2 it does not.)
+        exit: (exit != -1).then(|| unsafe { OwnedFd::from_raw_fd(exit) }),
+    })
+}
+
+/// The end of the stack on which a new process runs until it is the command. One serves a shepherd for its
+/// life. Below it is a page that nobody may touch: running over the stack ends the new process and changes nothing.
+#[cfg(target_os = "linux")]
+fn stack_top() -> nix::Result<*mut libc::c_void> {
+    use nix::sys::mman::{mmap_anonymous, mprotect, MapFlags, ProtFlags};
+    use std::num::NonZeroUsize;
+    use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+    const SIZE: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
+    /// As large as a page is on any system.
+    const GUARD: usize = 64 * 1024;
+    static TOP: AtomicPtr<libc::c_void> = AtomicPtr::new(std::ptr::null_mut());
+
+    let top = TOP.load(Relaxed);
+    if !top.is_null() {
+        return Ok(top);
+    }
+    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK | MapFlags::MAP_NORESERVE;
+    let whole = SIZE.saturating_add(GUARD);
+    // SAFETY: new memory, at an address that the kernel chooses; the top is its end, and a page's beginning.
+    let top = unsafe {
+        let bottom = mmap_anonymous(None, whole, access, flags)?;
+        mprotect(bottom, GUARD, ProtFlags::PROT_NONE)?;
+        bottom.byte_add(whole.get()).as_ptr()
+    };
+    TOP.store(top, Relaxed);
+    Ok(top)
 }
 
 /// Elsewhere: a fork. What the child tells its parent must be in memory that both share (see
@@ -156,7 +265,7 @@ pub unsafe fn spawn(
 pub unsafe fn spawn(
     child: extern "C" fn(*mut libc::c_void) -> libc::c_int,
     argument: *mut libc::c_void,
-) -> nix::Result<Pid> {
+) -> nix::Result<Spawned> {
     use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
     use std::os::fd::AsFd;
     let (started, starting) = nonblocking_pipe()?;
@@ -171,7 +280,10 @@ pub unsafe fn spawn(
             drop(starting);
             let mut fds = [PollFd::new(started.as_fd(), PollFlags::POLLIN)];
             poll(&mut fds, PollTimeout::NONE)?;
-            Ok(child)
+            Ok(Spawned {
+                pid: child,
+                exit: None,
+            })
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Three conversations exist:
 //!
 //! - helper -> NIF, once: [`GREETING`], so that a NIF and a helper that do not match find out
-//!   before any command is started;
+//!   before any command is started, or why it cannot do its work ([`CANNOT`]);
 //! - NIF -> launcher: one [`START`] byte for each new shepherd, with its control socket beside it (`SCM_RIGHTS`);
 //! - NIF <-> shepherd, on the control socket: [`Request`] one way, [`Event`] the other. A command begins with
 //!   [`Request::Begin`], with the [`Spec`] behind it in the same message, where it is short, and file descriptors
@@ -21,7 +21,13 @@ pub use frame::{Event, Exit, Malformed, Request, Step, EVENT_SIZE, REQUEST_SIZE}
 pub use spec::{Leftovers, Rlimit, Spec, SpecWriter, Stdio, Tag};
 
 /// What the helper says first. The number changes with every change of the frames or of the spec.
-pub const GREETING: &str = concat!("net_runner ", env!("CARGO_PKG_VERSION"), " protocol 6");
+pub const GREETING: &str = concat!("net_runner ", env!("CARGO_PKG_VERSION"), " protocol 7");
+
+/// What follows the greeting where /proc is missing or is that of another PID namespace.
+pub const NO_PROC: &str = "; no /proc";
+
+/// What the helper says instead, where the system refuses what the guarantees rest on; the reason follows.
+pub const CANNOT: &str = "net_runner cannot: ";
 
 /// The one byte that asks the launcher for a shepherd; its control socket travels beside it.
 pub const START: u8 = b'S';

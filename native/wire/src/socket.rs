@@ -1,11 +1,13 @@
 //! The sockets that the bytes travel on.
 
-use crate::Request;
+use crate::{Request, MAX_FDS, MAX_SHORT_SPEC};
+use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{
     sendmsg, socketpair, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType,
 };
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// Makes the other end being gone an error, not a SIGPIPE.
 #[cfg(not(target_vendor = "apple"))]
@@ -37,7 +39,50 @@ pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
     Ok((one, other))
 }
 
-/// Asks a shepherd for a command, without waiting for room. A spec that is long is empty here, and in a file.
+/// A command on its way to a shepherd.
+pub struct Begin {
+    /// Empty once it is in a file.
+    spec: Vec<u8>,
+    /// The working directory, the file with the spec where there is one, and what the command gets.
+    fds: Vec<OwnedFd>,
+}
+
+impl Begin {
+    pub fn new(spec: Vec<u8>, cwd: OwnedFd, passed: Vec<OwnedFd>) -> Begin {
+        let mut fds = Vec::with_capacity(MAX_FDS);
+        fds.push(cwd);
+        fds.extend(passed);
+        Begin { spec, fds }
+    }
+
+    /// Asks a shepherd for it, without waiting for room. A spec that is too long for a message travels as a file.
+    pub fn send(&mut self, control: BorrowedFd) -> nix::Result<()> {
+        if self.spec.len() > MAX_SHORT_SPEC {
+            self.write_spec_to_file()?;
+        }
+        match self.try_send(control) {
+            // The system gives a socket little room (net.core.wmem_default).
+            Err(Errno::EMSGSIZE) if !self.spec.is_empty() => {
+                self.write_spec_to_file()?;
+                self.try_send(control)
+            }
+            result => result,
+        }
+    }
+
+    fn try_send(&self, control: BorrowedFd) -> nix::Result<()> {
+        let fds: Vec<RawFd> = self.fds.iter().map(|fd| fd.as_raw_fd()).collect();
+        send_begin(control, &self.spec, &fds)
+    }
+
+    fn write_spec_to_file(&mut self) -> nix::Result<()> {
+        self.fds.insert(1, file_of(&self.spec)?);
+        self.spec = Vec::new();
+        Ok(())
+    }
+}
+
+/// Sends a `Begin`, without waiting for room.
 pub fn send_begin(control: BorrowedFd, spec: &[u8], fds: &[RawFd]) -> nix::Result<()> {
     sendmsg::<()>(
         control.as_raw_fd(),
@@ -47,4 +92,96 @@ pub fn send_begin(control: BorrowedFd, spec: &[u8], fds: &[RawFd]) -> nix::Resul
         None,
     )
     .map(drop)
+}
+
+/// A file without a name that holds the bytes, to be read from its start.
+#[cfg(target_os = "linux")]
+fn file_of(bytes: &[u8]) -> nix::Result<OwnedFd> {
+    use nix::sys::memfd::{memfd_create, MFdFlags};
+    let name = c"net_runner_spec";
+    // A system may insist on it (vm.memfd_noexec); before Linux 6.3 nobody knows it.
+    let no_exec = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
+    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | no_exec)
+        .or_else(|_| memfd_create(name, MFdFlags::MFD_CLOEXEC))?;
+    write_from_start(fd.as_fd(), bytes)?;
+    Ok(fd)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn file_of(bytes: &[u8]) -> nix::Result<OwnedFd> {
+    use nix::fcntl::{fcntl, FcntlArg, FdFlag};
+    let template = std::env::temp_dir().join("net_runner_spec_XXXXXX");
+    let (fd, path) = nix::unistd::mkstemp(&template)?;
+    nix::unistd::unlink(&path)?;
+    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    write_from_start(fd.as_fd(), bytes)?;
+    Ok(fd)
+}
+
+/// The offset, which the shepherd shares, stays at the start.
+fn write_from_start(fd: BorrowedFd, bytes: &[u8]) -> nix::Result<()> {
+    let mut written = 0;
+    while written < bytes.len() {
+        written += nix::sys::uio::pwrite(fd, &bytes[written..], written as libc::off_t)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::REQUEST_SIZE;
+    use nix::sys::socket::{recvmsg, setsockopt, sockopt, ControlMessageOwned};
+    use std::fs::File;
+    use std::io::{IoSliceMut, Read};
+
+    /// What a shepherd gets: the bytes behind the frame, and the descriptors.
+    fn receive(control: &OwnedFd) -> (Vec<u8>, Vec<File>) {
+        let mut bytes = vec![0; REQUEST_SIZE + MAX_SHORT_SPEC];
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let mut space = nix::cmsg_space!([RawFd; MAX_FDS]);
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message =
+            recvmsg::<()>(control.as_raw_fd(), &mut parts, Some(&mut space), flags).unwrap();
+        let length = message.bytes;
+        let mut fds = Vec::new();
+        for part in message.cmsgs().unwrap() {
+            if let ControlMessageOwned::ScmRights(received) = part {
+                // SAFETY: they were made for this process just now.
+                fds.extend(received.into_iter().map(|fd| unsafe {
+                    use std::os::fd::FromRawFd;
+                    File::from_raw_fd(fd)
+                }));
+            }
+        }
+        bytes.truncate(length);
+        (bytes.split_off(REQUEST_SIZE), fds)
+    }
+
+    fn begin(spec: &[u8]) -> Begin {
+        let null = || OwnedFd::from(File::open("/dev/null").unwrap());
+        Begin::new(spec.to_vec(), null(), vec![null()])
+    }
+
+    #[test]
+    fn a_short_spec_travels_in_the_message() {
+        let (vm, shepherd) = pair().unwrap();
+        begin(b"short").send(vm.as_fd()).unwrap();
+        let (spec, fds) = receive(&shepherd);
+        assert_eq!((&spec[..], fds.len()), (&b"short"[..], 2));
+    }
+
+    #[test]
+    fn a_spec_that_the_socket_has_no_room_for_travels_as_a_file() {
+        let sent = [7; 20_000];
+        let (vm, shepherd) = pair().unwrap();
+        setsockopt(&vm, sockopt::SndBuf, &4096).unwrap();
+        begin(&sent).send(vm.as_fd()).unwrap();
+        let (spec, mut fds) = receive(&shepherd);
+        assert!(spec.is_empty());
+        assert_eq!(fds.len(), 3);
+        let mut read = Vec::new();
+        fds[1].read_to_end(&mut read).unwrap();
+        assert_eq!(read, sent);
+    }
 }

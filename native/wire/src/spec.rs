@@ -18,6 +18,8 @@ pub enum Tag {
     Arg,
     /// One `NAME=value`.
     Env,
+    /// Any number of them, each with its NUL.
+    Environment,
     /// The directory to go to, from the VM's own.
     Cd,
     /// Where the three standard descriptors lead, in their order; see [`Stdio`].
@@ -47,11 +49,12 @@ pub enum Tag {
 }
 
 impl Tag {
-    const ALL: [Tag; 23] = [
+    const ALL: [Tag; 24] = [
         Tag::File,
         Tag::SearchPath,
         Tag::Arg,
         Tag::Env,
+        Tag::Environment,
         Tag::Cd,
         Tag::Passed,
         Tag::Null,
@@ -149,6 +152,17 @@ impl SpecWriter {
         Ok(())
     }
 
+    /// Any number of strings, each with its NUL, as they are.
+    pub fn strings(&mut self, tag: Tag, block: &[u8]) -> Result<(), Malformed> {
+        let length = u32::try_from(block.len()).map_err(|_| Malformed)?;
+        if block.last().is_some_and(|last| *last != 0) {
+            return Err(Malformed);
+        }
+        self.header(tag, length);
+        self.bytes.extend_from_slice(block);
+        Ok(())
+    }
+
     pub fn number(&mut self, tag: Tag, value: u64) {
         self.numbers(tag, &[value]);
     }
@@ -231,6 +245,11 @@ impl<'a> Spec<'a> {
                 Tag::SearchPath => spec.search_path = Some(string(value)?),
                 Tag::Arg => spec.args.push(string(value)?),
                 Tag::Env => spec.env.push(string(value)?),
+                Tag::Environment => {
+                    for variable in value.split_inclusive(|byte| *byte == 0) {
+                        spec.env.push(string(variable)?);
+                    }
+                }
                 Tag::Cd => spec.cd = Some(string(value)?),
                 Tag::Passed => seen.push(Stdio::Passed),
                 Tag::Null => seen.push(Stdio::Null),
@@ -312,7 +331,10 @@ mod tests {
             let mut writer = SpecWriter::default();
             writer.string(Tag::File, &file).unwrap();
             args.iter().for_each(|arg| writer.string(Tag::Arg, arg).unwrap());
-            env.iter().for_each(|pair| writer.string(Tag::Env, pair).unwrap());
+            let (block, single) = env.split_at(env.len() / 2);
+            let block: Vec<u8> = block.iter().flat_map(|pair| [&pair[..], b"\0"].concat()).collect();
+            writer.strings(Tag::Environment, &block).unwrap();
+            single.iter().for_each(|pair| writer.string(Tag::Env, pair).unwrap());
             writer.number(Tag::KillTimeout, timeout);
             writer.number(Tag::StopSignal, signal);
             writer.flag(Tag::Passed);
@@ -357,8 +379,12 @@ mod tests {
     }
 
     #[test]
-    fn a_string_with_a_nul_is_refused() {
+    fn a_string_with_a_nul_is_refused_and_a_block_that_ends_without_one() {
         let mut writer = SpecWriter::default();
+        assert_eq!(
+            writer.strings(Tag::Environment, b"A=1\0B=2"),
+            Err(Malformed)
+        );
         assert_eq!(writer.string(Tag::Arg, b"a\0b"), Err(Malformed));
     }
 

@@ -6,8 +6,6 @@ defmodule NetRunner.Process.CallersTest do
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
 
-  @moduletag timeout: 60_000
-
   defp start!(script, options \\ []) do
     {:ok, p} = Command.start("sh", ["-c", script], options)
     on_exit(fn -> Command.stop(p) end)
@@ -60,7 +58,12 @@ defmodule NetRunner.Process.CallersTest do
   end
 
   test "read_any does not overtake a reader that has waited longer" do
-    go = Path.join(System.tmp_dir!(), "net_runner_go_#{System.unique_integer([:positive])}")
+    go =
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_go_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
+
     on_exit(fn -> File.rm(go) end)
 
     script =
@@ -123,6 +126,24 @@ defmodule NetRunner.Process.CallersTest do
     assert Command.stats(p).bytes_in == 5_000_000
   end
 
+  test "a write that has begun is carried to its end, also when its caller died before the server came to it" do
+    {:ok, p} = Command.start("cat", [], pipe_size: 0)
+    on_exit(fn -> Command.stop(p) end)
+    :ok = :sys.suspend(p)
+    kill(request(p, :dead, fn -> Command.write(p, :binary.copy("x", 300_000)) end))
+    request(p, :alive, fn -> Command.write(p, "end") && Command.close_stdin(p) end)
+    :ok = :sys.resume(p)
+    assert read_all(p) == :binary.copy("x", 300_000) <> "end"
+    assert_receive {:alive, :ok}, 10_000
+  end
+
+  defp read_all(p) do
+    case Command.read(p) do
+      {:ok, bytes} -> bytes <> read_all(p)
+      :eof -> ""
+    end
+  end
+
   test "a waiting write is answered when its command exits, also when a stranger holds the pipe" do
     p = start!("exec sleep 1000")
     stdin = "/proc/#{Command.os_pid(p)}/fd/0"
@@ -160,5 +181,264 @@ defmodule NetRunner.Process.CallersTest do
     kill(caller)
     assert_receive {:DOWN, ^monitor, :process, _, _}, 10_000
     Tree.await(fn -> Tree.stat(os_pid) == nil end)
+  end
+
+  test "a writer that dies while it waits does not keep a close waiting" do
+    # The pipe is exactly full, and nobody reads.
+    p = start!("exec sleep 1000", pipe_size: 0)
+    assert Command.write(p, :binary.copy("x", 65_536)) == :ok
+    test = self()
+    writer = spawn(fn -> send(test, {:wrote, Command.write(p, "y")}) end)
+    NetRunner.Waiting.await(p, :stdin)
+    closing = Task.async(fn -> Command.close_stdin(p) end)
+    NetRunner.Waiting.await(p, :stdin, 2)
+    kill(writer)
+    assert Task.await(closing, 10_000) == :ok
+    refute_received {:wrote, _}
+  end
+
+  test "read_any behind a reader of stdout does not take the end of stderr for the end of all" do
+    p = start!("exec 2>&-; read go; printf ab; exec sleep 1000", stderr: :pipe)
+    assert Command.read_stderr(p) == :eof
+    reader = Task.async(fn -> Command.read(p, 1) end)
+    NetRunner.Waiting.await(p, :stdout)
+    any = Task.async(fn -> Command.read_any(p) end)
+    NetRunner.Waiting.await(p, :any)
+    assert Command.write(p, "go\n") == :ok
+    assert Task.await(reader, 10_000) == {:ok, "a"}
+    assert Task.await(any, 10_000) == {:ok, {:stdout, "b"}}
+  end
+
+  for {ended, other, script} <- [
+        {:stdout, :stderr, "exec >&-; read go; printf ab >&2; exec sleep 1000"},
+        {:stderr, :stdout, "exec 2>&-; read go; printf ab; exec sleep 1000"}
+      ] do
+    test "read_any waits for #{other} when #{ended} has ended" do
+      p = start!(unquote(script), stderr: :pipe)
+      read = if unquote(ended) == :stdout, do: &Command.read/1, else: &Command.read_stderr/1
+      assert read.(p) == :eof
+      # Whichever of the two is looked at first.
+      any = for n <- 1..2, do: Task.async(fn -> {n, Command.read_any(p, 1)} end)
+      NetRunner.Waiting.await(p, :any, 2)
+      assert Command.write(p, "go\n") == :ok
+      results = for {_, result} <- Task.await_many(any, 10_000), do: result
+      assert Enum.sort(results) == [ok: {unquote(other), "a"}, ok: {unquote(other), "b"}]
+    end
+  end
+
+  test "more output than is allowed is an error also when the command has exited before it is collected" do
+    p = start!("echo hello")
+    assert Command.await_exit(p) == {:ok, 0}
+    collecting = Task.async(fn -> Command.collect(p, 2, :infinity) end)
+    assert Task.await(collecting, 10_000) == {:error, {:max_output_exceeded, "he"}}
+    p = start!("echo hello")
+    assert Command.await_exit(p) == {:ok, 0}
+    assert Command.collect(p, 6, :infinity) == {"hello\n", 0}
+  end
+
+  test "what a command prints while it is ended does not come as what follows" do
+    test = self()
+    mark = "#{System.unique_integer([:positive])}"
+    # It does not listen to the stop signal, and prints on.
+    script = "trap '' TERM; exec yes line"
+
+    input = fn _sink ->
+      send(test, {:feeder, self()})
+      receive do: (:fail -> raise("no input"))
+    end
+
+    chunks =
+      ["sh", "-c", script, mark]
+      |> NetRunner.stream!(input: input, kill_timeout: 2_000)
+      |> Stream.each(fn chunk ->
+        send(test, {:chunk, chunk})
+        assert_receive {:feeder, feeder}, 10_000
+        find = &(List.last(&1.command) == mark)
+        %{pid: server, os_pid: os_pid} = Enum.find(NetRunner.list(), find)
+        send(feeder, :fail)
+        Tree.await(fn -> Command.verdict(server) not in [nil, {:error, :closed}] end)
+        # What it prints now is in the pipe when the stream goes on.
+        :ok = :sys.suspend(server)
+        Tree.await_blocked(os_pid)
+        spawn(fn -> :sys.resume(server) end)
+      end)
+
+    assert_raise RuntimeError, "no input", fn -> Stream.run(chunks) end
+    assert_received {:chunk, _}
+    refute_received {:chunk, _}
+  end
+
+  test "the error of a stream that its time has ended says what the command wrote to stderr" do
+    stream = NetRunner.stream!(["sh", "-c", "echo oops >&2; exec sleep 1000"], timeout: 1_000)
+    error = assert_raise NetRunner.Error, fn -> Enum.to_list(stream) end
+    assert %{reason: :timeout, stderr: "oops\n"} = error
+  end
+
+  test "what a stream reads is counted, and as much as is allowed is not too much" do
+    mark = "#{System.unique_integer([:positive])}"
+
+    # Only what the consumer takes by itself comes in pieces that are seen while the command runs.
+    counted =
+      ["sh", "-c", "head -c 200000 /dev/zero; exec sleep 0.2", mark]
+      |> NetRunner.stream!(max_output_size: 200_000)
+      |> Enum.reduce(0, fn chunk, before ->
+        %{bytes: bytes} = Enum.find(NetRunner.list(), &(List.last(&1.command) == mark))
+        assert bytes.out == before + byte_size(chunk)
+        bytes.out
+      end)
+
+    assert counted == 200_000
+  end
+
+  test "an input is not left when a stream stops early" do
+    test = self()
+
+    input = fn _sink ->
+      send(test, {:feeder, self()})
+      Process.sleep(:infinity)
+    end
+
+    assert ["y\n" <> _] = ~w(yes) |> NetRunner.stream!(input: input) |> Enum.take(1)
+    assert_receive {:feeder, feeder}, 10_000
+    refute Process.alive?(feeder)
+  end
+
+  test "a time that is over when the command has exited unheard is no timeout" do
+    go =
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_go_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
+
+    on_exit(fn -> File.rm(go) end)
+    command = ["sh", "-c", "until [ -e #{go} ]; do sleep 0.01; done; echo in time"]
+    running = Task.async(fn -> NetRunner.run(command, timeout: 2_000) end)
+    find = fn -> Enum.find(NetRunner.list(), &(&1.command == command)) end
+    Tree.await(fn -> find.() != nil end)
+    %{pid: p, os_pid: os_pid} = find.()
+    :ok = :sys.suspend(p)
+    # The server is told of its time before it is told of the exit.
+    Tree.await(fn -> :expired in elem(Process.info(p, :messages), 1) end, 10_000)
+    File.write!(go, "")
+    Tree.await(fn -> Tree.stat(os_pid) == nil end)
+    Tree.await(fn -> told_of_exit?(p) end)
+    :ok = :sys.resume(p)
+    assert Task.await(running, 10_000) == {"in time\n", 0}
+  end
+
+  defp told_of_exit?(p) do
+    {:messages, messages} = Process.info(p, :messages)
+    messages |> Enum.drop_while(&(&1 != :expired)) |> Enum.any?(&match?({:select, _, _, _}, &1))
+  end
+
+  test "a signal that finds the shepherd gone says that the command is, too" do
+    p = start!("exec sleep 1000")
+    shepherd = Tree.shepherd(p)
+    :ok = :sys.suspend(p)
+    request(p, :kill, fn -> Command.kill(p, :sigusr1) end)
+    :ok = Tree.kill(shepherd)
+    Tree.await(fn -> Tree.stat(shepherd) == nil end)
+    :ok = :sys.resume(p)
+    assert_receive {:kill, {:error, :esrch}}, 10_000
+  end
+
+  test "an input that fails after the command has exited fails the stream" do
+    test = self()
+    mark = "#{System.unique_integer([:positive])}"
+
+    input = fn _sink ->
+      send(test, {:feeder, self()})
+      receive do: (:fail -> raise("no input"))
+    end
+
+    chunks =
+      ["sh", "-c", "echo one", mark]
+      |> NetRunner.stream!(input: input)
+      |> Stream.each(fn _ ->
+        assert_receive {:feeder, feeder}, 10_000
+        {:links, links} = Process.info(feeder, :links)
+        [p] = Enum.filter(links, &is_pid/1)
+        Tree.await(fn -> not Command.alive?(p) end)
+        send(feeder, :fail)
+        Tree.await(fn -> Command.verdict(p) != nil end)
+      end)
+
+    assert_raise RuntimeError, "no input", fn -> Stream.run(chunks) end
+  end
+
+  test "a task that puts in the input may find that the command has had enough, and the command goes on" do
+    input = fn sink ->
+      Task.await(Task.async(fn -> Enum.into(Stream.cycle(["x\n"]), sink) end), :infinity)
+    end
+
+    # The task's exit takes the feeder along while the command runs.
+    script = "exec <&-; sleep 0.3; echo done"
+    assert NetRunner.run(["sh", "-c", script], input: input) == {"done\n", 0}
+  end
+
+  test "a stream without an owner is enumerated once, too" do
+    {:ok, stream} = NetRunner.stream(["sh", "-c", "echo one; exec sleep 1000"], owner: nil)
+    assert Enum.take(Stream.each(stream, fn _ -> assert_taken(stream) end), 1) == ["one\n"]
+  end
+
+  defp assert_taken(stream) do
+    error = assert_raise NetRunner.Error, fn -> Enum.to_list(stream) end
+    assert error.reason == :already_enumerated
+  end
+
+  test "a command that is killed after :kill_timeout is not given up before" do
+    p =
+      start!("trap '' TERM; echo ready; while :; do sleep 0.05; done",
+        kill_timeout: 2_000,
+        give_up_after: 1_900
+      )
+
+    assert Command.read(p) == {:ok, "ready\n"}
+    assert Command.stop(p) == :ok
+  end
+
+  test "a command without :input has an empty stdin, also where a pipe is asked for" do
+    assert NetRunner.run(~w(cat), stdin: :pipe, timeout: 10_000) == {"", 0}
+  end
+
+  test "the state of a server, as crash reports have it, shows no arguments and no output" do
+    {:ok, p} = Command.start("sh", ["-c", "echo s3cret >&2; echo; exec sleep 1000", "s3cret"])
+    on_exit(fn -> Command.stop(p) end)
+    assert Command.read(p) == {:ok, "\n"}
+    refute inspect(:sys.get_status(p), limit: :infinity, printable_limit: :infinity) =~ "s3cret"
+  end
+
+  test "a terminal whose program is over has no size that could be set" do
+    {:ok, p} = Command.start("true", [], pty: true)
+    on_exit(fn -> Command.stop(p) end)
+    assert Command.await_exit(p) == {:ok, 0}
+    assert {:error, reason} = Command.set_window_size(p, 10, 10)
+    assert reason in [:esrch, :closed]
+  end
+
+  test "a terminal stays open when its program has closed it, and goes on" do
+    said =
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_said_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
+
+    on_exit(fn -> File.rm(said) end)
+    # A terminal that nobody has open on our side would send SIGHUP.
+    script = "trap 'echo hup >>#{said}' HUP; exec <&- >&- 2>&-; sleep 0.3; echo done >>#{said}"
+    p = start!(script, pty: true)
+    assert Command.close_stdin(p) == :ok
+    assert read_all(p) in ["", "^D\b\b"]
+    assert Command.await_exit(p) == {:ok, 0}
+    assert File.read(said) == {:ok, "done\n"}
+  end
+
+  test "a command that is over grows no older" do
+    p = start!("exit 0")
+    assert Command.await_exit(p) == {:ok, 0}
+    %{duration_ms: duration} = Command.stats(p)
+    Process.sleep(20)
+    assert %{duration_ms: ^duration} = Command.stats(p)
+    assert %{duration_ms: ^duration} = Command.info(p)
   end
 end

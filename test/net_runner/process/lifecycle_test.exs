@@ -67,6 +67,8 @@ defmodule NetRunner.Process.LifecycleTest do
       assert {^life, []} = Lifecycle.event(life, {:end, :timeout, :stay})
       {life, effects} = Lifecycle.event(life, {:shepherd_gone, 9})
       assert :remove_cgroup in effects
+      # It has ended with its cgroup, and serves no other command.
+      assert {:release_control, :close} in effects
       assert Lifecycle.exit(life) == @exit
     end
 
@@ -96,6 +98,21 @@ defmodule NetRunner.Process.LifecycleTest do
       {life, effects} = Lifecycle.event(life, {:exited, @exit})
       assert Lifecycle.verdict(life) == {:error, :timeout}
       assert {:answer, :exit, {:ok, 0}} in effects
+    end
+
+    test "has the verdict that its callers get, or none" do
+      for {cause, verdict} <- [
+            asked: nil,
+            stopped: nil,
+            timeout: {:error, :timeout},
+            read_failed: {:error, :eio}
+          ] do
+        cause = if cause == :read_failed, do: {:read_failed, :eio}, else: cause
+        {life, _} = Lifecycle.event(life(), {:end, cause, :stay})
+        assert Lifecycle.verdict(life) == verdict
+        {life, _} = Lifecycle.event(life, {:exited, @exit})
+        assert Lifecycle.verdict(life) == verdict
+      end
     end
 
     test "without a verdict, by stop, is not read any more; when asked, it is" do

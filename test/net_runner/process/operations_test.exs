@@ -50,55 +50,126 @@ defmodule NetRunner.Process.OperationsTest do
     refute Operations.any?(left, [:stdin])
   end
 
-  # Against a model: a list in the order of the calls.
+  # Against a model: a list of {id, kind, monitor, data} in the order of the calls, from which the dead are taken, but not
+  # a write that was begun.
   test "random steps do what they do to a list" do
-    for round <- 1..200 do
-      {operations, model} =
-        Enum.reduce(1..60, {Operations.new(), []}, fn _, state -> step(state) end)
+    NetRunner.Random.rounds(200, fn _ ->
+      Enum.reduce(1..60, {Operations.new(), []}, fn _, state ->
+        {operations, model} = step(:rand.uniform(10), state)
+        assert_same(operations, model)
+        {operations, model}
+      end)
+    end)
+  end
 
-      for kind <- [:a, :b, :c] do
-        {taken, _} = Operations.take_all(operations, kind)
-        assert Enum.map(taken, & &1.id) == for({id, ^kind, _} <- model, do: id), "round #{round}"
-      end
+  @kinds [:a, :b, :c]
+
+  defp assert_same(operations, model) do
+    for kind <- @kinds do
+      expected = for {_, ^kind, _, _} = entry <- model, do: entry
+      {taken, without} = Operations.take_all(operations, kind)
+      assert Enum.map(taken, &entry/1) == expected
+      refute Operations.any?(without, [kind])
+      assert Operations.any?(operations, [kind]) == (expected != [])
+      assert entry(Operations.next(operations, [kind])) == List.first(expected)
+
+      if expected != [],
+        do: assert(entry(Operations.last(operations, kind)) == List.last(expected))
+    end
+
+    for kinds <- [[:a, :b], [:c, :a], @kinds, []] do
+      first = Enum.find(model, fn {_, kind, _, _} -> kind in kinds end)
+      assert entry(Operations.next(operations, kinds)) == first
+      assert Operations.any?(operations, kinds) == (first != nil)
     end
   end
 
-  defp step({operations, model}) do
-    kind = Enum.random([:a, :b, :c])
-    kinds = Enum.take_random([:a, :b, :c], 2)
+  defp entry(nil), do: nil
 
-    case :rand.uniform(7) do
-      n when n <= 3 ->
-        monitor = make_ref()
-        operations = Operations.park(operations, kind, from(), nil, monitor)
-        {operations, model ++ [{Operations.last(operations, kind).id, kind, monitor}]}
+  # Whoever has lost its caller has lost its monitor as well.
+  defp entry(%{id: id, kind: kind, monitor: monitor, from: from, data: data}) do
+    assert is_nil(from) == is_nil(monitor)
+    {id, kind, monitor, data}
+  end
 
-      4 ->
-        expected = Enum.find(model, fn {_, kind, _} -> kind in kinds end)
-        operation = Operations.next(operations, kinds)
-        assert (operation && operation.id) == (expected && elem(expected, 0))
+  # The death of whoever has been answered is no news.
+  defp assert_unknown(_operations, nil), do: :ok
 
-        if operation,
-          do: {Operations.finish(operations, operation), model -- [expected]},
-          else: {operations, model}
+  defp assert_unknown(operations, monitor) do
+    assert Operations.drop_caller(operations, monitor) == {nil, operations}
+  end
 
-      5 ->
-        {id, _, _} = gone = Enum.random(model ++ [{0, :none, nil}])
-        {dropped, operations} = Operations.drop(operations, id)
-        assert (dropped && dropped.id) == if(id == 0, do: nil, else: id)
-        {operations, model -- [gone]}
+  defp step(n, {operations, model}) when n <= 4 do
+    {kind, monitor, data} = {Enum.random(@kinds), make_ref(), {:fresh, :rand.uniform(100)}}
+    parked = Operations.park(operations, kind, from(), data, monitor)
+    {parked, model ++ [{Operations.last(parked, kind).id, kind, monitor, data}]}
+  end
 
-      6 ->
-        {id, _, monitor} = gone = Enum.random(model ++ [{0, :none, make_ref()}])
-        {dropped, operations} = Operations.drop_caller(operations, monitor)
-        assert (dropped && dropped.id) == if(id == 0, do: nil, else: id)
-        {operations, model -- [gone]}
+  defp step(5, {operations, []}) do
+    assert Operations.drop(operations, 1_000_000) == {nil, operations}
+    {operations, []}
+  end
 
-      7 ->
-        assert Operations.any?(operations, kinds) ==
-                 Enum.any?(model, fn {_, kind, _} -> kind in kinds end)
+  defp step(5, {operations, model}) do
+    {id, _, _, _} = gone = Enum.random(model)
+    assert {dropped, operations} = Operations.drop(operations, id)
+    assert entry(dropped) == gone
+    assert Operations.drop(operations, id) == {nil, operations}
+    assert_unknown(operations, dropped.monitor)
+    {operations, model -- [gone]}
+  end
 
+  defp step(n, {operations, model}) when n in [6, 7] do
+    kinds = Enum.take_random(@kinds, 2)
+
+    case Operations.next(operations, kinds) do
+      nil ->
         {operations, model}
+
+      operation when n == 6 ->
+        finished = Operations.finish(operations, operation)
+        assert_unknown(finished, operation.monitor)
+        {finished, model -- [entry(operation)]}
+
+      operation ->
+        {id, kind, monitor, _} = entry(operation)
+        data = {Enum.random([:begun, :fresh]), :rand.uniform(100)}
+        at = Enum.find_index(model, &match?({^id, _, _, _}, &1))
+
+        {Operations.update(operations, operation, data),
+         List.replace_at(model, at, {id, kind, monitor, data})}
     end
+  end
+
+  defp step(8, {operations, model}) do
+    assert Operations.drop_caller(operations, make_ref()) == {nil, operations}
+    {operations, model}
+  end
+
+  defp step(9, {operations, model}) do
+    case Enum.filter(model, fn {_, _, monitor, _} -> monitor != nil end) do
+      [] ->
+        {operations, model}
+
+      callers ->
+        {id, kind, monitor, data} = gone = Enum.random(callers)
+        assert {dropped, operations} = Operations.drop_caller(operations, monitor)
+        assert entry(dropped) == gone
+        assert Operations.drop_caller(operations, monitor) == {nil, operations}
+        at = Enum.find_index(model, &(&1 == gone))
+
+        if match?({:begun, _}, data),
+          do: {operations, List.replace_at(model, at, {id, kind, nil, data})},
+          else: {operations, List.delete_at(model, at)}
+    end
+  end
+
+  defp step(10, {operations, model}) do
+    kind = if :rand.uniform(4) == 1, do: Enum.random(@kinds), else: :none
+    {taken, operations} = Operations.take_all(operations, kind)
+    left = Enum.reject(model, fn {_, other, _, _} -> other == kind end)
+    assert Enum.map(taken, &entry/1) == model -- left
+    for %{monitor: monitor} <- taken, do: assert_unknown(operations, monitor)
+    {operations, left}
   end
 end

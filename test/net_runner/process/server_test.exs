@@ -68,7 +68,13 @@ defmodule NetRunner.Process.ServerTest do
       ] do
     test "a reader of #{kind} that died before the server read for it costs no byte" do
       {kind, stderr, into} = {unquote(kind), unquote(stderr), unquote(into)}
-      go = Path.join(System.tmp_dir!(), "net_runner_go_#{System.unique_integer([:positive])}")
+
+      go =
+        Path.join(
+          System.tmp_dir!(),
+          "net_runner_go_#{System.pid()}_#{System.unique_integer([:positive])}"
+        )
+
       on_exit(fn -> File.rm(go) end)
       script = "until [ -e #{go} ]; do sleep 0.01; done; printf abc #{into}; read line"
       p = start!("sh", ["-c", script], stderr: stderr)

@@ -28,6 +28,13 @@ defmodule NetRunner.PipelineTest do
     assert NetRunner.list() |> Enum.filter(&(&1.command == ~w(wc --bytes))) == []
   end
 
+  test "tells an end from a loss, however fast it comes" do
+    for _ <- 1..50 do
+      assert NetRunner.pipeline([~w(yes), ~w(head -n 1)]) == {"y\n", [141, 0]}
+      assert NetRunner.pipeline([sh("read x; exit 3"), ~w(true)], input: "a\n") == {"", [3, 0]}
+    end
+  end
+
   test "has the environment, the directory and more for all, and a command's own options" do
     options = [cd: "/usr", env: [{"WHO", "all"}]]
     own = NetRunner.Command.new("sh", ["-c", "cat; echo $WHO; pwd"], env: [{"WHO", "own"}])
@@ -38,7 +45,10 @@ defmodule NetRunner.PipelineTest do
 
   test "leads from a file and to a file" do
     path =
-      Path.join(System.tmp_dir!(), "net_runner_pipeline_#{System.unique_integer([:positive])}")
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_pipeline_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
 
     on_exit(fn -> File.rm(path) end)
     File.write!(path, "b\na\n")
@@ -48,8 +58,9 @@ defmodule NetRunner.PipelineTest do
   end
 
   test "errors: none to start, a wrong list, options without a meaning" do
-    assert NetRunner.pipeline([~w(yes), ~w(no-such-program)]) == {:error, :enoent}
-    assert {:error, {:invalid_cmd, _}} = NetRunner.pipeline([~w(true), []])
+    assert NetRunner.pipeline([~w(yes), ~w(no-such-program)]) == {:error, {:command, 1, :enoent}}
+    assert NetRunner.pipeline([~w(nowhere), ~w(cat)]) == {:error, {:command, 0, :enoent}}
+    assert {:error, {:command, 1, {:invalid_cmd, _}}} = NetRunner.pipeline([~w(true), []])
     assert_raise ArgumentError, ~r/list of commands/, fn -> NetRunner.pipeline([]) end
     assert_raise ArgumentError, ~r/list of commands/, fn -> NetRunner.pipeline("a | b") end
 
@@ -74,9 +85,8 @@ defmodule NetRunner.PipelineTest do
 
   test "no stderr blocks a command, whoever would read it" do
     noisy = sh("head -c 300000 /dev/zero >&2; echo hi")
-    own = NetRunner.Command.new("sh", tl(noisy), stderr: :pipe)
-    assert NetRunner.pipeline([own, ~w(cat)]) == {"hi\n", [0, 0]}
-    assert NetRunner.pipeline([~w(true), own]) == {"hi\n", [0, 0]}
+    assert NetRunner.pipeline([noisy, ~w(cat)]) == {"hi\n", [0, 0]}
+    assert NetRunner.pipeline([~w(true), noisy]) == {"hi\n", [0, 0]}
 
     elements = [noisy, ~w(cat)] |> NetRunner.pipeline_stream!(tagged: true) |> Enum.to_list()
     assert elements == [stdout: "hi\n", exit: [0, 0]]
@@ -90,7 +100,110 @@ defmodule NetRunner.PipelineTest do
     assert Enum.filter(NetRunner.list(), &(&1.command == ~w(sleep 100.87))) == []
   end
 
+  describe "of a command's own options," do
+    defp own(command, options),
+      do: NetRunner.Command.new(hd(command), tl(command), options)
+
+    test "the input is that of the first, and the limit of the output that of the last" do
+      assert NetRunner.pipeline([own(~w(cat), input: "own"), ~w(cat)], input: "for all") ==
+               {"own", [0, 0]}
+
+      assert NetRunner.pipeline([~w(echo 12345), own(~w(cat), max_output_size: 2)]) ==
+               {:error, {:max_output_exceeded, "12"}}
+
+      commands = [~w(echo a), own(~w(cat), lines: :trim)]
+      assert commands |> NetRunner.pipeline_stream!() |> Enum.to_list() == ["a"]
+    end
+
+    test "a timeout ends all, whichever comes first" do
+      for {own, for_all} <- [{50, 60_000}, {60_000, 50}, {50, nil}] do
+        commands = [~w(sleep 100), own(~w(cat), timeout: own), ~w(cat)]
+        assert NetRunner.pipeline(commands, timeout: for_all) == {:error, :timeout}
+
+        error =
+          assert_raise NetRunner.Error, fn ->
+            Enum.to_list(NetRunner.pipeline_stream!(commands, timeout: for_all))
+          end
+
+        assert error.reason == :timeout
+        assert error.command == if(own == 50, do: ~w(cat), else: ~w(sleep 100))
+      end
+    end
+
+    test "exit_status: :ignore is about that command alone" do
+      none = own(~w(grep x), exit_status: :ignore)
+      assert [~w(echo a), none, ~w(cat)] |> NetRunner.pipeline_stream!() |> Enum.to_list() == []
+      assert [~w(echo a), none] |> NetRunner.pipeline_stream!() |> Enum.to_list() == []
+
+      assert %{command: ["false"]} =
+               assert_raise(NetRunner.Error, fn ->
+                 Enum.to_list(NetRunner.pipeline_stream!([none, ~w(false), none]))
+               end)
+    end
+
+    test "one that has no meaning where it stands is refused, and nothing starts" do
+      for {commands, text} <- [
+            {[~w(sleep 100.88), own(~w(cat), input: "a")],
+             ":input of the command with index 1 has no meaning in a pipeline: it reads what the command before"},
+            {[~w(sleep 100.88), own(~w(cat), stdin: :null)],
+             ":stdin of the command with index 1"},
+            {[own(~w(sleep 100.88), stdout: :null), ~w(cat)],
+             ":stdout of the command with index 0 has no meaning in a pipeline: what it writes is read by"},
+            {[own(~w(sleep 100.88), max_output_size: 1), ~w(cat)],
+             ":max_output_size of the command"},
+            {[own(~w(sleep 100.88), stderr: :pipe), ~w(cat)], "nobody would read it here"}
+          ] do
+        error = assert_raise ArgumentError, fn -> NetRunner.pipeline(commands) end
+        assert error.message =~ text
+      end
+
+      for {commands, text} <- [
+            {[~w(sleep 100.88), own(~w(cat), tagged: true)], "it is one of the whole pipeline"},
+            {[own(~w(sleep 100.88), lines: :trim), ~w(cat)], ":lines of the command with index 0"}
+          ] do
+        error = assert_raise ArgumentError, fn -> NetRunner.pipeline_stream!(commands) end
+        assert error.message =~ text
+      end
+
+      assert Enum.filter(NetRunner.list(), &(&1.command == ~w(sleep 100.88))) == []
+    end
+  end
+
   describe "its stream" do
+    test "carries the stderr of the command that its error names, when it passes a limit" do
+      waiting = sh("echo why >&2; exec sleep 100")
+      printing = sh("echo also >&2; exec cat")
+
+      error =
+        assert_raise NetRunner.Error, fn ->
+          Enum.to_list(NetRunner.pipeline_stream!([waiting, printing], timeout: 500))
+        end
+
+      assert %{reason: :timeout, command: ^waiting, stderr: "why\n"} = error
+
+      # What it has written to stderr before is read before: it waits for that.
+      loud = sh("echo why >&2; sleep 0.3; exec yes")
+
+      error =
+        assert_raise NetRunner.Error, fn ->
+          Enum.to_list(NetRunner.pipeline_stream!([~w(true), loud], max_output_size: 10))
+        end
+
+      assert %{reason: {:max_output_exceeded, _}, command: ^loud, stderr: "why\n"} = error
+    end
+
+    test "raises after its tagged end, where that is asked for" do
+      stream =
+        NetRunner.pipeline_stream!([~w(echo a), sh("cat; exit 3")],
+          tagged: true,
+          exit_status: :raise
+        )
+
+      assert Enum.take(stream, 2) == [stdout: "a\n", exit: [0, 3]]
+      error = assert_raise NetRunner.Error, fn -> Enum.to_list(stream) end
+      assert %{reason: :exit_status, status: 3} = error
+    end
+
     test "raises for the first that failed, with its command and stderr" do
       failing = sh("echo why >&2; exit 3")
 
@@ -106,7 +219,11 @@ defmodule NetRunner.PipelineTest do
           Enum.to_list(NetRunner.pipeline_stream!([~w(true), ~w(nowhere)]))
         end
 
-      assert %{reason: :enoent, command: ["nowhere"]} = error
+      assert %{reason: {:command, 1, :enoent}, command: ["nowhere"]} = error
+
+      assert Exception.message(error) ==
+               "`nowhere` (index 1 in its pipeline) failed: there is no such executable, or no interpreter " <>
+                 "of that name for it (:enoent)"
     end
 
     test "takes SIGPIPE of one that is not the last for no failure" do

@@ -16,7 +16,10 @@ defmodule NetRunner.StreamTest do
   describe "stream!" do
     test "starts the command each time that it is enumerated, and not before" do
       path =
-        Path.join(System.tmp_dir!(), "net_runner_started_#{System.unique_integer([:positive])}")
+        Path.join(
+          System.tmp_dir!(),
+          "net_runner_started_#{System.pid()}_#{System.unique_integer([:positive])}"
+        )
 
       on_exit(fn -> File.rm(path) end)
       stream = NetRunner.stream!(sh("echo x >> #{path}; cat #{path}"))
@@ -188,7 +191,10 @@ defmodule NetRunner.StreamTest do
 
     test "lets a command that closed its stdout work on to its end" do
       path =
-        Path.join(System.tmp_dir!(), "net_runner_worked_#{System.unique_integer([:positive])}")
+        Path.join(
+          System.tmp_dir!(),
+          "net_runner_worked_#{System.pid()}_#{System.unique_integer([:positive])}"
+        )
 
       on_exit(fn -> File.rm(path) end)
       {:ok, stream} = NetRunner.stream(sh("exec >&-; sleep 0.2; echo done > #{path}"))
@@ -222,7 +228,13 @@ defmodule NetRunner.StreamTest do
 
     test "goes on when the process that started it dies" do
       test = self()
-      go = Path.join(System.tmp_dir!(), "net_runner_go_#{System.unique_integer([:positive])}")
+
+      go =
+        Path.join(
+          System.tmp_dir!(),
+          "net_runner_go_#{System.pid()}_#{System.unique_integer([:positive])}"
+        )
+
       on_exit(fn -> File.rm(go) end)
 
       {starter, monitor} =

@@ -21,7 +21,12 @@ defmodule NetRunner.LauncherTest do
 
   # A helper that says this on the descriptor where the library listens, and then waits for its end.
   defp helper(script) do
-    path = Path.join(System.tmp_dir!(), "net_runner_helper_#{System.unique_integer([:positive])}")
+    path =
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner_helper_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
+
     on_exit(fn -> File.rm(path) end)
     File.write!(path, "#!/bin/sh\n#{script}\n")
     File.chmod!(path, 0o755)
@@ -78,6 +83,43 @@ defmodule NetRunner.LauncherTest do
     end
   end
 
+  describe "under a filter of system calls (seccomp)" do
+    unless match?({:unix, :linux}, :os.type()), do: @describetag(skip: "Linux has them")
+
+    for {call, name} <- [
+          {"prctl=36", "prctl(PR_SET_CHILD_SUBREAPER)"},
+          {"prctl=1", "prctl(PR_SET_PDEATHSIG)"},
+          {"waitid", "waitid"}
+        ] do
+      @call call
+      @name name
+
+      test "that refuses #{name}, the application does not start, and says so" do
+        message = refusal(filtered_helper([@call]))
+        assert message =~ "cannot do its work on this system: #{@name} failed: "
+        assert message =~ "seccomp"
+      end
+    end
+
+    test "that refuses close_range, no descriptor of the VM stays open in the helper" do
+      Application.put_env(:net_runner, :helper, filtered_helper(["close_range"]))
+      capture_log(fn -> :ok = Application.stop(:net_runner) end)
+      {:ok, _} = Application.ensure_all_started(:net_runner)
+      assert NetRunner.run(~w(echo hello)) == {"hello\n", 0}
+      launcher = Tree.current_launcher()
+      fds = File.ls!("/proc/#{launcher}/fd") |> Enum.map(&String.to_integer/1)
+      assert Enum.max(fds) < 10
+      capture_log(fn -> :ok = Application.stop(:net_runner) end)
+    end
+  end
+
+  # The real one, in an environment of a container's kind.
+  defp filtered_helper(calls) do
+    script = Path.expand("../../support/filtered_helper.py", __DIR__)
+    python = System.find_executable("python3")
+    helper("exec #{python} -S -E #{script} #{real_helper()} #{Enum.join(calls, " ")}")
+  end
+
   test "a helper that greets and dies is replaced, again and again, and the VM lives" do
     Application.put_env(:net_runner, :helper, helper("printf '#{greeting()}' >&3"))
     capture_log(fn -> :ok = Application.stop(:net_runner) end)
@@ -111,12 +153,42 @@ defmodule NetRunner.LauncherTest do
 
   test "without the application, commands do not start, and the error says what to do" do
     capture_log(fn -> :ok = Application.stop(:net_runner) end)
-    assert NetRunner.run(~w(true)) == {:error, :not_started}
-    assert NetRunner.stream(~w(true)) == {:error, :not_started}
-    assert Command.start("true") == {:error, :not_started}
+    nothing_starts()
+  end
 
-    assert_raise NetRunner.Error, ~r/add it to your application's dependencies/, fn ->
-      Enum.to_list(NetRunner.stream!(~w(true)))
+  test "without its registry, commands do not start either" do
+    :ok = Supervisor.terminate_child(NetRunner.Supervisor, NetRunner.Registry)
+
+    on_exit(fn ->
+      {:ok, _} = Supervisor.restart_child(NetRunner.Supervisor, NetRunner.Registry)
+    end)
+
+    assert capture_log(fn -> nothing_starts() end) == ""
+    Tree.await(&Tree.at_rest?/0, 5_000, &Tree.helpers/0)
+  end
+
+  defp nothing_starts do
+    assert NetRunner.list() == []
+
+    for start <- [
+          fn -> NetRunner.run(~w(true)) end,
+          fn -> NetRunner.stream(~w(true)) end,
+          fn -> NetRunner.pipeline([~w(true), ~w(true)]) end,
+          fn -> Command.start("true") end,
+          fn -> Command.start_link("true") end,
+          fn -> NetRunner.Daemon.start_link(cmd: "true") end
+        ] do
+      assert start.() == {:error, :not_started}
+    end
+
+    for raising <- [
+          fn -> Enum.to_list(NetRunner.stream!(~w(true))) end,
+          fn -> Enum.to_list(NetRunner.pipeline_stream!([~w(true), ~w(true)])) end,
+          fn -> NetRunner.cmd("true", []) end
+        ] do
+      error = assert_raise NetRunner.Error, raising
+      assert error.reason == :not_started
+      assert Exception.message(error) =~ "add it to your application's dependencies"
     end
   end
 
@@ -149,6 +221,8 @@ defmodule NetRunner.LauncherTest do
           :ok = Tree.kill(old)
           # Without a wait: also the request that finds it dead is carried out.
           assert NetRunner.run(~w(echo next)) == {"next\n", 0}
+          # A spare shepherd may have taken it before the death was noticed.
+          Tree.await(fn -> Tree.current_launcher() not in [nil, old] end)
         end)
 
       assert log =~ "died; starting a new one"
@@ -226,6 +300,11 @@ defmodule NetRunner.LauncherTest do
       Tree.await(fn -> Tree.fds() <= tree.fds end, 5_000, fn -> {Tree.fds(), tree.fds} end)
     end
 
+    test "does not hold up a start for longer than its time" do
+      task = Task.async(fn -> NetRunner.run(~w(true), timeout: 100) end)
+      assert Task.await(task, 10_000) == {:error, :timeout}
+    end
+
     # More of them until the socket is full, and one waits for room.
     defp fill_socket(commands) do
       more = for _ <- 1..50, do: Task.async(fn -> NetRunner.run(~w(true)) end)
@@ -253,6 +332,14 @@ defmodule NetRunner.LauncherTest do
     assert Command.read(running) == {:ok, "x"}
     Command.stop(running)
     Tree.await(&Tree.at_rest?/0, 5_000, &Tree.helpers/0)
+  end
+
+  test "whoever has found an older launcher dead gets the one that is there, which stays" do
+    Tree.new()
+    launcher = Tree.current_launcher()
+    assert {:ok, socket} = GenServer.call(Launcher, {:replace, make_ref()})
+    assert GenServer.call(Launcher, :socket) == {:ok, socket}
+    assert Tree.current_launcher() == launcher
   end
 
   test "messages that it does not know are logged, select messages of old sockets are not" do

@@ -1,0 +1,54 @@
+defmodule NetRunner.Daemon.Directory do
+  @moduledoc false
+  # Which command belongs to which daemon, in a table. A daemon that starts or stops waits for its command, and a
+  # callback may be what it waits for. So nobody may have to ask the daemon itself.
+
+  alias NetRunner.Process, as: Command
+
+  @registry NetRunner.Daemon.Registry
+
+  @spec child_spec(term()) :: Supervisor.child_spec()
+  def child_spec(_) do
+    Registry.child_spec(
+      keys: :unique,
+      name: @registry,
+      partitions: System.schedulers_online()
+    )
+  end
+
+  @doc "Notes the command of the daemon that calls this, until the daemon is gone."
+  @spec put(command :: pid()) :: :ok
+  def put(command) do
+    {:ok, _} = Registry.register(@registry, self(), command)
+    :ok
+  end
+
+  @doc "The command of a daemon, which may be on another node."
+  @spec find(GenServer.server()) :: {:ok, pid()} | {:error, Command.gone()}
+  def find(daemon) do
+    case GenServer.whereis(daemon) do
+      nil -> {:error, :closed}
+      pid when is_pid(pid) and node(pid) == node() -> find_here(pid)
+      pid when is_pid(pid) -> find_there(node(pid), pid)
+      {_name, node} = there -> find_there(node, there)
+    end
+  end
+
+  defp find_here(pid) do
+    case Registry.lookup(@registry, pid) do
+      [{^pid, command}] -> {:ok, command}
+      [] -> {:error, :closed}
+    end
+  rescue
+    # NetRunner does not run, so no daemon does.
+    ArgumentError -> {:error, :closed}
+  end
+
+  defp find_there(node, daemon) do
+    :erpc.call(node, __MODULE__, :find, [daemon])
+  catch
+    :error, {:erpc, _} -> {:error, {:node, :disconnected}}
+    # The node has no NetRunner, or one that is not of this version.
+    :error, {:exception, :undef, [{__MODULE__, _, _, _} | _]} -> {:error, :closed}
+  end
+end

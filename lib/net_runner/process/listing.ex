@@ -1,0 +1,55 @@
+defmodule NetRunner.Process.Listing do
+  @moduledoc false
+  # The commands that run in this VM: what `NetRunner.list/0` shows. Each server registers its command, and the
+  # registry forgets it with the server.
+
+  alias NetRunner.Process.{Counters, Stats}
+
+  @registry NetRunner.Registry
+
+  @type entry :: %{
+          pid: pid(),
+          os_pid: pos_integer(),
+          command: [String.t()],
+          started_at: DateTime.t(),
+          bytes: Counters.bytes()
+        }
+
+  @doc """
+  Lists the command of the calling process, which is linked to the registry by that: where the application
+  stops, so does the process.
+  """
+  @spec register([String.t()], pos_integer(), system_time :: integer(), Counters.t()) ::
+          :ok | {:error, :not_started}
+  def register(command, os_pid, started, counters) do
+    {:ok, _} = Registry.register(@registry, self(), {command, os_pid, started, counters})
+    :ok
+  rescue
+    # There is no registry: the application was stopped while the command started.
+    ArgumentError -> {:error, :not_started}
+  end
+
+  @doc "Those that run, in the order of their start. Asks no command's process."
+  @spec list() :: [entry()]
+  def list do
+    for {{command, os_pid, started, counters}, pid} <- Enum.sort_by(entries(), &started/1),
+        not Counters.ended?(counters) and Process.alive?(pid) do
+      %{
+        pid: pid,
+        os_pid: os_pid,
+        command: command,
+        started_at: Stats.started_at(started),
+        bytes: Counters.bytes(counters)
+      }
+    end
+  end
+
+  defp entries do
+    Registry.select(@registry, [{{:_, :"$1", :"$2"}, [], [{{:"$2", :"$1"}}]}])
+  rescue
+    # Without the application, no command runs.
+    ArgumentError -> []
+  end
+
+  defp started({{_command, _os_pid, started, _counters}, _pid}), do: started
+end

@@ -1,0 +1,371 @@
+defmodule NetRunner.Guarantees.HostileTest do
+  # Programs that try to get away, and what they do to the helpers. Nothing is left of any of them, or
+  # docs/guarantees.md says what is.
+  use ExUnit.Case, async: false
+
+  alias NetRunner.Guarantees.Tree
+  alias NetRunner.Process, as: Command
+  alias NetRunner.System.Native
+
+  @moduletag timeout: 180_000
+  @moduletag :capture_log
+
+  @kill_timeout 400
+  @within 15_000
+
+  @script Path.expand("hostile.py", __DIR__)
+  @shapes ~w(moved_leader moved_leader_with_group sessions stopped holds_zombies traced traced_orphan
+             forks_and_moves)a
+
+  @root? System.cmd("id", ["-u"]) == {"0\n", 0}
+
+  setup_all do
+    directory = Path.join(System.tmp_dir!(), "net_runner_hostile_#{System.pid()}")
+    File.mkdir_p!(directory)
+    on_exit(fn -> File.rm_rf!(directory) end)
+
+    for name <- ~w(forks_and_moves out_of_reach)a, into: %{} do
+      program = Path.join(directory, "#{name}")
+      source = Path.expand("#{name}.c", __DIR__)
+      {_, 0} = System.cmd("gcc", ["-O2", "-o", program, source])
+      {name, program}
+    end
+  end
+
+  setup do
+    {:ok, tree: Tree.new()}
+  end
+
+  for shape <- @shapes do
+    describe "#{shape}:" do
+      @shape shape
+
+      test "exits by itself", %{tree: tree} = context do
+        command = start(tree, @shape, context)
+        :ok = Command.write(command, "go\n")
+        assert Command.await_exit(command, @within) == {:ok, 7}
+        assert Tree.processes(tree) == []
+        :ok = Command.stop(command)
+        assert_clean(tree)
+      end
+
+      test "stopped by its user", %{tree: tree} = context do
+        command = start(tree, @shape, context)
+        :ok = Command.stop(command)
+        assert Tree.processes(tree) == []
+        assert_clean(tree)
+      end
+
+      test "killed with SIGKILL", %{tree: tree} = context do
+        command = start(tree, @shape, context)
+        :ok = Command.kill(command, :sigkill)
+        assert Command.await_exit(command, @within) == {:ok, 137}
+        assert Tree.processes(tree) == []
+        :ok = Command.stop(command)
+        assert_clean(tree)
+      end
+
+      test "its shepherd is killed", %{tree: tree} = context do
+        command = start(tree, @shape, context)
+        :ok = Tree.kill(Tree.shepherd(command))
+        assert Command.await_exit(command, @within) == {:error, :shepherd_died}
+        :ok = Command.stop(command)
+        assert_clean(tree)
+      end
+
+      test "the guard and the launcher are killed: its shepherd, the last to hold it, ends it",
+           %{tree: tree} = context do
+        command = start(tree, @shape, context)
+        launcher = Tree.launcher(command)
+
+        for helper <- [Tree.parent(launcher), launcher] do
+          :ok = Tree.kill(helper)
+          Tree.await(fn -> Tree.stat(helper)[:state] in [nil, "Z"] end)
+        end
+
+        assert Command.await_exit(command, @within) == {:ok, 137}
+        assert Tree.processes(tree) == []
+        :ok = Command.stop(command)
+        assert_clean(tree)
+      end
+
+      test "the VM is killed", %{tree: tree} = context do
+        options = [env: Tree.env(tree), kill_timeout: @kill_timeout]
+        vm = Tree.start_vm_with([{command(@shape, context), options}])
+        assert Tree.processes(tree) != []
+        Tree.end_vm(vm, :killed)
+        Tree.await(fn -> Tree.processes(tree) == [] end, @within, fn -> Tree.processes(tree) end)
+        Tree.await(fn -> Tree.helpers(vm) == [] end, @within)
+      end
+    end
+  end
+
+  describe "the command kills its helpers," do
+    for order <- ~w(gls gsl lgs lsg sgl slg) do
+      @order order
+      test "one after the other: #{order}", %{tree: tree} do
+        command = start(tree, :kill_helpers, [@order])
+        # Whoever is the last to hold the command ends it.
+        assert {:ok, _} = wait_for_end(command)
+        :ok = Command.stop(command)
+        assert_clean(tree)
+      end
+    end
+
+    test "all at once: the kernel ends the command", %{tree: tree} do
+      command = start(tree, :kill_helpers_at_once, [])
+      assert wait_for_end(command) == {:ok, {:error, :shepherd_died}}
+      :ok = Command.stop(command)
+      assert_clean(tree)
+    end
+
+    unless @root? and Tree.cgroup_root() != nil do
+      @tag skip: "needs root and a cgroup file system of version 2 that can be written"
+    end
+
+    test "all at once, and refuses to be ended by the kernel: its cgroup ends it", %{tree: tree} do
+      options = Tree.options(tree, :cgroup)
+      command = start(tree, :kill_helpers_at_once_and_stay, [], options)
+      assert wait_for_end(command) == {:ok, {:error, :shepherd_died}}
+      :ok = Command.stop(command)
+      assert_clean(tree)
+    end
+
+    unless @root?, do: @tag(skip: "becoming another user needs root")
+
+    test "as another user: it may not", %{tree: tree} do
+      command = start(tree, :kill_helpers_at_once, [], user: 65534, leftovers: :kill)
+      shepherd = Tree.shepherd(command)
+      assert {:ok, {:ok, 1}} = wait_for_end(command)
+      assert Tree.stat(shepherd) != nil
+      :ok = Command.stop(command)
+      assert_clean(tree)
+    end
+  end
+
+  describe "all helpers are killed at once by somebody else:" do
+    test "the command ends", %{tree: tree} do
+      {:ok, command} = Command.start("sleep", ["1000"], env: Tree.env(tree))
+      shepherd = Tree.shepherd(command)
+      launcher = Tree.parent(shepherd)
+      :ok = Tree.kill([Tree.parent(launcher), launcher, shepherd])
+      assert Command.await_exit(command, @within) == {:error, :shepherd_died}
+      :ok = Command.stop(command)
+      assert_clean(tree)
+    end
+
+    unless @root?, do: @tag(skip: "becoming another user needs root")
+
+    test "the command of another user ends, too", %{tree: tree} do
+      {:ok, command} = Command.start("sleep", ["1000"], env: Tree.env(tree), user: 65534)
+      shepherd = Tree.shepherd(command)
+      launcher = Tree.parent(shepherd)
+      :ok = Tree.kill([Tree.parent(launcher), launcher, shepherd])
+      assert Command.await_exit(command, @within) == {:error, :shepherd_died}
+      :ok = Command.stop(command)
+      assert_clean(tree)
+    end
+  end
+
+  describe "the guard is killed:" do
+    test "the launcher is replaced at once, and its idle shepherds go with it", %{tree: tree} do
+      idle = for {pid, 0} <- [NetRunner.run(["sh", "-c", "echo $PPID"])], do: to_integer(pid)
+      launcher = Tree.current_launcher()
+      guard = Tree.parent(launcher)
+      :ok = Tree.kill(guard)
+      # Nobody asks for a command, and the launcher had nothing to do.
+      Tree.await(fn -> Tree.current_launcher() not in [nil, launcher] end, @within)
+      Tree.await(fn -> Enum.all?([launcher | idle], &(Tree.stat(&1) == nil)) end, @within)
+      assert_clean(tree)
+    end
+
+    test "a shepherd that still works for the old launcher does not work for the new one", %{
+      tree: tree
+    } do
+      {:ok, running} = Command.start("cat", [], env: Tree.env(tree))
+      shepherd = Tree.shepherd(running)
+      launcher = Tree.parent(shepherd)
+      :ok = Tree.kill(Tree.parent(launcher))
+      Tree.await(fn -> Tree.current_launcher() not in [nil, launcher] end, @within)
+      :ok = Command.close_stdin(running)
+      assert Command.await_exit(running, @within) == {:ok, 0}
+      Tree.await(fn -> Tree.stat(shepherd) == nil and Tree.stat(launcher) == nil end, @within)
+      :ok = Command.stop(running)
+      assert_clean(tree)
+    end
+  end
+
+  describe "the command stops" do
+    for who <- ~w(s ls) do
+      @who who
+      test "itself and its helpers (#{who}): it is ended nonetheless", %{tree: tree} do
+        command = start(tree, :stop_helpers, [@who])
+        Tree.await_stopped(Command.os_pid(command))
+        :ok = Command.stop(command)
+        assert Tree.processes(tree) == []
+        assert_clean(tree)
+      end
+    end
+
+    test "its shepherd, and the VM is killed", %{tree: tree} do
+      options = [env: Tree.env(tree), kill_timeout: @kill_timeout]
+      vm = Tree.start_vm_with([{command(:stop_helpers, ["s"]), options}])
+      Tree.await(fn -> Enum.any?(Tree.helpers(vm), &(Tree.stat(&1)[:state] == "T")) end)
+      Tree.end_vm(vm, :killed)
+      Tree.await(fn -> Tree.processes(tree) == [] end, @within, fn -> Tree.processes(tree) end)
+      Tree.await(fn -> Tree.helpers(vm) == [] end, @within)
+    end
+
+    test "its shepherd whenever that goes on: it loses it, and is ended", %{tree: tree} do
+      command = start(tree, :stop_shepherd_again, [])
+      assert wait_for_end(command) == {:ok, {:error, :shepherd_died}}
+      :ok = Command.stop(command)
+      assert_clean(tree)
+    end
+  end
+
+  test "no signal that can be blocked disturbs a helper (kill -33)", %{tree: tree} do
+    command = start(tree, :signal_helpers, [])
+    shepherd = Tree.shepherd(command)
+    launcher = Tree.current_launcher()
+    assert {:ok, "ready\n"} = Command.read(command)
+    :ok = Command.write(command, "go\n")
+    assert Command.await_exit(command, @within) == {:ok, 7}
+    :ok = Command.stop(command)
+    assert Tree.stat(shepherd) != nil
+    assert Tree.current_launcher() == launcher
+    assert_clean(tree)
+  end
+
+  test "a shepherd may not be traced or read by a command of the same user" do
+    code = """
+    {:ok, _} = Application.ensure_all_started(:net_runner)
+    command = #{inspect(command(:trace_shepherd, []))}
+    IO.inspect(NetRunner.run(command))
+    """
+
+    assert as_nobody(code) == ~s({"EPERM\\nEACCES\\n", 0}\n)
+  end
+
+  test "a command whose death somebody else holds is reported when it can be", %{tree: tree} do
+    {:ok, command} = Command.start("sleep", ["1000"], env: Tree.env(tree))
+    os_pid = Command.os_pid(command)
+    {:ok, tracer} = Command.start("python3", ["-S", "-E", @script, "trace", "#{os_pid}"])
+    assert Command.read(tracer) == {:ok, "traced\n"}
+    :ok = Command.kill(command, :sigkill)
+    Tree.await(fn -> Tree.stat(os_pid)[:state] == "Z" end)
+    assert Command.alive?(command)
+    :ok = Command.close_stdin(tracer)
+    assert Command.await_exit(command, @within) == {:ok, 137}
+    :ok = Command.stop(tracer)
+    :ok = Command.stop(command)
+    assert_clean(tree)
+  end
+
+  describe "a set-user-ID program that the VM may not signal for a while" do
+    unless @root?, do: @describetag(skip: "making a set-user-ID program needs root")
+
+    setup %{out_of_reach: program} do
+      File.chmod!(program, 0o4755)
+      :ok
+    end
+
+    test "is killed when it may be", %{out_of_reach: program, tree: tree} do
+      code = """
+      {:ok, _} = Application.ensure_all_started(:net_runner)
+      options = [timeout: 1_000, kill_timeout: 200, env: #{inspect(Tree.env(tree))}]
+      IO.inspect(NetRunner.run([#{inspect(program)}], options))
+      """
+
+      # It would sleep for two minutes.
+      assert as_nobody(code) == "{:error, :timeout}\n"
+      Tree.await(fn -> Tree.processes(tree) == [] end, @within)
+    end
+
+    test "is killed when it may be, though the VM is gone", %{out_of_reach: program, tree: tree} do
+      code = """
+      {:ok, _} = Application.ensure_all_started(:net_runner)
+      options = [owner: nil, kill_timeout: 200, env: #{inspect(Tree.env(tree))}]
+      {:ok, p} = NetRunner.Process.start(#{inspect(program)}, [], options)
+      {:ok, "ready\\n"} = NetRunner.Process.read(p)
+      System.halt(0)
+      """
+
+      assert as_nobody(code) == ""
+      assert Tree.processes(tree) != []
+      Tree.await(fn -> Tree.processes(tree) == [] end, 60_000)
+    end
+  end
+
+  describe "a command that the kernel does not let go (state D)" do
+    @freezer "/sys/fs/cgroup/freezer"
+    unless @root? and File.exists?(@freezer <> "/cgroup.procs") do
+      @describetag skip: "needs root and the freezer of cgroups version 1 at #{@freezer}"
+    end
+
+    test "is gone when the kernel does, though its VM ended long before", %{tree: tree} do
+      group = Path.join(@freezer, tree.mark)
+      File.mkdir!(group)
+
+      options = [env: Tree.env(tree), kill_timeout: 100]
+      vm = Tree.start_vm_with([{["sh", "-c", "echo ready; exec sleep 1000"], options}])
+      [os_pid] = Tree.processes(tree)
+      File.write!(Path.join(group, "cgroup.procs"), "#{os_pid}")
+      File.write!(Path.join(group, "freezer.state"), "FROZEN")
+      Tree.await(fn -> File.read!(Path.join(group, "freezer.state")) == "FROZEN\n" end)
+
+      Tree.end_vm(vm, :killed)
+      # The guard and the shepherd stay for it.
+      Tree.await(fn -> length(Tree.helpers(vm)) == 2 end, @within, fn -> Tree.helpers(vm) end)
+      assert Tree.processes(tree) == [os_pid]
+
+      File.write!(Path.join(group, "freezer.state"), "THAWED")
+      Tree.await(fn -> Tree.processes(tree) == [] and Tree.helpers(vm) == [] end, @within)
+      Tree.await(fn -> File.rmdir(group) == :ok end)
+    end
+  end
+
+  defp command(shape, %{forks_and_moves: program}) do
+    command(shape, if(shape == :forks_and_moves, do: [program], else: []))
+  end
+
+  defp command(name, arguments), do: ["python3", "-S", "-E", @script, "#{name}" | arguments]
+
+  defp start(tree, name, arguments, options \\ []) do
+    [executable | args] = command(name, arguments)
+    options = [kill_timeout: @kill_timeout, env: Tree.env(tree)] ++ options
+    {:ok, command} = Command.start(executable, args, options)
+    if name != :signal_helpers, do: assert(Command.read(command) == {:ok, "ready\n"})
+    command
+  end
+
+  # The command's server may have heard of the end in one of several ways.
+  defp wait_for_end(command) do
+    case Command.await_exit(command, @within) do
+      {:error, :timeout} -> :still_there
+      result -> {:ok, result}
+    end
+  end
+
+  # Not by NetRunner, which would end what is left of it.
+  defp as_nobody(code) do
+    prefix = if @root?, do: ~w(setpriv --reuid=65534 --regid=65534 --clear-groups), else: []
+
+    [executable | args] = prefix ++ Tree.elixir(code)
+    # The home of the user who runs the tests may be closed to others.
+    env = [{"HOME", "/"} | Tree.elixir_env()]
+    assert {output, 0} = System.cmd(executable, args, env: env)
+    output
+  end
+
+  defp to_integer(text), do: text |> String.trim() |> String.to_integer()
+
+  defp assert_clean(tree) do
+    Tree.await(fn -> Tree.processes(tree) == [] end, @within, fn -> Tree.processes(tree) end)
+    Tree.await(fn -> Tree.cgroups(tree) == [] end, @within, fn -> Tree.cgroups(tree) end)
+    Tree.await(fn -> Tree.at_rest?() end, @within, fn -> Tree.helpers() end)
+    Tree.await(fn -> Tree.fds() <= tree.fds end, @within, fn -> {Tree.fds(), tree.fds} end)
+    Native.let_idle_go()
+    assert NetRunner.run(~w(echo next)) == {"next\n", 0}
+  end
+end

@@ -1,0 +1,32 @@
+#!/usr/bin/env python3
+"""A file system (FUSE) with nothing in it, that answers until a file is there, and then no more.
+
+usage: hung_fs.py MOUNT_POINT STOP_FILE"""
+import ctypes, os, struct, sys
+mount_point, stop = sys.argv[1:3]
+libc = ctypes.CDLL(None, use_errno=True)
+fd = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={fd},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other"
+if libc.mount(b"hung", mount_point.encode(), b"fuse", 0, options.encode()) != 0:
+    sys.exit(os.strerror(ctypes.get_errno()))
+print("mounted", flush=True)
+INIT, GETATTR = 26, 3
+while True:
+    try:
+        request = os.read(fd, 1 << 17)
+    except OSError:
+        break
+    length, opcode, unique, node = struct.unpack_from("<IIQQ", request)
+    def answer(error, payload=b""):
+        os.write(fd, struct.pack("<IiQ", 16 + len(payload), error, unique) + payload)
+    if opcode == INIT:
+        answer(0, struct.pack("<IIIIHHIIHHI", 7, 31, 0, 0, 0, 0, 4096, 1, 0, 0, 0) + b"\0" * 28)
+    elif os.path.exists(stop):
+        continue
+    elif opcode == GETATTR:
+        # Valid for no time, so that each look asks again.
+        answer(0, struct.pack("<QII", 0, 0, 0) + struct.pack("<QQQQQQIIIIIIIIII", 1, 0, 0, 0, 0, 0, 0, 0, 0, 0o40755, 2, 0, 0, 0, 4096, 0))
+    elif opcode in (2, 36, 42, 38):
+        continue
+    else:
+        answer(-38)

@@ -1,0 +1,155 @@
+# Queues, lines, options, specs, cgroups, errors, signals, the launcher.
+operations = ["test/net_runner/process/operations_test.exs"]
+lines = ["test/net_runner/run/lines_test.exs"]
+cmd = ["test/net_runner/run/cmd_test.exs"]
+spec = ["test/net_runner/bad_input_test.exs", "test/net_runner_test.exs"]
+cgroup = ["test/net_runner/system/cgroup_test.exs"]
+error = ["test/net_runner/error_test.exs"]
+options = ["test/net_runner/options_test.exs", "test/net_runner/bad_input_test.exs"]
+signal = ["test/net_runner/signal_test.exs"]
+launcher = ["test/net_runner/system/launcher_test.exs"]
+
+for {file, mutants} <- [
+      {"process/operations",
+       [
+         {"the_last_of_several_queues_is_next", "when id < other, do: first",
+          "when id > other, do: first", operations},
+         {"an_answered_caller_is_known",
+          "queues: queues, callers: Map.delete(operations.callers, monitor)}",
+          "queues: queues, callers: (_ = monitor; operations.callers)}", operations},
+         {"those_taken_are_known",
+          "callers = Map.drop(operations.callers, Enum.map(taken, & &1.monitor))",
+          "callers = operations.callers", operations},
+         {"a_begun_write_goes_with_its_caller", "%Operation{data: {:begun, _}} = operation) do",
+          "%Operation{data: {:never, _}} = operation) do", operations},
+         {"the_first_is_the_last", ":gb_trees.largest()", ":gb_trees.smallest()", operations},
+         {"an_empty_queue_is_kept", "if :gb_trees.is_empty(queue),",
+          "if :gb_trees.is_empty(queue) and id < 0,", operations},
+         {"an_update_is_lost", "replace(operations, %{operation | data: data})",
+          "replace(operations, if(data == nil, do: %{operation | data: data}, else: operation))",
+          operations}
+       ]},
+      {"run/lines",
+       [
+         {"a_return_at_the_border_stays", "[without_return(last) | earlier]", "[last | earlier]",
+          lines},
+         {"any_return_at_the_border_goes", "chunk: <<?\\n, _::binary>>}, \"\")",
+          "chunk: <<_, _::binary>>}, \"\")", lines},
+         {"the_last_line_is_backwards", "[pieces |> Enum.reverse() |> IO.iodata_to_binary()]",
+          "[pieces |> IO.iodata_to_binary()]", lines},
+         {"a_long_line_keeps_its_last_piece", "pieces: [rest | lines.pieces]", "pieces: [rest]",
+          lines},
+         {"a_piece_is_in_two_lines", "%{lines | pieces: [], chunk: rest}",
+          "%{lines | chunk: rest}", lines}
+       ]},
+      {"run/cmd",
+       [
+         {"the_last_of_two_options_counts", "Keyword.put_new(settings.options, name, value)",
+          "Keyword.put(settings.options, name, value)", cmd},
+         {"an_empty_variable_is_set", "when value in [nil, \"\"], do: {utf8!(name), nil}",
+          "when value in [nil], do: {utf8!(name), nil}", cmd},
+         {"a_collectable_is_not_told_of_a_failure", "        collector.(collected, :halt)\n", "",
+          cmd},
+         {"a_collectable_is_not_told_of_the_end", "{collector.(collected, :done), status}",
+          "{collected, status}", cmd},
+         {"a_program_that_may_not_run_has_a_status",
+          "      {{:ok, %{type: :regular}}, :eacces} ->\n        :erlang.error(:eacces)\n\n", "",
+          cmd},
+         {"stderr_is_hidden", "do: :redirect, else: :inherit", "do: :redirect, else: :disabled",
+          cmd},
+         {"no_lines", "do: %{settings | lines?: true}", "do: settings", cmd}
+       ]},
+      {"system/spec",
+       [
+         {"its_own_path_is_ignored", "Map.get(changes, \"PATH\", path) || @default_path",
+          "path || @default_path", spec},
+         {"no_path_no_search", "Map.get(changes, \"PATH\", path) || @default_path",
+          "Map.get(changes, \"PATH\", path) || \"/nowhere\"", spec},
+         {"a_nul_in_an_argument", "Enum.find_index(args, &nul?/1)",
+          "Enum.find_index(args, &(&1 == <<0>>))", spec},
+         {"a_group_beside_a_user_is_ignored", "group(options.group || gid)", "group(gid)", spec},
+         {"the_groups_of_the_vm_stay", "do: {:ok, [{:groups, default}]}",
+          "do: {:ok, if(default == :never, do: [{:groups, default}], else: [])}",
+          ["test/net_runner/system/spec_test.exs"]},
+         {"no_limit_is_zero", "defp limit(:infinity), do: @unlimited",
+          "defp limit(:infinity), do: @unlimited - @unlimited",
+          ["test/net_runner/process/options_test.exs"]},
+         {"arg0_is_ignored", "if(options.arg0, do: [options.arg0 | args], else: command)",
+          "if(options.arg0 == :never, do: [options.arg0 | args], else: command)", spec},
+         {"a_cleared_environment_is_not", "if clear?, do: {\"\", nil}",
+          "if clear? == nil, do: {\"\", nil}", spec},
+         {"a_variable_is_not_unset", "Native.environment(:os.env(), Map.keys(changes))",
+          "Native.environment(:os.env(), for({name, value} <- changes, value != nil, do: name))",
+          spec}
+       ]},
+      {"system/cgroup",
+       [
+         {"a_cgroup_of_others_is_taken", "      {:error, :eexist} ->\n        failure",
+          "      {:error, :eexist} ->\n        if(File.dir?(directory), do: :ok) || failure",
+          cgroup},
+         {"a_path_leads_up", "Enum.any?(parts, &(&1 in [\".\", \"..\"]))",
+          "Enum.any?(parts, &(&1 in [\".\"]))", cgroup},
+         {"an_absolute_path", "Path.type(path) != :relative ->", "Path.type(path) == :never ->",
+          cgroup},
+         {"limits_without_a_path", "def create(%{cgroup_path: nil, cgroup: []}), do: {:ok, nil}",
+          "def create(%{cgroup_path: nil, cgroup: _}), do: {:ok, nil}", cgroup},
+         {"a_missing_controller_is_not_told",
+          "failure(\"the controller \#{inspect(controller)} is not available in \#{directory}\")",
+          "_ = directory\n        :ok", cgroup},
+         {"no_weight_is_one", "do: weight in 1..10_000", "do: weight in 0..10_000", options},
+         {"a_quota_below_the_kernels", "quota >= 1_000)", "quota >= 1)", options}
+       ]},
+      {"error",
+       [
+         {"a_core_is_not_told", "if core?, do: \", core dumped\"",
+          "if core? == nil, do: \", core dumped\"", error},
+         {"a_status_is_a_signal", "{{:ok, name}, nil} -> \"was ended by",
+          "{{:ok, name}, _} -> \"was ended by", error},
+         {"stderr_that_is_no_text", "|> Enum.filter(&String.valid?/1)", "", error},
+         {"a_quote_in_a_word", "String.replace(word, \"'\", \"'\\\\''\")", "word", error},
+         {"a_word_without_end", "shortened(@longest_word)", "shortened(@longest_command)", error}
+       ]},
+      {"options",
+       [
+         {"the_id_that_means_no_change", "value in 0..0xFFFF_FFFE\n", "value in 0..0xFFFF_FFFF\n",
+          options},
+         {"a_soft_limit_above_the_hard", "number?(hard) and soft <= hard", "number?(hard)",
+          options},
+         {"the_last_value_counts", "    |> Enum.uniq_by(fn {name, _} -> name end)\n", "",
+          options},
+         {"a_timeout_that_no_timer_takes", "value >= 0 and value < 0x1_0000_0000",
+          "value >= 0 and value < 0x2_0000_0000", options},
+         {"a_nul_in_a_path", "is_binary(value) and :binary.match(value, <<0>>) == :nomatch",
+          "is_binary(value) and :binary.match(value, <<0>>) != :never", options},
+         {"any_option_for_any_function", "unless group in groups do", "unless group != nil do",
+          options}
+       ]},
+      {"signal",
+       [
+         {"the_signals_of_the_c_library", "do: 34..64, else: 65..126",
+          "do: 32..64, else: 65..126", signal},
+         {"the_middle_is_named_from_above", "above <= below}", "above < below}", signal},
+         {"numbers_that_are_no_signals", "when number in 1..31 or number in @real_time",
+          "when number in 0..31 or number in @real_time", signal}
+       ]},
+      {"system/launcher",
+       [
+         {"who_waits_for_room_is_left", "release_waiting(%{state | socket: nil, guard: nil})",
+          "%{state | socket: nil, guard: nil}", launcher},
+         {"a_dead_launcher_is_not_noticed",
+          "{:select, socket, _, :ready_input}, %{socket: socket} = state) do",
+          "{:select, socket, _, :ready_input}, %{socket: socket} = state) when socket == nil do",
+          launcher},
+         {"a_launcher_of_another_version", "{:error, {:mismatch, theirs, ours}}\n\n",
+          "if(theirs == ours, do: {:error, {:mismatch, theirs, ours}}, else: :ok)\n\n", launcher},
+         {"it_does_not_try_again", "retry_later(state)\n    end\n  end", "state\n    end\n  end",
+          launcher},
+         {"an_old_socket_is_replaced",
+          "def handle_call({:replace, socket}, from, %{socket: socket} = state) do",
+          "def handle_call({:replace, _socket}, from, %{socket: socket} = state) when socket != nil do",
+          launcher}
+       ]}
+    ],
+    {id, old, new, tests} <- mutants do
+  %{id: id, file: "lib/net_runner/#{file}.ex", old: old, new: new, tests: tests, limit: 180}
+end

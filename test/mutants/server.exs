@@ -1,0 +1,138 @@
+# The start of a command, its server, and what is told of it.
+callers = "test/net_runner/process/callers_test.exs"
+process = "test/net_runner/process_test.exs"
+run = "test/net_runner_test.exs"
+stream = "test/net_runner/run/stream_test.exs"
+ending = "test/guarantees/ending_test.exs"
+launcher = "test/net_runner/system/launcher_test.exs"
+reuse = "test/guarantees/reuse_test.exs"
+telemetry = "test/net_runner/telemetry_test.exs"
+info = "test/net_runner/info_test.exs"
+
+server = [
+  {"stderr_is_not_drained_from_the_start",
+   "    |> and_then(&outlets(&1, Outlets.serve(&1.outlets, :stderr)))\n", "", [run]},
+  {"the_exit_is_not_heard", "    |> and_then(&listen/1)\n  end\n\n  # --- what callers ask",
+   "  end\n\n  # --- what callers ask", [process]},
+  {"await_exit_has_no_timeout",
+   "if timeout != :infinity, do: arm({:await_expired, id}, min(timeout, @longest_wait))",
+   "_ = {id, timeout, @longest_wait}", [process]},
+  {"a_runs_timeout_is_not_armed",
+   "        if boot.rest_of_timeout != :infinity, do: arm(:expired, boot.rest_of_timeout)\n", "",
+   [run]},
+  {"an_exit_that_is_not_heard_yet_is_a_timeout",
+   "state |> listen() |> and_then(&life(&1, {:end, :timeout, next}))",
+   "life(state, {:end, :timeout, next})", [callers]},
+  {"a_stream_that_nobody_enumerates_stays",
+   "next = if state.stream == :offered, do: {:stop, :normal}, else: :stay", "next = :stay",
+   [ending]},
+  {"a_stream_is_enumerated_twice",
+   "def handle_call({:hand_over, _owner}, _from, %{stream: :taken} = state) do",
+   "def handle_call({:hand_over, _owner}, _from, %{stream: :twice} = state) do", [stream]},
+  {"hand_over_keeps_the_old_owner",
+   "{:reply, :ok, %{state | stream: :taken, owner: Process.monitor(owner)}}",
+   "_ = owner\n    {:reply, :ok, %{state | stream: :taken}}", [stream]},
+  {"a_stream_without_owner_can_be_enumerated_twice",
+   "{:hand_over, nil}, _from, state), do: {:reply, :ok, %{state | stream: :taken}}",
+   "{:hand_over, nil}, _from, state), do: {:reply, :ok, state}", [stream, callers]},
+  {"a_linked_parent_does_not_wait_for_the_command",
+   "life(state, {:end, :stopped, {:stop, shutdown(reason)}})", "{:stop, shutdown(reason), state}",
+   [ending]},
+  {"an_owner_that_dies_is_missed",
+   "{:DOWN, owner, :process, _, _}, %{owner: owner} = state) do\n    {:stop, :normal, state}",
+   "{:DOWN, owner, :process, _, _}, %{owner: owner} = state) do\n    {:noreply, state}",
+   [process]},
+  {"a_task_that_had_enough_fails_the_input", "      {:shutdown, _} -> {:noreply, state}\n", "",
+   [callers]},
+  {"a_killed_feeder_is_swallowed", "      {:shutdown, _} -> {:noreply, state}",
+   "      other when other == :killed or is_tuple(other) and elem(other, 0) == :shutdown -> {:noreply, state}",
+   [stream]},
+  {"a_failed_input_of_a_command_that_is_over_is_swallowed",
+   "state = %{state | input_failure: {:error, {:input_failed, failure}}}",
+   "state = %{state | input_failure: nil}", [callers, stream, run]},
+  {"a_feeder_is_not_let_go", "      Feeder.let_go(state.feeder)\n", "", [ending, callers]},
+  {"a_feeder_dies_with_the_server", "      Process.unlink(state.feeder)\n", "", [ending, stream]},
+  {"the_end_comes_after_the_handlers",
+   "unless Lifecycle.over?(state.life), do: Native.close(state.control)\n    Outlets", "Outlets",
+   [telemetry]},
+  {"a_condemned_run_has_output",
+   "with nil <- Lifecycle.verdict(state.life) || state.input_failure,",
+   "with nil <- state.input_failure,", [run]},
+  {"an_exit_in_a_cgroup_is_not_waited_for",
+   "state |> life({:exited, exit}) |> and_then(&listen/1)", "state |> life({:exited, exit})",
+   ["test/net_runner/system/cgroup_test.exs"]},
+  {"a_dead_collector_is_not_noticed_by_the_server", "      :collector -> {:stop, :normal, state}",
+   "      :collector -> {:noreply, state}", [callers]},
+  {"no_demonitor_after_an_answer",
+   "  defp reply(%{from: from, monitor: monitor}, result) do\n    Process.demonitor(monitor, [:flush])",
+   "  defp reply(%{from: from, monitor: _}, result) do", [callers]},
+  {"what_is_over_is_listed", "    Counters.put_ended(state.counters)\n", "", [info]},
+  {"a_signal_after_the_exit_is_an_error_of_the_socket",
+   "{:error, gone} when gone in [:epipe, :econnreset, :closed] -> {:error, :esrch}",
+   "{:error, gone} when gone == :never -> {:error, :esrch}", [process, callers]},
+  {"a_dead_terminal_has_a_size",
+   "{_terminal, _} when state.inlet.readers == :gone -> {:error, :esrch}\n",
+   "{_terminal, _} when state.inlet.readers == :never -> {:error, :esrch}\n", [process, callers]},
+  {"a_crash_reason_of_a_parent_is_logged", "defp shutdown(reason), do: {:shutdown, reason}",
+   "defp shutdown(reason), do: reason", [ending]},
+  {"the_last_of_two_callers_is_left",
+   "{waiting, waiters} = Operations.take_all(state.waiters, who)\n    Enum.each(waiting, &reply(&1, result))",
+   "{waiting, waiters} = Operations.take_all(state.waiters, who)\n    Enum.each(Enum.take(waiting, 1), &reply(&1, result))",
+   [process]},
+  {"secrets_in_crash_reports",
+   "Map.replace(status, :state, \"the state of a command, which may hold secrets\")",
+   "Map.replace(status, :states, \"the state of a command, which may hold secrets\")", [callers]}
+]
+
+boot = [
+  {"an_owner_that_dies_during_a_slow_start_is_missed",
+   "          {:DOWN, ^owner, :process, _, _} -> {:error, :closed}\n", "", [launcher]},
+  {"a_slow_start_has_no_timeout", "          remaining(deadline) -> {:error, :timeout}",
+   "          (_ = deadline; :infinity) -> {:error, :timeout}", [launcher]},
+  {"a_dead_launcher_is_not_replaced_for_a_request", "failed == :not_taken and attempts > 1,",
+   "failed == :not_taken and attempts > 100,", [launcher]},
+  {"a_shepherd_of_a_failed_start_ends", "        Native.retire(control)\n", "", [reuse]},
+  {"the_cgroup_of_a_failed_start_stays", "      Cgroup.remove(cgroup)\n", "",
+   ["test/net_runner/system/cgroup_test.exs"]},
+  {"an_explicit_pipe_without_input_stays_open", "when kind in [nil, :pipe], do: :null",
+   "when kind in [nil], do: :null", [run, callers]},
+  {"one_file_for_both_is_opened_twice", "  defp stderr({_, _} = file, file), do: :redirect\n", "",
+   [run]},
+  {"given_up_before_the_kill", "options.kill_timeout + options.give_up_after",
+   "options.give_up_after", [ending, callers]},
+  {"a_process_has_a_grace", "if(extra[:grace?], do: options.output_grace, else: :none)",
+   "options.output_grace", [ending]},
+  {"a_run_has_no_grace", "if(extra[:grace?], do: options.output_grace, else: :none)", ":none",
+   [ending]},
+  {"a_slow_handler_of_the_start_keeps_the_command", "          Native.close(control)\n",
+   "          _ = control\n", [telemetry]},
+  {"the_guard_of_a_start_stays", "    if guard, do: Process.exit(guard, :kill)\n",
+   "    _ = guard\n", [telemetry]},
+  {"a_terminal_does_not_echo", "Keyword.get(settings, :echo, true)",
+   "Keyword.get(settings, :echo, false)", [process]},
+  {"rows_and_columns_change_places",
+   "{:terminal, Keyword.get(settings, :rows, 24), Keyword.get(settings, :cols, 80),",
+   "{:terminal, Keyword.get(settings, :cols, 80), Keyword.get(settings, :rows, 24),", [process]},
+  {"a_failed_step_is_not_named", "if(step in [:fork, :exec], do: errno, else: {step, errno})",
+   "if(step in [:fork, :exec], do: errno, else: errno)", [run]}
+]
+
+exit_and_report = [
+  {"process/exit", "a_signal_is_its_number", "do: 128 + number", "do: number", [run]},
+  {"process/report", "a_command_that_is_over_grows_older", "defp ended_at(%Exit{at: at}), do: at",
+   "defp ended_at(%Exit{}), do: System.monotonic_time()", [callers]},
+  {"process/report", "the_figures_of_a_removed_cgroup",
+   "defp cgroup_figures(%Exit{cgroup: figures}, _cgroup) when figures != nil, do: figures\n", "",
+   ["test/net_runner/system/cgroup_test.exs"]},
+  {"process/report", "a_lost_command_has_exited", "defp status({:lost, _at}), do: :lost",
+   "defp status({:lost, _at}), do: :exited", [info]}
+]
+
+for {file, {id, old, new, tests}} <-
+      Enum.map(server, &{"process/server", &1}) ++
+        Enum.map(boot, &{"process/boot", &1}) ++
+        Enum.map(exit_and_report, fn {file, id, old, new, tests} ->
+          {file, {id, old, new, tests}}
+        end) do
+  %{id: id, file: "lib/net_runner/#{file}.ex", old: old, new: new, tests: tests, limit: 180}
+end

@@ -1,0 +1,173 @@
+# What is read and written: queues, pipes, what is collected, what is counted.
+callers = "test/net_runner/process/callers_test.exs"
+process = "test/net_runner/process_test.exs"
+run = "test/net_runner_test.exs"
+ending = "test/guarantees/ending_test.exs"
+schedules = "test/net_runner/process/server_test.exs"
+
+inlet = [
+  {"a_write_overtakes_one_that_waits",
+   "    if Operations.any?(inlet.queue, [:stdin]) do\n      {:wait, park",
+   "    if Operations.any?(inlet.queue, [:none]) do\n      {:wait, park", [process, schedules]},
+  {"the_rest_of_a_dead_callers_first_write_is_dropped", "park(from, {:begun, rest})",
+   "park(from, {:fresh, rest})", [callers]},
+  {"the_rest_of_a_dead_callers_later_write_is_dropped",
+   "Operations.update(inlet.queue, operation, {:begun, rest})",
+   "Operations.update(inlet.queue, operation, {:fresh, rest})", [process, schedules, callers]},
+  {"a_write_cut_at_first_hangs", "{:wait, inlet, [{:again, :stdin}]}", "{:wait, inlet, []}",
+   [callers]},
+  {"a_write_cut_later_hangs", "{%{inlet | queue: queue}, [{:again, :stdin}]}",
+   "{%{inlet | queue: queue}, []}", [callers]},
+  {"stdin_is_not_closed", "    Native.close(inlet.stdin)\n", "", [process]},
+  {"a_closed_stdin_is_broken",
+   "def write(%{stdin: :closed} = inlet, _from, _iovec), do: {:reply, {:error, :closed}, inlet}",
+   "def write(%{stdin: :closed} = inlet, _from, _iovec), do: {:reply, {:error, :epipe}, inlet}",
+   [process]},
+  {"iodata_has_no_end", "      |> Operations.park(:stdin, nil, :close, nil)\n", "", [run]},
+  {"a_waiting_write_hangs_after_the_exit", "do: serve(%{inlet | readers: :gone})",
+   "do: {%{inlet | readers: :gone}, []}", [callers]},
+  {"a_write_after_the_exit_waits_for_a_stranger",
+   "  def write(%{readers: :gone} = inlet, _from, _iovec), do: {:reply, {:error, :epipe}, inlet}\n",
+   "", [callers]},
+  {"a_queued_write_after_the_exit_waits_for_a_stranger",
+   "  defp serve_write(%{readers: :gone} = inlet, operation, _iovec),\n    do: answer(inlet, operation, {:error, :epipe})\n",
+   "", [callers]},
+  {"a_dead_writer_keeps_others_waiting", "{_operation, queue} -> serve(%{inlet | queue: queue})",
+   "{_operation, queue} -> {%{inlet | queue: queue}, []}", [callers]},
+  {"one_end_of_file_in_the_middle_of_a_line", "else: <<character, character>>",
+   "else: <<character>>", [process]},
+  {"a_terminals_line_never_begins", "do: :at_start, else: :begun",
+   "do: :at_start, else: :at_start", [process]},
+  {"the_first_of_a_cut_write_is_not_counted", "inlet |> written(iovec, rest) |> park",
+   "inlet |> park", [callers]},
+  {"the_rest_of_a_cut_write_is_not_counted", "        inlet = written(inlet, iovec, rest)\n", "",
+   [callers]},
+  {"a_whole_write_is_counted_twice", "IO.iodata_length(iovec) - IO.iodata_length(rest)",
+   "IO.iodata_length(iovec)", [callers]},
+  {"the_next_writer_is_not_served",
+   "{inlet, effects} = serve(%{inlet | queue: Operations.finish(inlet.queue, operation)})",
+   "{inlet, effects} = {%{inlet | queue: Operations.finish(inlet.queue, operation)}, []}",
+   [process]}
+]
+
+outlets = [
+  {"a_dead_callers_read_is_served",
+   "if gone?(from) or Operations.any?(outlets.queue, competing(stream)) do",
+   "if Operations.any?(outlets.queue, competing(stream)) do", [callers]},
+  {"a_dead_callers_read_any_is_served",
+   "if gone?(from) or Operations.any?(outlets.queue, competing(:stdout)",
+   "if Operations.any?(outlets.queue, competing(:stdout)", [callers]},
+  {"a_waiting_dead_reader_is_served", "gone?(operation.from) -> outlets",
+   "operation.from == nil -> outlets", [schedules]},
+  {"read_any_overtakes_a_reader", "Enum.filter([:stdout, :stderr], first?)",
+   "Enum.filter([:stdout, :stderr], &(first?.(&1) or true))", [callers]},
+  {"stderr_starves", "{result, %{outlets | first: second}}", "{result, outlets}", [process]},
+  {"an_end_of_one_stream_is_one_of_both",
+   "      {:eof, outlets} when length(streams) == 1 -> {outlets, []}\n", "", [callers]},
+  {"an_end_of_file_hides_what_comes", "defp worse(:eof, other), do: other",
+   "defp worse(:eof, _other), do: :eof", [callers]},
+  {"a_closed_stdout_is_the_end_of_the_command", "{end_of_file, %{writers: :running} = outlets}",
+   "{end_of_file, %{writers: :never} = outlets}", [run, "test/net_runner/run/stream_test.exs"]},
+  {"too_much_of_a_command_that_is_over_hangs", "    if outlets.writers == :running,\n      do: {",
+   "    if outlets.writers != :never,\n      do: {", [callers]},
+  {"the_tail_grows", "keep = min(byte_size(tail), size - byte_size(bytes))",
+   "keep = byte_size(tail)", ["test/net_runner/error_test.exs"]},
+  {"stderr_is_drained_once", "{Map.replace!(outlets, stream, outlet), [{:again, stream}]}",
+   "{Map.replace!(outlets, stream, outlet), []}", ["test/net_runner/error_test.exs", run]},
+  {"what_is_discarded_is_discarded_once",
+   "{{:ok, _bytes}, outlets} -> {outlets, [{:again, stream}]}",
+   "{{:ok, _bytes}, outlets} -> {outlets, []}", [ending]},
+  {"a_stream_goes_on_behind_a_gap",
+   "    Counters.put_access(outlets.counters, :nobody)\n    outlets |> map(&stop_reading",
+   "    outlets |> map(&stop_reading", ["test/net_runner/process/outlets_test.exs"]},
+  {"stderr_has_no_tail_after_an_end",
+   "defp stop_reading(%Outlet{demand: :readers} = outlet, error)",
+   "defp stop_reading(%Outlet{} = outlet, error)", [callers]},
+  {"what_was_left_is_read_for_ever", "map(outlets, &%{&1 | left: outlets.pipe_size})",
+   "map(outlets, &%{&1 | left: :infinity})", ["test/net_runner/process/outlets_test.exs"]},
+  {"a_stream_reads_what_was_left_for_ever",
+   "    Counters.put_access(outlets.counters, :server)\n", "",
+   ["test/net_runner/process/outlets_test.exs"]},
+  {"a_stranger_that_holds_the_pipe_is_waited_for",
+   "when outlets.writers in [:gone, :lingering] ->", "when outlets.writers in [:lingering] ->",
+   ["test/net_runner/run/stream_test.exs"]},
+  {"what_was_left_is_waited_for", "when outlets.writers in [:gone, :lingering] ->",
+   "when outlets.writers in [:gone] ->", [ending]},
+  {"a_dead_collector_is_not_noticed", "{%{kind: :collect}, _} -> :collector\n",
+   "{%{kind: :none}, _} -> :collector\n", [callers]},
+  {"a_dead_reader_keeps_others_waiting",
+   "{_operation, queue} -> serve_all(%{outlets | queue: queue})",
+   "{_operation, queue} -> {%{outlets | queue: queue}, []}", [callers]},
+  {"read_any_needs_both_streams", "      {{:error, :not_piped}, outlets} -> {:eof, outlets}\n",
+   "", ["test/net_runner/process/options_test.exs", process]},
+  {"the_pipes_of_a_command_given_up_stay_open",
+   "map(outlets, &%{&1 | pipe: Pipe.close(&1.pipe)})", "map(outlets, & &1)",
+   ["test/net_runner/process/outlets_test.exs"]},
+  {"more_than_allowed_of_what_was_left", "Pipe.read(outlet.pipe, min(max_bytes, outlet.left))",
+   "Pipe.read(outlet.pipe, max_bytes)", ["test/net_runner/process/outlets_test.exs"]},
+  {"the_next_reader_is_not_served",
+   "outlets |> finish(operation) |> serve(stream) |> reply(operation, result)",
+   "{outlets |> finish(operation), []} |> reply(operation, result)", [process]}
+]
+
+collector = [
+  {"exactly_the_limit_is_too_much", "if size > collector.limit", "if size >= collector.limit",
+   [run]},
+  {"more_than_the_limit_is_given", "|> binary_part(0, limit)", "|> binary_part(0, limit + 1)",
+   [run]}
+]
+
+counters = [
+  {"reads_are_not_counted", "    :counters.add(counters, @reads, 1)\n", "    :ok\n",
+   ["test/net_runner/info_test.exs"]},
+  {"stderr_is_counted_as_stdout", "if(stream == :stdout, do: @stdout, else: @stderr)",
+   "if(stream == :stdout, do: @stdout, else: @stdout)", ["test/net_runner/info_test.exs"]}
+]
+
+pipe = [
+  {"a_terminal_closes_at_its_first_end", ":eof when not pipe.terminal? ->", ":eof ->", [callers]}
+]
+
+reader = [
+  {"a_stream_reads_by_itself_what_is_discarded", "with :anybody <- Counters.access(counters),",
+   "with _ <- Counters.access(counters),", ["test/net_runner/run/reader_test.exs"]},
+  {"what_a_stream_reads_is_not_counted",
+   "      Counters.add_read(counters, :stdout, byte_size(bytes))\n", "",
+   ["test/net_runner/run/reader_test.exs"]}
+]
+
+stream = [
+  {"a_stream_gives_more_than_allowed", "binary_part(bytes, 0, left))", "bytes)", [ending]},
+  {"a_stream_takes_its_limit_for_too_much", "when byte_size(bytes) <= left,",
+   "when byte_size(bytes) < left,", [ending, callers]},
+  {"sigpipe_in_a_pipeline_is_a_failure", "(status != @sigpipe or member == last)",
+   "(status != 0 or member == last)", ["test/net_runner/run/pipeline_test.exs"]},
+  {"sigpipe_of_the_last_is_no_failure", "(status != @sigpipe or member == last)",
+   "(status != @sigpipe or member == nil)",
+   ["test/net_runner/run/pipeline_test.exs", "test/net_runner/run/stream_test.exs"]},
+  {"the_last_line_is_lost", "tag(stream, &1, Lines.last(lines[&1]))", "tag(stream, &1, [])",
+   ["test/net_runner/run/stream_test.exs"]},
+  {"an_input_is_left_when_a_stream_stops", "    _ = Input.await_end(stream.feeder)\n", "",
+   [ending, callers]}
+]
+
+feeder = [
+  {"an_input_has_no_time_for_its_cleanup", "(leaves?(feeder) and gone?(monitor, @cleanup))",
+   "(leaves?(feeder) and gone?(monitor, 0))", [ending]},
+  {"an_input_that_hears_nothing_is_left", "      Process.exit(feeder, :kill)\n", "      true\n",
+   [ending]}
+]
+
+for {file, mutants} <- [
+      {"process/inlet", inlet},
+      {"process/outlets", outlets},
+      {"process/collector", collector},
+      {"process/counters", counters},
+      {"process/pipe", pipe},
+      {"process/feeder", feeder},
+      {"run/reader", reader},
+      {"run/stream", stream}
+    ],
+    {id, old, new, tests} <- mutants do
+  %{id: id, file: "lib/net_runner/#{file}.ex", old: old, new: new, tests: tests, limit: 180}
+end

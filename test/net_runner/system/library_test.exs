@@ -1,0 +1,95 @@
+defmodule NetRunner.System.LibraryTest do
+  # Where the library lies, and whether it loads: each in a VM of its own, with a copy of the application.
+  use ExUnit.Case, async: true
+
+  @moduletag timeout: 120_000
+
+  setup do
+    root = Path.join(System.tmp_dir!(), "nr-library-#{System.unique_integer([:positive])}")
+    on_exit(fn -> File.rm_rf(root) end)
+    {:ok, root: root}
+  end
+
+  test "starts under a path beyond ASCII, whatever the locale", %{root: root} do
+    application = copy(Path.join(root, "Straße é"))
+    code = ~S|IO.inspect(NetRunner.run(~w(echo hello)))|
+
+    for locale <- ["C", "C.UTF-8"] do
+      assert vm(application, "{:ok, _} = #{start()}; " <> code, locale) =~ ~S({"hello\n", 0})
+    end
+  end
+
+  describe "an application whose native library does not load" do
+    test "because it is missing says so", %{root: root} do
+      application = copy(root)
+      File.rm!(Path.join(application, "priv/net_runner_nif.so"))
+      assert_says_so(application, "No such file or directory")
+    end
+
+    test "because it is corrupt, or of another machine, says so", %{root: root} do
+      application = copy(root)
+      File.write!(Path.join(application, "priv/net_runner_nif.so"), "not an ELF file")
+      assert_says_so(application, "file too short")
+    end
+  end
+
+  test "a hot upgrade of the native library is refused, and what is loaded goes on", %{root: root} do
+    code = """
+    {:ok, _} = #{start()}
+    {:ok, p} = NetRunner.Process.start("cat", [])
+    IO.inspect(:code.load_file(NetRunner.System.Native))
+    :ok = NetRunner.Process.write(p, "still ")
+    {:ok, "still "} = NetRunner.Process.read(p)
+    IO.inspect(NetRunner.run(~w(echo there)))
+    Logger.flush()
+    """
+
+    output = vm(copy(root), code)
+    assert output =~ "{:error, :on_load_failure}"
+    assert output =~ "cannot be replaced while the VM runs"
+    assert output =~ ~S({"there\n", 0})
+  end
+
+  defp assert_says_so(application, why) do
+    code = """
+    {:error, {:net_runner, reason}} = #{start()}
+    IO.puts(Application.format_error(reason))
+    IO.inspect(NetRunner.run(~w(true)))
+    """
+
+    output = vm(application, code)
+    assert output =~ ~r/NetRunner's native library does not load \(.*#{why}/
+    assert output =~ "mix deps.compile net_runner --force"
+    refute output =~ "undef"
+  end
+
+  defp start, do: "Application.ensure_all_started(:net_runner)"
+
+  defp copy(directory) do
+    application = Path.join(directory, "net_runner")
+    File.mkdir_p!(application)
+    from = Application.app_dir(:net_runner)
+    for part <- ~w(ebin priv), do: copy(Path.join(from, part), Path.join(application, part))
+    application
+  end
+
+  defp copy(from, to) do
+    File.mkdir_p!(to)
+
+    for file <- File.ls!(from), File.regular?(Path.join(from, file)) do
+      File.cp!(Path.join(from, file), Path.join(to, file))
+    end
+  end
+
+  # What a VM prints that runs this code with that copy.
+  defp vm(application, code, locale \\ "C.UTF-8") do
+    env = [
+      {"ERL_LIBS", Path.dirname(application)},
+      {"LC_ALL", locale},
+      {"ERL_CRASH_DUMP", "/dev/null"}
+    ]
+
+    {output, _} = NetRunner.run(["elixir", "-e", code], env: env, stderr: :redirect)
+    output
+  end
+end

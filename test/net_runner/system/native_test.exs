@@ -1,0 +1,85 @@
+defmodule NetRunner.System.NativeTest do
+  # What the NIF promises the VM: no call holds a scheduler for a millisecond. What a call costs is counted before, in bytes
+  # and in items, and more goes to a dirty scheduler.
+  use ExUnit.Case, async: false
+
+  alias NetRunner.System.Native
+
+  describe "a scheduler is not held" do
+    test "by a command with tens of thousands of arguments" do
+      arguments = List.duplicate("a", 70_000)
+      assert dirty?(:nif_spawn_bulk, 5, fn -> NetRunner.run(["true" | arguments]) end)
+
+      refute dirty?(:nif_spawn_bulk, 5, fn ->
+               NetRunner.run(["true" | Enum.take(arguments, 100)])
+             end)
+    end
+
+    test "by a command in thousands of groups" do
+      gids = Enum.to_list(1..8_000)
+      assert dirty?(:nif_spawn_bulk, 5, fn -> NetRunner.run(["true"], groups: gids) end)
+    end
+
+    test "by thousands of variables, or by long ones" do
+      many = for n <- 1..2_000, do: {~c"N#{n}", ~c"v"}
+      long = for n <- 1..10, do: {~c"N#{n}", List.duplicate(?x, 50_000)}
+      few = for n <- 1..100, do: {~c"N#{n}", ~c"value of an ordinary length"}
+
+      assert dirty?(:nif_environment_bulk, 2, fn -> Native.environment(many, []) end)
+      assert dirty?(:nif_environment_bulk, 2, fn -> Native.environment(long, []) end)
+      refute dirty?(:nif_environment_bulk, 2, fn -> Native.environment(few, ["PATH"]) end)
+
+      without = for n <- 1..2_000, do: "N#{n}"
+      assert dirty?(:nif_environment_bulk, 2, fn -> Native.environment(few, without) end)
+    end
+
+    test "by a write of very many small binaries, all of which arrive" do
+      {:ok, read, write} = Native.pipe()
+      assert dirty?(:nif_write_bulk, 2, fn -> Native.write(write, List.duplicate("a", 3_000)) end)
+      refute dirty?(:nif_write_bulk, 2, fn -> Native.write(write, List.duplicate("a", 100)) end)
+      assert Native.read(read, 10_000) == {:ok, String.duplicate("a", 3_100)}
+      Native.close(read)
+      Native.close(write)
+    end
+  end
+
+  test "the VM's own monitor sees no long call when a command has tens of thousands of arguments" do
+    arguments = List.duplicate("a", 70_000)
+
+    # A busy machine may stop a scheduler at any time; a call that takes too long does so each time.
+    assert Enum.any?(1..20, fn _ ->
+             :erlang.system_monitor(self(), long_schedule: 1)
+             assert NetRunner.run(["true" | arguments]) == {"", 0}
+             :erlang.system_monitor(:undefined)
+             not long_call?(false)
+           end)
+  end
+
+  defp long_call?(seen?) do
+    receive do
+      {:monitor, _pid, :long_schedule, info} ->
+        long_call?(seen? or Enum.any?([info[:in], info[:out]], &match?({Native, _, _}, &1)))
+    after
+      0 -> seen?
+    end
+  end
+
+  # Whether this function of the NIF was called meanwhile.
+  defp dirty?(function, arity, fun) do
+    :erlang.trace_pattern({Native, function, arity}, true, [:local])
+    :erlang.trace(:new_processes, true, [:call])
+    fun |> Task.async() |> Task.await(60_000)
+    :erlang.trace(:all, false, [:call])
+    reference = :erlang.trace_delivered(:all)
+    assert_receive {:trace_delivered, :all, ^reference}, 5_000
+    called?(function, false)
+  end
+
+  defp called?(function, called?) do
+    receive do
+      {:trace, _, :call, {Native, ^function, _}} -> called?(function, true)
+    after
+      0 -> called?
+    end
+  end
+end
