@@ -105,7 +105,7 @@ defmodule NetRunner.CommandTest do
         end
       end
 
-      assert_raise ArgumentError, ~r/must be a string/, fn -> Command.new(~c"a") end
+      assert_raise ArgumentError, ~r/must be a string/, fn -> apply(Command, :new, [~c"a"]) end
 
       assert_raise ArgumentError, ~r/list of strings/, fn ->
         Command.to_cmd_args_opts(Command.new("a"), args: "b")
