@@ -14,7 +14,7 @@ defmodule NetRunner.ShapesTest do
     Stream.map(0..(div(total, @mib) - 1), fn index ->
       <<head::binary-size(4096), tail::binary>> = block
       cut = rem(index * 7919, byte_size(tail))
-      <<first::binary-size(cut), second::binary>> = tail
+      {first, second} = :erlang.split_binary(tail, cut)
       [<<index::64>>, second, binary_part(head, 8, 4088), first]
     end)
   end

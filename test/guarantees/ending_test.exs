@@ -34,14 +34,19 @@ defmodule NetRunner.Guarantees.EndingTest do
   defp pid(text), do: text |> String.trim() |> String.to_integer()
 
   describe "a timeout is about the command" do
-    for options <- [[], [lines: :trim], [tagged: true], [owner: nil]] do
+    for {options, pause} <- [
+          {[], 3_500},
+          {[lines: :trim], 1_200},
+          {[tagged: true], 1_200},
+          {[owner: nil], 1_200}
+        ] do
       test "so a slow consumer of one that has exited gets all of it, with #{inspect(options)}" do
         options = unquote(options)
         stream = NetRunner.stream!(~w(seq 3), [timeout: 3_000] ++ options)
 
         output =
           stream
-          |> Stream.each(fn _ -> Process.sleep(if options == [], do: 3_500, else: 1_200) end)
+          |> Stream.each(fn _ -> Process.sleep(unquote(pause)) end)
           |> Enum.to_list()
 
         assert [_ | _] = output

@@ -115,7 +115,10 @@ defmodule NetRunner.Guarantees.FdTest do
 
   test "garbage that was never selected closes by itself", context do
     Task.await(
-      Task.async(fn -> for(_ <- 1..10, do: start(["true"])) && :erlang.garbage_collect() end)
+      Task.async(fn ->
+        for _ <- 1..10, do: start(["true"])
+        :erlang.garbage_collect()
+      end)
     )
 
     assert_fds_back(context)

@@ -251,7 +251,10 @@ defmodule NetRunner.DaemonTest do
 
       options = [
         on_output: fn _ -> context.(:callback) end,
-        ready: fn _process -> context.(:ready) && :ok end
+        ready: fn _process ->
+          context.(:ready)
+          :ok
+        end
       ]
 
       {:ok, daemon} = Daemon.start_link(shell("echo hello; read stop", options))

@@ -126,7 +126,13 @@ defmodule NetRunner.OptionsTest do
 
   test "what is enumerated is enumerated once" do
     test = self()
-    env = Stream.map([{"A", "1"}], fn variable -> send(test, :enumerated) && variable end)
+
+    env =
+      Stream.map([{"A", "1"}], fn variable ->
+        send(test, :enumerated)
+        variable
+      end)
+
     assert check(:env, env) == [{"A", "1"}]
     assert_received :enumerated
     refute_received :enumerated

@@ -3,8 +3,6 @@ defmodule NetRunner.Process.Context do
   # What a process that runs a user's code inherits from the one that it works for: `$callers`, as a `Task` does, by
   # which test sandboxes and mocks find the test, and the metadata of Logger, by which log lines are traced.
 
-  require Logger
-
   @enforce_keys [:callers, :ancestors, :metadata]
   defstruct @enforce_keys
 

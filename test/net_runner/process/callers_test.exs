@@ -34,21 +34,17 @@ defmodule NetRunner.Process.CallersTest do
   end
 
   describe "a caller that died before the server came to its request" do
-    for {function, expected} <- [read: "abc", read_stderr: "abc", read_any: {:stdout, "abc"}] do
+    # The other stream says when the bytes are in the pipe.
+    for {function, expected, script, told} <- [
+          {:read, "abc", "printf abc; echo >&2", read_stderr: {:ok, "\n"}},
+          {:read_stderr, "abc", "printf abc >&2; echo", read: {:ok, "\n"}},
+          {:read_any, {:stdout, "abc"}, "echo >&2; printf abc; exec 2>&-",
+           read_stderr: {:ok, "\n"}, read_stderr: :eof}
+        ] do
       test "takes no bytes with #{function}" do
         {function, expected} = {unquote(function), unquote(Macro.escape(expected))}
-
-        # The other stream says when the bytes are in the pipe.
-        {script, await_printed} =
-          case function do
-            :read -> {"printf abc; echo >&2", &Command.read_stderr/1}
-            :read_stderr -> {"printf abc >&2; echo", &Command.read/1}
-            :read_any -> {"echo >&2; printf abc; exec 2>&-", &Command.read_stderr/1}
-          end
-
-        p = start!(script <> "; exec sleep 1000", stderr: :pipe)
-        assert await_printed.(p) == {:ok, "\n"}
-        if function == :read_any, do: assert(Command.read_stderr(p) == :eof)
+        p = start!(unquote(script) <> "; exec sleep 1000", stderr: :pipe)
+        for {other, answer} <- unquote(told), do: assert(apply(Command, other, [p]) == answer)
 
         :ok = :sys.suspend(p)
         kill(request(p, :dead, fn -> apply(Command, function, [p]) end))

@@ -61,9 +61,13 @@ defmodule NetRunner.Process.ServerTest do
     Enum.any?(messages, &match?({:select, _, _, :ready_input}, &1))
   end
 
-  for {kind, stderr} <- [stdout: :consume, stderr: :pipe, any: :pipe] do
+  for {kind, stderr, into, expected} <- [
+        {:stdout, :consume, "", "abc"},
+        {:stderr, :pipe, ">&2", "abc"},
+        {:any, :pipe, "", {:stdout, "abc"}}
+      ] do
     test "a reader of #{kind} that died before the server read for it costs no byte" do
-      {kind, stderr} = {unquote(kind), unquote(stderr)}
+      {kind, stderr, into} = {unquote(kind), unquote(stderr), unquote(into)}
 
       go =
         Path.join(
@@ -72,7 +76,6 @@ defmodule NetRunner.Process.ServerTest do
         )
 
       on_exit(fn -> File.rm(go) end)
-      into = if kind == :stderr, do: ">&2", else: ""
       script = "until [ -e #{go} ]; do sleep 0.01; done; printf abc #{into}; read line"
       p = start!("sh", ["-c", script], stderr: stderr)
       dying = call(p, {:read, kind, 100})
@@ -86,8 +89,7 @@ defmodule NetRunner.Process.ServerTest do
       assert kill(dying) == :none
       :ok = :sys.resume(p)
 
-      expected = if kind == :any, do: {:stdout, "abc"}, else: "abc"
-      assert answer(living) == {:ok, expected}
+      assert answer(living) == {:ok, unquote(Macro.escape(expected))}
     end
   end
 

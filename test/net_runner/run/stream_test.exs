@@ -98,7 +98,10 @@ defmodule NetRunner.StreamTest do
         spawn(fn ->
           endless
           |> NetRunner.stream!()
-          |> Enum.each(&(send(test, {:chunk, &1}) && Process.sleep(:infinity)))
+          |> Enum.each(fn chunk ->
+            send(test, {:chunk, chunk})
+            Process.sleep(:infinity)
+          end)
         end)
 
       assert_receive {:chunk, chunk}, 60_000
@@ -136,7 +139,13 @@ defmodule NetRunner.StreamTest do
 
     test "may be another process half-way, and does not wait for a stranger that holds stdout" do
       test = self()
-      waiting = Stream.repeatedly(fn -> send(test, {:ask, self()}) && receive(do: (x -> x)) end)
+
+      waiting =
+        Stream.repeatedly(fn ->
+          send(test, {:ask, self()})
+          receive(do: (x -> x))
+        end)
+
       stream = NetRunner.stream!(sh("echo $$; read line"), input: waiting)
       {[os_pid], continue} = suspended(stream)
       hold_stdout(String.trim(os_pid))
@@ -339,7 +348,12 @@ defmodule NetRunner.StreamTest do
 
     stream =
       NetRunner.stream!(sh("echo $$; read go"),
-        input: Stream.map([1], fn _ -> wait() && wait() && "go\n" end)
+        input:
+          Stream.map([1], fn _ ->
+            wait()
+            wait()
+            "go\n"
+          end)
       )
 
     held = Enum.reduce(stream, nil, fn chunk, nil -> chunk |> String.trim() |> holder.() end)
@@ -415,13 +429,21 @@ defmodule NetRunner.StreamTest do
 
       for size <- [1, 2, 3, 7, 1000] do
         {got, state} =
-          for <<chunk::binary-size(size) <- pad(Enum.join(all), size)>>, reduce: {[], state} do
-            {got, state} -> feed(NetRunner.Run.Lines.add(state, chunk), got)
-          end
+          all
+          |> Enum.join()
+          |> pad(size)
+          |> pieces(size)
+          |> Enum.reduce({[], state}, fn chunk, {got, state} ->
+            feed(NetRunner.Run.Lines.add(state, chunk), got)
+          end)
 
         got = Enum.reverse(got) ++ NetRunner.Run.Lines.last(state)
         assert Enum.take(got, length(expected)) == expected
       end
+    end
+
+    defp pieces(text, size) do
+      for at <- 0..(byte_size(text) - size)//size, do: binary_part(text, at, size)
     end
 
     # Whole pieces only; what is added at the end is a line of its own.
