@@ -364,6 +364,25 @@ defmodule NetRunner.Guarantees.EndingTest do
       refute log =~ "Task"
     end
 
+    test "that is taken along by what it is linked to ends the command, and its caller exits" do
+      source = fn ->
+        spawn_link(fn -> receive(do: (:go -> exit({:shutdown, :connection_closed}))) end)
+      end
+
+      input =
+        Stream.resource(
+          source,
+          fn pid ->
+            send(pid, :go)
+            Process.sleep(:infinity)
+          end,
+          fn _ -> :ok end
+        )
+
+      assert catch_exit(took(fn -> NetRunner.run(~w(cat), input: input) end)) ==
+               {:shutdown, :connection_closed}
+    end
+
     test "is produced on behalf of whoever runs the command" do
       test = self()
       Logger.metadata(request: 17)

@@ -448,7 +448,7 @@ defmodule NetRunner.DaemonTest do
 
     for {what, callback} <- [
           {"hangs", quote(do: fn _ -> Process.sleep(:infinity) end)},
-          {"is slow", quote(do: fn _ -> Process.sleep(100) end)},
+          {"is slow", quote(do: fn _ -> Process.sleep(1_000) end)},
           {"hangs and traps exits",
            quote do
              fn _ ->
@@ -794,7 +794,8 @@ defmodule NetRunner.DaemonTest do
             {"inet", port, {:tcp, "localhost", port}, "127.0.0.1:#{port}"}
           ] do
         {:ok, other} = Daemon.start_link(server(kind, address, ready: {:output, ~r/listening/}))
-        file = Path.join(System.tmp_dir!(), "net_runner_#{System.unique_integer([:positive])}")
+        file = Path.join(System.tmp_dir!(), "net_runner_touched_#{System.pid()}_#{kind}")
+        on_exit(fn -> File.rm(file) end)
 
         assert {:error, {:address_in_use, message}} =
                  Daemon.start_link(cmd: "touch", args: [file], ready: ready)

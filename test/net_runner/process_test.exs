@@ -486,14 +486,22 @@ defmodule NetRunner.ProcessTest do
         )
 
       shell = Command.os_pid(p)
-      :ok = Command.write(p, "sleep 100 &\njobs\nfg\n")
-      assert read_until(p, "sleep 100\r\n") =~ "[1]"
+
+      # What is typed before the shell has set up its terminal for the next line may get lost, so each prompt is awaited.
+      say = fn line ->
+        :ok = Command.write(p, line <> "\n")
+        read_until(p, "$ ")
+      end
+
+      assert read_until(p, "$ ") != ""
+      assert say.("sleep 100 &") =~ "[1]"
+      assert say.("jobs") =~ "sleep 100"
       # ^C goes to the program in the foreground, not to the shell.
+      :ok = Command.write(p, "fg\n")
       await_foreground(shell, &(&1 != shell))
       :ok = Command.write(p, <<3>>)
-      await_foreground(shell, &(&1 == shell))
-      :ok = Command.write(p, "echo status $?\n")
-      assert read_until(p, "status 130\r\n$ ") != ""
+      assert read_until(p, "$ ") != ""
+      assert say.("echo status $?") =~ "status 130"
       :ok = Command.close_stdin(p)
       assert {:ok, 0} = Command.await_exit(p)
       Command.stop(p)

@@ -14,7 +14,7 @@ defmodule NetRunner.Daemon.Address do
   """
   @spec connect(t()) :: {:answers, String.t()} | {:silent, String.t()}
   def connect({:unix, path}) do
-    case :gen_tcp.connect({:local, path}, 0, [:local], @timeout) do
+    case :gen_tcp.connect({:local, path}, 0, [:local, active: false], @timeout) do
       {:ok, socket} ->
         :gen_tcp.close(socket)
         {:answers, path}
@@ -48,8 +48,11 @@ defmodule NetRunner.Daemon.Address do
   defp connect_to(ip, port) do
     family = if tuple_size(ip) == 8, do: :inet6, else: :inet
 
-    with {:ok, socket} <- :gen_tcp.connect(ip, port, [family], @timeout) do
-      itself? = :inet.sockname(socket) == :inet.peername(socket)
+    # Passive: what the program says at once is no message for this process, and its closing of the connection does not
+    # close the socket before its names are asked for.
+    with {:ok, socket} <- :gen_tcp.connect(ip, port, [family, active: false], @timeout) do
+      {:ok, own} = :inet.sockname(socket)
+      itself? = :inet.peername(socket) == {:ok, own}
       :gen_tcp.close(socket)
 
       # When nobody listens, and the kernel happens to choose that very port for our end, TCP connects the socket

@@ -19,6 +19,10 @@ defmodule NetRunner.Process.Feeder do
     :ok
   end
 
+  @doc "The reason of whoever works for the input of this server, and hears that its command has had enough."
+  @spec unwanted(pid()) :: {:shutdown, term()}
+  def unwanted(server), do: {:shutdown, {__MODULE__, :unwanted, server}}
+
   @doc "Called by the server when it ends: the feeder finds out by itself, or is killed."
   @spec let_go(pid()) :: :ok
   def let_go(feeder) do

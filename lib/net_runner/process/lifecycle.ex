@@ -138,6 +138,11 @@ defmodule NetRunner.Process.Lifecycle do
     {%{life | phase: {:given_up, cause, next}}, [{:output, :close} | answers]}
   end
 
+  # The command has ended, but its cgroup is not to be removed.
+  def event(%{phase: {:leaving_cgroup, _, _, _}} = life, :give_up) do
+    {life, for(who <- [:exit, :stop, :collect], do: {:answer, who, not_ended(life)})}
+  end
+
   def event(life, :give_up), do: {life, []}
 
   def event(%{phase: {:over, _, _}} = life, :grace_over), do: {life, [{:output, :lingering}]}

@@ -252,10 +252,12 @@ defmodule NetRunner.Process.Server do
 
   def handle_info({:EXIT, feeder, reason}, %{feeder: feeder} = state) do
     state = %{state | feeder: nil}
+    unwanted = Feeder.unwanted(self())
 
     case reason do
       :normal -> {:noreply, state}
-      {:shutdown, _} -> {:noreply, state}
+      # It was taken along before it could close stdin itself.
+      ^unwanted -> inlet(state, Inlet.feed(state.inlet, []))
       {:input_failed, kind, what, stack} -> fail_input(state, {kind, what, stack})
       reason -> fail_input(state, {:exit, reason, []})
     end

@@ -113,10 +113,11 @@ defmodule NetRunner.Run.Input do
 
   # Another process that the input works with, such as a task: a throw would be a crash there. This exit is
   # logged by nobody, and takes the feeder along where they are linked.
-  defp leave(%Sink{server: server}), do: exit({:shutdown, {__MODULE__, :unwanted, server}})
+  defp leave(%Sink{server: server}), do: exit(Feeder.unwanted(server))
 
   defp run(produce, server) do
     attach(server)
+    unwanted = Feeder.unwanted(server)
 
     try do
       produce.(server)
@@ -127,7 +128,7 @@ defmodule NetRunner.Run.Input do
         Command.close_stdin(server)
 
       # The same, heard from a task that was awaited.
-      :exit, {{:shutdown, {__MODULE__, :unwanted, ^server}}, _} ->
+      :exit, {^unwanted, _} ->
         Command.close_stdin(server)
 
       kind, reason ->

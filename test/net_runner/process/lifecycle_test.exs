@@ -177,6 +177,15 @@ defmodule NetRunner.Process.LifecycleTest do
       assert Lifecycle.result(life) == {:ok, 0}
     end
 
+    test "is given up when only its cgroup is left, and is not to be removed" do
+      life = life(give_up_after: 1, cgroup?: true)
+      {life, _} = after_events(life, [{:end, :stopped, {:stop, :normal}}, {:exited, @exit}])
+      {life, effects} = Lifecycle.event(life, :give_up)
+      assert {:answer, :stop, {:error, {:not_ended, 42}}} in effects
+      {_, effects} = Lifecycle.event(life, {:shepherd_gone, 9})
+      assert List.last(effects) == {:stop, :normal}
+    end
+
     test "is not given up when nobody has set a time, or it has exited" do
       {_, effects} = Lifecycle.event(life(), {:end, :timeout, :stay})
       refute Enum.any?(effects, &match?({:arm, _, _}, &1))
