@@ -9,7 +9,7 @@ defmodule NetRunner.Process.Outlets do
   # Functions give the new outlets and what is to be done: answers, `{:again, stream}` where going on at once would keep
   # other messages waiting, `{:condemn, cause}` where the command has to end, and `{:collected, operation, result}`.
 
-  alias NetRunner.Process.{Collector, Counters, Lifecycle, Operations, Pipe}
+  alias NetRunner.Process.{Caller, Collector, Counters, Lifecycle, Operations, Pipe}
   alias NetRunner.System.Native
 
   # What is read at once of what nobody has asked for in pieces.
@@ -76,28 +76,31 @@ defmodule NetRunner.Process.Outlets do
 
   # --- what callers ask ---------------------------------------------------------------------------
 
-  @doc "A read that a caller has asked for: what it comes to at once, or it is queued."
-  @spec read(t(), GenServer.from(), stream() | :any, pos_integer()) ::
+  @doc "A read that a caller has asked for: what it comes to at once, or it is queued, for so many ms."
+  @spec read(t(), GenServer.from(), stream() | :any, pos_integer(), timeout()) ::
           {:reply, term(), t()} | {:wait, t(), [effect()]}
-  def read(outlets, from, :any, max_bytes) do
+  def read(outlets, from, :any, max_bytes, timeout) do
     if gone?(from) or Operations.any?(outlets.queue, competing(:stdout) ++ competing(:stderr)) do
-      {outlets, effects} = outlets |> park(:any, from, max_bytes) |> serve_all()
+      {outlets, effects} = outlets |> park(:any, from, max_bytes, timeout) |> serve_all()
       {:wait, outlets, effects}
     else
       case take_any(outlets, [:stdout, :stderr], max_bytes) do
-        {{:error, :eagain}, outlets} -> {:wait, park(outlets, :any, from, max_bytes), []}
+        {{:error, :eagain}, outlets} -> {:wait, park(outlets, :any, from, max_bytes, timeout), []}
         {result, outlets} -> {:reply, result, outlets}
       end
     end
   end
 
-  def read(outlets, from, stream, max_bytes) do
+  def read(outlets, from, stream, max_bytes, timeout) do
     if gone?(from) or Operations.any?(outlets.queue, competing(stream)) do
-      {:wait, park(outlets, stream, from, max_bytes), []}
+      {:wait, park(outlets, stream, from, max_bytes, timeout), []}
     else
       case take(outlets, stream, max_bytes) do
-        {{:error, :eagain}, outlets} -> {:wait, park(outlets, stream, from, max_bytes), []}
-        {result, outlets} -> {:reply, result, outlets}
+        {{:error, :eagain}, outlets} ->
+          {:wait, park(outlets, stream, from, max_bytes, timeout), []}
+
+        {result, outlets} ->
+          {:reply, result, outlets}
       end
     end
   end
@@ -105,7 +108,7 @@ defmodule NetRunner.Process.Outlets do
   @doc "Collects all of stdout for a caller, until its end."
   @spec collect(t(), GenServer.from(), non_neg_integer() | :infinity) :: {t(), [effect()]}
   def collect(outlets, from, limit) do
-    outlets |> park(:collect, from, Collector.new(limit)) |> serve(:stdout)
+    outlets |> park(:collect, from, Collector.new(limit), :infinity) |> serve(:stdout)
   end
 
   @doc "The descriptor of stdout, for a caller that reads by itself what is there."
@@ -189,10 +192,28 @@ defmodule NetRunner.Process.Outlets do
   @spec drop_caller(t(), reference()) :: {t(), [effect()]} | :collector | nil
   def drop_caller(outlets, monitor) do
     case Operations.drop_caller(outlets.queue, monitor) do
-      {nil, _} -> nil
-      {%{kind: :collect}, _} -> :collector
+      {nil, _} ->
+        nil
+
+      {%{kind: :collect}, _} ->
+        :collector
+
       # Whoever stood behind it may be served now.
-      {_operation, queue} -> serve_all(%{outlets | queue: queue})
+      {operation, queue} ->
+        Caller.forget(operation)
+        serve_all(%{outlets | queue: queue})
+    end
+  end
+
+  @doc "The time of a read is over; `nil` when it does not wait here."
+  @spec expire(t(), reference()) :: {t(), [effect()]} | nil
+  def expire(outlets, monitor) do
+    case Operations.withdraw(outlets.queue, monitor) do
+      {nil, _} ->
+        nil
+
+      {operation, queue} ->
+        serve_all(%{outlets | queue: queue}) |> reply(operation, {:error, :timeout})
     end
   end
 
@@ -213,8 +234,8 @@ defmodule NetRunner.Process.Outlets do
   defp competing(:stdout), do: [:stdout, :any, :collect]
   defp competing(:stderr), do: [:stderr, :any]
 
-  defp park(outlets, kind, {pid, _} = from, data) do
-    %{outlets | queue: Operations.park(outlets.queue, kind, from, data, Process.monitor(pid))}
+  defp park(outlets, kind, from, data, timeout) do
+    %{outlets | queue: Caller.park(outlets.queue, kind, from, data, timeout)}
   end
 
   # What is read for a caller that is dead is lost, and the news of its death may be further back in the
@@ -231,8 +252,7 @@ defmodule NetRunner.Process.Outlets do
 
       operation ->
         cond do
-          # The news, when it comes, has the others served that it kept waiting.
-          gone?(operation.from) -> outlets |> finish(operation) |> serve(stream)
+          gone?(operation.from) -> outlets |> forget(operation) |> serve_all()
           operation.kind == :any -> serve_any(outlets, operation)
           true -> serve_reader(outlets, operation, stream)
         end
@@ -263,6 +283,11 @@ defmodule NetRunner.Process.Outlets do
 
   defp finish(outlets, operation) do
     %{outlets | queue: Operations.finish(outlets.queue, operation)}
+  end
+
+  defp forget(outlets, operation) do
+    Caller.forget(operation)
+    finish(outlets, operation)
   end
 
   defp reply({outlets, effects}, operation, result) do

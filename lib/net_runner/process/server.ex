@@ -21,7 +21,8 @@ defmodule NetRunner.Process.Server do
 
   import NetRunner.Process.State
 
-  alias NetRunner.Process.{Boot, Feeder, Inlet, Lifecycle, Operations, Outlets, Report, State}
+  alias NetRunner.Process.{Boot, Caller, Feeder, Inlet, Lifecycle, Operations, Outlets, Report}
+  alias NetRunner.Process.State
   alias NetRunner.System.{Native, Spec}
   alias NetRunner.Telemetry
 
@@ -33,9 +34,6 @@ defmodule NetRunner.Process.Server do
   # A chunk that a garbage collection finds in use is kept until the next full one. The heap is small, so
   # those are cheap.
   @fullsweep_after 8
-
-  # What a timer can be set to.
-  @longest_wait 4_294_967_295
 
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
   def start(command, options, extra \\ []) do
@@ -100,8 +98,8 @@ defmodule NetRunner.Process.Server do
   # --- what callers ask ---------------------------------------------------------------------------
 
   @impl true
-  def handle_call({:read, which, max_bytes}, from, state) do
-    case Outlets.read(state.outlets, from, which, max_bytes) do
+  def handle_call({:read, which, max_bytes, timeout}, from, state) do
+    case Outlets.read(state.outlets, from, which, max_bytes, timeout) do
       {:reply, result, outlets} ->
         {:reply, with_failure(result, state), %{state | outlets: outlets}}
 
@@ -110,8 +108,8 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  def handle_call({:write, iovec}, from, state) do
-    case Inlet.write(state.inlet, from, iovec) do
+  def handle_call({:write, iovec, timeout}, from, state) do
+    case Inlet.write(state.inlet, from, iovec, timeout) do
       {:reply, result, inlet} -> {:reply, result, %{state | inlet: inlet}}
       {:wait, inlet, effects} -> inlet(state, {inlet, effects})
     end
@@ -135,14 +133,8 @@ defmodule NetRunner.Process.Server do
 
   def handle_call({:await_exit, timeout}, from, state) do
     case Lifecycle.result(state.life) do
-      nil ->
-        state = wait(state, :exit, from)
-        %{id: id} = Operations.last(state.waiters, :exit)
-        if timeout != :infinity, do: arm({:await_expired, id}, min(timeout, @longest_wait))
-        {:noreply, state}
-
-      result ->
-        {:reply, result, state}
+      nil -> {:noreply, wait(state, :exit, from, timeout)}
+      result -> {:reply, result, state}
     end
   end
 
@@ -225,16 +217,7 @@ defmodule NetRunner.Process.Server do
     outlets(state, Outlets.serve(state.outlets, stream))
   end
 
-  def handle_info({:await_expired, id}, state) do
-    case Operations.drop(state.waiters, id) do
-      {nil, _} ->
-        {:noreply, state}
-
-      {operation, waiters} ->
-        reply(operation, {:error, :timeout})
-        {:noreply, %{state | waiters: waiters}}
-    end
-  end
+  def handle_info({:waited, monitor}, state), do: expire(state, monitor)
 
   # What has exited by now did not pass its time. Nobody is told of that of a stream that nobody enumerates.
   def handle_info(:expired, state) do
@@ -290,7 +273,7 @@ defmodule NetRunner.Process.Server do
 
     for queue <- [state.inlet.queue, state.outlets.queue, state.waiters],
         operation <- Operations.all(queue),
-        do: reply(operation, {:error, :closed})
+        do: Caller.reply(operation, {:error, :closed})
 
     if state.feeder do
       # Else it would die of the server's reason, with no cleanup.

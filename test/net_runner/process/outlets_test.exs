@@ -23,11 +23,14 @@ defmodule NetRunner.Process.OutletsTest do
     {outlets, []} = Outlets.writers(outlets, :lingering)
     # Whoever enumerates it would not stop after so many bytes.
     assert Counters.access(counters) == :server
-    assert {:reply, {:ok, some}, outlets} = Outlets.read(outlets, from(), :stdout, 400)
+    assert {:reply, {:ok, some}, outlets} = Outlets.read(outlets, from(), :stdout, 400, :infinity)
     assert byte_size(some) == 400
-    assert {:reply, {:ok, rest}, outlets} = Outlets.read(outlets, from(), :stdout, 5_000)
+
+    assert {:reply, {:ok, rest}, outlets} =
+             Outlets.read(outlets, from(), :stdout, 5_000, :infinity)
+
     assert byte_size(rest) == 600
-    assert {:reply, :eof, outlets} = Outlets.read(outlets, from(), :stdout, 5_000)
+    assert {:reply, :eof, outlets} = Outlets.read(outlets, from(), :stdout, 5_000, :infinity)
     assert outlets.stdout.pipe.fd == nil
   end
 
@@ -35,7 +38,10 @@ defmodule NetRunner.Process.OutletsTest do
     {outlets, counters} = outlets(5_000, 65_536)
     {outlets, _} = Outlets.discard_all(outlets, {:error, :timeout})
     assert Counters.access(counters) == :nobody
-    assert {:reply, {:error, :timeout}, _} = Outlets.read(outlets, from(), :stdout, 400)
+
+    assert {:reply, {:error, :timeout}, _} =
+             Outlets.read(outlets, from(), :stdout, 400, :infinity)
+
     assert Counters.bytes(counters).out == 5_000
   end
 
@@ -44,6 +50,6 @@ defmodule NetRunner.Process.OutletsTest do
     outlets = Outlets.close(outlets)
     assert Counters.access(counters) == :nobody
     assert outlets.stdout.pipe.fd == nil
-    assert {:reply, :eof, _} = Outlets.read(outlets, from(), :stdout, 400)
+    assert {:reply, :eof, _} = Outlets.read(outlets, from(), :stdout, 400, :infinity)
   end
 end
