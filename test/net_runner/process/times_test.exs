@@ -50,11 +50,11 @@ defmodule NetRunner.Process.TimesTest do
       p = start!("cat", [])
       first = Task.async(fn -> Command.read(p, 1) end)
       Waiting.await(p, :stdout)
-      second = Task.async(fn -> Command.read(p, 1, 300) end)
+      second = Task.async(fn -> Command.read(p, 1, 2_000) end)
       Waiting.await(p, :stdout, 2)
       third = Task.async(fn -> Command.read(p, 1) end)
-      Waiting.await(p, :stdout, 3)
       assert Task.await(second, 60_000) == {:error, :timeout}
+      Waiting.await(p, :stdout, 2)
       :ok = Command.write(p, "ab")
       assert Task.await(first, 60_000) == {:ok, "a"}
       assert Task.await(third, 60_000) == {:ok, "b"}
@@ -62,7 +62,7 @@ defmodule NetRunner.Process.TimesTest do
 
     test "that was first makes room for the next" do
       p = start!("sh", ["-c", "read go; printf ab >&2; exec sleep 1000"], stderr: :pipe)
-      any = Task.async(fn -> Command.read_any(p, 1, 300) end)
+      any = Task.async(fn -> Command.read_any(p, 1, 2_000) end)
       Waiting.await(p, :any)
       next = Task.async(fn -> Command.read_stderr(p, 1) end)
       Waiting.await(p, :stderr)
@@ -108,7 +108,6 @@ defmodule NetRunner.Process.TimesTest do
 
   test "10,000 reads with a time, and data that comes at that moment: no byte is lost or doubled" do
     p = start!("cat", [])
-    test = self()
 
     writer =
       spawn_link(fn ->
@@ -145,8 +144,6 @@ defmodule NetRunner.Process.TimesTest do
     assert timers(p) == []
     Process.unlink(writer)
     Process.exit(writer, :kill)
-    refute_received {:ok, _}
-    _ = test
   end
 
   defp spin(until), do: if(System.monotonic_time(:microsecond) < until, do: spin(until))
@@ -160,11 +157,6 @@ defmodule NetRunner.Process.TimesTest do
 
   describe "a write with a time" do
     test "says how much is in the pipe, and the next write follows that" do
-      p = start!("sh", ["-c", "read go <&3; exec cat"], pipe_size: 0, stdin: :pipe)
-
-      # No descriptor 3: sh complains, and cat starts; so the pipe is filled before that by a stopped command.
-      :ok = Command.stop(p)
-
       p = start!("cat", [], pipe_size: 0)
       :ok = Command.kill(p, :sigstop)
       Tree.await_stopped(Command.os_pid(p))
@@ -190,10 +182,9 @@ defmodule NetRunner.Process.TimesTest do
 
     test "that is first makes room for the next, such as a close" do
       p = start!("sleep", ["1000"], pipe_size: 0)
-      writing = Task.async(fn -> Command.write(p, :binary.copy("x", 1_000_000), 300) end)
+      writing = Task.async(fn -> Command.write(p, :binary.copy("x", 1_000_000), 2_000) end)
       Waiting.await(p, :stdin)
       closing = Task.async(fn -> Command.close_stdin(p) end)
-      Waiting.await(p, :stdin, 2)
       assert {:error, {:timeout, n}} = Task.await(writing, 60_000)
       assert n > 0
       assert Task.await(closing, 60_000) == :ok
