@@ -106,13 +106,14 @@ defmodule NetRunner.Run.Input do
   @doc "Writes, or leaves what the feeder runs."
   @spec write(%Sink{}, iodata()) :: %Sink{}
   def write(%Sink{server: server} = sink, iodata) do
+    Feeder.mark(:writes)
     with {:error, _} <- Command.write(server, iodata), do: leave(sink)
+    Feeder.mark(:produces)
     sink
   end
 
   @spec leave(%Sink{}) :: no_return()
   defp leave(%Sink{server: server, feeder: feeder}) when feeder == self() do
-    Feeder.leave()
     throw({__MODULE__, :unwanted, server})
   end
 

@@ -301,18 +301,22 @@ defmodule NetRunner.Process.CallersTest do
   end
 
   test "an input that fails when its command has exited raises all the same" do
-    # It fails when it hears that nobody reads any more.
+    # It fails when it hears that nobody reads any more, which is after the first byte.
     input = Stream.resource(fn -> nil end, &{["x"], &1}, fn nil -> raise "late" end)
+
+    head = ~w(head -c 1)
 
     for _ <- 1..10,
         run <- [
-          fn -> NetRunner.run(["true"], input: input) end,
-          fn -> NetRunner.pipeline([["true"], ["cat"]], input: input) end,
-          fn -> ["true"] |> NetRunner.stream!(input: input) |> Stream.run() end,
-          fn -> ["false"] |> NetRunner.stream!(input: input) |> Stream.run() end,
-          fn -> ["true"] |> NetRunner.stream(input: input) |> elem(1) |> Stream.run() end,
+          fn -> NetRunner.run(head, input: input) end,
+          fn -> NetRunner.pipeline([head, ["cat"]], input: input) end,
+          fn -> head |> NetRunner.stream!(input: input) |> Stream.run() end,
           fn ->
-            [["true"], ["cat"]] |> NetRunner.pipeline_stream!(input: input) |> Stream.run()
+            ["sh", "-c", "head -c 1; exit 1"] |> NetRunner.stream!(input: input) |> Stream.run()
+          end,
+          fn -> head |> NetRunner.stream(input: input) |> elem(1) |> Stream.run() end,
+          fn ->
+            [head, ["cat"]] |> NetRunner.pipeline_stream!(input: input) |> Stream.run()
           end
         ],
         do: assert_raise(RuntimeError, "late", run)
