@@ -20,7 +20,7 @@ use spawn::Connections;
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use wire::socket::NO_SIGNAL;
+use wire::socket::{NO_SIGNAL, ONE_MORE};
 use wire::{Event, Request, Step, EVENT_SIZE, GREETING};
 
 mod atoms {
@@ -515,7 +515,7 @@ fn nif_receive_event<'a>(env: Env<'a>, control: &Fd) -> Term<'a> {
     let Some(inside) = control.enter(env) else {
         return error_term(env, atoms::closed());
     };
-    let mut frame = [0; EVENT_SIZE];
+    let mut frame = [0; EVENT_SIZE + ONE_MORE];
     // A shepherd that exits with a request unread resets the connection (unix(7)): that is told
     // once, before what it had said.
     let (received, reset) = match recv(inside.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
