@@ -21,7 +21,7 @@ use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use wire::socket::{NO_SIGNAL, ONE_MORE};
-use wire::{Event, Request, Step, EVENT_SIZE, GREETING};
+use wire::{Event, Request, Step, Target, EVENT_SIZE, GREETING};
 
 mod atoms {
     rustler::atoms! {
@@ -31,6 +31,7 @@ mod atoms {
         umask, nice, rlimit, uid, gid, groups, no_new_privs, cgroup,
         started, failed, exited, signaled, malformed, too_long,
         receive, fork, setup, cwd, exec, stdin, stdout, stderr, rlimits, group, user, einval,
+        command, tree,
     }
 }
 
@@ -576,11 +577,33 @@ fn event_term(env: Env, event: Event) -> Term {
     }
 }
 
+/// `to`: whom it reaches.
 #[rustler::nif]
-fn nif_send_signal<'a>(env: Env<'a>, control: &Fd, number: i32) -> Term<'a> {
+fn nif_send_signal<'a>(env: Env<'a>, control: &Fd, number: i32, to: Atom) -> NifResult<Term<'a>> {
+    let to = match to {
+        to if to == atoms::command() => Target::Command,
+        to if to == atoms::group() => Target::Group,
+        to if to == atoms::tree() => Target::Tree,
+        _ => return Err(Error::BadArg),
+    };
+    Ok(ask(env, control, Request::Signal { number, to }))
+}
+
+/// Stops the command and all that it started, or lets it go on.
+#[rustler::nif]
+fn nif_suspend<'a>(env: Env<'a>, control: &Fd, suspended: bool) -> Term<'a> {
+    let request = if suspended {
+        Request::Suspend
+    } else {
+        Request::Resume
+    };
+    ask(env, control, request)
+}
+
+fn ask<'a>(env: Env<'a>, control: &Fd, request: Request) -> Term<'a> {
     match control.enter(env) {
         None => error_term(env, atoms::closed()),
-        Some(inside) => done(env, send_now(&inside, Request::Signal { number })),
+        Some(inside) => done(env, send_now(&inside, request)),
     }
 }
 

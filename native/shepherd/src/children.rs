@@ -103,7 +103,7 @@ fn list_by_parent(parent: Pid) -> Option<Vec<Pid>> {
     Some(pids.collect())
 }
 
-fn parent_of(pid: Pid) -> Option<Pid> {
+pub fn parent_of(pid: Pid) -> Option<Pid> {
     let parent = stat(pid)?.split_ascii_whitespace().nth(1)?.parse().ok();
     parent.map(Pid::from_raw)
 }

@@ -19,7 +19,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::ffi::CString;
 use std::time::{Duration, Instant};
-use wire::{Exit, Leftovers, Request};
+use wire::{Exit, Leftovers, Request, Target};
 
 /// What is known of a command that has started.
 #[derive(Debug, Clone)]
@@ -44,6 +44,8 @@ pub enum Vm {
 pub enum Ending {
     /// Nobody has asked for it.
     No,
+    /// The same, and the tree is stopped. It goes on before it ends.
+    Suspended,
     /// The stop signal is sent; SIGKILL follows at that time. `None`: never.
     Stopping { kill_at: Option<Instant> },
     /// SIGKILL is sent, again and again: there are processes that it does not reach at once (see `Backoff`).
@@ -119,6 +121,11 @@ pub enum Action {
     Signal(Pid, i32),
     /// To the process group that the command leads.
     SignalGroup(Pid, i32),
+    /// To each process of the tree.
+    SignalTree(i32),
+    /// Stop the tree, or let it go on: all that is in the cgroup, where it has one.
+    Suspend(Option<CString>),
+    Resume(Option<CString>),
     /// To every child, and the groups that they lead.
     SignalAll(i32),
     /// SIGKILL to the command and the group that it leads.
@@ -231,7 +238,7 @@ impl Life {
     pub fn until(&self) -> Option<Instant> {
         match self {
             Life::Running { ending, .. } => match ending {
-                Ending::No => None,
+                Ending::No | Ending::Suspended => None,
                 Ending::Stopping { kill_at } => *kill_at,
                 Ending::Killing { again_at, .. } => Some(*again_at),
             },
@@ -243,8 +250,12 @@ impl Life {
 
 fn running(command: Command, vm: Vm, ending: Ending, event: Event, now: Instant) -> Next {
     match event {
-        Event::Asked(Request::Signal { number }) => {
-            let signal = Action::Signal(command.pid, number);
+        Event::Asked(Request::Signal { number, to }) => {
+            let signal = match to {
+                Target::Command => Action::Signal(command.pid, number),
+                Target::Group => Action::SignalGroup(command.pid, number),
+                Target::Tree => Action::SignalTree(number),
+            };
             let same = Life::Running {
                 command,
                 vm,
@@ -252,31 +263,33 @@ fn running(command: Command, vm: Vm, ending: Ending, event: Event, now: Instant)
             };
             (same, vec![signal])
         }
+        Event::Asked(Request::Suspend) => suspend(command, vm, ending),
+        Event::Asked(Request::Resume) => resume(command, vm, ending),
         Event::Asked(Request::End) => stop(command, vm, ending, now),
         // Nobody may begin a command while another runs: this is no VM of ours.
         Event::Asked(Request::Begin) | Event::VmGone => stop(command, Vm::Gone, ending, now),
         // If this process was killed now, its command would be nobody's. There is no time for manners.
         Event::ParentGone => kill(command, vm, ending, now),
         Event::TimeOver => match ending {
-            Ending::No => unchanged(command, vm, ending),
+            Ending::No | Ending::Suspended => unchanged(command, vm, ending),
             Ending::Stopping { .. } | Ending::Killing { .. } => kill(command, vm, ending, now),
         },
         Event::CommandDied => {
-            let kill = kill_group(&command, &ending);
-            (Life::Dead { command, vm }, kill.into_iter().collect())
+            let actions = leave_behind(&command, &ending);
+            (Life::Dead { command, vm }, actions)
         }
         Event::CommandHeld(exit) => match command.leftovers {
             // Who traces it may be a leftover as any other.
             Leftovers::Kill => kill(command, vm, ending, now),
             // The zombie is one.
             Leftovers::Leave => {
-                let kill = kill_group(&command, &ending);
+                let actions = leave_behind(&command, &ending);
                 let (report, vm) = report(Some(exit), vm);
                 let holding = Life::HoldingLeftovers {
                     cgroup: command.cgroup,
                     vm,
                 };
-                (holding, kill.into_iter().chain(report).collect())
+                (holding, actions.into_iter().chain(report).collect())
             }
         },
         // It has started, it is not reaped, and so there is a child.
@@ -298,11 +311,47 @@ fn unchanged(command: Command, vm: Vm, ending: Ending) -> Next {
     (same, vec![])
 }
 
+/// Also what was forked since it was suspended before. What is to end is not stopped.
+fn suspend(command: Command, vm: Vm, ending: Ending) -> Next {
+    match ending {
+        Ending::No | Ending::Suspended => {
+            let stop = Action::Suspend(command.cgroup.clone());
+            let suspended = Life::Running {
+                command,
+                vm,
+                ending: Ending::Suspended,
+            };
+            (suspended, vec![stop])
+        }
+        Ending::Stopping { .. } | Ending::Killing { .. } => unchanged(command, vm, ending),
+    }
+}
+
+/// Also what somebody else has stopped.
+fn resume(command: Command, vm: Vm, ending: Ending) -> Next {
+    let go_on = Action::Resume(command.cgroup.clone());
+    let ending = match ending {
+        Ending::No | Ending::Suspended => Ending::No,
+        Ending::Stopping { .. } | Ending::Killing { .. } => ending,
+    };
+    let running = Life::Running {
+        command,
+        vm,
+        ending,
+    };
+    (running, vec![go_on])
+}
+
+fn resume_suspended(command: &Command, ending: &Ending) -> Option<Action> {
+    matches!(ending, Ending::Suspended).then(|| Action::Resume(command.cgroup.clone()))
+}
+
 /// The stop signal, once.
 fn stop(command: Command, vm: Vm, ending: Ending, now: Instant) -> Next {
-    if !matches!(ending, Ending::No) {
+    if matches!(ending, Ending::Stopping { .. } | Ending::Killing { .. }) {
         return unchanged(command, vm, ending);
     }
+    let resume = resume_suspended(&command, &ending);
     // What is in the group of the command belongs to it: leftovers are what stays when a command exits by itself, and
     // what left its group before.
     let signal = |number| match command.leftovers {
@@ -310,7 +359,8 @@ fn stop(command: Command, vm: Vm, ending: Ending, now: Instant) -> Next {
         Leftovers::Leave => Action::SignalGroup(command.pid, number),
     };
     // A stopped program acts on a signal only when it goes on.
-    let actions = vec![signal(command.stop_signal), signal(Signal::SIGCONT as i32)];
+    let stop = [signal(command.stop_signal), signal(Signal::SIGCONT as i32)];
+    let actions = resume.into_iter().chain(stop).collect();
     // A time beyond what the clock can count is for ever.
     let kill_at = now.checked_add(command.kill_timeout);
     let stopping = Life::Running {
@@ -323,15 +373,20 @@ fn stop(command: Command, vm: Vm, ending: Ending, now: Instant) -> Next {
 
 /// SIGKILL, and the next try when that does not do.
 fn kill(command: Command, vm: Vm, ending: Ending, now: Instant) -> Next {
+    let resume = resume_suspended(&command, &ending);
     let mut backoff = match ending {
         Ending::Killing { backoff, .. } => backoff,
-        Ending::No | Ending::Stopping { .. } => Backoff::new(),
+        Ending::No | Ending::Suspended | Ending::Stopping { .. } => Backoff::new(),
     };
     // The command leads its group: it leads a session, so it cannot leave.
     let mut actions = vec![Action::Kill(command.pid)];
-    if command.leftovers == Leftovers::Kill {
-        actions.extend(command.cgroup.clone().map(Action::KillCgroup));
-        actions.push(Action::KillAll);
+    match command.leftovers {
+        Leftovers::Kill => {
+            actions.extend(command.cgroup.clone().map(Action::KillCgroup));
+            actions.push(Action::KillAll);
+        }
+        // SIGKILL needs no process to go on; what is left may.
+        Leftovers::Leave => actions.extend(resume),
     }
     let ending = Ending::Killing {
         again_at: now + backoff.next(),
@@ -345,10 +400,15 @@ fn kill(command: Command, vm: Vm, ending: Ending, now: Instant) -> Next {
     (killing, actions)
 }
 
-/// What is in its group when the command is dead. It stays only where it may, and the command exited by itself.
-fn kill_group(command: &Command, ending: &Ending) -> Option<Action> {
-    let stays = command.leftovers == Leftovers::Leave && matches!(ending, Ending::No);
-    (!stays).then_some(Action::Kill(command.pid))
+/// What becomes of its group when the command is dead. It stays only where it may, and the command exited by itself; then it
+/// goes on, since nobody could resume it any more.
+fn leave_behind(command: &Command, ending: &Ending) -> Vec<Action> {
+    let by_itself = matches!(ending, Ending::No | Ending::Suspended);
+    if command.leftovers == Leftovers::Leave && by_itself {
+        resume_suspended(command, ending).into_iter().collect()
+    } else {
+        vec![Action::Kill(command.pid)]
+    }
 }
 
 fn reaped(command: Command, vm: Vm, exit: Option<Exit>, now: Instant) -> Next {
@@ -398,6 +458,7 @@ mod tests {
     use nix::errno::Errno;
     use proptest::collection::vec;
     use proptest::prelude::*;
+    use proptest::sample::select;
     use wire::Step as StartStep;
 
     /// A process below the shepherd.
@@ -427,7 +488,9 @@ mod tests {
             hardness: u8,
         },
         BeginInVain,
-        Signal(i32),
+        Signal(i32, Target),
+        Suspend,
+        Resume,
         End,
         VmGone,
         ParentGone,
@@ -449,7 +512,9 @@ mod tests {
                 |(leave, cgroup, kill_timeout, hardness)| Step::Begin { leave, cgroup, kill_timeout, hardness }
             ),
             1 => Just(Step::BeginInVain),
-            2 => (1..32i32).prop_map(Step::Signal),
+            2 => (1..32i32, select(&Target::ALL)).prop_map(|(number, to)| Step::Signal(number, to)),
+            1 => Just(Step::Suspend),
+            1 => Just(Step::Resume),
             1 => Just(Step::End),
             1 => Just(Step::VmGone),
             1 => Just(Step::ParentGone),
@@ -483,6 +548,7 @@ mod tests {
         leave: bool,
         vm: Vm,
         unchanged: bool,
+        suspended: bool,
         begun: usize,
         answered: usize,
         started: usize,
@@ -503,6 +569,7 @@ mod tests {
                 leave: false,
                 vm: Vm::There,
                 unchanged: true,
+                suspended: false,
                 begun: 0,
                 answered: 0,
                 started: 0,
@@ -525,6 +592,16 @@ mod tests {
             match action {
                 Action::Signal(pid, _) | Action::SignalGroup(pid, _) => self.may_be_signalled(pid),
                 Action::SignalAll(_) => assert!(!self.leave, "leftovers may stay"),
+                Action::SignalTree(_) => assert_ne!(self.command, Process::Reaped),
+                Action::Suspend(cgroup) => {
+                    assert_ne!(self.command, Process::Reaped);
+                    assert_eq!(cgroup.is_some(), self.cgroup);
+                    self.suspended = true;
+                }
+                Action::Resume(cgroup) => {
+                    assert_eq!(cgroup.is_some(), self.cgroup);
+                    self.suspended = false;
+                }
                 Action::Kill(pid) => {
                     self.may_be_signalled(pid);
                     sigkill(&mut self.command);
@@ -606,7 +683,9 @@ mod tests {
                         }));
                     }
                 }
-                Step::Signal(number) => self.ask(Request::Signal { number }),
+                Step::Signal(number, to) => self.ask(Request::Signal { number, to }),
+                Step::Suspend => self.ask(Request::Suspend),
+                Step::Resume => self.ask(Request::Resume),
                 Step::End => self.ask(Request::End),
                 Step::VmGone => self.vm_goes(),
                 // An idle shepherd dies with its parent.
@@ -655,7 +734,7 @@ mod tests {
             self.begun += 1;
             self.orphans.clear();
             self.command = Process::Alive(hardness);
-            (self.leave, self.cgroup) = (leave, cgroup);
+            (self.leave, self.cgroup, self.suspended) = (leave, cgroup, false);
             self.cgroups += usize::from(cgroup);
             self.event(Event::Started(Command {
                 pid: Pid::from_raw(self.pid),
@@ -765,6 +844,16 @@ mod tests {
 
         fn check(&self) {
             assert!(self.begun - self.answered <= 1);
+            let may_be_suspended = match &self.life {
+                Life::Running { ending, .. } => match ending {
+                    Ending::No | Ending::Stopping { .. } => false,
+                    Ending::Suspended => true,
+                    Ending::Killing { .. } => !self.leave,
+                },
+                // All of it is killed.
+                _ => !self.leave,
+            };
+            assert!(may_be_suspended || !self.suspended, "{:?}", self.life);
             match self.life {
                 Life::Idle | Life::Between | Life::Gone => {
                     assert!(self.childless());

@@ -24,6 +24,7 @@ mod signals;
 mod socket;
 mod spares;
 mod sys;
+mod tree;
 mod watch;
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

@@ -15,7 +15,7 @@ use crate::command::{self, Failure};
 use crate::life::{Action, Command, Event, Life, Vm};
 use crate::socket::{self, Begin, Control};
 use crate::sys::Spawned;
-use crate::{signals, sys};
+use crate::{signals, sys, tree};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::select::FdSet;
@@ -155,6 +155,9 @@ impl<'a> Shepherd<'a> {
             Action::Report(event) => socket::send_event(self.control, event),
             Action::Signal(command, number) => children::signal(command, number),
             Action::SignalGroup(command, number) => children::signal_group(command, number),
+            Action::SignalTree(number) => tree::signal(number),
+            Action::Suspend(cgroup) => suspend(cgroup.as_deref(), true),
+            Action::Resume(cgroup) => suspend(cgroup.as_deref(), false),
             Action::SignalAll(number) => children::signal_all(number),
             Action::Kill(command) => children::kill(command),
             Action::KillAll => children::kill_all(),
@@ -259,6 +262,17 @@ impl<'a> Shepherd<'a> {
                 let _ = signals::wait([], self.time_left());
             }
         }
+    }
+}
+
+/// Stops all that is below this process, or lets it go on.
+fn suspend(cgroup: Option<&CStr>, suspended: bool) {
+    let by_cgroup = cgroup.is_some_and(|cgroup| cgroup::freeze(cgroup, suspended));
+    // Also what somebody has stopped by itself goes on.
+    match (by_cgroup, suspended) {
+        (true, true) => {}
+        (false, true) => tree::signal_until_all(Signal::SIGSTOP as i32),
+        (_, false) => tree::signal_until_all(Signal::SIGCONT as i32),
     }
 }
 

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use wire::socket::{pair, Begin, NO_SIGNAL};
-use wire::{Event, Request, SpecWriter, Step, Tag, GREETING, LAUNCHER_FD, START};
+use wire::{Event, Request, SpecWriter, Step, Tag, Target, GREETING, LAUNCHER_FD, START};
 
 /// Leaves room for a machine that is ten times slower.
 const PATIENCE: TimeVal = TimeVal::new(60, 0);
@@ -115,7 +115,11 @@ fn assert_serves(control: &OwnedFd) {
 
 /// What no VM sends to a shepherd that has a command.
 fn garbage() -> Vec<Vec<u8>> {
-    let signal = Request::Signal { number: 0 }.encode();
+    let signal = Request::Signal {
+        number: 0,
+        to: Target::Command,
+    }
+    .encode();
     let long = [&signal[..], b"x"].concat();
     let with_spec = [&Request::Begin.encode()[..], &spec(&["true"])].concat();
     vec![
