@@ -35,6 +35,8 @@ defmodule NetRunner.Daemon do
   | loses its helper process | `:shepherd_died` | restarted | restarted | over |
   | loses the connection to its `:node` | `{:node, :disconnected}` | restarted | restarted | over |
 
+  An abnormal end is logged once, as that of any `GenServer`, with `:command` among the metadata; a normal one is not.
+
   What the command printed before it ended has been handed to `:on_output` by then, as far as that took no longer than 2
   seconds. `restart: :transient` among the options changes the default, which is `:permanent`.
 
@@ -50,7 +52,7 @@ defmodule NetRunner.Daemon do
   nobody reads. They are read on demand, though: the next piece when the last one has been logged, or the callback has
   returned. With a callback that is slower than the command, the command waits, and no memory fills.
 
-  `:log` logs whole lines with the metadata `:command` (the executable and its arguments), `:os_pid` and `:stream`
+  `:log` logs whole lines with the metadata `:command` (the executable and its arguments, as one string), `:os_pid` and `:stream`
   (`:stdout` or `:stderr`). A line of more than 8 KiB is logged in pieces. A function gets pieces of
   any size up to 64 KiB, one at a time. One that raises is logged, and gets the next piece nonetheless.
 
@@ -87,7 +89,7 @@ defmodule NetRunner.Daemon do
   require Logger
 
   alias NetRunner.Daemon.{Directory, Output, Ready, Text}
-  alias NetRunner.Options
+  alias NetRunner.{Error, Options}
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.{Context, Server, Stats}
 
@@ -234,7 +236,7 @@ defmodule NetRunner.Daemon do
   end
 
   defp validate!(options, groups) do
-    options = Options.validate!(options, groups)
+    options = options |> unfold() |> Options.validate!(groups)
 
     if options.cmd == nil do
       raise ArgumentError, "the option :cmd is missing: give the executable as a string"
@@ -249,6 +251,31 @@ defmodule NetRunner.Daemon do
     %{options | process_opts: process_opts}
   end
 
+  # The command as a value: what is said beside it is added, or wins.
+  defp unfold([{_, _} | _] = options) do
+    case List.keyfind(options, :cmd, 0) do
+      {:cmd, %NetRunner.Command{} = command} ->
+        {_, args} = List.keyfind(options, :args, 0, {:args, []})
+        {_, over} = List.keyfind(options, :process_opts, 0, {:process_opts, []})
+        # The command belongs to its daemon.
+        command = %{command | opts: Keyword.delete(command.opts, :owner)}
+
+        {[executable | own], process_opts} =
+          NetRunner.Command.unfold(command, over || [], [:command])
+
+        for {name, value} <-
+              [cmd: executable, args: own ++ (args || []), process_opts: process_opts],
+            reduce: options do
+          options -> List.keystore(options, name, 0, {name, value})
+        end
+
+      _no_command ->
+        options
+    end
+  end
+
+  defp unfold(options), do: options
+
   # --- the process --------------------------------------------------------------------------------
 
   # It is linked to four processes, and each `EXIT` is an event: the parent; one that waits for the command's exit; one
@@ -259,6 +286,8 @@ defmodule NetRunner.Daemon do
   @impl true
   def init({options, parent, context}) do
     Context.adopt(context)
+    # In the log of an end that a user must see as well.
+    Logger.metadata(command: command_line(options))
 
     # Before anything is linked: a socket is linked as well.
     with :ok <- Ready.vacant(options.ready),
@@ -275,6 +304,8 @@ defmodule NetRunner.Daemon do
     Process.link(parent)
     Server.start([options.cmd | options.args], options.process_opts)
   end
+
+  defp command_line(options), do: Error.command_line([options.cmd | options.args])
 
   defp begin(process, parent, options) do
     ready = Ready.start(options.ready, process, options.ready_timeout)
@@ -332,7 +363,7 @@ defmodule NetRunner.Daemon do
 
     Output.start_link(process,
       sink: if(options.on_output == :log, do: {:log, :info}, else: options.on_output),
-      metadata: [command: [options.cmd | options.args], os_pid: Command.os_pid(process)],
+      metadata: [command: command_line(options), os_pid: Command.os_pid(process)],
       watch: Ready.watch(options.ready, ready),
       tail_of: if(pty != false or stderr == :redirect, do: :stdout, else: :stderr),
       tail_size: min(tail_size, @tail)

@@ -10,12 +10,20 @@ defmodule NetRunner.Telemetry do
   | event | when | measurements | metadata |
   |---|---|---|---|
   | `:start` | the command runs, or could not be started, which `:exception` then says | `system_time`, `monotonic_time`: those of the attempt | |
-  | `:stop` | the command has exited, and what it left is gone | `monotonic_time`, `duration`, `max_rss_bytes`, `user_time_us`, `system_time_us` | `status` (128 + number for a signal), `exit` (as in `NetRunner.Process.Stats`) |
+  | `:stop` | the command has exited, and what it left is gone | `monotonic_time`, `duration`, `max_rss_bytes`, `user_time_us`, `system_time_us`, `bytes_in`, `bytes_out`, `bytes_err` | `outcome`, `status` (128 + number for a signal), `exit` and `cgroup` (as in `NetRunner.Process.Stats`) |
   | `:exception` | the command could not be started, its shepherd died, or the process that holds it ended before it | `monotonic_time`, `duration` | `kind`, `reason`, `stacktrace` |
 
   The metadata of all three has `command` (`[executable | args]`: arguments may be secret), `pid` (of the
-  `NetRunner.Process`), `os_pid` (`nil` where it did not start) and `telemetry_span_context`, which is the same in
-  all events of a command and in those of no other.
+  `NetRunner.Process`), `os_pid` (`nil` where it did not start), `caller` (the pid of the process that started it),
+  `callers` (that one first, then those for which it works: its `$callers`) and `telemetry_span_context`, which is the
+  same in all events of a command and in those of no other.
+
+  Handlers find the same `$callers` in the dictionary of the process that they run in, where a tracer looks for the parent of
+  a span.
+
+  `outcome` is that of `NetRunner.Result`, whatever function has started the command, and `:stopped` where nobody
+  wanted it any more: `NetRunner.Process.stop/1`, a stream that was left early. The bytes are those that have
+  been written and read by then; what the command has left in its pipes may still be read.
 
   In `:exception`, `kind` is `:error` with the reason that `{:error, reason}` gives, or `:exit` with the reason with which
   the process ended: `:normal` where the `:owner` died.
@@ -32,6 +40,15 @@ defmodule NetRunner.Telemetry do
 
   alias NetRunner.Process.Stats
 
+  @figures [
+    :max_rss_bytes,
+    :user_time_us,
+    :system_time_us,
+    :bytes_in,
+    :bytes_out,
+    :bytes_err
+  ]
+
   @typep command :: [String.t()]
   @typep started :: {system_time :: integer(), monotonic_time :: integer()}
 
@@ -44,12 +61,13 @@ defmodule NetRunner.Telemetry do
   end
 
   @doc false
-  @spec stop(command(), pos_integer(), started(), (... -> Stats.t())) :: :ok
-  def stop(command, os_pid, started, stats) do
+  @spec stop(command(), pos_integer(), started(), (() -> {outcome :: term(), Stats.t()})) :: :ok
+  def stop(command, os_pid, started, account) do
     emit(:stop, command, os_pid, fn ->
-      stats = stats.()
-      usage = Map.take(stats, [:max_rss_bytes, :user_time_us, :system_time_us])
-      {Map.merge(ended(started), usage), %{status: stats.exit_status, exit: stats.exit}}
+      {outcome, stats} = account.()
+      figures = Map.take(stats, @figures)
+      ending = %{outcome: outcome, status: stats.exit_status, exit: stats.exit}
+      {Map.merge(ended(started), figures), Map.put(ending, :cgroup, stats.cgroup)}
     end)
   end
 
@@ -75,7 +93,16 @@ defmodule NetRunner.Telemetry do
   defp emit(event, command, os_pid, details) do
     if handlers?() do
       {measurements, metadata} = details.()
-      common = %{command: command, pid: self(), os_pid: os_pid, telemetry_span_context: self()}
+      callers = Process.get(:"$callers", [])
+
+      common = %{
+        command: command,
+        pid: self(),
+        os_pid: os_pid,
+        caller: List.first(callers),
+        callers: callers,
+        telemetry_span_context: self()
+      }
 
       execute([[:net_runner, :command, event], measurements, Map.merge(common, metadata)])
     end

@@ -21,6 +21,7 @@ defmodule NetRunner.Process.Server do
 
   import NetRunner.Process.State
 
+  alias NetRunner.Error
   alias NetRunner.Process.{Boot, Feeder, Inlet, Lifecycle, Operations, Outlets, Report, State}
   alias NetRunner.System.{Native, Spec}
   alias NetRunner.Telemetry
@@ -40,6 +41,7 @@ defmodule NetRunner.Process.Server do
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
   def start(command, options, extra \\ []) do
     options = if options.owner == :caller, do: %{options | owner: self()}, else: options
+    extra = [callers: [self() | Process.get(:"$callers", [])]] ++ extra
 
     if options.node in [nil, node()] do
       start_here(command, options, extra)
@@ -65,6 +67,8 @@ defmodule NetRunner.Process.Server do
   @impl true
   def init({command, options, extra}) do
     Process.flag(:trap_exit, true)
+    # By which handlers of telemetry find the parent of the span.
+    Process.put(:"$callers", extra.callers)
 
     case Boot.start(command, options, extra) do
       {:ok, boot} ->
@@ -184,6 +188,17 @@ defmodule NetRunner.Process.Server do
     {:reply, Lifecycle.verdict(state.life) || state.input_failure, state}
   end
 
+  # For a capture, when the command is over.
+  def handle_call(:account, _from, state) do
+    account = %{
+      outcome: Report.outcome(state.life),
+      stats: stats(state),
+      input_failure: state.input_failure
+    }
+
+    {:reply, account, state}
+  end
+
   def handle_call(:lend_stdout, _from, state) do
     {:reply, with({:ok, fd} <- Outlets.lend(state.outlets), do: {:ok, fd, state.counters}), state}
   end
@@ -197,6 +212,12 @@ defmodule NetRunner.Process.Server do
   def handle_call({:hand_over, owner}, _from, state) do
     if state.owner, do: Process.demonitor(state.owner, [:flush])
     {:reply, :ok, %{state | stream: :taken, owner: Process.monitor(owner)}}
+  end
+
+  # The capture goes on to read. What has exited by now was not ended by that.
+  @impl true
+  def handle_cast({:end_captured, why}, state) do
+    state |> listen() |> and_then(&life(&1, {:end, {:asked, why}, :stay}))
   end
 
   # --- what the VM and the system tell --------------------------------------------------------------
@@ -236,15 +257,24 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  # What has exited by now did not pass its time. Nobody is told of that of a stream that nobody enumerates.
+  # What has exited by now did not pass its time.
   def handle_info(:expired, state) do
     next = if state.stream == :offered, do: {:stop, :normal}, else: :stay
-    state |> listen() |> and_then(&life(&1, {:end, :timeout, next}))
+
+    state
+    |> listen()
+    |> and_then(&life(&1, {:end, cause(state, :timeout), next}))
+    |> and_then(&tell_unseen/1)
   end
 
   def handle_info(event, state) when event in [:give_up, :grace_over], do: life(state, event)
 
   def handle_info({:DOWN, owner, :process, _, _}, %{owner: owner} = state) do
+    {:stop, :normal, state}
+  end
+
+  # Nobody is left who could get the output or the status.
+  def handle_info({:DOWN, capture, :process, _, _}, %{capture: capture} = state) do
     {:stop, :normal, state}
   end
 
@@ -317,8 +347,26 @@ defmodule NetRunner.Process.Server do
   # The input is not the command: it may fail also when that is over, and then nothing is left to end.
   defp fail_input(state, failure) do
     state = %{state | input_failure: {:error, {:input_failed, failure}}}
-    life(state, {:end, {:input_failed, failure}, :stay})
+    life(state, {:end, cause(state, {:input_failed, failure}), :stay})
   end
+
+  # A capture keeps what was printed, and reads on.
+  defp cause(%{capture: nil}, verdict), do: verdict
+  defp cause(_captured, why), do: {:asked, why}
+
+  # Nobody else is told.
+  defp tell_unseen(%{stream: :offered, life: %{phase: {:ending, :timeout, _}}} = state) do
+    command = Error.command_line(state.command)
+
+    Logger.warning(
+      "`#{command}` was ended by its :timeout, and nobody had enumerated its stream by then",
+      command: command
+    )
+
+    {:noreply, state}
+  end
+
+  defp tell_unseen(state), do: {:noreply, state}
 
   defp signal(state, number) do
     case Native.send_signal(state.control, number) do

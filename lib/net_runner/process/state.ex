@@ -9,7 +9,8 @@ defmodule NetRunner.Process.State do
   alias NetRunner.Telemetry
 
   # `waiters`: for the end, as `:exit` or `:stop`. `stream`: whether its output is a stream's, and whether somebody
-  # enumerates that; another would take bytes away. `parent`: to whom it is linked.
+  # enumerates that; another would take bytes away. `parent`: to whom it is linked. `capture`: the monitor of whoever
+  # captures it, and reads on when it is ended.
   @enforce_keys [
     :command,
     :control,
@@ -21,7 +22,8 @@ defmodule NetRunner.Process.State do
     :inlet,
     :outlets,
     :stream,
-    :parent
+    :parent,
+    :capture
   ]
   defstruct @enforce_keys ++ [feeder: nil, input_failure: nil, waiters: Operations.new()]
 
@@ -41,7 +43,8 @@ defmodule NetRunner.Process.State do
       inlet: boot.inlet,
       outlets: boot.outlets,
       stream: if(extra[:stream?], do: :offered, else: :none),
-      parent: extra[:link]
+      parent: extra[:link],
+      capture: extra[:captured_by] && Process.monitor(extra.captured_by)
     }
   end
 
@@ -169,7 +172,10 @@ defmodule NetRunner.Process.State do
     %{command: command, started: started, life: life} = state
 
     if match?(%Exit{}, Lifecycle.exit(life)),
-      do: Telemetry.stop(command, life.os_pid, started, fn -> stats(state) end),
+      do:
+        Telemetry.stop(command, life.os_pid, started, fn ->
+          {Report.outcome(life), stats(state)}
+        end),
       else: Telemetry.exception(command, life.os_pid, started, :error, :shepherd_died)
 
     {:noreply, state}
@@ -188,8 +194,9 @@ defmodule NetRunner.Process.State do
     outlets(state, Outlets.discard_all(state.outlets, error))
   end
 
+  # Whoever reads on, as a capture does, finds the end.
   defp carry_out_one(state, {:output, :close}) do
-    {:noreply, %{state | outlets: Outlets.close(state.outlets)}}
+    outlets(state, state.outlets |> Outlets.close() |> Outlets.serve_all())
   end
 
   defp carry_out_one(state, {:output, :gone}) do
