@@ -92,7 +92,7 @@ defmodule NetRunner do
     extra = [input: Input.for_server(input), grace?: true]
 
     with {:ok, server} <- Server.start(command, options, extra) do
-      feeder = Input.feed(input, server)
+      feeder = input |> Input.feed(server) |> Input.watch()
       server |> NetRunner.Process.collect(options.max_output_size) |> Input.result(feeder)
     end
   end

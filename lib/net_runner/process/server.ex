@@ -22,9 +22,9 @@ defmodule NetRunner.Process.Server do
   import NetRunner.Process.State
 
   alias NetRunner.Error
-  alias NetRunner.Process.{Boot, Feeder, Inlet, Lifecycle, Operations, Outlets, Report, State}
+  alias NetRunner.Process.{Boot, Caller, Feeder, Inlet, Lifecycle, Operations, Outlets, Report}
+  alias NetRunner.Process.State
   alias NetRunner.System.{Native, Spec}
-  alias NetRunner.Telemetry
 
   # In words: what a start needs, the environment as lists of characters above all. Without it that is allocated
   # in pieces.
@@ -34,9 +34,6 @@ defmodule NetRunner.Process.Server do
   # A chunk that a garbage collection finds in use is kept until the next full one. The heap is small, so
   # those are cheap.
   @fullsweep_after 8
-
-  # What a timer can be set to.
-  @longest_wait 4_294_967_295
 
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
   def start(command, options, extra \\ []) do
@@ -60,6 +57,7 @@ defmodule NetRunner.Process.Server do
 
     case GenServer.start(__MODULE__, {command, options, Map.new(extra)}, start_options) do
       {:error, {:shutdown, {:not_started, reason}}} -> {:error, reason}
+      {:error, {:shutdown, {:crashed, sentence}}} -> raise sentence
       result -> result
     end
   end
@@ -67,10 +65,10 @@ defmodule NetRunner.Process.Server do
   @impl true
   def init({command, options, extra}) do
     Process.flag(:trap_exit, true)
-    # By which handlers of telemetry find the parent of the span.
+    # Of the span of its command.
     Process.put(:"$callers", extra.callers)
 
-    case Boot.start(command, options, extra) do
+    case boot(command, options, extra) do
       {:ok, boot} ->
         if link = extra[:link], do: Process.link(link)
         if boot.rest_of_timeout != :infinity, do: arm(:expired, boot.rest_of_timeout)
@@ -81,7 +79,24 @@ defmodule NetRunner.Process.Server do
       # A shutdown, so that nothing is logged: the caller gets the reason.
       {:error, reason} ->
         {:stop, {:shutdown, {:not_started, reason}}}
+
+      {:crashed, sentence} ->
+        {:stop, {:shutdown, {:crashed, sentence}}}
     end
+  end
+
+  # A stacktrace, and the terms of an exception, hold arguments: the environment, and more that may be secret.
+  defp boot(command, options, extra) do
+    Boot.start(command, options, extra)
+  catch
+    kind, reason ->
+      {module, function, arguments, _} = hd(__STACKTRACE__)
+      what = if kind == :error, do: Exception.normalize(:error, reason).__struct__, else: kind
+      arity = if is_list(arguments), do: length(arguments), else: arguments
+
+      {:crashed,
+       "a command could not be started because of a fault in NetRunner: " <>
+         "#{inspect(what)} in #{Exception.format_mfa(module, function, arity)}"}
   end
 
   @impl true
@@ -104,8 +119,8 @@ defmodule NetRunner.Process.Server do
   # --- what callers ask ---------------------------------------------------------------------------
 
   @impl true
-  def handle_call({:read, which, max_bytes}, from, state) do
-    case Outlets.read(state.outlets, from, which, max_bytes) do
+  def handle_call({:read, which, max_bytes, timeout}, from, state) do
+    case Outlets.read(state.outlets, from, which, max_bytes, timeout) do
       {:reply, result, outlets} ->
         {:reply, with_failure(result, state), %{state | outlets: outlets}}
 
@@ -114,8 +129,8 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  def handle_call({:write, iovec}, from, state) do
-    case Inlet.write(state.inlet, from, iovec) do
+  def handle_call({:write, iovec, timeout}, from, state) do
+    case Inlet.write(state.inlet, from, iovec, timeout) do
       {:reply, result, inlet} -> {:reply, result, %{state | inlet: inlet}}
       {:wait, inlet, effects} -> inlet(state, {inlet, effects})
     end
@@ -139,14 +154,8 @@ defmodule NetRunner.Process.Server do
 
   def handle_call({:await_exit, timeout}, from, state) do
     case Lifecycle.result(state.life) do
-      nil ->
-        state = wait(state, :exit, from)
-        %{id: id} = Operations.last(state.waiters, :exit)
-        if timeout != :infinity, do: arm({:await_expired, id}, min(timeout, @longest_wait))
-        {:noreply, state}
-
-      result ->
-        {:reply, result, state}
+      nil -> {:noreply, wait(state, :exit, from, timeout)}
+      result -> {:reply, result, state}
     end
   end
 
@@ -169,6 +178,11 @@ defmodule NetRunner.Process.Server do
   def handle_call(:attach_feeder, {pid, _}, state) do
     Process.link(pid)
     {:reply, :ok, %{state | feeder: pid}}
+  end
+
+  def handle_call({:input_failed, failure}, from, state) do
+    GenServer.reply(from, :ok)
+    fail_input(state, failure)
   end
 
   def handle_call(:os_pid, _from, state), do: {:reply, state.life.os_pid, state}
@@ -246,16 +260,7 @@ defmodule NetRunner.Process.Server do
     outlets(state, Outlets.serve(state.outlets, stream))
   end
 
-  def handle_info({:await_expired, id}, state) do
-    case Operations.drop(state.waiters, id) do
-      {nil, _} ->
-        {:noreply, state}
-
-      {operation, waiters} ->
-        reply(operation, {:error, :timeout})
-        {:noreply, %{state | waiters: waiters}}
-    end
-  end
+  def handle_info({:waited, monitor}, state), do: expire(state, monitor)
 
   # What has exited by now did not pass its time.
   def handle_info(:expired, state) do
@@ -288,7 +293,8 @@ defmodule NetRunner.Process.Server do
       :normal -> {:noreply, state}
       # It was taken along before it could close stdin itself.
       ^unwanted -> inlet(state, Inlet.feed(state.inlet, []))
-      {:input_failed, kind, what, stack} -> fail_input(state, {kind, what, stack})
+      # It has told why.
+      {:input_failed, _failure} -> {:noreply, state}
       reason -> fail_input(state, {:exit, reason, []})
     end
   end
@@ -314,22 +320,18 @@ defmodule NetRunner.Process.Server do
 
   # Nothing that a user can plug in is called before the command has been told to end, and what it prints is closed.
   @impl true
-  def terminate(reason, state) do
+  def terminate(_reason, state) do
     unless Lifecycle.over?(state.life), do: Native.close(state.control)
     Outlets.close(state.outlets)
 
     for queue <- [state.inlet.queue, state.outlets.queue, state.waiters],
         operation <- Operations.all(queue),
-        do: reply(operation, {:error, :closed})
+        do: Caller.reply(operation, {:error, :closed})
 
     if state.feeder do
       # Else it would die of the server's reason, with no cleanup.
       Process.unlink(state.feeder)
       Feeder.let_go(state.feeder)
-    end
-
-    unless Lifecycle.over?(state.life) do
-      Telemetry.exception(state.command, state.life.os_pid, state.started, :exit, reason)
     end
   end
 

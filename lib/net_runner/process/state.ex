@@ -3,10 +3,21 @@ defmodule NetRunner.Process.State do
   # The state of a command's server, and how it is changed: what `Lifecycle`, `Inlet` and `Outlets` say is to be done
   # is done here, in its order. All functions give what a callback of a GenServer returns.
 
-  alias NetRunner.Process.{Boot, Counters, Exit, Inlet, Lifecycle, Operations, Outlets, Report}
-  alias NetRunner.Process.Stats
+  alias NetRunner.Process.{
+    Announcer,
+    Boot,
+    Caller,
+    Counters,
+    Exit,
+    Inlet,
+    Lifecycle,
+    Operations,
+    Outlets,
+    Report,
+    Stats
+  }
+
   alias NetRunner.System.{Cgroup, Native, Spec}
-  alias NetRunner.Telemetry
 
   # `waiters`: for the end, as `:exit` or `:stop`. `stream`: whether its output is a stream's, and whether somebody
   # enumerates that; another would take bytes away. `parent`: to whom it is linked. `capture`: the monitor of whoever
@@ -23,6 +34,7 @@ defmodule NetRunner.Process.State do
     :outlets,
     :stream,
     :parent,
+    :announcer,
     :capture
   ]
   defstruct @enforce_keys ++ [feeder: nil, input_failure: nil, waiters: Operations.new()]
@@ -44,6 +56,7 @@ defmodule NetRunner.Process.State do
       outlets: boot.outlets,
       stream: if(extra[:stream?], do: :offered, else: :none),
       parent: extra[:link],
+      announcer: boot.announcer,
       capture: extra[:captured_by] && Process.monitor(extra.captured_by)
     }
   end
@@ -93,7 +106,8 @@ defmodule NetRunner.Process.State do
   def drop_caller(state, monitor) do
     with nil <- Outlets.drop_caller(state.outlets, monitor),
          nil <- Inlet.drop_caller(state.inlet, monitor) do
-      {_, waiters} = Operations.drop_caller(state.waiters, monitor)
+      {operation, waiters} = Operations.drop_caller(state.waiters, monitor)
+      if operation, do: Caller.forget(operation)
       {:noreply, %{state | waiters: waiters}}
     else
       # Nobody is left who could get the output or the status.
@@ -103,19 +117,31 @@ defmodule NetRunner.Process.State do
     end
   end
 
-  @doc "Parks a caller that waits for the end."
-  @spec wait(t(), :exit | :stop, GenServer.from()) :: t()
-  def wait(state, kind, {pid, _} = from) do
-    %{state | waiters: Operations.park(state.waiters, kind, from, nil, Process.monitor(pid))}
+  @doc "The time of a caller is over."
+  @spec expire(t(), reference()) :: result()
+  def expire(state, monitor) do
+    with nil <- Outlets.expire(state.outlets, monitor),
+         nil <- Inlet.expire(state.inlet, monitor),
+         {nil, _} <- Operations.withdraw(state.waiters, monitor) do
+      # It was answered, or died, when the message was on its way.
+      {:noreply, state}
+    else
+      {%Outlets{}, _} = outlets ->
+        outlets(state, outlets)
+
+      {%Inlet{}, _} = inlet ->
+        inlet(state, inlet)
+
+      {operation, waiters} ->
+        Caller.reply(operation, {:error, :timeout})
+        {:noreply, %{state | waiters: waiters}}
+    end
   end
 
-  @doc "Answers a caller, where there is one."
-  @spec reply(Operations.operation(), term()) :: :ok
-  def reply(%{from: nil}, _result), do: :ok
-
-  def reply(%{from: from, monitor: monitor}, result) do
-    Process.demonitor(monitor, [:flush])
-    GenServer.reply(from, result)
+  @doc "Parks a caller that waits for the end, for so many ms."
+  @spec wait(t(), :exit | :stop, GenServer.from(), timeout()) :: t()
+  def wait(state, kind, from, timeout \\ :infinity) do
+    %{state | waiters: Caller.park(state.waiters, kind, from, nil, timeout)}
   end
 
   @doc "The output of a command whose input is incomplete has an end that is none."
@@ -169,14 +195,11 @@ defmodule NetRunner.Process.State do
   end
 
   defp carry_out_one(state, :announce_end) do
-    %{command: command, started: started, life: life} = state
-
-    if match?(%Exit{}, Lifecycle.exit(life)),
-      do:
-        Telemetry.stop(command, life.os_pid, started, fn ->
-          {Report.outcome(life), stats(state)}
-        end),
-      else: Telemetry.exception(command, life.os_pid, started, :error, :shepherd_died)
+    Announcer.finish(state.announcer, fn ->
+      if match?(%Exit{}, Lifecycle.exit(state.life)),
+        do: {:stop, Report.outcome(state.life), stats(state)},
+        else: {:exception, :error, :shepherd_died}
+    end)
 
     {:noreply, state}
   end
@@ -194,9 +217,11 @@ defmodule NetRunner.Process.State do
     outlets(state, Outlets.discard_all(state.outlets, error))
   end
 
-  # Whoever reads on, as a capture does, finds the end.
-  defp carry_out_one(state, {:output, :close}) do
-    outlets(state, state.outlets |> Outlets.close() |> Outlets.serve_all())
+  defp carry_out_one(state, {:give_up_pipes, error}) do
+    state
+    |> outlets(Outlets.discard_all(state.outlets, error))
+    |> and_then(&{:noreply, %{&1 | outlets: Outlets.close(&1.outlets)}})
+    |> and_then(&inlet(&1, Inlet.give_up(&1.inlet, error)))
   end
 
   defp carry_out_one(state, {:output, :gone}) do
@@ -211,13 +236,13 @@ defmodule NetRunner.Process.State do
 
   defp carry_out_one(state, {:answer, :collect, result}) do
     {waiting, queue} = Operations.take_all(state.outlets.queue, :collect)
-    Enum.each(waiting, &reply(&1, result))
+    Enum.each(waiting, &Caller.reply(&1, result))
     {:noreply, %{state | outlets: %{state.outlets | queue: queue}}}
   end
 
   defp carry_out_one(state, {:answer, who, result}) do
     {waiting, waiters} = Operations.take_all(state.waiters, who)
-    Enum.each(waiting, &reply(&1, result))
+    Enum.each(waiting, &Caller.reply(&1, result))
     {:noreply, %{state | waiters: waiters}}
   end
 
@@ -226,7 +251,7 @@ defmodule NetRunner.Process.State do
   # --- of its streams
 
   defp carry_out_one(state, {:reply, operation, result}) do
-    reply(operation, with_failure(result, state))
+    Caller.reply(operation, with_failure(result, state))
     {:noreply, state}
   end
 
@@ -238,7 +263,7 @@ defmodule NetRunner.Process.State do
   defp carry_out_one(state, {:condemn, cause}), do: life(state, {:end, cause, :stay})
 
   defp carry_out_one(state, {:collected, operation, output}) do
-    reply(operation, collected(state, output))
+    Caller.reply(operation, collected(state, output))
     # The caller goes on before this process is cleaned up.
     :erlang.yield()
     {:stop, :normal, state}

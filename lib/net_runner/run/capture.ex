@@ -11,7 +11,7 @@ defmodule NetRunner.Run.Capture do
   # The command's server ends it when the caller dies.
 
   alias NetRunner.Process, as: Command
-  alias NetRunner.Process.{Feeder, Report, Server, Stats}
+  alias NetRunner.Process.{Report, Server, Stats}
   alias NetRunner.Result
   alias NetRunner.Run.{CancelToken, Input, Kept}
 
@@ -74,8 +74,9 @@ defmodule NetRunner.Run.Capture do
   catch
     # Of `:on_output`.
     kind, reason ->
+      watch = Input.watch(feeder)
       _ = Command.stop(server)
-      _ = Input.await_end(feeder)
+      _ = Input.await_end(watch)
       :erlang.raise(kind, reason, __STACKTRACE__)
   after
     CancelToken.detach(token, server)
@@ -128,20 +129,13 @@ defmodule NetRunner.Run.Capture do
 
   defp finish(%{server: server} = capture, feeder) do
     ending = Command.await_exit(server)
+    watch = Input.watch(feeder)
     account = Command.account(server)
     capture = keep_consumed(capture, account)
     _ = Command.stop(server)
-    failure = input_failure(account, await_feeder(feeder, ending))
+    failure = input_failure(account, Input.await_end(watch))
     {:ok, result(capture, account, outcome(capture, ending, account, failure)), failure}
   end
-
-  # Its command has not ended, and never reads what it waits to write.
-  defp await_feeder(feeder, {:error, {:not_ended, _}}) when feeder != nil do
-    _ = Feeder.let_go(feeder)
-    :ok
-  end
-
-  defp await_feeder(feeder, _ending), do: Input.await_end(feeder)
 
   # The server knew first, or the feeder failed when that was gone.
   defp input_failure(%{input_failure: {:error, {:input_failed, failure}}}, _feeder), do: failure

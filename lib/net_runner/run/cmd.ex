@@ -184,7 +184,9 @@ defmodule NetRunner.Run.Cmd do
   # A string takes all at once, so the server can do all of it in one call.
   defp output(server, feeder, %{into: into, lines?: false}, collected, collector, command)
        when is_binary(into) do
-    case Input.result(Command.collect(server, :infinity, :infinity), feeder) do
+    watch = Input.watch(feeder)
+
+    case Input.result(Command.collect(server, :infinity, :infinity), watch) do
       {:error, reason} -> raise Error, reason: reason, command: command
       {"", status} -> {collected, status}
       {bytes, status} -> {collector.(collected, {:cont, bytes}), status}
