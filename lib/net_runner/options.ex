@@ -340,7 +340,8 @@ defmodule NetRunner.Options do
   # --- options that mean nothing beside others ----------------------------------------------------
 
   defp compatible!(given, groups) do
-    given = if captured?(groups), do: Keyword.put_new(given, :stderr, :pipe), else: given
+    piped? = captured?(groups) and given[:pty] in [nil, false]
+    given = if piped?, do: Keyword.put_new(given, :stderr, :pipe), else: given
 
     for {option, names, why} <- exclusions(given),
         name <- names,
