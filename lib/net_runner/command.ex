@@ -23,7 +23,7 @@ defmodule NetRunner.Command do
       iex> NetRunner.run(grep, input: "a\\n")
       {"", 1}
 
-  A command can be inspected and logged: the values of `:env` and `:input` are not shown.
+  A command can be inspected and logged: the values of `:env`, `:input` and the inputs of `:fds` are not shown.
 
       iex> inspect(NetRunner.Command.new("psql", [], env: [{"PGPASSWORD", "secret"}], cd: "/"))
       ~S(%NetRunner.Command{cmd: "psql", args: [], opts: [env: :hidden, cd: "/"]})
@@ -176,5 +176,9 @@ defimpl Inspect, for: NetRunner.Command do
   end
 
   defp shown({name, _}) when name in @hidden, do: {name, :hidden}
+
+  defp shown({:fds, fds}) when is_map(fds),
+    do: {:fds, NetRunner.System.Descriptors.without_inputs(fds)}
+
   defp shown(option), do: option
 end

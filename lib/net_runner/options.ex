@@ -58,6 +58,10 @@ defmodule NetRunner.Options do
     {:pty, :command, :pty, false,
      "`true` or `[rows: 24, cols: 80, echo: true]`: the command runs in a pseudo-terminal, which is its stdin, stdout " <>
        "and stderr (so none of these options goes with it); all that it prints is read as stdout"},
+    {:fds, :command, :fds, %{},
+     "further descriptors of the command, as a map from their numbers (3 to 255) to `{:input, iodata}`, which the command " <>
+       "reads to its end; `{:input, {:file, path}}`, `{:output, {:file, path}}` (made or emptied first), `{:append, {:file, path}}`; " <>
+       "and, of a `NetRunner.Process`, `:input` and `:output`, which it writes and reads on demand"},
     {:cgroup_path, :command, :path, nil,
      "a path below the mount point of cgroup v2, without `..`: the command runs in a new cgroup there, all of which " <>
        "ends with it, and which is removed then (see `docs/cgroups.md`)"},
@@ -177,6 +181,21 @@ defmodule NetRunner.Options do
   terminal, or a pipe that does not block, is opened anew. A socket cannot be opened anew; one that somebody has
   set not to block is refused (`{:error, {:stdout, :eopnotsupp}}`).
 
+  ## Further descriptors: `:fds`
+
+  A command has no descriptors but 0, 1, 2 and those that are named here. `{:input, iodata}` is the way to give it a secret: that
+  stands in no argument list, in no environment, and in nothing that NetRunner shows. It is written while the command runs,
+  and then there is an end of file.
+
+      iex> NetRunner.run(["sh", "-c", "read password <&3; echo ${#password}"], fds: %{3 => {:input, "secret\n"}})
+      {"6\n", 0}
+      iex> NetRunner.run(["sh", "-c", "cat <&7"], fds: %{7 => {:input, {:file, "/nowhere"}}})
+      {:error, {:fd, 7, :enoent}}
+      iex> NetRunner.run(~w(true), fds: %{3 => :input})
+      ** (ArgumentError) :input and :output of the option :fds are written and read by calls, which need a NetRunner.Process; here there are {:input, iodata} and files
+
+  Files are opened as those of the standard descriptors. Where those are a terminal (`:pty`), the further ones are not.
+
   ## Users: `:user`, `:group`, `:groups`
 
   A `:user` comes with its primary group and all groups that it is in; `:group` and `:groups` replace those.
@@ -215,6 +234,8 @@ defmodule NetRunner.Options do
       iex> NetRunner.Process.start("cat", [], name: MyApp.Cat)
       {:error, {:already_started, p}}
   """
+
+  alias NetRunner.System.Descriptors
 
   # The names of setrlimit(2). The system may know fewer.
   @resources ~w(as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack)a
@@ -312,6 +333,12 @@ defmodule NetRunner.Options do
             "stderr: :pipe is read on demand, and nobody would read it here: use a stream with tagged: true, " <>
               "or NetRunner.Process"
     end
+
+    if :process not in groups and Descriptors.on_demand?(given[:fds] || %{}) do
+      raise ArgumentError,
+            ":input and :output of the option :fds are written and read by calls, which need a NetRunner.Process; " <>
+              "here there are {:input, iodata} and files"
+    end
   end
 
   # `{option, what means nothing beside it, why}`.
@@ -399,6 +426,7 @@ defmodule NetRunner.Options do
     end
   end
 
+  defp shown(:fds, value), do: Descriptors.problem(value)
   defp shown(type, value) when type in [:input, :keyword], do: kind(value)
   defp shown(_type, value), do: inspect(value)
 
@@ -435,6 +463,7 @@ defmodule NetRunner.Options do
   end
 
   defp valid?(:limits, value), do: NetRunner.System.Cgroup.limits?(value)
+  defp valid?(:fds, value), do: Descriptors.problem(value) == nil
   defp valid?(:pty, value) when is_boolean(value), do: true
 
   defp valid?(:pty, value) do
@@ -543,6 +572,11 @@ defmodule NetRunner.Options do
 
   defp expected(:limits) do
     "a keyword list of :memory_max, :pids_max, :cpu_max, :cpu_weight (1 to 10000) and :memory_oom_group"
+  end
+
+  defp expected(:fds) do
+    "a map of numbers from 3 to 255 to :input, :output, {:input, iodata}, {:input, {:file, path}}, " <>
+      "{:output, {:file, path}} or {:append, {:file, path}}"
   end
 
   defp expected(:pty), do: "true, false, or a keyword list of :rows, :cols (1 to 65535) and :echo"

@@ -185,6 +185,13 @@ defmodule NetRunner.Process.Outlets do
     map(outlets, &%{&1 | pipe: Pipe.close(&1.pipe)})
   end
 
+  @doc "Closes both because a caller wants it: who waits, and who reads later, hears so."
+  @spec shut(t()) :: {t(), [effect()]}
+  def shut(outlets) do
+    {outlets, effects} = discard_all(outlets, {:error, :closed})
+    {close(outlets), effects}
+  end
+
   @doc "Takes out a caller that died; `nil` when it does not wait here, `:collector` when it was to get all."
   @spec drop_caller(t(), reference()) :: {t(), [effect()]} | :collector | nil
   def drop_caller(outlets, monitor) do

@@ -5,10 +5,10 @@ defmodule NetRunner.Process.State do
 
   alias NetRunner.Process.{Boot, Counters, Exit, Inlet, Lifecycle, Operations, Outlets, Report}
   alias NetRunner.Process.Stats
-  alias NetRunner.System.{Cgroup, Native, Spec}
+  alias NetRunner.System.{Cgroup, Descriptors, Native, Spec}
   alias NetRunner.Telemetry
 
-  # `waiters`: for the end, as `:exit` or `:stop`. `stream`: whether its output is a stream's, and whether somebody
+  # `fds`: see `Boot`. `waiters`: for the end, as `:exit` or `:stop`. `stream`: whether its output is a stream's, and whether somebody
   # enumerates that; another would take bytes away. `parent`: to whom it is linked.
   @enforce_keys [
     :command,
@@ -20,6 +20,7 @@ defmodule NetRunner.Process.State do
     :life,
     :inlet,
     :outlets,
+    :fds,
     :stream,
     :parent
   ]
@@ -40,6 +41,7 @@ defmodule NetRunner.Process.State do
       life: boot.life,
       inlet: boot.inlet,
       outlets: boot.outlets,
+      fds: boot.fds,
       stream: if(extra[:stream?], do: :offered, else: :none),
       parent: extra[:link]
     }
@@ -65,6 +67,40 @@ defmodule NetRunner.Process.State do
   @spec outlets(t(), {Outlets.t(), [Outlets.effect()]}) :: result()
   def outlets(state, {outlets, effects}), do: carry_out(effects, %{state | outlets: outlets})
 
+  @doc "As these, of a further descriptor."
+  @spec fd(
+          t(),
+          Descriptors.fd(),
+          {Inlet.t(), [Inlet.effect()]} | {Outlets.t(), [Outlets.effect()]}
+        ) :: result()
+  def fd(state, number, {changed, effects}) do
+    effects
+    |> Enum.map(fn
+      {:again, stream} -> {:again, {number, stream}}
+      effect -> effect
+    end)
+    |> carry_out(%{state | fds: %{state.fds | number => changed}})
+  end
+
+  @doc "Goes on with a further descriptor that may be ready."
+  @spec serve_fd(t(), Descriptors.fd()) :: result()
+  def serve_fd(state, number) do
+    case state.fds do
+      %{^number => %Inlet{} = inlet} -> fd(state, number, Inlet.serve(inlet))
+      %{^number => %Outlets{} = outlets} -> fd(state, number, Outlets.serve(outlets, :stdout))
+    end
+  end
+
+  @doc "Whose descriptor this is."
+  @spec number_of(t(), Native.fd()) :: Descriptors.fd() | nil
+  def number_of(state, fd) do
+    Enum.find_value(state.fds, fn
+      {number, %Inlet{stdin: ^fd}} -> number
+      {number, %Outlets{} = outlets} -> Outlets.stream_of(outlets, fd) && number
+      {_number, _other} -> nil
+    end)
+  end
+
   @doc "Hears what the shepherd says, until it has nothing more to say."
   @spec listen(t()) :: result()
   def listen(state) do
@@ -89,7 +125,8 @@ defmodule NetRunner.Process.State do
   @spec drop_caller(t(), reference()) :: result()
   def drop_caller(state, monitor) do
     with nil <- Outlets.drop_caller(state.outlets, monitor),
-         nil <- Inlet.drop_caller(state.inlet, monitor) do
+         nil <- Inlet.drop_caller(state.inlet, monitor),
+         nil <- drop_caller_of_fd(state, monitor) do
       {_, waiters} = Operations.drop_caller(state.waiters, monitor)
       {:noreply, %{state | waiters: waiters}}
     else
@@ -97,7 +134,15 @@ defmodule NetRunner.Process.State do
       :collector -> {:stop, :normal, state}
       {%Outlets{}, _} = outlets -> outlets(state, outlets)
       {%Inlet{}, _} = inlet -> inlet(state, inlet)
+      {number, changed} -> fd(state, number, changed)
     end
+  end
+
+  defp drop_caller_of_fd(state, monitor) do
+    Enum.find_value(state.fds, fn {number, %module{} = inlet_or_outlets} ->
+      with {_, _} = changed <- module.drop_caller(inlet_or_outlets, monitor),
+           do: {number, changed}
+    end)
   end
 
   @doc "Parks a caller that waits for the end."
@@ -180,26 +225,15 @@ defmodule NetRunner.Process.State do
     {:noreply, state}
   end
 
-  defp carry_out_one(state, {:output, :discard}) do
-    outlets(state, Outlets.discard_all(state.outlets, {:error, :closed}))
-  end
-
-  defp carry_out_one(state, {:output, {:fail, error}}) do
-    outlets(state, Outlets.discard_all(state.outlets, error))
-  end
-
-  defp carry_out_one(state, {:output, :close}) do
-    {:noreply, %{state | outlets: Outlets.close(state.outlets)}}
-  end
-
   defp carry_out_one(state, {:output, :gone}) do
     state
     |> inlet(Inlet.readers_gone(state.inlet))
-    |> and_then(&outlets(&1, Outlets.writers(&1.outlets, :gone)))
+    |> and_then(&outlets(&1, output(&1.outlets, :gone)))
+    |> and_then(&output_of_fds(&1, :gone))
   end
 
-  defp carry_out_one(state, {:output, writers}) do
-    outlets(state, Outlets.writers(state.outlets, writers))
+  defp carry_out_one(state, {:output, what}) do
+    state |> outlets(output(state.outlets, what)) |> and_then(&output_of_fds(&1, what))
   end
 
   defp carry_out_one(state, {:answer, :collect, result}) do
@@ -236,6 +270,19 @@ defmodule NetRunner.Process.State do
     :erlang.yield()
     {:stop, :normal, state}
   end
+
+  defp output_of_fds(state, what) do
+    Enum.reduce(state.fds, {:noreply, state}, fn {number, _}, result ->
+      and_then(result, &fd(&1, number, output(&1.fds[number], what)))
+    end)
+  end
+
+  defp output(%Inlet{} = inlet, :gone), do: Inlet.readers_gone(inlet)
+  defp output(%Inlet{} = inlet, _what), do: {inlet, []}
+  defp output(outlets, :discard), do: Outlets.discard_all(outlets, {:error, :closed})
+  defp output(outlets, {:fail, error}), do: Outlets.discard_all(outlets, error)
+  defp output(outlets, :close), do: {Outlets.close(outlets), []}
+  defp output(outlets, writers), do: Outlets.writers(outlets, writers)
 
   defp collected(state, output) do
     with nil <- Lifecycle.verdict(state.life) || state.input_failure,
