@@ -187,8 +187,8 @@ defmodule NetRunner.Options do
   stands in no argument list, in no environment, and in nothing that NetRunner shows. It is written while the command runs,
   and then there is an end of file.
 
-      iex> NetRunner.run(["sh", "-c", "read password <&3; echo ${#password}"], fds: %{3 => {:input, "secret\n"}})
-      {"6\n", 0}
+      iex> NetRunner.run(["sh", "-c", "read password <&3; echo ${#password}"], fds: %{3 => {:input, "secret\\n"}})
+      {"6\\n", 0}
       iex> NetRunner.run(["sh", "-c", "cat <&7"], fds: %{7 => {:input, {:file, "/nowhere"}}})
       {:error, {:fd, 7, :enoent}}
       iex> NetRunner.run(~w(true), fds: %{3 => :input})

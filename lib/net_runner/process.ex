@@ -3,8 +3,8 @@ defmodule NetRunner.Process do
   One running command, read and written on demand.
 
   `start/3` returns when the command has been started. What it prints stays in the kernel's pipe until
-  `read/2` asks for it: when nobody asks, the pipe fills, the command's own `write(2)` blocks, and the
-  VM's memory does not grow. `write/2` returns when everything is in the pipe, so a command that reads
+  `read/3` asks for it: when nobody asks, the pipe fills, the command's own `write(2)` blocks, and the
+  VM's memory does not grow. `write/3` returns when everything is in the pipe, so a command that reads
   slowly slows its writer down.
 
       iex> {:ok, p} = NetRunner.Process.start("cat")
@@ -39,6 +39,8 @@ defmodule NetRunner.Process do
 
   # What one read allocates at the most.
   @max_read 16_777_216
+
+  defguardp is_timeout(value) when value == :infinity or (is_integer(value) and value >= 0)
   @groups [:command, :process]
 
   @typedoc "A process that runs a command: its pid, or the name it is registered under."
@@ -81,6 +83,7 @@ defmodule NetRunner.Process do
   @type read_error ::
           gone()
           | :not_piped
+          | {:not_ended, os_pid :: pos_integer()}
           | {:input_failed, {:error | :exit | :throw, term(), Exception.stacktrace()}}
           | posix()
 
@@ -148,30 +151,42 @@ defmodule NetRunner.Process do
   @doc """
   Reads what the command has printed to stdout: at least one byte, at most `max_bytes`. Waits while
   there is nothing, and returns `:eof` at the end, again and again. One read gives 16 MiB at the most.
+
+  After `timeout` milliseconds, which include the time behind other readers, it returns `{:error, :timeout}`, and has
+  taken no byte. With 0 it gives what is there.
+
+      iex> {:ok, p} = NetRunner.Process.start("cat")
+      iex> NetRunner.Process.read(p, 100, 10)
+      {:error, :timeout}
+      iex> NetRunner.Process.write(p, "hello")
+      iex> NetRunner.Process.read(p, 4, 60_000)
+      {:ok, "hell"}
   """
-  @spec read(t(), pos_integer()) :: {:ok, binary()} | :eof | {:error, read_error()}
-  def read(process, max_bytes \\ @default_read) when is_integer(max_bytes) and max_bytes > 0 do
-    call(process, {:read, :stdout, min(max_bytes, @max_read)})
+  @spec read(t(), pos_integer(), timeout()) ::
+          {:ok, binary()} | :eof | {:error, :timeout | read_error()}
+  def read(process, max_bytes \\ @default_read, timeout \\ :infinity)
+      when is_integer(max_bytes) and max_bytes > 0 and is_timeout(timeout) do
+    call(process, {:read, :stdout, min(max_bytes, @max_read), timeout})
   end
 
   @doc """
-  As `read/2`, from stderr; for a command that was started with `stderr: :pipe`. Else
+  As `read/3`, from stderr; for a command that was started with `stderr: :pipe`. Else
   `{:error, :not_piped}`.
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "echo oops >&2"], stderr: :pipe)
       iex> NetRunner.Process.read_stderr(p)
       {:ok, "oops\\n"}
   """
-  @spec read_stderr(t(), pos_integer()) ::
-          {:ok, binary()} | :eof | {:error, read_error()}
-  def read_stderr(process, max_bytes \\ @default_read)
-      when is_integer(max_bytes) and max_bytes > 0 do
-    call(process, {:read, :stderr, min(max_bytes, @max_read)})
+  @spec read_stderr(t(), pos_integer(), timeout()) ::
+          {:ok, binary()} | :eof | {:error, :timeout | read_error()}
+  def read_stderr(process, max_bytes \\ @default_read, timeout \\ :infinity)
+      when is_integer(max_bytes) and max_bytes > 0 and is_timeout(timeout) do
+    call(process, {:read, :stderr, min(max_bytes, @max_read), timeout})
   end
 
   @doc """
   Reads from whichever of stdout and stderr has something; `:eof` when both are at their end. Between
-  the two streams no order is kept: they are two pipes.
+  the two streams no order is kept: they are two pipes. `timeout`: as in `read/3`.
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "echo oops >&2"], stderr: :pipe)
       iex> NetRunner.Process.read_any(p)
@@ -179,27 +194,45 @@ defmodule NetRunner.Process do
       iex> NetRunner.Process.read_any(p)
       :eof
   """
-  @spec read_any(t(), pos_integer()) ::
-          {:ok, {:stdout | :stderr, binary()}} | :eof | {:error, read_error()}
-  def read_any(process, max_bytes \\ @default_read)
-      when is_integer(max_bytes) and max_bytes > 0 do
-    call(process, {:read, :any, min(max_bytes, @max_read)})
+  @spec read_any(t(), pos_integer(), timeout()) ::
+          {:ok, {:stdout | :stderr, binary()}} | :eof | {:error, :timeout | read_error()}
+  def read_any(process, max_bytes \\ @default_read, timeout \\ :infinity)
+      when is_integer(max_bytes) and max_bytes > 0 and is_timeout(timeout) do
+    call(process, {:read, :any, min(max_bytes, @max_read), timeout})
   end
 
   @doc false
-  # As `read_any/2`, but the answer comes as a message: see `:gen_server.check_response/2`.
+  # As `read_any/3`, but the answer comes as a message: see `:gen_server.check_response/2`.
   @spec request_any(t(), pos_integer()) :: :gen_server.request_id()
   def request_any(process, max_bytes) do
-    :gen_server.send_request(process, {:read, :any, min(max_bytes, @max_read)})
+    :gen_server.send_request(process, {:read, :any, min(max_bytes, @max_read), :infinity})
   end
 
   @doc """
   Writes iodata to the command's stdin; returns when all of it is in the pipe.
 
   `{:error, :epipe}`: the command closed its stdin or is gone. `{:error, :closed}`: `close_stdin/1` was called.
+
+  After `timeout` milliseconds, which include the time behind other writers, it returns `{:error, {:timeout, n}}`: the first
+  `n` bytes (0 or more) are in the pipe, the rest is withdrawn, and the next write follows those `n` bytes.
+
+      iex> {:ok, p} = NetRunner.Process.start("sleep", ["1000"], pipe_size: 0)
+      iex> {:error, {:timeout, n}} = NetRunner.Process.write(p, String.duplicate("x", 1_000_000), 10)
+      iex> n < 1_000_000
+      true
   """
-  @spec write(t(), iodata()) :: :ok | {:error, :epipe | gone() | :not_piped | posix()}
-  def write(process, iodata), do: call(process, {:write, :erlang.iolist_to_iovec(iodata)})
+  @spec write(t(), iodata(), timeout()) ::
+          :ok
+          | {:error,
+             :epipe
+             | {:timeout, non_neg_integer()}
+             | gone()
+             | :not_piped
+             | {:not_ended, pos_integer()}
+             | posix()}
+  def write(process, iodata, timeout \\ :infinity) when is_timeout(timeout) do
+    call(process, {:write, :erlang.iolist_to_iovec(iodata), timeout})
+  end
 
   @doc """
   Closes the command's stdin, after the writes that were called before it. The command sees the end of
@@ -213,36 +246,39 @@ defmodule NetRunner.Process do
   def close_stdin(process), do: call(process, :close_stdin)
 
   @doc """
-  As `write/2`, to a further descriptor of the command that was started as `:input`. `{:error, :not_piped}`: it has none of
+  As `write/3`, to a further descriptor of the command that was started as `:input`. `{:error, :not_piped}`: it has none of
   this number.
 
-      iex> script = "read name <&4; echo \"hello, $name\" >&5"
+      iex> script = "read name <&4; echo \\"hello, $name\\" >&5"
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", script], fds: %{4 => :input, 5 => :output})
-      iex> NetRunner.Process.write_fd(p, 4, "world\n")
+      iex> NetRunner.Process.write_fd(p, 4, "world\\n")
       :ok
       iex> NetRunner.Process.read_fd(p, 5)
-      {:ok, "hello, world\n"}
-      iex> NetRunner.Process.write_fd(p, 6, "world\n")
+      {:ok, "hello, world\\n"}
+      iex> NetRunner.Process.write_fd(p, 6, "world\\n")
       {:error, :not_piped}
   """
-  @spec write_fd(t(), fd(), iodata()) :: :ok | {:error, :epipe | gone() | :not_piped | posix()}
+  @spec write_fd(t(), fd(), iodata()) ::
+          :ok
+          | {:error, :epipe | gone() | :not_piped | {:not_ended, pos_integer()} | posix()}
   def write_fd(process, fd, iodata) when fd in 3..255 do
-    call(process, {:fd, fd, {:write, :erlang.iolist_to_iovec(iodata)}})
+    call(process, {:fd, fd, {:write, :erlang.iolist_to_iovec(iodata), :infinity}})
   end
 
   @doc """
-  As `read/2`, from a further descriptor of the command that was started as `:output`.
+  As `read/3`, from a further descriptor of the command that was started as `:output`.
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "echo three >&3"], fds: %{3 => :output})
       iex> NetRunner.Process.read_fd(p, 3)
-      {:ok, "three\n"}
+      {:ok, "three\\n"}
       iex> NetRunner.Process.read_fd(p, 3)
       :eof
   """
-  @spec read_fd(t(), fd(), pos_integer()) :: {:ok, binary()} | :eof | {:error, read_error()}
-  def read_fd(process, fd, max_bytes \\ @default_read)
-      when fd in 3..255 and is_integer(max_bytes) and max_bytes > 0 do
-    call(process, {:fd, fd, {:read, min(max_bytes, @max_read)}})
+  @spec read_fd(t(), fd(), pos_integer(), timeout()) ::
+          {:ok, binary()} | :eof | {:error, :timeout | read_error()}
+  def read_fd(process, fd, max_bytes \\ @default_read, timeout \\ :infinity)
+      when fd in 3..255 and is_integer(max_bytes) and max_bytes > 0 and is_timeout(timeout) do
+    call(process, {:fd, fd, {:read, min(max_bytes, @max_read), timeout}})
   end
 
   @doc """
@@ -291,8 +327,7 @@ defmodule NetRunner.Process do
   @spec await_exit(t(), timeout()) ::
           {:ok, 0..255}
           | {:error, :timeout | :shepherd_died | {:not_ended, pos_integer()} | gone()}
-  def await_exit(process, timeout \\ :infinity)
-      when timeout == :infinity or (is_integer(timeout) and timeout >= 0) do
+  def await_exit(process, timeout \\ :infinity) when is_timeout(timeout) do
     call(process, {:await_exit, timeout})
   end
 
@@ -410,6 +445,12 @@ defmodule NetRunner.Process do
   # To the one process that enumerates its stream, as its owner, where that is not nil.
   @spec hand_over(t(), pid() | nil) :: :ok | {:error, :already_enumerated | gone()}
   def hand_over(process, owner), do: call(process, {:hand_over, owner})
+
+  @doc false
+  # From its feeder, which exits with the same when that is known.
+  @spec input_failed(t(), {:error | :exit | :throw, term(), Exception.stacktrace()}) ::
+          :ok | {:error, gone()}
+  def input_failed(process, failure), do: call(process, {:input_failed, failure})
 
   @doc false
   # What is known of a command that failed, as fields of `NetRunner.Error`.

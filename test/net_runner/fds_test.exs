@@ -268,6 +268,15 @@ defmodule NetRunner.FdsTest do
       assert Task.await(writer) == :ok
     end
 
+    test "a read with a time gives up, and takes no byte" do
+      {:ok, p} = Command.start("sh", ["-c", "cat <&3 >&4"], fds: %{3 => :input, 4 => :output})
+      assert Command.read_fd(p, 4, 100, 0) == {:error, :timeout}
+      assert Command.read_fd(p, 4, 100, 20) == {:error, :timeout}
+      assert Command.write_fd(p, 3, "late") == :ok
+      assert Command.read_fd(p, 4, 2, 60_000) == {:ok, "la"}
+      assert Command.read_fd(p, 4) == {:ok, "te"}
+    end
+
     test "a number that is none, or is of the other direction" do
       {:ok, p} =
         Command.start("cat", [],

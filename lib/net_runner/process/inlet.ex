@@ -6,7 +6,7 @@ defmodule NetRunner.Process.Inlet do
   # to its end, also when its caller is gone. Functions give the new inlet and what is to be done: answers, and
   # `{:again, :stdin}` where going on at once would keep other messages waiting.
 
-  alias NetRunner.Process.{Counters, Operations}
+  alias NetRunner.Process.{Caller, Counters, Operations}
   alias NetRunner.System.Native
 
   # `stdin`: `:closed` by the VM; `:none`: it leads elsewhere. `readers`: whether anybody may be left to read.
@@ -31,30 +31,31 @@ defmodule NetRunner.Process.Inlet do
   end
 
   @doc """
-  A write that a caller has asked for: what it comes to at once, or it is queued. Most find room, and are not
-  queued at all.
+  A write that a caller has asked for: what it comes to at once, or it is queued, for so many ms. Most find room, and
+  are not queued at all.
   """
-  @spec write(t(), GenServer.from(), [binary()]) ::
+  @spec write(t(), GenServer.from(), [binary()], timeout()) ::
           {:reply, term(), t()} | {:wait, t(), [effect()]}
-  def write(%{stdin: :none} = inlet, _from, _iovec), do: {:reply, {:error, :not_piped}, inlet}
-  def write(%{stdin: :closed} = inlet, _from, _iovec), do: {:reply, {:error, :closed}, inlet}
-  def write(%{readers: :gone} = inlet, _from, _iovec), do: {:reply, {:error, :epipe}, inlet}
+  def write(%{stdin: :none} = inlet, _, _, _), do: {:reply, {:error, :not_piped}, inlet}
+  def write(%{stdin: :closed} = inlet, _, _, _), do: {:reply, {:error, :closed}, inlet}
+  def write(%{readers: :gone} = inlet, _, _, _), do: {:reply, {:error, :epipe}, inlet}
 
-  def write(inlet, from, iovec) do
+  def write(inlet, from, iovec, timeout) do
     # While somebody waits for room, the select is armed, and those behind have to wait anyway.
     if Operations.any?(inlet.queue, [:stdin]) do
-      {:wait, park(inlet, from, {:fresh, iovec}), []}
+      {:wait, park(inlet, from, {:fresh, iovec}, timeout), []}
     else
       case Native.write(inlet.stdin, iovec) do
         :ok ->
           {:reply, :ok, written(inlet, iovec, [])}
 
         {:partial, rest} ->
-          inlet = inlet |> written(iovec, rest) |> park(from, {:begun, rest})
+          begun = {:begun, rest, size(iovec) - size(rest)}
+          inlet = inlet |> written(iovec, rest) |> park(from, begun, timeout)
           {:wait, inlet, [{:again, :stdin}]}
 
         {:error, :eagain} ->
-          {:wait, park(inlet, from, {:fresh, iovec}), []}
+          {:wait, park(inlet, from, {:fresh, iovec}, timeout), []}
 
         {:error, reason} ->
           {:reply, {:error, reason}, inlet}
@@ -68,7 +69,7 @@ defmodule NetRunner.Process.Inlet do
 
   def close(inlet, from) do
     waiting? = Operations.any?(inlet.queue, [:stdin])
-    inlet = park(inlet, from, :close)
+    inlet = park(inlet, from, :close, :infinity)
     {inlet, effects} = if waiting?, do: {inlet, []}, else: serve(inlet)
     {:wait, inlet, effects}
   end
@@ -90,7 +91,8 @@ defmodule NetRunner.Process.Inlet do
     case Operations.next(inlet.queue, [:stdin]) do
       nil -> {inlet, []}
       %{data: :close} = operation -> serve_close(inlet, operation)
-      %{data: {_, iovec}} = operation -> serve_write(inlet, operation, iovec)
+      %{data: {:fresh, iovec}} = operation -> serve_write(inlet, operation, iovec, 0)
+      %{data: {:begun, rest, done}} = operation -> serve_write(inlet, operation, rest, done)
     end
   end
 
@@ -98,14 +100,43 @@ defmodule NetRunner.Process.Inlet do
   @spec readers_gone(t()) :: {t(), [effect()]}
   def readers_gone(inlet), do: serve(%{inlet | readers: :gone})
 
+  @doc "Nobody will read: stdin is closed, and whoever waits for room gets this error."
+  @spec give_up(t(), {:error, term()}) :: {t(), [effect()]}
+  def give_up(inlet, error) do
+    {waiting, queue} = Operations.take_all(inlet.queue, :stdin)
+    {shut(%{inlet | queue: queue}), Enum.map(waiting, &{:reply, &1, error})}
+  end
+
   @doc "Takes out a caller that died; `nil` when it does not wait here."
   @spec drop_caller(t(), reference()) :: {t(), [effect()]} | nil
   def drop_caller(inlet, monitor) do
     case Operations.drop_caller(inlet.queue, monitor) do
-      {nil, _} -> nil
-      {_operation, queue} -> serve(%{inlet | queue: queue})
+      {nil, _} ->
+        nil
+
+      {operation, queue} ->
+        Caller.forget(operation)
+        serve(%{inlet | queue: queue})
     end
   end
+
+  @doc """
+  The time of a write is over: what is not in the pipe of it is withdrawn. `nil` when it does not wait here.
+  """
+  @spec expire(t(), reference()) :: {t(), [effect()]} | nil
+  def expire(inlet, monitor) do
+    case Operations.withdraw(inlet.queue, monitor) do
+      {nil, _} ->
+        nil
+
+      {operation, queue} ->
+        {inlet, effects} = serve(%{inlet | queue: queue})
+        {inlet, [{:reply, operation, {:error, {:timeout, done(operation.data)}}} | effects]}
+    end
+  end
+
+  defp done({:fresh, _iovec}), do: 0
+  defp done({:begun, _rest, done}), do: done
 
   # --- closing ------------------------------------------------------------------------------------
 
@@ -138,20 +169,22 @@ defmodule NetRunner.Process.Inlet do
 
   # --- writing ------------------------------------------------------------------------------------
 
-  defp serve_write(%{stdin: :closed} = inlet, operation, _iovec),
+  # `done`: how many bytes of it are in the pipe.
+  defp serve_write(%{stdin: :closed} = inlet, operation, _iovec, _done),
     do: answer(inlet, operation, {:error, :closed})
 
-  defp serve_write(%{readers: :gone} = inlet, operation, _iovec),
+  defp serve_write(%{readers: :gone} = inlet, operation, _iovec, _done),
     do: answer(inlet, operation, {:error, :epipe})
 
-  defp serve_write(inlet, operation, iovec) do
+  defp serve_write(inlet, operation, iovec, done) do
     case Native.write(inlet.stdin, iovec) do
       :ok ->
         inlet |> written(iovec, []) |> answer(operation, :ok)
 
       {:partial, rest} ->
         inlet = written(inlet, iovec, rest)
-        queue = Operations.update(inlet.queue, operation, {:begun, rest})
+        begun = {:begun, rest, done + size(iovec) - size(rest)}
+        queue = Operations.update(inlet.queue, operation, begun)
         {%{inlet | queue: queue}, [{:again, :stdin}]}
 
       {:error, :eagain} ->
@@ -163,24 +196,30 @@ defmodule NetRunner.Process.Inlet do
   end
 
   defp written(inlet, iovec, rest) do
-    Counters.add_write(inlet.counters, IO.iodata_length(iovec) - IO.iodata_length(rest))
-    follow_lines(inlet, iovec)
+    size = size(iovec) - size(rest)
+    Counters.add_write(inlet.counters, size)
+    follow_lines(inlet, iovec, size)
   end
 
-  # Where a write was cut, the rest follows, and its end counts.
-  defp follow_lines(%{line: :not_a_terminal} = inlet, _iovec), do: inlet
+  defp size(iovec), do: IO.iodata_length(iovec)
 
-  defp follow_lines(inlet, iovec) do
-    case iovec |> Enum.reverse() |> Enum.find(&(&1 != "")) do
-      nil -> inlet
-      bytes -> %{inlet | line: if(:binary.last(bytes) == ?\n, do: :at_start, else: :begun)}
-    end
+  # The rest of a write may be withdrawn, so what counts is the last byte that was written.
+  defp follow_lines(%{line: :not_a_terminal} = inlet, _iovec, _size), do: inlet
+  defp follow_lines(inlet, _iovec, 0), do: inlet
+
+  defp follow_lines(inlet, iovec, size) do
+    %{inlet | line: if(last_byte(iovec, size) == ?\n, do: :at_start, else: :begun)}
   end
+
+  defp last_byte([part | parts], size) when byte_size(part) < size,
+    do: last_byte(parts, size - byte_size(part))
+
+  defp last_byte([part | _parts], size), do: :binary.at(part, size - 1)
 
   # --- the queue ----------------------------------------------------------------------------------
 
-  defp park(inlet, {pid, _} = from, data) do
-    %{inlet | queue: Operations.park(inlet.queue, :stdin, from, data, Process.monitor(pid))}
+  defp park(inlet, from, data, timeout) do
+    %{inlet | queue: Caller.park(inlet.queue, :stdin, from, data, timeout)}
   end
 
   # And goes on with the next.

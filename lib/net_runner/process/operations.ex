@@ -9,8 +9,8 @@ defmodule NetRunner.Process.Operations do
 
   defmodule Operation do
     @moduledoc false
-    @enforce_keys [:id, :kind, :from, :data, :monitor]
-    defstruct [:id, :kind, :from, :data, :monitor]
+    @enforce_keys [:id, :kind, :from, :data, :monitor, :timer]
+    defstruct [:id, :kind, :from, :data, :monitor, :timer]
   end
 
   @type kind :: atom()
@@ -19,7 +19,8 @@ defmodule NetRunner.Process.Operations do
           kind: kind(),
           from: GenServer.from() | nil,
           data: term(),
-          monitor: reference() | nil
+          monitor: reference() | nil,
+          timer: reference() | nil
         }
   @opaque t :: %__MODULE__{}
 
@@ -29,11 +30,24 @@ defmodule NetRunner.Process.Operations do
   @spec new() :: t()
   def new, do: %__MODULE__{}
 
-  @doc "Puts a caller at the end of its queue. `monitor` is what `drop_caller/2` will be told."
-  @spec park(t(), kind(), GenServer.from() | nil, term(), reference() | nil) :: t()
-  def park(%__MODULE__{} = operations, kind, from, data, monitor) do
+  @doc """
+  Puts a caller at the end of its queue. `monitor` is what `drop_caller/2` and `withdraw/2` will be told; `timer` is
+  only kept.
+  """
+  @spec park(t(), kind(), GenServer.from() | nil, term(), reference() | nil, reference() | nil) ::
+          t()
+  def park(%__MODULE__{} = operations, kind, from, data, monitor, timer \\ nil) do
     id = operations.last_id + 1
-    operation = %Operation{id: id, kind: kind, from: from, data: data, monitor: monitor}
+
+    operation = %Operation{
+      id: id,
+      kind: kind,
+      from: from,
+      data: data,
+      monitor: monitor,
+      timer: timer
+    }
+
     queue = Map.get(operations.queues, kind, :gb_trees.empty())
 
     %{
@@ -65,13 +79,6 @@ defmodule NetRunner.Process.Operations do
   @doc "Whether anybody waits in one of these queues."
   @spec any?(t(), [kind()]) :: boolean()
   def any?(%__MODULE__{queues: queues}, kinds), do: Enum.any?(kinds, &is_map_key(queues, &1))
-
-  @doc "The operation that was parked last; there must be one."
-  @spec last(t(), kind()) :: operation()
-  def last(%__MODULE__{queues: queues}, kind) do
-    {_id, operation} = queues |> Map.fetch!(kind) |> :gb_trees.largest()
-    operation
-  end
 
   @doc "Takes out an operation."
   @spec finish(t(), operation()) :: t()
@@ -113,17 +120,17 @@ defmodule NetRunner.Process.Operations do
     Enum.flat_map(queues, fn {_kind, queue} -> :gb_trees.values(queue) end)
   end
 
-  @doc "Takes out the operation with this id, and gives it, or `nil` when there is none."
-  @spec drop(t(), pos_integer()) :: {operation() | nil, t()}
-  def drop(%__MODULE__{} = operations, id) do
-    found =
-      Enum.find_value(operations.queues, fn {_, queue} ->
-        with {:value, operation} <- :gb_trees.lookup(id, queue),
-             do: operation,
-             else: (:none -> nil)
-      end)
+  @doc "Takes out the operation with this monitor, whatever it is, and gives it, or `nil` when there is none."
+  @spec withdraw(t(), reference()) :: {operation() | nil, t()}
+  def withdraw(%__MODULE__{} = operations, monitor) do
+    case operations.callers do
+      %{^monitor => {kind, id}} ->
+        operation = :gb_trees.get(id, Map.fetch!(operations.queues, kind))
+        {operation, finish(operations, operation)}
 
-    {found, if(found, do: finish(operations, found), else: operations)}
+      %{} ->
+        {nil, operations}
+    end
   end
 
   @doc """
@@ -144,8 +151,8 @@ defmodule NetRunner.Process.Operations do
     end
   end
 
-  defp without_caller(operations, %Operation{data: {:begun, _}} = operation) do
-    replace(operations, %{operation | from: nil, monitor: nil})
+  defp without_caller(operations, %Operation{data: {:begun, _, _}} = operation) do
+    replace(operations, %{operation | from: nil, monitor: nil, timer: nil})
   end
 
   defp without_caller(operations, operation), do: finish(operations, operation)

@@ -9,7 +9,7 @@ defmodule NetRunner.Process.Outlets do
   # Functions give the new outlets and what is to be done: answers, `{:again, stream}` where going on at once would keep
   # other messages waiting, `{:condemn, cause}` where the command has to end, and `{:collected, operation, result}`.
 
-  alias NetRunner.Process.{Collector, Counters, Lifecycle, Operations, Pipe}
+  alias NetRunner.Process.{Caller, Collector, Counters, Lifecycle, Operations, Pipe}
   alias NetRunner.System.Native
 
   # What is read at once of what nobody has asked for in pieces.
@@ -33,12 +33,11 @@ defmodule NetRunner.Process.Outlets do
   # `:lingering`: the same, but an empty pipe is its end. `:gone`: nobody, unless a process outside of
   # the command's tree was given the pipe, and that is not waited for.
   # `first`: the stream that `read_any` looks at first, so that none starves.
-  @enforce_keys [:stdout, :stderr, :counters, :pipe_size]
+  @enforce_keys [:stdout, :stderr, :counters]
   defstruct [
     :stdout,
     :stderr,
     :counters,
-    :pipe_size,
     writers: :running,
     first: :stdout,
     queue: Operations.new()
@@ -49,7 +48,6 @@ defmodule NetRunner.Process.Outlets do
           stdout: Outlet.t() | nil,
           stderr: Outlet.t() | nil,
           counters: Counters.t(),
-          pipe_size: pos_integer(),
           writers: :running | :left_behind | :lingering | :gone,
           first: stream(),
           queue: Operations.t()
@@ -62,42 +60,43 @@ defmodule NetRunner.Process.Outlets do
           | {:collected, Operations.operation(), binary() | {:error, term()}}
 
   @doc "`tail`: how many bytes are kept of the end of a stderr that is consumed; `nil`: it is not."
-  @spec new(Pipe.t() | nil, Pipe.t() | nil, non_neg_integer() | nil, pos_integer(), Counters.t()) ::
-          t()
-  def new(stdout, stderr, tail, pipe_size, counters) do
+  @spec new(Pipe.t() | nil, Pipe.t() | nil, non_neg_integer() | nil, Counters.t()) :: t()
+  def new(stdout, stderr, tail, counters) do
     %__MODULE__{
       stdout: stdout && %Outlet{pipe: stdout, demand: :readers},
       stderr:
         stderr && %Outlet{pipe: stderr, demand: if(tail, do: {:tail, "", tail}, else: :readers)},
-      counters: counters,
-      pipe_size: pipe_size
+      counters: counters
     }
   end
 
   # --- what callers ask ---------------------------------------------------------------------------
 
-  @doc "A read that a caller has asked for: what it comes to at once, or it is queued."
-  @spec read(t(), GenServer.from(), stream() | :any, pos_integer()) ::
+  @doc "A read that a caller has asked for: what it comes to at once, or it is queued, for so many ms."
+  @spec read(t(), GenServer.from(), stream() | :any, pos_integer(), timeout()) ::
           {:reply, term(), t()} | {:wait, t(), [effect()]}
-  def read(outlets, from, :any, max_bytes) do
+  def read(outlets, from, :any, max_bytes, timeout) do
     if gone?(from) or Operations.any?(outlets.queue, competing(:stdout) ++ competing(:stderr)) do
-      {outlets, effects} = outlets |> park(:any, from, max_bytes) |> serve_all()
+      {outlets, effects} = outlets |> park(:any, from, max_bytes, timeout) |> serve_all()
       {:wait, outlets, effects}
     else
       case take_any(outlets, [:stdout, :stderr], max_bytes) do
-        {{:error, :eagain}, outlets} -> {:wait, park(outlets, :any, from, max_bytes), []}
+        {{:error, :eagain}, outlets} -> {:wait, park(outlets, :any, from, max_bytes, timeout), []}
         {result, outlets} -> {:reply, result, outlets}
       end
     end
   end
 
-  def read(outlets, from, stream, max_bytes) do
+  def read(outlets, from, stream, max_bytes, timeout) do
     if gone?(from) or Operations.any?(outlets.queue, competing(stream)) do
-      {:wait, park(outlets, stream, from, max_bytes), []}
+      {:wait, park(outlets, stream, from, max_bytes, timeout), []}
     else
       case take(outlets, stream, max_bytes) do
-        {{:error, :eagain}, outlets} -> {:wait, park(outlets, stream, from, max_bytes), []}
-        {result, outlets} -> {:reply, result, outlets}
+        {{:error, :eagain}, outlets} ->
+          {:wait, park(outlets, stream, from, max_bytes, timeout), []}
+
+        {result, outlets} ->
+          {:reply, result, outlets}
       end
     end
   end
@@ -105,7 +104,7 @@ defmodule NetRunner.Process.Outlets do
   @doc "Collects all of stdout for a caller, until its end."
   @spec collect(t(), GenServer.from(), non_neg_integer() | :infinity) :: {t(), [effect()]}
   def collect(outlets, from, limit) do
-    outlets |> park(:collect, from, Collector.new(limit)) |> serve(:stdout)
+    outlets |> park(:collect, from, Collector.new(limit), :infinity) |> serve(:stdout)
   end
 
   @doc "The descriptor of stdout, for a caller that reads by itself what is there."
@@ -169,14 +168,15 @@ defmodule NetRunner.Process.Outlets do
 
   @doc "The command has exited; see `writers`."
   @spec writers(t(), :left_behind | :gone | :lingering) :: {t(), [effect()]}
-  def writers(outlets, :lingering) do
-    # More than a full pipe would be what is written after the time was over.
-    Counters.put_access(outlets.counters, :server)
-    outlets = map(outlets, &%{&1 | left: outlets.pipe_size})
-    serve_all(%{outlets | writers: :lingering})
-  end
+  def writers(outlets, :left_behind), do: serve_all(%{outlets | writers: :left_behind})
 
-  def writers(outlets, writers), do: serve_all(%{outlets | writers: writers})
+  # What is in the pipes now is the rest. What comes later was written by somebody who is not waited for, and who may
+  # write for ever.
+  def writers(outlets, writers) do
+    Counters.put_access(outlets.counters, :server)
+    outlets = map(outlets, &%{&1 | left: Pipe.rest(&1.pipe)})
+    serve_all(%{outlets | writers: writers})
+  end
 
   @doc "Closes both, whoever may still write; nobody is answered."
   @spec close(t()) :: t()
@@ -185,10 +185,10 @@ defmodule NetRunner.Process.Outlets do
     map(outlets, &%{&1 | pipe: Pipe.close(&1.pipe)})
   end
 
-  @doc "Closes both because a caller wants it: who waits, and who reads later, hears so."
-  @spec shut(t()) :: {t(), [effect()]}
-  def shut(outlets) do
-    {outlets, effects} = discard_all(outlets, {:error, :closed})
+  @doc "Closes both; who waits, and who reads later, gets this error."
+  @spec shut(t(), {:error, term()}) :: {t(), [effect()]}
+  def shut(outlets, error) do
+    {outlets, effects} = discard_all(outlets, error)
     {close(outlets), effects}
   end
 
@@ -196,10 +196,28 @@ defmodule NetRunner.Process.Outlets do
   @spec drop_caller(t(), reference()) :: {t(), [effect()]} | :collector | nil
   def drop_caller(outlets, monitor) do
     case Operations.drop_caller(outlets.queue, monitor) do
-      {nil, _} -> nil
-      {%{kind: :collect}, _} -> :collector
+      {nil, _} ->
+        nil
+
+      {%{kind: :collect}, _} ->
+        :collector
+
       # Whoever stood behind it may be served now.
-      {_operation, queue} -> serve_all(%{outlets | queue: queue})
+      {operation, queue} ->
+        Caller.forget(operation)
+        serve_all(%{outlets | queue: queue})
+    end
+  end
+
+  @doc "The time of a read is over; `nil` when it does not wait here."
+  @spec expire(t(), reference()) :: {t(), [effect()]} | nil
+  def expire(outlets, monitor) do
+    case Operations.withdraw(outlets.queue, monitor) do
+      {nil, _} ->
+        nil
+
+      {operation, queue} ->
+        serve_all(%{outlets | queue: queue}) |> reply(operation, {:error, :timeout})
     end
   end
 
@@ -220,8 +238,8 @@ defmodule NetRunner.Process.Outlets do
   defp competing(:stdout), do: [:stdout, :any, :collect]
   defp competing(:stderr), do: [:stderr, :any]
 
-  defp park(outlets, kind, {pid, _} = from, data) do
-    %{outlets | queue: Operations.park(outlets.queue, kind, from, data, Process.monitor(pid))}
+  defp park(outlets, kind, from, data, timeout) do
+    %{outlets | queue: Caller.park(outlets.queue, kind, from, data, timeout)}
   end
 
   # What is read for a caller that is dead is lost, and the news of its death may be further back in the
@@ -238,8 +256,7 @@ defmodule NetRunner.Process.Outlets do
 
       operation ->
         cond do
-          # The news, when it comes, has the others served that it kept waiting.
-          gone?(operation.from) -> outlets |> finish(operation) |> serve(stream)
+          gone?(operation.from) -> outlets |> forget(operation) |> serve_all()
           operation.kind == :any -> serve_any(outlets, operation)
           true -> serve_reader(outlets, operation, stream)
         end
@@ -270,6 +287,11 @@ defmodule NetRunner.Process.Outlets do
 
   defp finish(outlets, operation) do
     %{outlets | queue: Operations.finish(outlets.queue, operation)}
+  end
+
+  defp forget(outlets, operation) do
+    Caller.forget(operation)
+    finish(outlets, operation)
   end
 
   defp reply({outlets, effects}, operation, result) do

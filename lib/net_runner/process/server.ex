@@ -21,9 +21,9 @@ defmodule NetRunner.Process.Server do
 
   import NetRunner.Process.State
 
-  alias NetRunner.Process.{Boot, Feeder, Inlet, Lifecycle, Operations, Outlets, Report, State}
+  alias NetRunner.Process.{Boot, Caller, Feeder, Inlet, Lifecycle, Operations, Outlets, Report}
+  alias NetRunner.Process.State
   alias NetRunner.System.{Descriptors, Native, Spec}
-  alias NetRunner.Telemetry
 
   # In words: what a start needs, the environment as lists of characters above all. Without it that is allocated
   # in pieces.
@@ -33,9 +33,6 @@ defmodule NetRunner.Process.Server do
   # A chunk that a garbage collection finds in use is kept until the next full one. The heap is small, so
   # those are cheap.
   @fullsweep_after 8
-
-  # What a timer can be set to.
-  @longest_wait 4_294_967_295
 
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
   def start(command, options, extra \\ []) do
@@ -58,6 +55,7 @@ defmodule NetRunner.Process.Server do
 
     case GenServer.start(__MODULE__, {command, options, Map.new(extra)}, start_options) do
       {:error, {:shutdown, {:not_started, reason}}} -> {:error, reason}
+      {:error, {:shutdown, {:crashed, sentence}}} -> raise sentence
       result -> result
     end
   end
@@ -66,7 +64,7 @@ defmodule NetRunner.Process.Server do
   def init({command, options, extra}) do
     Process.flag(:trap_exit, true)
 
-    case Boot.start(command, options, extra) do
+    case boot(command, options, extra) do
       {:ok, boot} ->
         if link = extra[:link], do: Process.link(link)
         if boot.rest_of_timeout != :infinity, do: arm(:expired, boot.rest_of_timeout)
@@ -77,7 +75,24 @@ defmodule NetRunner.Process.Server do
       # A shutdown, so that nothing is logged: the caller gets the reason.
       {:error, reason} ->
         {:stop, {:shutdown, {:not_started, reason}}}
+
+      {:crashed, sentence} ->
+        {:stop, {:shutdown, {:crashed, sentence}}}
     end
+  end
+
+  # A stacktrace, and the terms of an exception, hold arguments: the environment, and more that may be secret.
+  defp boot(command, options, extra) do
+    Boot.start(command, options, extra)
+  catch
+    kind, reason ->
+      {module, function, arguments, _} = hd(__STACKTRACE__)
+      what = if kind == :error, do: Exception.normalize(:error, reason).__struct__, else: kind
+      arity = if is_list(arguments), do: length(arguments), else: arguments
+
+      {:crashed,
+       "a command could not be started because of a fault in NetRunner: " <>
+         "#{inspect(what)} in #{Exception.format_mfa(module, function, arity)}"}
   end
 
   @impl true
@@ -103,8 +118,8 @@ defmodule NetRunner.Process.Server do
   # --- what callers ask ---------------------------------------------------------------------------
 
   @impl true
-  def handle_call({:read, which, max_bytes}, from, state) do
-    case Outlets.read(state.outlets, from, which, max_bytes) do
+  def handle_call({:read, which, max_bytes, timeout}, from, state) do
+    case Outlets.read(state.outlets, from, which, max_bytes, timeout) do
       {:reply, result, outlets} ->
         {:reply, with_failure(result, state), %{state | outlets: outlets}}
 
@@ -113,8 +128,8 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  def handle_call({:write, iovec}, from, state) do
-    case Inlet.write(state.inlet, from, iovec) do
+  def handle_call({:write, iovec, timeout}, from, state) do
+    case Inlet.write(state.inlet, from, iovec, timeout) do
       {:reply, result, inlet} -> {:reply, result, %{state | inlet: inlet}}
       {:wait, inlet, effects} -> inlet(state, {inlet, effects})
     end
@@ -129,18 +144,18 @@ defmodule NetRunner.Process.Server do
 
   def handle_call({:fd, number, request}, from, state) do
     case {request, state.fds} do
-      {{:write, iovec}, %{^number => %Inlet{} = inlet}} ->
-        answer_fd(state, number, Inlet.write(inlet, from, iovec))
+      {{:write, iovec, timeout}, %{^number => %Inlet{} = inlet}} ->
+        answer_fd(state, number, Inlet.write(inlet, from, iovec, timeout))
 
       {:close, %{^number => %Inlet{} = inlet}} ->
         answer_fd(state, number, Inlet.close(inlet, from))
 
-      {{:read, max_bytes}, %{^number => %Outlets{} = outlets}} ->
-        answer_fd(state, number, Outlets.read(outlets, from, :stdout, max_bytes))
+      {{:read, max_bytes, timeout}, %{^number => %Outlets{} = outlets}} ->
+        answer_fd(state, number, Outlets.read(outlets, from, :stdout, max_bytes, timeout))
 
       {:close, %{^number => %Outlets{} = outlets}} ->
         GenServer.reply(from, :ok)
-        fd(state, number, Outlets.shut(outlets))
+        fd(state, number, Outlets.shut(outlets, {:error, :closed}))
 
       {_, _} ->
         {:reply, {:error, :not_piped}, state}
@@ -158,14 +173,8 @@ defmodule NetRunner.Process.Server do
 
   def handle_call({:await_exit, timeout}, from, state) do
     case Lifecycle.result(state.life) do
-      nil ->
-        state = wait(state, :exit, from)
-        %{id: id} = Operations.last(state.waiters, :exit)
-        if timeout != :infinity, do: arm({:await_expired, id}, min(timeout, @longest_wait))
-        {:noreply, state}
-
-      result ->
-        {:reply, result, state}
+      nil -> {:noreply, wait(state, :exit, from, timeout)}
+      result -> {:reply, result, state}
     end
   end
 
@@ -188,6 +197,11 @@ defmodule NetRunner.Process.Server do
   def handle_call(:attach_feeder, {pid, _}, state) do
     Process.link(pid)
     {:reply, :ok, %{state | feeder: pid}}
+  end
+
+  def handle_call({:input_failed, failure}, from, state) do
+    GenServer.reply(from, :ok)
+    fail_input(state, failure)
   end
 
   def handle_call(:os_pid, _from, state), do: {:reply, state.life.os_pid, state}
@@ -251,16 +265,7 @@ defmodule NetRunner.Process.Server do
     outlets(state, Outlets.serve(state.outlets, stream))
   end
 
-  def handle_info({:await_expired, id}, state) do
-    case Operations.drop(state.waiters, id) do
-      {nil, _} ->
-        {:noreply, state}
-
-      {operation, waiters} ->
-        reply(operation, {:error, :timeout})
-        {:noreply, %{state | waiters: waiters}}
-    end
-  end
+  def handle_info({:waited, monitor}, state), do: expire(state, monitor)
 
   # What has exited by now did not pass its time. Nobody is told of that of a stream that nobody enumerates.
   def handle_info(:expired, state) do
@@ -284,7 +289,8 @@ defmodule NetRunner.Process.Server do
       :normal -> {:noreply, state}
       # It was taken along before it could close stdin itself.
       ^unwanted -> inlet(state, Inlet.feed(state.inlet, []))
-      {:input_failed, kind, what, stack} -> fail_input(state, {kind, what, stack})
+      # It has told why.
+      {:input_failed, _failure} -> {:noreply, state}
       reason -> fail_input(state, {:exit, reason, []})
     end
   end
@@ -310,7 +316,7 @@ defmodule NetRunner.Process.Server do
 
   # Nothing that a user can plug in is called before the command has been told to end, and what it prints is closed.
   @impl true
-  def terminate(reason, state) do
+  def terminate(_reason, state) do
     unless Lifecycle.over?(state.life), do: Native.close(state.control)
     Outlets.close(state.outlets)
     fds = Map.values(state.fds)
@@ -318,16 +324,12 @@ defmodule NetRunner.Process.Server do
 
     for %{queue: queue} <- [state.inlet, state.outlets, %{queue: state.waiters} | fds],
         operation <- Operations.all(queue),
-        do: reply(operation, {:error, :closed})
+        do: Caller.reply(operation, {:error, :closed})
 
     if state.feeder do
       # Else it would die of the server's reason, with no cleanup.
       Process.unlink(state.feeder)
       Feeder.let_go(state.feeder)
-    end
-
-    unless Lifecycle.over?(state.life) do
-      Telemetry.exception(state.command, state.life.os_pid, state.started, :exit, reason)
     end
   end
 

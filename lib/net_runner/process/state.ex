@@ -3,10 +3,21 @@ defmodule NetRunner.Process.State do
   # The state of a command's server, and how it is changed: what `Lifecycle`, `Inlet` and `Outlets` say is to be done
   # is done here, in its order. All functions give what a callback of a GenServer returns.
 
-  alias NetRunner.Process.{Boot, Counters, Exit, Inlet, Lifecycle, Operations, Outlets, Report}
-  alias NetRunner.Process.Stats
+  alias NetRunner.Process.{
+    Announcer,
+    Boot,
+    Caller,
+    Counters,
+    Exit,
+    Inlet,
+    Lifecycle,
+    Operations,
+    Outlets,
+    Report,
+    Stats
+  }
+
   alias NetRunner.System.{Cgroup, Descriptors, Native, Spec}
-  alias NetRunner.Telemetry
 
   # `fds`: see `Boot`. `waiters`: for the end, as `:exit` or `:stop`. `stream`: whether its output is a stream's, and whether somebody
   # enumerates that; another would take bytes away. `parent`: to whom it is linked.
@@ -22,7 +33,8 @@ defmodule NetRunner.Process.State do
     :outlets,
     :fds,
     :stream,
-    :parent
+    :parent,
+    :announcer
   ]
   defstruct @enforce_keys ++ [feeder: nil, input_failure: nil, waiters: Operations.new()]
 
@@ -43,7 +55,8 @@ defmodule NetRunner.Process.State do
       outlets: boot.outlets,
       fds: boot.fds,
       stream: if(extra[:stream?], do: :offered, else: :none),
-      parent: extra[:link]
+      parent: extra[:link],
+      announcer: boot.announcer
     }
   end
 
@@ -126,8 +139,9 @@ defmodule NetRunner.Process.State do
   def drop_caller(state, monitor) do
     with nil <- Outlets.drop_caller(state.outlets, monitor),
          nil <- Inlet.drop_caller(state.inlet, monitor),
-         nil <- drop_caller_of_fd(state, monitor) do
-      {_, waiters} = Operations.drop_caller(state.waiters, monitor)
+         nil <- find_fd(state, & &1.drop_caller(&2, monitor)) do
+      {operation, waiters} = Operations.drop_caller(state.waiters, monitor)
+      if operation, do: Caller.forget(operation)
       {:noreply, %{state | waiters: waiters}}
     else
       # Nobody is left who could get the output or the status.
@@ -138,26 +152,42 @@ defmodule NetRunner.Process.State do
     end
   end
 
-  defp drop_caller_of_fd(state, monitor) do
+  # That of which one takes the caller out.
+  defp find_fd(state, take_out) do
     Enum.find_value(state.fds, fn {number, %module{} = inlet_or_outlets} ->
-      with {_, _} = changed <- module.drop_caller(inlet_or_outlets, monitor),
-           do: {number, changed}
+      with {_, _} = changed <- take_out.(module, inlet_or_outlets), do: {number, changed}
     end)
   end
 
-  @doc "Parks a caller that waits for the end."
-  @spec wait(t(), :exit | :stop, GenServer.from()) :: t()
-  def wait(state, kind, {pid, _} = from) do
-    %{state | waiters: Operations.park(state.waiters, kind, from, nil, Process.monitor(pid))}
+  @doc "The time of a caller is over."
+  @spec expire(t(), reference()) :: result()
+  def expire(state, monitor) do
+    with nil <- Outlets.expire(state.outlets, monitor),
+         nil <- Inlet.expire(state.inlet, monitor),
+         nil <- find_fd(state, & &1.expire(&2, monitor)),
+         {nil, _} <- Operations.withdraw(state.waiters, monitor) do
+      # It was answered, or died, when the message was on its way.
+      {:noreply, state}
+    else
+      {%Outlets{}, _} = outlets ->
+        outlets(state, outlets)
+
+      {%Inlet{}, _} = inlet ->
+        inlet(state, inlet)
+
+      {number, changed} when is_integer(number) ->
+        fd(state, number, changed)
+
+      {operation, waiters} ->
+        Caller.reply(operation, {:error, :timeout})
+        {:noreply, %{state | waiters: waiters}}
+    end
   end
 
-  @doc "Answers a caller, where there is one."
-  @spec reply(Operations.operation(), term()) :: :ok
-  def reply(%{from: nil}, _result), do: :ok
-
-  def reply(%{from: from, monitor: monitor}, result) do
-    Process.demonitor(monitor, [:flush])
-    GenServer.reply(from, result)
+  @doc "Parks a caller that waits for the end, for so many ms."
+  @spec wait(t(), :exit | :stop, GenServer.from(), timeout()) :: t()
+  def wait(state, kind, from, timeout \\ :infinity) do
+    %{state | waiters: Caller.park(state.waiters, kind, from, nil, timeout)}
   end
 
   @doc "The output of a command whose input is incomplete has an end that is none."
@@ -211,11 +241,11 @@ defmodule NetRunner.Process.State do
   end
 
   defp carry_out_one(state, :announce_end) do
-    %{command: command, started: started, life: life} = state
-
-    if match?(%Exit{}, Lifecycle.exit(life)),
-      do: Telemetry.stop(command, life.os_pid, started, fn -> stats(state) end),
-      else: Telemetry.exception(command, life.os_pid, started, :error, :shepherd_died)
+    Announcer.finish(state.announcer, fn ->
+      if match?(%Exit{}, Lifecycle.exit(state.life)),
+        do: {:stop, stats(state)},
+        else: {:exception, :error, :shepherd_died}
+    end)
 
     {:noreply, state}
   end
@@ -223,6 +253,13 @@ defmodule NetRunner.Process.State do
   defp carry_out_one(state, {:arm, message, ms}) do
     arm(message, ms)
     {:noreply, state}
+  end
+
+  defp carry_out_one(state, {:give_up_pipes, error}) do
+    state
+    |> outlets(output(state.outlets, {:give_up, error}))
+    |> and_then(&inlet(&1, Inlet.give_up(&1.inlet, error)))
+    |> and_then(&output_of_fds(&1, {:give_up, error}))
   end
 
   defp carry_out_one(state, {:output, :gone}) do
@@ -238,13 +275,13 @@ defmodule NetRunner.Process.State do
 
   defp carry_out_one(state, {:answer, :collect, result}) do
     {waiting, queue} = Operations.take_all(state.outlets.queue, :collect)
-    Enum.each(waiting, &reply(&1, result))
+    Enum.each(waiting, &Caller.reply(&1, result))
     {:noreply, %{state | outlets: %{state.outlets | queue: queue}}}
   end
 
   defp carry_out_one(state, {:answer, who, result}) do
     {waiting, waiters} = Operations.take_all(state.waiters, who)
-    Enum.each(waiting, &reply(&1, result))
+    Enum.each(waiting, &Caller.reply(&1, result))
     {:noreply, %{state | waiters: waiters}}
   end
 
@@ -253,7 +290,7 @@ defmodule NetRunner.Process.State do
   # --- of its streams
 
   defp carry_out_one(state, {:reply, operation, result}) do
-    reply(operation, with_failure(result, state))
+    Caller.reply(operation, with_failure(result, state))
     {:noreply, state}
   end
 
@@ -265,7 +302,7 @@ defmodule NetRunner.Process.State do
   defp carry_out_one(state, {:condemn, cause}), do: life(state, {:end, cause, :stay})
 
   defp carry_out_one(state, {:collected, operation, output}) do
-    reply(operation, collected(state, output))
+    Caller.reply(operation, collected(state, output))
     # The caller goes on before this process is cleaned up.
     :erlang.yield()
     {:stop, :normal, state}
@@ -278,10 +315,11 @@ defmodule NetRunner.Process.State do
   end
 
   defp output(%Inlet{} = inlet, :gone), do: Inlet.readers_gone(inlet)
+  defp output(%Inlet{} = inlet, {:give_up, error}), do: Inlet.give_up(inlet, error)
   defp output(%Inlet{} = inlet, _what), do: {inlet, []}
   defp output(outlets, :discard), do: Outlets.discard_all(outlets, {:error, :closed})
   defp output(outlets, {:fail, error}), do: Outlets.discard_all(outlets, error)
-  defp output(outlets, :close), do: {Outlets.close(outlets), []}
+  defp output(outlets, {:give_up, error}), do: Outlets.shut(outlets, error)
   defp output(outlets, writers), do: Outlets.writers(outlets, writers)
 
   defp collected(state, output) do

@@ -14,7 +14,7 @@ defmodule NetRunner.Process.OperationsTest do
     assert Operations.next(operations, [:stdout, :any]) == nil
     refute Operations.any?(operations, [:stdout])
     assert Operations.take_all(operations, :stdout) == {[], operations}
-    assert Operations.drop(operations, 1) == {nil, operations}
+    assert Operations.withdraw(operations, make_ref()) == {nil, operations}
     assert Operations.drop_caller(operations, make_ref()) == {nil, operations}
   end
 
@@ -27,23 +27,23 @@ defmodule NetRunner.Process.OperationsTest do
     operations = Operations.finish(operations, first)
     refute Operations.any?(operations, [:any])
     assert Operations.next(operations, [:any, :stdout]) == second
-    assert %{kind: :stdout, id: 4} = Operations.last(operations, :stdout)
   end
 
   test "an updated one keeps its place" do
     operations = parked([:stdin, :stdin])
     first = Operations.next(operations, [:stdin])
-    operations = Operations.update(operations, first, {:begun, ["rest"]})
-    assert %{id: 1, data: {:begun, ["rest"]}} = Operations.next(operations, [:stdin])
+    operations = Operations.update(operations, first, {:begun, ["rest"], 2})
+    assert %{id: 1, data: {:begun, ["rest"], 2}} = Operations.next(operations, [:stdin])
   end
 
   test "a write that was begun loses its caller, and stays" do
     monitor = make_ref()
     operations = Operations.park(Operations.new(), :stdin, from(), {:fresh, ["ab"]}, monitor)
-    begun = Operations.update(operations, Operations.next(operations, [:stdin]), {:begun, ["b"]})
+    first = Operations.next(operations, [:stdin])
+    begun = Operations.update(operations, first, {:begun, ["b"], 1})
 
     assert {%{monitor: ^monitor}, left} = Operations.drop_caller(begun, monitor)
-    assert %{from: nil, monitor: nil, data: {:begun, ["b"]}} = Operations.next(left, [:stdin])
+    assert %{from: nil, monitor: nil, data: {:begun, ["b"], 1}} = Operations.next(left, [:stdin])
     assert {nil, ^left} = Operations.drop_caller(left, monitor)
 
     assert {%{data: {:fresh, ["ab"]}}, left} = Operations.drop_caller(operations, monitor)
@@ -72,9 +72,6 @@ defmodule NetRunner.Process.OperationsTest do
       refute Operations.any?(without, [kind])
       assert Operations.any?(operations, [kind]) == (expected != [])
       assert entry(Operations.next(operations, [kind])) == List.first(expected)
-
-      if expected != [],
-        do: assert(entry(Operations.last(operations, kind)) == List.last(expected))
     end
 
     for kinds <- [[:a, :b], [:c, :a], @kinds, []] do
@@ -102,21 +99,27 @@ defmodule NetRunner.Process.OperationsTest do
   defp step(n, {operations, model}) when n <= 4 do
     {kind, monitor, data} = {Enum.random(@kinds), make_ref(), {:fresh, :rand.uniform(100)}}
     parked = Operations.park(operations, kind, from(), data, monitor)
-    {parked, model ++ [{Operations.last(parked, kind).id, kind, monitor, data}]}
+    {parked, model ++ [{parked.last_id, kind, monitor, data}]}
   end
 
   defp step(5, {operations, []}) do
-    assert Operations.drop(operations, 1_000_000) == {nil, operations}
+    assert Operations.withdraw(operations, make_ref()) == {nil, operations}
     {operations, []}
   end
 
   defp step(5, {operations, model}) do
-    {id, _, _, _} = gone = Enum.random(model)
-    assert {dropped, operations} = Operations.drop(operations, id)
-    assert entry(dropped) == gone
-    assert Operations.drop(operations, id) == {nil, operations}
-    assert_unknown(operations, dropped.monitor)
-    {operations, model -- [gone]}
+    case Enum.random(model) do
+      # It has lost its caller.
+      {_, _, nil, _} ->
+        {operations, model}
+
+      {_, _, monitor, _} = gone ->
+        assert {withdrawn, operations} = Operations.withdraw(operations, monitor)
+        assert entry(withdrawn) == gone
+        assert Operations.withdraw(operations, monitor) == {nil, operations}
+        assert_unknown(operations, monitor)
+        {operations, model -- [gone]}
+    end
   end
 
   defp step(n, {operations, model}) when n in [6, 7] do
@@ -133,7 +136,7 @@ defmodule NetRunner.Process.OperationsTest do
 
       operation ->
         {id, kind, monitor, _} = entry(operation)
-        data = {Enum.random([:begun, :fresh]), :rand.uniform(100)}
+        data = Enum.random([{:begun, :rand.uniform(100), 0}, {:fresh, :rand.uniform(100)}])
         at = Enum.find_index(model, &match?({^id, _, _, _}, &1))
 
         {Operations.update(operations, operation, data),
@@ -158,7 +161,7 @@ defmodule NetRunner.Process.OperationsTest do
         assert Operations.drop_caller(operations, monitor) == {nil, operations}
         at = Enum.find_index(model, &(&1 == gone))
 
-        if match?({:begun, _}, data),
+        if match?({:begun, _, _}, data),
           do: {operations, List.replace_at(model, at, {id, kind, nil, data})},
           else: {operations, List.delete_at(model, at)}
     end

@@ -8,6 +8,22 @@ defmodule NetRunner.Process.ServerTest do
 
   alias NetRunner.Process, as: Command
 
+  test "a fault in the start raises, and shows nothing of what the command was given" do
+    options = %{owner: nil, node: nil, env: [{"SECRET", "hidden"}]}
+
+    log =
+      capture_log(fn ->
+        error =
+          assert_raise RuntimeError, ~r/FunctionClauseError in NetRunner.+\d$/, fn ->
+            NetRunner.Process.Server.start(["true"], options)
+          end
+
+        refute inspect(error) =~ "hidden"
+      end)
+
+    refute log =~ "hidden"
+  end
+
   defp start!(executable, args, options \\ []) do
     {:ok, p} = Command.start(executable, args, options)
     on_exit(fn -> Command.stop(p) end)
@@ -78,8 +94,8 @@ defmodule NetRunner.Process.ServerTest do
       on_exit(fn -> File.rm(go) end)
       script = "until [ -e #{go} ]; do sleep 0.01; done; printf abc #{into}; read line"
       p = start!("sh", ["-c", script], stderr: stderr)
-      dying = call(p, {:read, kind, 100})
-      living = call(p, {:read, kind, 100})
+      dying = call(p, {:read, kind, 100, :infinity})
+      living = call(p, {:read, kind, 100, :infinity})
       await(fn -> waiting?(p, kind) end)
 
       # The server hears of the bytes first, and then of the death.
@@ -150,14 +166,14 @@ defmodule NetRunner.Process.ServerTest do
   defp step(n, number, state) when n <= 4 do
     size = Enum.random([0, 1, 4_096, 65_536, :rand.uniform(300_000)])
     payload = :binary.copy(<<rem(number, 251)>>, size)
-    write = call(state.p, {:write, [<<number::32, size::32>>, payload]})
+    write = call(state.p, {:write, [<<number::32, size::32>>, payload], :infinity})
     %{state | writes: [{number, write} | state.writes]}
   end
 
   # A read.
   defp step(n, number, state) when n <= 8 do
     size = Enum.random([1, 100, 4_096, 65_535, :rand.uniform(400_000)])
-    read = call(state.p, {:read, :stdout, size})
+    read = call(state.p, {:read, :stdout, size, :infinity})
     %{state | reads: [{number, read} | state.reads]}
   end
 
@@ -205,7 +221,7 @@ defmodule NetRunner.Process.ServerTest do
   describe "a message that nobody should send" do
     test "changes nothing" do
       p = start!("cat", [])
-      reader = call(p, {:read, :stdout, 100})
+      reader = call(p, {:read, :stdout, 100, :infinity})
       waiting = call(p, {:await_exit, :infinity})
       await(fn -> waiting?(p, :exit) end)
       state = :sys.get_state(p)
@@ -226,7 +242,7 @@ defmodule NetRunner.Process.ServerTest do
                 {:again, :stdout},
                 {:again, :stderr},
                 {:again, :stdin},
-                {:await_expired, 1_000_000}
+                {:waited, make_ref()}
               ] do
             send(p, message)
           end
