@@ -95,6 +95,18 @@ defmodule NetRunner.Options do
     {:on_output, :daemon, :on_output, :discard,
      "what is done with the output: `:discard`; `:log` (each line, as `:info`) or `{:log, level}`; a function " <>
        "of the bytes, or of `:stdout | :stderr` and the bytes"},
+    {:on_line, :daemon, :on_line, nil,
+     "instead of `:on_output`: a function of a whole line, or of `:stdout | :stderr` and the line, without its newline; one of " <>
+       "more than 64 KiB comes in pieces"},
+    {:log_prefix, :daemon, :string, nil,
+     "stands before each line that `on_output: :log` logs, such as `\"[redis] \"`"},
+    {:logger_metadata, :daemon, :keyword, [],
+     "metadata of Logger for all that is logged for the daemon, beside `:command`, `:os_pid` and `:stream`"},
+    {:ok_statuses, :daemon, :statuses, [0],
+     "the exit statuses that count as a normal exit, 128 + number for a signal"},
+    {:stop_command, :daemon, :command, nil,
+     "a command `[executable | args]` that stops the daemon, such as `~w(nginx -s quit)`: it runs as the daemon's command " <>
+       "does, and when it fails, or the daemon has not ended within `:kill_timeout`, the stop signal follows"},
     {:ready, :daemon, :ready, nil,
      "how it is known that the daemon is ready: a function of no argument, or of the command's " <>
        "`NetRunner.Process`; `{:output, regex}`; `{:tcp, host, port}`; `{:unix, path}`; `nil`: it is when the command has " <>
@@ -334,12 +346,19 @@ defmodule NetRunner.Options do
               "or NetRunner.Process"
     end
 
+    if given[:log_prefix] != nil and not logs?(given[:on_output]) do
+      raise ArgumentError,
+            "the option :log_prefix is for lines that are logged: it needs on_output: :log"
+    end
+
     if :process not in groups and Descriptors.on_demand?(given[:fds] || %{}) do
       raise ArgumentError,
             ":input and :output of the option :fds are written and read by calls, which need a NetRunner.Process; " <>
               "here there are {:input, iodata} and files"
     end
   end
+
+  defp logs?(on_output), do: on_output == :log or match?({:log, _}, on_output)
 
   # `{option, what means nothing beside it, why}`.
   defp exclusions(given) do
@@ -352,6 +371,7 @@ defmodule NetRunner.Options do
          "the terminal is stdin, stdout and stderr"},
       Keyword.get(given, :stdin, :pipe) != :pipe &&
         {:stdin, [:input], "an input needs a pipe, and stdin is #{inspect(given[:stdin])}"},
+      given[:on_line] != nil && {:on_line, [:on_output], "the output is handed on once"},
       stderr != :consume &&
         {if(given[:stderr], do: :stderr, else: :tagged), [:stderr_tail],
          "only of a consumed stderr is the end kept"}
@@ -508,6 +528,16 @@ defmodule NetRunner.Options do
   defp valid?(:on_output, value),
     do: value in [:discard, :log] or is_function(value, 1) or is_function(value, 2)
 
+  defp valid?(:on_line, value), do: is_function(value, 1) or is_function(value, 2)
+
+  defp valid?(:statuses, value) do
+    is_list(value) and not improper?(value) and Enum.all?(value, &(&1 in 0..255))
+  end
+
+  defp valid?(:command, value) do
+    is_list(value) and value != [] and not improper?(value) and Enum.all?(value, &c_string?/1)
+  end
+
   defp valid?(:ready, {:output, pattern}), do: is_struct(pattern, Regex)
 
   defp valid?(:ready, {:tcp, host, port}) do
@@ -590,6 +620,10 @@ defmodule NetRunner.Options do
 
   defp expected(:on_output),
     do: ":discard, :log, {:log, level}, or a function of one or two arguments"
+
+  defp expected(:on_line), do: "a function of one or two arguments"
+  defp expected(:statuses), do: "a list of statuses from 0 to 255"
+  defp expected(:command), do: "a list [executable | args] of strings without a NUL byte"
 
   defp expected(:ready),
     do:
