@@ -23,7 +23,7 @@ defmodule NetRunner.Command do
       iex> NetRunner.run(grep, input: "a\\n")
       {"", 1}
 
-  A command can be inspected and logged: the values of `:env` and `:input` are not shown.
+  A command can be inspected and logged: the values of `:env`, `:input` and the inputs of `:fds` are not shown.
 
       iex> inspect(NetRunner.Command.new("psql", [], env: [{"PGPASSWORD", "secret"}], cd: "/"))
       ~S(%NetRunner.Command{cmd: "psql", args: [], opts: [env: :hidden, cd: "/"]})
@@ -202,7 +202,7 @@ end
 
 defimpl Inspect, for: NetRunner.Command do
   # What they hold may be secret.
-  @hidden [:env, :input, :fds]
+  @hidden [:env, :input]
 
   # Characters of one argument, and of one option.
   @longest 100
@@ -231,6 +231,11 @@ defimpl Inspect, for: NetRunner.Command do
   end
 
   defp value(name, _value) when name in @hidden, do: ":hidden"
+
+  defp value(:fds, fds) when is_map(fds),
+    do: short(NetRunner.System.Descriptors.without_inputs(fds))
+
+  defp value(:fds, _wrong), do: ":hidden"
   defp value(_name, value), do: short(value)
 
   defp short(term) do

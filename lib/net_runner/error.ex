@@ -167,6 +167,9 @@ defmodule NetRunner.Error do
   def describe({:cd, reason}),
     do: "the working directory (:cd) cannot be used: #{describe(reason)}"
 
+  def describe({:fd, number, reason}),
+    do: "its descriptor #{inspect(number)} (:fds) cannot be opened: #{describe(reason)}"
+
   def describe({:node, reason}), do: "its node (:node) #{describe_node(reason)}"
 
   def describe({:cwd, reason}) do

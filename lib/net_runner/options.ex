@@ -58,6 +58,10 @@ defmodule NetRunner.Options do
     {:pty, :command, :pty, false,
      "`true` or `[rows: 24, cols: 80, echo: true]`: the command runs in a pseudo-terminal, which is its stdin, stdout " <>
        "and stderr (so none of these options goes with it); all that it prints is read as stdout"},
+    {:fds, :command, :fds, %{},
+     "further descriptors of the command, as a map from their numbers (3 to 255) to `{:input, iodata}`, which the command " <>
+       "reads to its end; `{:input, {:file, path}}`, `{:output, {:file, path}}` (made or emptied first), `{:append, {:file, path}}`; " <>
+       "and, of a `NetRunner.Process`, `:input` and `:output`, which it writes and reads on demand"},
     {:cgroup_path, :command, :path, nil,
      "a path below the mount point of cgroup v2, without `..`: the command runs in a new cgroup there, all of which " <>
        "ends with it, and which is removed then (see `docs/cgroups.md`)"},
@@ -116,6 +120,18 @@ defmodule NetRunner.Options do
     {:on_output, :daemon, :on_output, :discard,
      "what is done with the output: `:discard`; `:log` (each line, as `:info`) or `{:log, level}`; a function " <>
        "of the bytes, or of `:stdout | :stderr` and the bytes"},
+    {:on_line, :daemon, :on_line, nil,
+     "instead of `:on_output`: a function of a whole line, or of `:stdout | :stderr` and the line, without its newline; one of " <>
+       "more than 64 KiB comes in pieces"},
+    {:log_prefix, :daemon, :string, nil,
+     "stands before each line that `on_output: :log` logs, such as `\"[redis] \"`"},
+    {:logger_metadata, :daemon, :keyword, [],
+     "metadata of Logger for all that is logged for the daemon, beside `:command`, `:os_pid` and `:stream`"},
+    {:ok_statuses, :daemon, :statuses, [0],
+     "the exit statuses that count as a normal exit, 128 + number for a signal"},
+    {:stop_command, :daemon, :command, nil,
+     "a command `[executable | args]` that stops the daemon, such as `~w(nginx -s quit)`: it runs as the daemon's command " <>
+       "does, and when it fails, or the daemon has not ended within `:kill_timeout`, the stop signal follows"},
     {:ready, :daemon, :ready, nil,
      "how it is known that the daemon is ready: a function of no argument, or of the command's " <>
        "`NetRunner.Process`; `{:output, regex}`; `{:tcp, host, port}`; `{:unix, path}`; `nil`: it is when the command has " <>
@@ -202,6 +218,21 @@ defmodule NetRunner.Options do
   terminal, or a pipe that does not block, is opened anew. A socket cannot be opened anew; one that somebody has
   set not to block is refused (`{:error, {:stdout, :eopnotsupp}}`).
 
+  ## Further descriptors: `:fds`
+
+  A command has no descriptors but 0, 1, 2 and those that are named here. `{:input, iodata}` is the way to give it a secret: that
+  stands in no argument list, in no environment, and in nothing that NetRunner shows. It is written while the command runs,
+  and then there is an end of file.
+
+      iex> NetRunner.run(["sh", "-c", "read password <&3; echo ${#password}"], fds: %{3 => {:input, "secret\\n"}})
+      {"6\\n", 0}
+      iex> NetRunner.run(["sh", "-c", "cat <&7"], fds: %{7 => {:input, {:file, "/nowhere"}}})
+      {:error, {:fd, 7, :enoent}}
+      iex> NetRunner.run(~w(true), fds: %{3 => :input})
+      ** (ArgumentError) :input and :output of the option :fds are written and read by calls, which need a NetRunner.Process; here there are {:input, iodata} and files
+
+  Files are opened as those of the standard descriptors. Where those are a terminal (`:pty`), the further ones are not.
+
   ## Users: `:user`, `:group`, `:groups`
 
   A `:user` comes with its primary group and all groups that it is in; `:group` and `:groups` replace those.
@@ -240,6 +271,8 @@ defmodule NetRunner.Options do
       iex> NetRunner.Process.start("cat", [], name: MyApp.Cat)
       {:error, {:already_started, p}}
   """
+
+  alias NetRunner.System.Descriptors
 
   # The names of setrlimit(2). The system may know fewer.
   @resources ~w(as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack)a
@@ -363,12 +396,25 @@ defmodule NetRunner.Options do
             "stderr: :pipe is read on demand, and nobody would read it here: use a stream with tagged: true, " <>
               "or NetRunner.Process"
     end
+
+    if given[:log_prefix] != nil and not logs?(given[:on_output]) do
+      raise ArgumentError,
+            "the option :log_prefix is for lines that are logged: it needs on_output: :log"
+    end
+
+    if :process not in groups and Descriptors.on_demand?(given[:fds] || %{}) do
+      raise ArgumentError,
+            ":input and :output of the option :fds are written and read by calls, which need a NetRunner.Process; " <>
+              "here there are {:input, iodata} and files"
+    end
   end
 
   defp piped?(given) do
     given[:pty] not in [nil, false] or Keyword.get(given, :stdout, :pipe) == :pipe or
       Keyword.get(given, :stderr, :pipe) == :pipe
   end
+
+  defp logs?(on_output), do: on_output == :log or match?({:log, _}, on_output)
 
   # `{option, what means nothing beside it, why}`.
   defp exclusions(given) do
@@ -381,6 +427,7 @@ defmodule NetRunner.Options do
          "the terminal is stdin, stdout and stderr"},
       Keyword.get(given, :stdin, :pipe) != :pipe &&
         {:stdin, [:input], "an input needs a pipe, and stdin is #{inspect(given[:stdin])}"},
+      given[:on_line] != nil && {:on_line, [:on_output], "the output is handed on once"},
       stderr != :consume &&
         {if(given[:stderr], do: :stderr, else: :tagged), [:stderr_tail],
          "only of a consumed stderr is the end kept"},
@@ -469,6 +516,7 @@ defmodule NetRunner.Options do
     end
   end
 
+  defp shown(:fds, value), do: Descriptors.problem(value)
   defp shown(type, value) when type in [:input, :keyword], do: kind(value)
   defp shown(_type, value), do: inspect(value)
 
@@ -505,6 +553,7 @@ defmodule NetRunner.Options do
   end
 
   defp valid?(:limits, value), do: NetRunner.System.Cgroup.limits?(value)
+  defp valid?(:fds, value), do: Descriptors.problem(value) == nil
   defp valid?(:pty, value) when is_boolean(value), do: true
 
   defp valid?(:pty, value) do
@@ -577,6 +626,16 @@ defmodule NetRunner.Options do
   defp valid?(:on_output, value),
     do: value in [:discard, :log] or is_function(value, 1) or is_function(value, 2)
 
+  defp valid?(:on_line, value), do: is_function(value, 1) or is_function(value, 2)
+
+  defp valid?(:statuses, value) do
+    is_list(value) and not improper?(value) and Enum.all?(value, &(&1 in 0..255))
+  end
+
+  defp valid?(:command, value) do
+    is_list(value) and value != [] and not improper?(value) and Enum.all?(value, &c_string?/1)
+  end
+
   defp valid?(:ready, {:output, pattern}), do: is_struct(pattern, Regex)
 
   defp valid?(:ready, {:tcp, host, port}) do
@@ -643,6 +702,11 @@ defmodule NetRunner.Options do
     "a keyword list of :memory_max, :pids_max, :cpu_max, :cpu_weight (1 to 10000) and :memory_oom_group"
   end
 
+  defp expected(:fds) do
+    "a map of numbers from 3 to 255 to :input, :output, {:input, iodata}, {:input, {:file, path}}, " <>
+      "{:output, {:file, path}} or {:append, {:file, path}}"
+  end
+
   defp expected(:pty), do: "true, false, or a keyword list of :rows, :cols (1 to 65535) and :echo"
   defp expected({:one_of, values}), do: "one of #{Enum.map_join(values, ", ", &inspect/1)}"
   defp expected(:non_negative), do: "an integer from 0 to 2147483647"
@@ -654,6 +718,10 @@ defmodule NetRunner.Options do
 
   defp expected(:on_output),
     do: ":discard, :log, {:log, level}, or a function of one or two arguments"
+
+  defp expected(:on_line), do: "a function of one or two arguments"
+  defp expected(:statuses), do: "a list of statuses from 0 to 255"
+  defp expected(:command), do: "a list [executable | args] of strings without a NUL byte"
 
   defp expected(:ready),
     do:

@@ -24,7 +24,7 @@ defmodule NetRunner.Process.Server do
   alias NetRunner.Error
   alias NetRunner.Process.{Boot, Caller, Feeder, Inlet, Lifecycle, Operations, Outlets, Report}
   alias NetRunner.Process.State
-  alias NetRunner.System.{Native, Spec}
+  alias NetRunner.System.{Descriptors, Native, Spec}
 
   # In words: what a start needs, the environment as lists of characters above all. Without it that is allocated
   # in pieces.
@@ -74,7 +74,7 @@ defmodule NetRunner.Process.Server do
         if boot.rest_of_timeout != :infinity, do: arm(:expired, boot.rest_of_timeout)
 
         {:ok, State.new(command, boot, extra),
-         {:continue, {:begin, Map.get(extra, :input, :open)}}}
+         {:continue, {:begin, Map.get(extra, :input, :open), Descriptors.inputs(options.fds)}}}
 
       # A shutdown, so that nothing is logged: the caller gets the reason.
       {:error, reason} ->
@@ -100,7 +100,7 @@ defmodule NetRunner.Process.Server do
   end
 
   @impl true
-  def handle_continue({:begin, input}, state) do
+  def handle_continue({:begin, input, inputs}, state) do
     # The garbage that starting leaves is 100 KB, which the process of an idle command would keep.
     Process.flag(:min_heap_size, @heap_to_run)
     :erlang.garbage_collect()
@@ -111,7 +111,10 @@ defmodule NetRunner.Process.Server do
         _open_or_none -> {:noreply, state}
       end
 
-    with_input
+    inputs
+    |> Enum.reduce(with_input, fn {number, iovec}, result ->
+      and_then(result, &fd(&1, number, Inlet.feed(&1.fds[number], iovec)))
+    end)
     |> and_then(&outlets(&1, Outlets.serve(&1.outlets, :stderr)))
     |> and_then(&listen/1)
   end
@@ -140,6 +143,26 @@ defmodule NetRunner.Process.Server do
     case Inlet.close(state.inlet, from) do
       {:reply, result, inlet} -> {:reply, result, %{state | inlet: inlet}}
       {:wait, inlet, effects} -> inlet(state, {inlet, effects})
+    end
+  end
+
+  def handle_call({:fd, number, request}, from, state) do
+    case {request, state.fds} do
+      {{:write, iovec, timeout}, %{^number => %Inlet{} = inlet}} ->
+        answer_fd(state, number, Inlet.write(inlet, from, iovec, timeout))
+
+      {:close, %{^number => %Inlet{} = inlet}} ->
+        answer_fd(state, number, Inlet.close(inlet, from))
+
+      {{:read, max_bytes, timeout}, %{^number => %Outlets{} = outlets}} ->
+        answer_fd(state, number, Outlets.read(outlets, from, :stdout, max_bytes, timeout))
+
+      {:close, %{^number => %Outlets{} = outlets}} ->
+        GenServer.reply(from, :ok)
+        fd(state, number, Outlets.shut(outlets, {:error, :closed}))
+
+      {_, _} ->
+        {:reply, {:error, :not_piped}, state}
     end
   end
 
@@ -268,18 +291,21 @@ defmodule NetRunner.Process.Server do
 
   def handle_info({:select, fd, _, :ready_input}, state) do
     case Outlets.stream_of(state.outlets, fd) do
-      # Sent before a pipe was closed, received after it.
-      nil -> {:noreply, state}
+      nil -> serve_number(state, fd)
       stream -> outlets(state, Outlets.serve(state.outlets, stream))
     end
   end
 
-  def handle_info({:select, _fd, _, :ready_output}, state) do
+  def handle_info({:select, fd, _, :ready_output}, %{inlet: %{stdin: fd}} = state) do
     inlet(state, Inlet.serve(state.inlet))
   end
 
+  def handle_info({:select, fd, _, :ready_output}, state), do: serve_number(state, fd)
+
   # To itself, where going on at once would keep other messages waiting.
   def handle_info({:again, :stdin}, state), do: inlet(state, Inlet.serve(state.inlet))
+
+  def handle_info({:again, {number, _stream}}, state), do: serve_fd(state, number)
 
   def handle_info({:again, stream}, state) do
     outlets(state, Outlets.serve(state.outlets, stream))
@@ -348,8 +374,10 @@ defmodule NetRunner.Process.Server do
   def terminate(_reason, state) do
     unless Lifecycle.over?(state.life), do: Native.close(state.control)
     Outlets.close(state.outlets)
+    fds = Map.values(state.fds)
+    for %Outlets{} = outlets <- fds, do: Outlets.close(outlets)
 
-    for queue <- [state.inlet.queue, state.outlets.queue, state.waiters],
+    for %{queue: queue} <- [state.inlet, state.outlets, %{queue: state.waiters} | fds],
         operation <- Operations.all(queue),
         do: Caller.reply(operation, {:error, :closed})
 
@@ -394,6 +422,21 @@ defmodule NetRunner.Process.Server do
   end
 
   defp tell_unseen(state), do: {:noreply, state}
+
+  # Sent before a pipe was closed, received after it, where it is nobody's.
+  defp serve_number(state, fd) do
+    case number_of(state, fd) do
+      nil -> {:noreply, state}
+      number -> serve_fd(state, number)
+    end
+  end
+
+  defp answer_fd(state, number, {:reply, result, changed}) do
+    {:reply, with_failure(result, state), %{state | fds: %{state.fds | number => changed}}}
+  end
+
+  defp answer_fd(state, number, {:wait, changed, effects}),
+    do: fd(state, number, {changed, effects})
 
   defp signal(state, number) do
     case Native.send_signal(state.control, number) do
