@@ -18,7 +18,8 @@ defmodule NetRunner.Process.Stats do
 
   With `:cgroup_path`, `cgroup` is a map of what the kernel has counted for all processes of the command, until now or
   the exit, as far as its controllers count it: `memory_peak_bytes`, `pids_peak`, `cpu_usage_us`, `cpu_user_us`,
-  `cpu_system_us`, `cpu_throttled_count`, `cpu_throttled_us`.
+  `cpu_system_us`, `cpu_throttled_count`, `cpu_throttled_us`, and `memory_oom_kills`, the processes that the kernel has
+  killed there for want of memory.
 
   Where the command's shepherd was killed, nobody knows: these stay `nil`.
 
