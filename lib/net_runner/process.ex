@@ -588,11 +588,6 @@ defmodule NetRunner.Process do
   def end_command(process, cause \\ :asked), do: call(process, {:end_command, cause})
 
   @doc false
-  # As `end_command/2`, of a command that is captured, and without waiting for the process.
-  @spec end_captured(t(), why :: term()) :: :ok
-  def end_captured(process, why), do: GenServer.cast(process, {:end_captured, why})
-
-  @doc false
   # How a command that is over has ended, for a capture.
   @spec account(t()) ::
           %{outcome: term(), stats: Stats.t(), input_failure: {:error, term()} | nil}

@@ -49,6 +49,10 @@ defmodule NetRunner.Process.Server do
     end
   end
 
+  @doc "Ends a command that is captured, which goes on to be read. Waits for nobody."
+  @spec end_captured(pid(), why :: term()) :: :ok
+  def end_captured(server, why), do: GenServer.cast(server, {:end_captured, why})
+
   defp start_here(command, options, extra) do
     name = if options[:name], do: [name: options.name], else: []
 

@@ -6,7 +6,7 @@ defmodule NetRunner.Run.CancelToken do
   # process that captures. The flag is looked at after the command is registered, and `cancel/1` sets it before it looks
   # the commands up, so one of the two finds the other.
 
-  alias NetRunner.Process, as: Command
+  alias NetRunner.Process.Server
 
   @registry __MODULE__.Registry
 
@@ -27,7 +27,7 @@ defmodule NetRunner.Run.CancelToken do
   @spec cancel(t()) :: :ok
   def cancel(%__MODULE__{flag: flag} = token) when node(flag) == node() do
     :atomics.put(flag, 1, 1)
-    for server <- attached(token), do: Command.end_captured(server, :cancelled)
+    for server <- attached(token), do: Server.end_captured(server, :cancelled)
     :ok
   end
 
@@ -59,7 +59,7 @@ defmodule NetRunner.Run.CancelToken do
 
   def attach(%__MODULE__{} = token, server) do
     {:ok, _} = Registry.register(@registry, token.flag, server)
-    if cancelled?(token), do: Command.end_captured(server, :cancelled)
+    if cancelled?(token), do: Server.end_captured(server, :cancelled)
     :ok
   end
 

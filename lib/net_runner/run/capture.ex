@@ -88,7 +88,7 @@ defmodule NetRunner.Run.Capture do
         capture |> keep(stream, bytes) |> hand_on(stream, bytes) |> read()
 
       {:error, :timeout} ->
-        :ok = Command.end_captured(capture.server, :idle_timeout)
+        :ok = Server.end_captured(capture.server, :idle_timeout)
         read(%{capture | idle: :infinity})
 
       {:error, {:node, :disconnected}} ->
@@ -110,7 +110,7 @@ defmodule NetRunner.Run.Capture do
     kept = Kept.add(before, stream, bytes)
 
     if kept.exceeded != before.exceeded,
-      do: Command.end_captured(capture.server, {:output_limit, kept.exceeded})
+      do: Server.end_captured(capture.server, {:output_limit, kept.exceeded})
 
     %{capture | kept: kept}
   end
