@@ -35,6 +35,8 @@ defmodule NetRunner.Daemon do
   | loses its helper process | `:shepherd_died` | restarted | restarted | over |
   | loses the connection to its `:node` | `{:node, :disconnected}` | restarted | restarted | over |
 
+  An abnormal end is logged once, as that of any `GenServer`, with `:command` among the metadata; a normal one is not.
+
   What the command printed before it ended has been handed to `:on_output` by then, as far as that took no longer than 2
   seconds. `restart: :transient` among the options changes the default, which is `:permanent`.
 
@@ -50,7 +52,7 @@ defmodule NetRunner.Daemon do
   nobody reads. They are read on demand, though: the next piece when the last one has been logged, or the callback has
   returned. With a callback that is slower than the command, the command waits, and no memory fills.
 
-  `:log` logs whole lines with the metadata `:command` (the executable and its arguments), `:os_pid` and `:stream`
+  `:log` logs whole lines with the metadata `:command` (the executable and its arguments, as one string), `:os_pid` and `:stream`
   (`:stdout` or `:stderr`). A line of more than 8 KiB is logged in pieces. A function gets pieces of
   any size up to 64 KiB, one at a time. One that raises is logged, and gets the next piece nonetheless.
 
@@ -74,7 +76,7 @@ defmodule NetRunner.Daemon do
 
   ## From where it can be called
 
-  `write/2`, `stats/1`, `alive?/1` and `os_pid/1` look the command up without asking the daemon. So they may be called from
+  `write/3`, `close_stdin/1`, `kill/2`, `info/1`, `stats/1`, `alive?/1` and `os_pid/1` look the command up without asking the daemon. So they may be called from
   anywhere, its own callbacks included, also while it becomes ready or stops. They return `{:error, :closed}`
   (`alive?/1`: `false`) before the command has been started and after it is gone.
 
@@ -86,8 +88,8 @@ defmodule NetRunner.Daemon do
 
   require Logger
 
-  alias NetRunner.Daemon.{Directory, Output, Ready, Text}
-  alias NetRunner.Options
+  alias NetRunner.Daemon.{Directory, Output, Ready, StopCommand, Text}
+  alias NetRunner.{Error, Options, Signal}
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.{Context, Server, Stats}
 
@@ -103,7 +105,7 @@ defmodule NetRunner.Daemon do
   # off what is longer.
   @tail 4_096
 
-  @enforce_keys [:process, :parent, :exit, :output, :stderr]
+  @enforce_keys [:process, :parent, :exit, :output, :stderr, :ok_statuses, :stop, :kill_timeout]
   defstruct @enforce_keys
 
   @typedoc "A daemon: its pid, or the name it is registered under."
@@ -138,7 +140,9 @@ defmodule NetRunner.Daemon do
   @spec child_spec(keyword()) :: Supervisor.child_spec()
   def child_spec(options) do
     %{name: name, process_opts: process_opts} = child = validate!(options, [:child | @groups])
-    shutdown = process_opts.kill_timeout + @stop_margin
+    # The stop command takes as long at the most, and about a second to be ended.
+    times = if child.stop_command, do: 2, else: 1
+    shutdown = times * process_opts.kill_timeout + @stop_margin + (times - 1) * 2_000
 
     %{
       id: with(nil <- child.id, do: name || __MODULE__),
@@ -206,7 +210,10 @@ defmodule NetRunner.Daemon do
 
   @doc """
   Writes iodata to the command's stdin; returns when all of it is in the pipe, so that a command that reads slowly
-  slows its writer down, and nobody else. Errors as of `NetRunner.Process.write/2`.
+  slows its writer down, and nobody else. `timeout` and errors as of `NetRunner.Process.write/3`.
+
+  A callback that writes can deadlock with a command that does not read: the command may wait for the callback to take its
+  output. A `timeout` ends such a wait.
 
       iex> test = self()
       iex> {:ok, daemon} = NetRunner.Daemon.start_link(cmd: "cat", on_output: &send(test, &1))
@@ -215,10 +222,63 @@ defmodule NetRunner.Daemon do
       iex> receive do: (bytes -> bytes)
       "hello"
   """
-  @spec write(t(), iodata()) ::
-          :ok | {:error, :epipe | :not_piped | Command.gone() | Command.posix()}
-  def write(daemon, iodata) do
-    with {:ok, process} <- Directory.find(daemon), do: Command.write(process, iodata)
+  @spec write(t(), iodata(), timeout()) ::
+          :ok
+          | {:error,
+             :epipe
+             | {:timeout, non_neg_integer()}
+             | :not_piped
+             | {:not_ended, pos_integer()}
+             | Command.gone()
+             | Command.posix()}
+  def write(daemon, iodata, timeout \\ :infinity) do
+    with {:ok, process} <- Directory.find(daemon), do: Command.write(process, iodata, timeout)
+  end
+
+  @doc """
+  Closes the command's stdin, after the writes that were called before, as `NetRunner.Process.close_stdin/1` does. Many
+  programs end then, which is an end as any other.
+
+      iex> test = self()
+      iex> {:ok, daemon} = NetRunner.Daemon.start_link(cmd: "sort", on_line: &send(test, {:line, &1}))
+      iex> NetRunner.Daemon.write(daemon, "b\\na\\n")
+      iex> NetRunner.Daemon.close_stdin(daemon)
+      :ok
+      iex> receive do: ({:line, line} -> line)
+      "a"
+  """
+  @spec close_stdin(t()) :: :ok | {:error, Command.gone()}
+  def close_stdin(daemon) do
+    with {:ok, process} <- Directory.find(daemon), do: Command.close_stdin(process)
+  end
+
+  @doc """
+  Sends the command a signal, as `NetRunner.Process.kill/2` does: one that reloads its configuration, say.
+
+      iex> test = self()
+      iex> script = "trap 'echo again' HUP; echo ready; while :; do sleep 0.1; done"
+      iex> {:ok, daemon} =
+      ...>   NetRunner.Daemon.start_link(cmd: "sh", args: ["-c", script], ready: {:output, ~r/ready/}, on_line: &send(test, &1))
+      iex> NetRunner.Daemon.kill(daemon, :sighup)
+      :ok
+      iex> receive do: ("again" -> :reloaded)
+      :reloaded
+  """
+  @spec kill(t(), Signal.t()) ::
+          :ok | {:error, :unknown_signal | :esrch | Command.gone() | Command.posix()}
+  def kill(daemon, signal) do
+    with {:ok, process} <- Directory.find(daemon), do: Command.kill(process, signal)
+  end
+
+  @doc """
+  What the command is and how it stands, as of `NetRunner.Process.info/1`.
+
+      iex> {:ok, daemon} = NetRunner.Daemon.start_link(cmd: "cat", args: ["-u"])
+      iex> %{command: ["cat", "-u"], status: :running} = NetRunner.Daemon.info(daemon)
+  """
+  @spec info(t()) :: Command.info() | {:error, Command.gone()}
+  def info(daemon) do
+    with {:ok, process} <- Directory.find(daemon), do: Command.info(process)
   end
 
   @doc """
@@ -234,7 +294,7 @@ defmodule NetRunner.Daemon do
   end
 
   defp validate!(options, groups) do
-    options = Options.validate!(options, groups)
+    options = options |> unfold() |> Options.validate!(groups)
 
     if options.cmd == nil do
       raise ArgumentError, "the option :cmd is missing: give the executable as a string"
@@ -249,6 +309,31 @@ defmodule NetRunner.Daemon do
     %{options | process_opts: process_opts}
   end
 
+  # The command as a value: what is said beside it is added, or wins.
+  defp unfold([{_, _} | _] = options) do
+    case List.keyfind(options, :cmd, 0) do
+      {:cmd, %NetRunner.Command{} = command} ->
+        {_, args} = List.keyfind(options, :args, 0, {:args, []})
+        {_, over} = List.keyfind(options, :process_opts, 0, {:process_opts, []})
+        # The command belongs to its daemon.
+        command = %{command | opts: Keyword.delete(command.opts, :owner)}
+
+        {[executable | own], process_opts} =
+          NetRunner.Command.unfold(command, over || [], [:command])
+
+        for {name, value} <-
+              [cmd: executable, args: own ++ (args || []), process_opts: process_opts],
+            reduce: options do
+          options -> List.keystore(options, name, 0, {name, value})
+        end
+
+      _no_command ->
+        options
+    end
+  end
+
+  defp unfold(options), do: options
+
   # --- the process --------------------------------------------------------------------------------
 
   # It is linked to four processes, and each `EXIT` is an event: the parent; one that waits for the command's exit; one
@@ -259,6 +344,9 @@ defmodule NetRunner.Daemon do
   @impl true
   def init({options, parent, context}) do
     Context.adopt(context)
+    # In the log of an end that a user must see as well.
+    Logger.metadata(command: command_line(options))
+    Logger.metadata(options.logger_metadata)
 
     # Before anything is linked: a socket is linked as well.
     with :ok <- Ready.vacant(options.ready),
@@ -276,6 +364,8 @@ defmodule NetRunner.Daemon do
     Server.start([options.cmd | options.args], options.process_opts)
   end
 
+  defp command_line(options), do: Error.command_line([options.cmd | options.args])
+
   defp begin(process, parent, options) do
     ready = Ready.start(options.ready, process, options.ready_timeout)
 
@@ -284,7 +374,10 @@ defmodule NetRunner.Daemon do
       parent: parent,
       exit: await_exit(process),
       output: read_output(process, options, ready),
-      stderr: options.process_opts.stderr
+      stderr: options.process_opts.stderr,
+      ok_statuses: options.ok_statuses,
+      stop: StopCommand.new(options),
+      kill_timeout: options.process_opts.kill_timeout
     }
 
     {result, state} = await_ready(state, ready)
@@ -331,13 +424,18 @@ defmodule NetRunner.Daemon do
     %{pty: pty, stderr: stderr, stderr_tail: tail_size} = options.process_opts
 
     Output.start_link(process,
-      sink: if(options.on_output == :log, do: {:log, :info}, else: options.on_output),
-      metadata: [command: [options.cmd | options.args], os_pid: Command.os_pid(process)],
+      sink: sink(options),
+      metadata: [command: command_line(options), os_pid: Command.os_pid(process)],
       watch: Ready.watch(options.ready, ready),
       tail_of: if(pty != false or stderr == :redirect, do: :stdout, else: :stderr),
       tail_size: min(tail_size, @tail)
     )
   end
+
+  defp sink(%{on_line: function}) when function != nil, do: {:lines, function}
+  defp sink(%{on_output: :log, log_prefix: prefix}), do: {:log, :info, prefix || ""}
+  defp sink(%{on_output: {:log, level}, log_prefix: prefix}), do: {:log, level, prefix || ""}
+  defp sink(%{on_output: other}), do: other
 
   defp await_ready(state, ready) do
     case Ready.await(ready) do
@@ -378,19 +476,36 @@ defmodule NetRunner.Daemon do
   def handle_info({:EXIT, pid, reason}, state) do
     case gone(state, pid, reason) do
       {:go_on, state} -> {:noreply, state}
-      {{:ended, {:exit_status, 0}}, state} -> {:stop, :normal, state}
-      {{:ended, how}, state} -> {:stop, how, state}
+      {{:ended, how}, state} -> {:stop, reason(how, state.ok_statuses), state}
       {{:error, reason}, state} -> {:stop, reason, state}
     end
   end
 
   def handle_info(message, state) do
-    # By another process, as a log handler may hang.
-    spawn(fn ->
-      Logger.warning("a daemon received a message that nobody expected: #{inspect(message)}")
-    end)
-
+    warn("a daemon received a message that nobody expected: #{inspect(message)}")
     {:noreply, state}
+  end
+
+  defp reason(how, ok_statuses) do
+    if status(how) in ok_statuses, do: :normal, else: how
+  end
+
+  defp status({:exit_status, status}), do: status
+
+  defp status({:signal, signal}) do
+    with {:ok, number} <- Signal.resolve(signal), do: 128 + number
+  end
+
+  defp status(_lost), do: nil
+
+  # By another process, as a log handler may hang.
+  defp warn(sentence) do
+    context = Context.capture()
+
+    spawn(fn ->
+      Context.adopt(context)
+      Logger.warning(sentence)
+    end)
   end
 
   @impl true
@@ -400,9 +515,10 @@ defmodule NetRunner.Daemon do
   #
   # The output is read on meanwhile, so that what the command says at its end is not lost, and it
   # is not stopped by a full pipe.
-  defp end_command(%{process: process, exit: exit} = state) do
-    _ = Command.end_command(process)
+  defp end_command(%{process: process} = state) do
     if is_pid(state.output), do: Output.read_ahead(state.output)
+    %{exit: exit} = state = run_stop_command(state)
+    _ = Command.end_command(process)
     if exit, do: receive(do: ({:EXIT, ^exit, _} -> :ok))
     tail = last_output(state.output)
     # As of a stderr that the command's process reads itself.
@@ -410,6 +526,31 @@ defmodule NetRunner.Daemon do
     Command.stop(process)
     if consumed, do: Text.last(consumed, @tail), else: tail
   end
+
+  defp run_stop_command(%{exit: exit, stop: stop} = state) when exit != nil and stop != nil do
+    until = System.monotonic_time(:millisecond) + state.kill_timeout
+
+    {patience, complaint} =
+      case StopCommand.run(stop) do
+        :ok ->
+          {max(0, until - System.monotonic_time(:millisecond)),
+           "the daemon has not ended within :kill_timeout (#{state.kill_timeout} ms)"}
+
+        # The daemon may have ended in spite of that.
+        {:error, sentence} ->
+          {0, sentence}
+      end
+
+    receive do
+      {:EXIT, ^exit, _} -> %{state | exit: nil}
+    after
+      patience ->
+        warn(":stop_command did not stop a daemon, which gets its stop signal now: #{complaint}")
+        state
+    end
+  end
+
+  defp run_stop_command(state), do: state
 
   # Its end may be far: a callback may hang, or a process that the command has left may hold the pipe.
   defp last_output({:ended, tail}), do: tail

@@ -51,10 +51,14 @@ defmodule NetRunner.Process do
   @typedoc "A system error by its POSIX name in lower case, such as `:enoent`."
   @type posix :: atom()
 
+  @typedoc "A further descriptor of the command, by its number there (see `:fds` in `NetRunner.Options`)."
+  @type fd :: 3..255
+
   @typedoc "Why a command could not be started."
   @type start_error ::
           posix()
           | {NetRunner.System.Native.step(), posix()}
+          | {:fd, fd(), posix()}
           | {:invalid_cmd | :invalid_args | :invalid_env | :invalid_cd, String.t()}
           | {:already_started, pid()}
           | {:node, NetRunner.System.Node.reason()}
@@ -362,6 +366,60 @@ defmodule NetRunner.Process do
   def close_stdin(process), do: call(process, :close_stdin)
 
   @doc """
+  As `write/3`, to a further descriptor of the command that was started as `:input`. `{:error, :not_piped}`: it has none of
+  this number.
+
+      iex> script = "read name <&4; echo \\"hello, $name\\" >&5"
+      iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", script], fds: %{4 => :input, 5 => :output})
+      iex> NetRunner.Process.write_fd(p, 4, "world\\n")
+      :ok
+      iex> NetRunner.Process.read_fd(p, 5)
+      {:ok, "hello, world\\n"}
+      iex> NetRunner.Process.write_fd(p, 6, "world\\n")
+      {:error, :not_piped}
+  """
+  @spec write_fd(t(), fd(), iodata()) ::
+          :ok
+          | {:error, :epipe | gone() | :not_piped | {:not_ended, pos_integer()} | posix()}
+  def write_fd(process, fd, iodata) when fd in 3..255 do
+    call(process, {:fd, fd, {:write, :erlang.iolist_to_iovec(iodata), :infinity}})
+  end
+
+  @doc """
+  As `read/3`, from a further descriptor of the command that was started as `:output`.
+
+      iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "echo three >&3"], fds: %{3 => :output})
+      iex> NetRunner.Process.read_fd(p, 3)
+      {:ok, "three\\n"}
+      iex> NetRunner.Process.read_fd(p, 3)
+      :eof
+  """
+  @spec read_fd(t(), fd(), pos_integer(), timeout()) ::
+          {:ok, binary()} | :eof | {:error, :timeout | read_error()}
+  def read_fd(process, fd, max_bytes \\ @default_read, timeout \\ :infinity)
+      when fd in 3..255 and is_integer(max_bytes) and max_bytes > 0 and is_timeout(timeout) do
+    call(process, {:fd, fd, {:read, min(max_bytes, @max_read), timeout}})
+  end
+
+  @doc """
+  Closes the VM's end of a further descriptor. Of an `:input`, after the writes that were called before: the command
+  sees its end. Of an `:output`, at once: reads give `{:error, :closed}`, and the command gets SIGPIPE if it writes on.
+  `:ok` also when it was closed before.
+
+      iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "cat <&3"], fds: %{3 => :input})
+      iex> NetRunner.Process.write_fd(p, 3, "all")
+      :ok
+      iex> NetRunner.Process.close_fd(p, 3)
+      :ok
+      iex> NetRunner.Process.read(p)
+      {:ok, "all"}
+      iex> NetRunner.Process.await_exit(p)
+      {:ok, 0}
+  """
+  @spec close_fd(t(), fd()) :: :ok | {:error, :not_piped | gone()}
+  def close_fd(process, fd) when fd in 3..255, do: call(process, {:fd, fd, :close})
+
+  @doc """
   Sends a signal to the command itself, by name or number (see `NetRunner.Signal`).
 
   `{:error, :esrch}`: it has exited. What else it started is not signalled; that is ended when the
@@ -528,6 +586,13 @@ defmodule NetRunner.Process do
   # still be read; `:stopped`: it is discarded.
   @spec end_command(t(), :asked | :stopped) :: :ok | {:error, gone()}
   def end_command(process, cause \\ :asked), do: call(process, {:end_command, cause})
+
+  @doc false
+  # How a command that is over has ended, for a capture.
+  @spec account(t()) ::
+          %{outcome: term(), stats: Stats.t(), input_failure: {:error, term()} | nil}
+          | {:error, gone()}
+  def account(process), do: call(process, :account)
 
   @doc false
   # For whoever enumerates: where stdout can be read without the process.

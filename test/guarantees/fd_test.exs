@@ -200,10 +200,9 @@ defmodule NetRunner.Guarantees.FdTest do
     options = NetRunner.Options.validate!([], [:command])
     {:ok, fields} = Spec.build(command, options)
 
-    {:ok, control, stdin, stdout, stderr} =
-      NetRunner.System.Launcher.spawn(fields, {:pipe, :pipe, :null}, 0)
+    {:ok, control, stdin, stdout, nil, []} =
+      NetRunner.System.Launcher.spawn(fields, {{:pipe, :pipe, :null}, []}, 0)
 
-    nil = stderr
     %{control: control, stdin: stdin, stdout: stdout}
   end
 

@@ -11,11 +11,19 @@ defmodule NetRunner.Daemon.Handler do
   alias NetRunner.Process.Context
   alias NetRunner.Run.Lines
 
-  # A longer line is logged in pieces.
-  @longest_line 8_192
+  # A longer line comes in pieces: for logs, which people read, and for functions.
+  @longest_logged 8_192
+  @longest_line 65_536
 
   @enforce_keys [:sink, :metadata]
   defstruct [:sink, :metadata, lines: %{}]
+
+  @typedoc "What is done with the output; `prefix` stands before each line that is logged."
+  @type sink ::
+          {:log, Logger.level(), prefix :: String.t()}
+          | {:lines, (binary() -> term()) | (:stdout | :stderr, binary() -> term())}
+          | (binary() -> term())
+          | (:stdout | :stderr, binary() -> term())
 
   @typedoc """
   A piece of output; the end of it; the reason why the last handler died; the number of bytes that were dropped because the
@@ -28,7 +36,7 @@ defmodule NetRunner.Daemon.Handler do
           | {:dropped, pos_integer()}
 
   @doc "Starts one, linked to the caller and on behalf of it."
-  @spec start_link({:log, Logger.level()} | fun(), keyword()) :: pid()
+  @spec start_link(sink(), keyword()) :: pid()
   def start_link(sink, metadata) do
     context = Context.capture()
     handler = %__MODULE__{sink: sink, metadata: metadata}
@@ -58,37 +66,27 @@ defmodule NetRunner.Daemon.Handler do
     end
   end
 
-  defp handle(%{sink: {:log, _}} = handler, {:piece, stream, bytes}) do
-    lines = Map.get(handler.lines, stream) || Lines.new(:trim, @longest_line)
-    {lines, begun} = Lines.push(lines, bytes)
-    log(handler, stream, lines)
-    put_in(handler.lines[stream], begun)
-  end
-
-  defp handle(%{sink: callback} = handler, {:piece, stream, bytes}) do
-    try do
-      if is_function(callback, 1), do: callback.(bytes), else: callback.(stream, bytes)
-    catch
-      kind, reason ->
-        Logger.error(
-          "the :on_output function of a daemon failed, and goes on with the next piece of output: " <>
-            Exception.format(kind, reason, __STACKTRACE__),
-          handler.metadata
-        )
-    end
-
+  defp handle(%{sink: callback} = handler, {:piece, stream, bytes}) when is_function(callback) do
+    call(handler, callback, stream, bytes)
     handler
   end
 
+  defp handle(%{sink: sink} = handler, {:piece, stream, bytes}) do
+    lines = Map.get(handler.lines, stream) || Lines.new(:trim, longest(sink))
+    {lines, begun} = Lines.push(lines, bytes)
+    hand_on(handler, stream, lines)
+    put_in(handler.lines[stream], begun)
+  end
+
   defp handle(handler, :end) do
-    for {stream, begun} <- handler.lines, do: log(handler, stream, Lines.last(begun))
+    for {stream, begun} <- handler.lines, do: hand_on(handler, stream, Lines.last(begun))
     %{handler | lines: %{}}
   end
 
   defp handle(handler, {:died, reason}) do
     Logger.error(
       "the process that handles a daemon's output died and was started again; " <>
-        "its :on_output function may be the cause: #{inspect(reason)}",
+        "its function (:on_output, :on_line) may be the cause: #{inspect(reason)}",
       handler.metadata
     )
 
@@ -104,10 +102,30 @@ defmodule NetRunner.Daemon.Handler do
     handler
   end
 
-  defp log(%{sink: {:log, level}} = handler, stream, lines) do
-    metadata = [stream: stream] ++ handler.metadata
+  defp longest({:log, _level, _prefix}), do: @longest_logged
+  defp longest({:lines, _callback}), do: @longest_line
 
-    # A copy each: log handlers may keep a line, and should not keep the piece that it was read with.
-    Enum.each(lines, &Logger.log(level, :binary.copy(Text.valid(&1)), metadata))
+  # A copy each: who gets a line may keep it, and should not keep the piece that it was read with.
+  defp hand_on(%{sink: {:log, level, prefix}} = handler, stream, lines) do
+    metadata = [stream: stream] ++ handler.metadata
+    Enum.each(lines, &Logger.log(level, prefix <> :binary.copy(Text.valid(&1)), metadata))
   end
+
+  defp hand_on(%{sink: {:lines, callback}} = handler, stream, lines) do
+    Enum.each(lines, &call(handler, callback, stream, :binary.copy(&1)))
+  end
+
+  defp call(handler, callback, stream, bytes) do
+    if is_function(callback, 1), do: callback.(bytes), else: callback.(stream, bytes)
+  catch
+    kind, reason ->
+      Logger.error(
+        "the #{name(handler.sink)} function of a daemon failed, and goes on with the next piece of output: " <>
+          Exception.format(kind, reason, __STACKTRACE__),
+        handler.metadata
+      )
+  end
+
+  defp name({:lines, _callback}), do: ":on_line"
+  defp name(_callback), do: ":on_output"
 end

@@ -41,7 +41,7 @@ defmodule NetRunner.Daemon.Output do
               ]
 
   @type options :: [
-          sink: :discard | {:log, Logger.level()} | fun(),
+          sink: :discard | Handler.sink(),
           metadata: keyword(),
           watch: nil | {Regex.t(), message :: term()},
           tail_of: :stdout | :stderr | nil,

@@ -7,13 +7,14 @@ defmodule NetRunner.Process.Boot do
   # Whatever is waited for, the command's owner and its deadline are minded meanwhile.
 
   alias NetRunner.Process.{Announcer, Counters, Inlet, Lifecycle, Listing, Outlets, Pipe}
-  alias NetRunner.System.{Cgroup, Launcher, Native, Spec}
+  alias NetRunner.System.{Cgroup, Descriptors, Launcher, Native, Spec}
   alias NetRunner.Telemetry
 
   # Launchers that die one after the other, each with the request unread.
   @attempts 20
 
-  # A command that has started. `rest_of_timeout`: ms that are left of `:timeout`.
+  # A command that has started. `fds`: its further descriptors, by their numbers: an `Inlet` each for those that it reads,
+  # and `Outlets` with nothing but a stdout for those that it writes. `rest_of_timeout`: ms that are left of `:timeout`.
   @enforce_keys [
     :control,
     :owner,
@@ -23,6 +24,7 @@ defmodule NetRunner.Process.Boot do
     :life,
     :inlet,
     :outlets,
+    :fds,
     :announcer,
     :rest_of_timeout
   ]
@@ -37,6 +39,7 @@ defmodule NetRunner.Process.Boot do
           life: Lifecycle.t(),
           inlet: Inlet.t(),
           outlets: Outlets.t(),
+          fds: %{Descriptors.fd() => Inlet.t() | Outlets.t()},
           announcer: Announcer.t(),
           rest_of_timeout: timeout()
         }
@@ -50,7 +53,8 @@ defmodule NetRunner.Process.Boot do
     {_, now} = started = {System.system_time(), System.monotonic_time()}
     owner = options.owner && Process.monitor(options.owner)
     patience = {owner, deadline(now, options[:timeout])}
-    connections = connections(options, Map.get(extra, :input, :open))
+    standard = connections(options, Map.get(extra, :input, :open))
+    connections = {standard, Descriptors.connections(options.fds)}
 
     with :ok <- application_started(),
          {:ok, fields} <- Spec.build(command, options),
@@ -59,7 +63,7 @@ defmodule NetRunner.Process.Boot do
            start_in(cgroup, fields, connections, options.pipe_size, patience),
          counters = Counters.new(),
          :ok <- Listing.register(command, os_pid, elem(started, 0), counters) do
-      {control, stdin, stdout, stderr} = fds
+      {control, stdin, stdout, stderr, further} = fds
       terminal? = options.pty != false
       tail = if options.stderr == :consume, do: options.stderr_tail
 
@@ -84,6 +88,7 @@ defmodule NetRunner.Process.Boot do
          life: life,
          inlet: Inlet.new(stdin, terminal?, counters),
          outlets: Outlets.new(Pipe.new(stdout, terminal?), Pipe.new(stderr), tail, counters),
+         fds: Map.new(further, fn {number, fd} -> {number, further(options.fds[number], fd)} end),
          announcer: announcer,
          rest_of_timeout: remaining(elem(patience, 1))
        }}
@@ -97,13 +102,19 @@ defmodule NetRunner.Process.Boot do
     end
   end
 
-  defp span(command, os_pid, started),
-    do: %{command: command, pid: self(), os_pid: os_pid, started: started}
+  defp span(command, os_pid, started) do
+    callers = Process.get(:"$callers", [])
+    %{command: command, pid: self(), os_pid: os_pid, callers: callers, started: started}
+  end
 
   # Also false for an application that is being stopped.
   defp application_started do
     if Process.whereis(NetRunner.Registry), do: :ok, else: {:error, :not_started}
   end
+
+  # Counted apart: stats are those of the standard ones.
+  defp further(:output, fd), do: Outlets.new(Pipe.new(fd), nil, nil, Counters.new())
+  defp further(_input, fd), do: Inlet.new(fd, false, Counters.new())
 
   defp give_up_after(%{give_up_after: :infinity}), do: :infinity
   defp give_up_after(options), do: options.kill_timeout + options.give_up_after
@@ -145,14 +156,15 @@ defmodule NetRunner.Process.Boot do
 
   # A launcher that died with the request unread has done nothing yet, so another may be asked.
   defp spawn_command(fields, connections, pipe_size, patience, attempts) do
-    with {:ok, control, stdin, stdout, stderr} <-
+    with {:ok, control, stdin, stdout, stderr, further} <-
            Launcher.spawn(fields, connections, pipe_size, patience) do
       case await_start(control, patience) do
         {:ok, os_pid} ->
-          {:ok, os_pid, {control, stdin, stdout, stderr}}
+          {:ok, os_pid, {control, stdin, stdout, stderr, further}}
 
         failed ->
-          for fd <- [control, stdin, stdout, stderr], fd != nil, do: Native.close(fd)
+          further = Enum.map(further, &elem(&1, 1))
+          for fd <- [control, stdin, stdout, stderr | further], fd != nil, do: Native.close(fd)
 
           if failed == :not_taken and attempts > 1,
             do: spawn_command(fields, connections, pipe_size, patience, attempts - 1),
@@ -172,7 +184,7 @@ defmodule NetRunner.Process.Boot do
 
       {:failed, step, errno} ->
         Native.retire(control)
-        {:error, if(step in [:fork, :exec], do: errno, else: {step, errno})}
+        {:error, not_started(step, errno)}
 
       {:error, :eagain} ->
         receive do
@@ -192,6 +204,10 @@ defmodule NetRunner.Process.Boot do
         {:error, reason}
     end
   end
+
+  defp not_started(step, errno) when step in [:fork, :exec], do: errno
+  defp not_started({:fd, number}, errno), do: {:fd, number, errno}
+  defp not_started(step, errno), do: {step, errno}
 
   # --- time ---------------------------------------------------------------------------------------
 

@@ -281,6 +281,13 @@ defmodule NetRunner.Process.Outlets do
     map(outlets, &%{&1 | pipe: Pipe.close(&1.pipe)})
   end
 
+  @doc "Closes both; who waits, and who reads later, gets this error."
+  @spec shut(t(), {:error, term()}) :: {t(), [effect()]}
+  def shut(outlets, error) do
+    {outlets, effects} = discard_all(outlets, error)
+    {close(outlets), effects}
+  end
+
   @doc "Takes out a caller that died; `nil` when it does not wait here, `:collector` when it was to get all."
   @spec drop_caller(t(), reference()) :: {t(), [effect()]} | :collector | nil
   def drop_caller(%{asker: %{monitor: monitor}} = outlets, monitor), do: drop_asker(outlets)

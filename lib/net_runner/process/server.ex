@@ -21,9 +21,10 @@ defmodule NetRunner.Process.Server do
 
   import NetRunner.Process.State
 
+  alias NetRunner.Error
   alias NetRunner.Process.{Boot, Caller, Feeder, Inlet, Lifecycle, Operations, Outlets, Report}
   alias NetRunner.Process.State
-  alias NetRunner.System.{Native, Spec}
+  alias NetRunner.System.{Descriptors, Native, Spec}
 
   # In words: what a start needs, the environment as lists of characters above all. Without it that is allocated
   # in pieces.
@@ -37,6 +38,7 @@ defmodule NetRunner.Process.Server do
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
   def start(command, options, extra \\ []) do
     options = if options.owner == :caller, do: %{options | owner: self()}, else: options
+    extra = [callers: [self() | Process.get(:"$callers", [])]] ++ extra
 
     if options.node in [nil, node()] do
       start_here(command, options, extra)
@@ -46,6 +48,10 @@ defmodule NetRunner.Process.Server do
       NetRunner.System.Node.start(options.node, {__MODULE__, :start, [command, there, extra]})
     end
   end
+
+  @doc "Ends a command that is captured, which goes on to be read. Waits for nobody."
+  @spec end_captured(pid(), why :: term()) :: :ok
+  def end_captured(server, why), do: GenServer.cast(server, {:end_captured, why})
 
   defp start_here(command, options, extra) do
     name = if options[:name], do: [name: options.name], else: []
@@ -63,6 +69,8 @@ defmodule NetRunner.Process.Server do
   @impl true
   def init({command, options, extra}) do
     Process.flag(:trap_exit, true)
+    # Of the span of its command.
+    Process.put(:"$callers", extra.callers)
 
     case boot(command, options, extra) do
       {:ok, boot} ->
@@ -70,7 +78,7 @@ defmodule NetRunner.Process.Server do
         if boot.rest_of_timeout != :infinity, do: arm(:expired, boot.rest_of_timeout)
 
         {:ok, State.new(command, boot, extra),
-         {:continue, {:begin, Map.get(extra, :input, :open)}}}
+         {:continue, {:begin, Map.get(extra, :input, :open), Descriptors.inputs(options.fds)}}}
 
       # A shutdown, so that nothing is logged: the caller gets the reason.
       {:error, reason} ->
@@ -96,7 +104,7 @@ defmodule NetRunner.Process.Server do
   end
 
   @impl true
-  def handle_continue({:begin, input}, state) do
+  def handle_continue({:begin, input, inputs}, state) do
     # The garbage that starting leaves is 100 KB, which the process of an idle command would keep.
     Process.flag(:min_heap_size, @heap_to_run)
     :erlang.garbage_collect()
@@ -107,7 +115,10 @@ defmodule NetRunner.Process.Server do
         _open_or_none -> {:noreply, state}
       end
 
-    with_input
+    inputs
+    |> Enum.reduce(with_input, fn {number, iovec}, result ->
+      and_then(result, &fd(&1, number, Inlet.feed(&1.fds[number], iovec)))
+    end)
     |> and_then(&outlets(&1, Outlets.serve(&1.outlets, :stderr)))
     |> and_then(&listen/1)
   end
@@ -136,6 +147,26 @@ defmodule NetRunner.Process.Server do
     case Inlet.close(state.inlet, from) do
       {:reply, result, inlet} -> {:reply, result, %{state | inlet: inlet}}
       {:wait, inlet, effects} -> inlet(state, {inlet, effects})
+    end
+  end
+
+  def handle_call({:fd, number, request}, from, state) do
+    case {request, state.fds} do
+      {{:write, iovec, timeout}, %{^number => %Inlet{} = inlet}} ->
+        answer_fd(state, number, Inlet.write(inlet, from, iovec, timeout))
+
+      {:close, %{^number => %Inlet{} = inlet}} ->
+        answer_fd(state, number, Inlet.close(inlet, from))
+
+      {{:read, max_bytes, timeout}, %{^number => %Outlets{} = outlets}} ->
+        answer_fd(state, number, Outlets.read(outlets, from, :stdout, max_bytes, timeout))
+
+      {:close, %{^number => %Outlets{} = outlets}} ->
+        GenServer.reply(from, :ok)
+        fd(state, number, Outlets.shut(outlets, {:error, :closed}))
+
+      {_, _} ->
+        {:reply, {:error, :not_piped}, state}
     end
   end
 
@@ -223,6 +254,17 @@ defmodule NetRunner.Process.Server do
     {:reply, Lifecycle.verdict(state.life) || state.input_failure, state}
   end
 
+  # For a capture, when the command is over.
+  def handle_call(:account, _from, state) do
+    account = %{
+      outcome: Report.outcome(state.life),
+      stats: stats(state),
+      input_failure: state.input_failure
+    }
+
+    {:reply, account, state}
+  end
+
   def handle_call(:lend_stdout, _from, state) do
     {:reply, with({:ok, fd} <- Outlets.lend(state.outlets), do: {:ok, fd, state.counters}), state}
   end
@@ -238,6 +280,12 @@ defmodule NetRunner.Process.Server do
     {:reply, :ok, %{state | stream: :taken, owner: Process.monitor(owner)}}
   end
 
+  # The capture goes on to read. What has exited by now was not ended by that.
+  @impl true
+  def handle_cast({:end_captured, why}, state) do
+    state |> listen() |> and_then(&life(&1, {:end, {:asked, why}, :stay}))
+  end
+
   # --- what the VM and the system tell --------------------------------------------------------------
 
   @impl true
@@ -247,18 +295,21 @@ defmodule NetRunner.Process.Server do
 
   def handle_info({:select, fd, _, :ready_input}, state) do
     case Outlets.stream_of(state.outlets, fd) do
-      # Sent before a pipe was closed, received after it.
-      nil -> {:noreply, state}
+      nil -> serve_number(state, fd)
       stream -> outlets(state, Outlets.serve(state.outlets, stream))
     end
   end
 
-  def handle_info({:select, _fd, _, :ready_output}, state) do
+  def handle_info({:select, fd, _, :ready_output}, %{inlet: %{stdin: fd}} = state) do
     inlet(state, Inlet.serve(state.inlet))
   end
 
+  def handle_info({:select, fd, _, :ready_output}, state), do: serve_number(state, fd)
+
   # To itself, where going on at once would keep other messages waiting.
   def handle_info({:again, :stdin}, state), do: inlet(state, Inlet.serve(state.inlet))
+
+  def handle_info({:again, {number, _stream}}, state), do: serve_fd(state, number)
 
   def handle_info({:again, stream}, state) do
     outlets(state, Outlets.serve(state.outlets, stream))
@@ -266,15 +317,24 @@ defmodule NetRunner.Process.Server do
 
   def handle_info({:waited, monitor}, state), do: expire(state, monitor)
 
-  # What has exited by now did not pass its time. Nobody is told of that of a stream that nobody enumerates.
+  # What has exited by now did not pass its time.
   def handle_info(:expired, state) do
     next = if state.stream == :offered, do: {:stop, :normal}, else: :stay
-    state |> listen() |> and_then(&life(&1, {:end, :timeout, next}))
+
+    state
+    |> listen()
+    |> and_then(&life(&1, {:end, cause(state, :timeout), next}))
+    |> and_then(&tell_unseen/1)
   end
 
   def handle_info(event, state) when event in [:give_up, :grace_over], do: life(state, event)
 
   def handle_info({:DOWN, owner, :process, _, _}, %{owner: owner} = state) do
+    {:stop, :normal, state}
+  end
+
+  # Nobody is left who could get the output or the status.
+  def handle_info({:DOWN, capture, :process, _, _}, %{capture: capture} = state) do
     {:stop, :normal, state}
   end
 
@@ -318,8 +378,10 @@ defmodule NetRunner.Process.Server do
   def terminate(_reason, state) do
     unless Lifecycle.over?(state.life), do: Native.close(state.control)
     Outlets.close(state.outlets)
+    fds = Map.values(state.fds)
+    for %Outlets{} = outlets <- fds, do: Outlets.close(outlets)
 
-    for queue <- [state.inlet.queue, state.outlets.queue, state.waiters],
+    for %{queue: queue} <- [state.inlet, state.outlets, %{queue: state.waiters} | fds],
         operation <- Operations.all(queue),
         do: Caller.reply(operation, {:error, :closed})
 
@@ -344,8 +406,41 @@ defmodule NetRunner.Process.Server do
   # The input is not the command: it may fail also when that is over, and then nothing is left to end.
   defp fail_input(state, failure) do
     state = %{state | input_failure: {:error, {:input_failed, failure}}}
-    life(state, {:end, {:input_failed, failure}, :stay})
+    life(state, {:end, cause(state, {:input_failed, failure}), :stay})
   end
+
+  # A capture keeps what was printed, and reads on.
+  defp cause(%{capture: nil}, verdict), do: verdict
+  defp cause(_captured, why), do: {:asked, why}
+
+  # Nobody else is told.
+  defp tell_unseen(%{stream: :offered, life: %{phase: {:ending, :timeout, _}}} = state) do
+    command = Error.command_line(state.command)
+
+    Logger.warning(
+      "`#{command}` was ended by its :timeout, and nobody had enumerated its stream by then",
+      command: command
+    )
+
+    {:noreply, state}
+  end
+
+  defp tell_unseen(state), do: {:noreply, state}
+
+  # Sent before a pipe was closed, received after it, where it is nobody's.
+  defp serve_number(state, fd) do
+    case number_of(state, fd) do
+      nil -> {:noreply, state}
+      number -> serve_fd(state, number)
+    end
+  end
+
+  defp answer_fd(state, number, {:reply, result, changed}) do
+    {:reply, with_failure(result, state), %{state | fds: %{state.fds | number => changed}}}
+  end
+
+  defp answer_fd(state, number, {:wait, changed, effects}),
+    do: fd(state, number, {changed, effects})
 
   defp signal(state, number) do
     case Native.send_signal(state.control, number) do

@@ -18,11 +18,11 @@ defmodule NetRunner.Process.State do
     Watchers
   }
 
-  alias NetRunner.System.{Cgroup, Native, Spec}
+  alias NetRunner.System.{Cgroup, Descriptors, Native, Spec}
 
-  # `waiters`: for the end, as `:exit` or `:stop`. `stream`: whether its output is a stream's, and whether somebody
-  # enumerates that; another would take bytes away. `parent`: to whom it is linked. `watchers`: who gets the exit as a
-  # message.
+  # `fds`: see `Boot`. `waiters`: for the end, as `:exit` or `:stop`. `stream`: whether its output is a stream's, and
+  # whether somebody enumerates that; another would take bytes away. `parent`: to whom it is linked. `capture`: the
+  # monitor of whoever captures it, and reads on when it is ended. `watchers`: who gets the exit as a message.
   @enforce_keys [
     :command,
     :control,
@@ -33,9 +33,11 @@ defmodule NetRunner.Process.State do
     :life,
     :inlet,
     :outlets,
+    :fds,
     :stream,
     :parent,
-    :announcer
+    :announcer,
+    :capture
   ]
   defstruct @enforce_keys ++
               [
@@ -60,9 +62,11 @@ defmodule NetRunner.Process.State do
       life: boot.life,
       inlet: boot.inlet,
       outlets: boot.outlets,
+      fds: boot.fds,
       stream: if(extra[:stream?], do: :offered, else: :none),
       parent: extra[:link],
-      announcer: boot.announcer
+      announcer: boot.announcer,
+      capture: extra[:captured_by] && Process.monitor(extra.captured_by)
     }
   end
 
@@ -85,6 +89,40 @@ defmodule NetRunner.Process.State do
   @doc "Takes changed outlets, and does what follows."
   @spec outlets(t(), {Outlets.t(), [Outlets.effect()]}) :: result()
   def outlets(state, {outlets, effects}), do: carry_out(effects, %{state | outlets: outlets})
+
+  @doc "As these, of a further descriptor."
+  @spec fd(
+          t(),
+          Descriptors.fd(),
+          {Inlet.t(), [Inlet.effect()]} | {Outlets.t(), [Outlets.effect()]}
+        ) :: result()
+  def fd(state, number, {changed, effects}) do
+    effects
+    |> Enum.map(fn
+      {:again, stream} -> {:again, {number, stream}}
+      effect -> effect
+    end)
+    |> carry_out(%{state | fds: %{state.fds | number => changed}})
+  end
+
+  @doc "Goes on with a further descriptor that may be ready."
+  @spec serve_fd(t(), Descriptors.fd()) :: result()
+  def serve_fd(state, number) do
+    case state.fds do
+      %{^number => %Inlet{} = inlet} -> fd(state, number, Inlet.serve(inlet))
+      %{^number => %Outlets{} = outlets} -> fd(state, number, Outlets.serve(outlets, :stdout))
+    end
+  end
+
+  @doc "Whose descriptor this is."
+  @spec number_of(t(), Native.fd()) :: Descriptors.fd() | nil
+  def number_of(state, fd) do
+    Enum.find_value(state.fds, fn
+      {number, %Inlet{stdin: ^fd}} -> number
+      {number, %Outlets{} = outlets} -> Outlets.stream_of(outlets, fd) && number
+      {_number, _other} -> nil
+    end)
+  end
 
   @doc "Hears what the shepherd says, until it has nothing more to say."
   @spec listen(t()) :: result()
@@ -111,6 +149,7 @@ defmodule NetRunner.Process.State do
   def drop_caller(state, monitor, pid) do
     with nil <- Outlets.drop_caller(state.outlets, monitor),
          nil <- Inlet.drop_caller(state.inlet, monitor),
+         nil <- find_fd(state, & &1.drop_caller(&2, monitor)),
          nil <- Watchers.drop(state.watchers, pid, monitor) do
       {operation, waiters} = Operations.drop_caller(state.waiters, monitor)
       if operation, do: Caller.forget(operation)
@@ -120,8 +159,16 @@ defmodule NetRunner.Process.State do
       :collector -> {:stop, :normal, state}
       {%Outlets{}, _} = outlets -> outlets(state, outlets)
       {%Inlet{}, _} = inlet -> inlet(state, inlet)
+      {number, changed} -> fd(state, number, changed)
       %{} = watchers -> {:noreply, %{state | watchers: watchers}}
     end
+  end
+
+  # That of which one takes the caller out.
+  defp find_fd(state, take_out) do
+    Enum.find_value(state.fds, fn {number, %module{} = inlet_or_outlets} ->
+      with {_, _} = changed <- take_out.(module, inlet_or_outlets), do: {number, changed}
+    end)
   end
 
   @doc """
@@ -159,6 +206,7 @@ defmodule NetRunner.Process.State do
   def expire(state, monitor) do
     with nil <- Outlets.expire(state.outlets, monitor),
          nil <- Inlet.expire(state.inlet, monitor),
+         nil <- find_fd(state, & &1.expire(&2, monitor)),
          {nil, _} <- Operations.withdraw(state.waiters, monitor) do
       # It was answered, or died, when the message was on its way.
       {:noreply, state}
@@ -168,6 +216,9 @@ defmodule NetRunner.Process.State do
 
       {%Inlet{}, _} = inlet ->
         inlet(state, inlet)
+
+      {number, changed} when is_integer(number) ->
+        fd(state, number, changed)
 
       {operation, waiters} ->
         Caller.reply(operation, {:error, :timeout})
@@ -234,7 +285,7 @@ defmodule NetRunner.Process.State do
   defp carry_out_one(state, :announce_end) do
     Announcer.finish(state.announcer, fn ->
       if match?(%Exit{}, Lifecycle.exit(state.life)),
-        do: {:stop, stats(state)},
+        do: {:stop, Report.outcome(state.life), stats(state)},
         else: {:exception, :error, :shepherd_died}
     end)
 
@@ -246,29 +297,22 @@ defmodule NetRunner.Process.State do
     {:noreply, state}
   end
 
-  defp carry_out_one(state, {:output, :discard}) do
-    outlets(state, Outlets.discard_all(state.outlets, {:error, :closed}))
-  end
-
-  defp carry_out_one(state, {:output, {:fail, error}}) do
-    outlets(state, Outlets.discard_all(state.outlets, error))
-  end
-
   defp carry_out_one(state, {:give_up_pipes, error}) do
     state
-    |> outlets(Outlets.discard_all(state.outlets, error))
-    |> and_then(&{:noreply, %{&1 | outlets: Outlets.close(&1.outlets)}})
+    |> outlets(output(state.outlets, {:give_up, error}))
     |> and_then(&inlet(&1, Inlet.give_up(&1.inlet, error)))
+    |> and_then(&output_of_fds(&1, {:give_up, error}))
   end
 
   defp carry_out_one(state, {:output, :gone}) do
     state
     |> inlet(Inlet.readers_gone(state.inlet))
-    |> and_then(&outlets(&1, Outlets.writers(&1.outlets, :gone)))
+    |> and_then(&outlets(&1, output(&1.outlets, :gone)))
+    |> and_then(&output_of_fds(&1, :gone))
   end
 
-  defp carry_out_one(state, {:output, writers}) do
-    outlets(state, Outlets.writers(state.outlets, writers))
+  defp carry_out_one(state, {:output, what}) do
+    state |> outlets(output(state.outlets, what)) |> and_then(&output_of_fds(&1, what))
   end
 
   defp carry_out_one(state, {:answer, :collect, result}) do
@@ -325,6 +369,20 @@ defmodule NetRunner.Process.State do
     :erlang.yield()
     {:stop, :normal, state}
   end
+
+  defp output_of_fds(state, what) do
+    Enum.reduce(state.fds, {:noreply, state}, fn {number, _}, result ->
+      and_then(result, &fd(&1, number, output(&1.fds[number], what)))
+    end)
+  end
+
+  defp output(%Inlet{} = inlet, :gone), do: Inlet.readers_gone(inlet)
+  defp output(%Inlet{} = inlet, {:give_up, error}), do: Inlet.give_up(inlet, error)
+  defp output(%Inlet{} = inlet, _what), do: {inlet, []}
+  defp output(outlets, :discard), do: Outlets.discard_all(outlets, {:error, :closed})
+  defp output(outlets, {:fail, error}), do: Outlets.discard_all(outlets, error)
+  defp output(outlets, {:give_up, error}), do: Outlets.shut(outlets, error)
+  defp output(outlets, writers), do: Outlets.writers(outlets, writers)
 
   defp collected(state, output) do
     with nil <- Lifecycle.verdict(state.life) || state.input_failure,

@@ -18,7 +18,8 @@ defmodule NetRunner.Process.Stats do
 
   With `:cgroup_path`, `cgroup` is a map of what the kernel has counted for all processes of the command, until now or
   the exit, as far as its controllers count it: `memory_peak_bytes`, `pids_peak`, `cpu_usage_us`, `cpu_user_us`,
-  `cpu_system_us`, `cpu_throttled_count`, `cpu_throttled_us`.
+  `cpu_system_us`, `cpu_throttled_count`, `cpu_throttled_us`, and `memory_oom_kills`, the processes that the kernel has
+  killed there for want of memory.
 
   Where the command's shepherd was killed, nobody knows: these stay `nil`.
 
@@ -67,4 +68,34 @@ defmodule NetRunner.Process.Stats do
     |> System.convert_time_unit(:native, :microsecond)
     |> DateTime.from_unix!(:microsecond)
   end
+end
+
+defimpl Inspect, for: NetRunner.Process.Stats do
+  def inspect(stats, _options) do
+    parts = [
+      ending(stats),
+      "#{stats.duration_ms} ms",
+      "in #{stats.bytes_in}, out #{stats.bytes_out}, err #{stats.bytes_err} bytes",
+      "#{stats.read_count} reads, #{stats.write_count} writes",
+      usage(stats),
+      cgroup(stats.cgroup)
+    ]
+
+    "#NetRunner.Process.Stats<#{parts |> Enum.reject(&is_nil/1) |> Enum.join(", ")}>"
+  end
+
+  defp ending(%{exit: nil}), do: "no exit"
+  defp ending(%{exit: {:exited, code}}), do: "exited with #{code}"
+  defp ending(%{exit: {:signaled, signal, _}}), do: "ended by #{signal}"
+
+  defp usage(%{max_rss_bytes: nil}), do: nil
+
+  defp usage(stats) do
+    "max_rss #{stats.max_rss_bytes} bytes, user #{stats.user_time_us} us, system #{stats.system_time_us} us"
+  end
+
+  defp cgroup(nil), do: nil
+
+  defp cgroup(figures),
+    do: "cgroup: " <> Enum.map_join(figures, " ", fn {k, v} -> "#{k}=#{v}" end)
 end

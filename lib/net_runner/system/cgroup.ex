@@ -101,7 +101,12 @@ defmodule NetRunner.System.Cgroup do
           {number, _} <- [Integer.parse(read(directory, file))],
           do: {key, number}
 
-    Map.new(cpu ++ peaks)
+    kills =
+      for line <- String.split(read(directory, "memory.events"), "\n"),
+          ["oom_kill", number] <- [String.split(line)],
+          do: {:memory_oom_kills, String.to_integer(number)}
+
+    Map.new(cpu ++ peaks ++ kills)
   end
 
   defp cpu_key("usage_usec"), do: :cpu_usage_us

@@ -63,7 +63,7 @@ defmodule NetRunner.System.Launcher do
   """
   def spawn(fields, connections, pipe_size, patience \\ {nil, :infinity}) do
     left = %{rounds: @rounds, in_flight: @in_flight_retries, replacements: @replacements}
-    spawn(fields, spec_size(fields), connections, pipe_size, patience, left)
+    spawn(fields, size(fields, connections), connections, pipe_size, patience, left)
   end
 
   defp spawn(fields, size, connections, pipe_size, patience, left) do
@@ -141,6 +141,19 @@ defmodule NetRunner.System.Launcher do
 
   # What surrounds each value, and what numbers take.
   @field 8
+
+  # To make a pipe takes as long as to look at so many items.
+  @pipe 128
+
+  defp size(fields, {_standard, further}) do
+    for {_number, kind} <- further, reduce: spec_size(fields) do
+      {bytes, items} ->
+        case kind do
+          {_, path} -> {bytes + byte_size(path) + 2 * @field, items + 1}
+          _pipe -> {bytes + 2 * @field, items + @pipe}
+        end
+    end
+  end
 
   defp spec_size(fields) do
     Enum.reduce(fields, {0, 0}, fn

@@ -17,13 +17,15 @@ defmodule NetRunner.System.Native do
           | :inherit
           | {:read | :file | :append, path :: binary()}
           | {:fd, fd()}
-  @type connections ::
+  @type standard ::
           {stdin :: stdio(), stdout :: stdio(), stderr :: stdio()}
           | {:terminal, rows :: non_neg_integer(), columns :: non_neg_integer(),
              echo :: boolean()}
+  @type further :: :input | :output | {:read | :file | :append, path :: binary()}
+  @type connections :: {standard(), [{3..255, further()}]}
   @type size :: {bytes :: non_neg_integer(), items :: non_neg_integer()}
   @type field ::
-          {:file | :search_path | :cd | :cgroup, binary()}
+          {:file | :search_path | :cd | :cgroup | :joined_cgroup, binary()}
           | {:args | :env, [binary()]}
           | {:environment, binary()}
           | {:stop_signal | :kill_timeout | :umask | :uid | :gid, non_neg_integer()}
@@ -49,6 +51,7 @@ defmodule NetRunner.System.Native do
           | :user
           | :no_new_privs
           | :exec
+          | {:fd, 3..255}
   @type event ::
           {:started, pos_integer()}
           | {:failed, step(), posix()}
@@ -169,10 +172,12 @@ defmodule NetRunner.System.Native do
 
   @doc """
   Asks the launcher for a command; the calling process owns the descriptors. `size`: about how many bytes
-  the fields have, and how many items the lists in them.
+  the fields have, and how many items the lists in them. The last list has the VM's ends of the further descriptors
+  that are pipes.
   """
   @spec spawn(fd(), [field()], size(), connections(), non_neg_integer()) ::
-          {:ok, control :: fd(), stdin :: fd() | nil, stdout :: fd() | nil, stderr :: fd() | nil}
+          {:ok, control :: fd(), stdin :: fd() | nil, stdout :: fd() | nil, stderr :: fd() | nil,
+           [{3..255, fd()}]}
           | {:error, posix() | {:stdin | :stdout | :stderr | :cwd, posix()}}
   def spawn(launcher, fields, size, connections, pipe_size) do
     with :too_long <- nif_spawn(launcher, fields, size, connections, pipe_size) do

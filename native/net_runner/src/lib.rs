@@ -28,7 +28,7 @@ mod atoms {
         ok, error, eof, reset, partial, eagain, closed, nil,
         pipe, redirect, null, inherit, terminal, fd, read, append,
         file, search_path, args, env, environment, cd, stop_signal, kill_timeout, leftovers, leave,
-        umask, nice, rlimit, uid, gid, groups, no_new_privs, cgroup,
+        umask, nice, rlimit, uid, gid, groups, no_new_privs, cgroup, joined_cgroup, input, output,
         started, failed, exited, signaled, malformed, too_long,
         receive, fork, setup, cwd, exec, stdin, stdout, stderr, rlimits, group, user, einval,
         command, tree,
@@ -320,12 +320,18 @@ fn spawn_command<'a>(
     };
     let control = fd::into_term(env, ends.control, Kind::Plain)?;
     let [stdin, stdout, stderr] = ends.stdio;
+    let further = ends
+        .further
+        .into_iter()
+        .map(|(number, end)| Ok((number, fd::into_term(env, end, Kind::Pipe(pipe_size))?)))
+        .collect::<NifResult<Vec<(u8, Term)>>>()?;
     Ok((
         atoms::ok(),
         control,
         term(stdin)?,
         term(stdout)?,
         term(stderr)?,
+        further,
     )
         .encode(env))
 }
@@ -541,24 +547,7 @@ fn event_term(env: Env, event: Event) -> Term {
     match event {
         Event::Started { pid } => (atoms::started(), pid).encode(env),
         Event::Failed { step, errno } => {
-            let step = match step {
-                Step::Receive => atoms::receive(),
-                Step::Fork => atoms::fork(),
-                Step::Setup => atoms::setup(),
-                Step::Cwd => atoms::cwd(),
-                Step::Stdin => atoms::stdin(),
-                Step::Stdout => atoms::stdout(),
-                Step::Stderr => atoms::stderr(),
-                Step::Cgroup => atoms::cgroup(),
-                Step::Cd => atoms::cd(),
-                Step::Nice => atoms::nice(),
-                Step::Rlimits => atoms::rlimits(),
-                Step::Groups => atoms::groups(),
-                Step::Group => atoms::group(),
-                Step::User => atoms::user(),
-                Step::NoNewPrivs => atoms::no_new_privs(),
-                Step::Exec => atoms::exec(),
-            };
+            let step = step_term(env, step);
             (
                 atoms::failed(),
                 step,
@@ -575,6 +564,29 @@ fn event_term(env: Env, event: Event) -> Term {
             (atoms::exited(), how, usage).encode(env)
         }
     }
+}
+
+fn step_term(env: Env, step: Step) -> Term {
+    let name = match step {
+        Step::Receive => atoms::receive(),
+        Step::Fork => atoms::fork(),
+        Step::Setup => atoms::setup(),
+        Step::Cwd => atoms::cwd(),
+        Step::Stdin => atoms::stdin(),
+        Step::Stdout => atoms::stdout(),
+        Step::Stderr => atoms::stderr(),
+        Step::Cgroup => atoms::cgroup(),
+        Step::Cd => atoms::cd(),
+        Step::Nice => atoms::nice(),
+        Step::Rlimits => atoms::rlimits(),
+        Step::Groups => atoms::groups(),
+        Step::Group => atoms::group(),
+        Step::User => atoms::user(),
+        Step::NoNewPrivs => atoms::no_new_privs(),
+        Step::Exec => atoms::exec(),
+        Step::Fd(number) => return (atoms::fd(), number).encode(env),
+    };
+    name.encode(env)
 }
 
 /// `to`: whom it reaches.

@@ -57,6 +57,8 @@ pub fn start_helper(path: &[u8]) -> nix::Result<(OwnedFd, Pid)> {
 pub struct Ends {
     pub control: OwnedFd,
     pub stdio: [Option<OwnedFd>; 3],
+    /// By their numbers in the command.
+    pub further: Vec<(u8, OwnedFd)>,
 }
 
 /// Where one standard descriptor of a command leads, as Elixir says it.
@@ -101,33 +103,63 @@ impl<'a> Decoder<'a> for Stdio<'a> {
     }
 }
 
-/// How a command is connected: its three standard descriptors, and the terminal that they may be.
+/// Where a further descriptor leads, as Elixir says it.
+enum Further<'a> {
+    /// A pipe that the command reads.
+    Input,
+    /// One that it writes.
+    Output,
+    File(Tag, rustler::Binary<'a>),
+}
+
+impl<'a> Decoder<'a> for Further<'a> {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        match term.decode::<Atom>() {
+            Ok(kind) if kind == atoms::input() => Ok(Further::Input),
+            Ok(kind) if kind == atoms::output() => Ok(Further::Output),
+            Ok(_) => Err(Error::BadArg),
+            Err(_) => match term.decode::<Stdio<'a>>()? {
+                Stdio::File(tag, path) => Ok(Further::File(tag, path)),
+                _ => Err(Error::BadArg),
+            },
+        }
+    }
+}
+
+/// How a command is connected: its three standard descriptors, the terminal that they may be, and further ones.
 pub struct Connections<'a> {
     stdio: [Stdio<'a>; 3],
     terminal: Option<Settings>,
+    further: Vec<(u8, Further<'a>)>,
 }
 
 impl<'a> Decoder<'a> for Connections<'a> {
     fn decode(term: Term<'a>) -> NifResult<Self> {
-        if let Ok((kind, rows, columns, echo)) = term.decode::<(Atom, u16, u16, bool)>() {
-            if kind != atoms::terminal() {
-                return Err(Error::BadArg);
-            }
-            return Ok(Connections {
-                stdio: [Stdio::Terminal, Stdio::Terminal, Stdio::Terminal],
-                terminal: Some(Settings {
-                    rows,
-                    columns,
-                    echo,
-                }),
-            });
-        }
-        let (stdin, stdout, stderr) = term.decode()?;
+        let (standard, further): (Term, Vec<(u8, Further)>) = term.decode()?;
+        let (stdio, terminal) = decode_standard(standard)?;
         Ok(Connections {
-            stdio: [stdin, stdout, stderr],
-            terminal: None,
+            stdio,
+            terminal,
+            further,
         })
     }
+}
+
+fn decode_standard(term: Term) -> NifResult<([Stdio; 3], Option<Settings>)> {
+    if let Ok((kind, rows, columns, echo)) = term.decode::<(Atom, u16, u16, bool)>() {
+        if kind != atoms::terminal() {
+            return Err(Error::BadArg);
+        }
+        let settings = Settings {
+            rows,
+            columns,
+            echo,
+        };
+        let stdio = [Stdio::Terminal, Stdio::Terminal, Stdio::Terminal];
+        return Ok((stdio, Some(settings)));
+    }
+    let (stdin, stdout, stderr) = term.decode()?;
+    Ok(([stdin, stdout, stderr], None))
 }
 
 impl Connections<'_> {
@@ -167,7 +199,7 @@ pub fn spawn(
     mut spec: SpecWriter,
     connections: &Connections,
 ) -> Result<Ends, Failure> {
-    let mut passed = Vec::with_capacity(3);
+    let mut passed = Vec::with_capacity(3 + connections.further.len());
     let stdio = match &connections.terminal {
         Some(settings) => connect_terminal(settings, &mut spec, &mut passed)?,
         None => {
@@ -178,9 +210,18 @@ pub fn spawn(
             ends
         }
     };
+    let mut further = Vec::with_capacity(connections.further.len());
+    for (number, kind) in &connections.further {
+        let end = connect_further(*number, kind, &mut spec, &mut passed)?;
+        further.extend(end.map(|end| (*number, end)));
+    }
     let begin = Begin::new(spec.finish(), cwd, passed);
     let control = hand_over(launcher, begin)?;
-    Ok(Ends { control, stdio })
+    Ok(Ends {
+        control,
+        stdio,
+        further,
+    })
 }
 
 /// Gives the control socket of the shepherd that was asked.
@@ -217,18 +258,7 @@ fn connect(
 ) -> Result<Option<OwnedFd>, Failure> {
     let refused = Failure::of([atoms::stdin(), atoms::stdout(), atoms::stderr()][number]);
     match stdio {
-        Stdio::Pipe => {
-            let (read, write) = pipe()?;
-            let (ours, theirs) = if number == 0 {
-                (write, read)
-            } else {
-                (read, write)
-            };
-            set_nonblocking(ours.as_fd())?;
-            passed.push(theirs);
-            spec.flag(Tag::Passed);
-            return Ok(Some(ours));
-        }
+        Stdio::Pipe => return connect_pipe(number == 0, spec, passed).map(Some),
         Stdio::Null => spec.flag(Tag::Null),
         Stdio::Redirect => spec.flag(Tag::Redirected),
         Stdio::File(tag, path) => spec.string(*tag, path).map_err(|_| Errno::EINVAL)?,
@@ -244,6 +274,38 @@ fn connect(
         Stdio::Terminal => return Err(refused(Errno::EINVAL)),
     }
     Ok(None)
+}
+
+/// A pipe that the command reads, or one that it writes.
+fn connect_pipe(
+    input: bool,
+    spec: &mut SpecWriter,
+    passed: &mut Vec<OwnedFd>,
+) -> Result<OwnedFd, Failure> {
+    let (read, write) = pipe()?;
+    let (ours, theirs) = if input { (write, read) } else { (read, write) };
+    set_nonblocking(ours.as_fd())?;
+    passed.push(theirs);
+    spec.flag(Tag::Passed);
+    Ok(ours)
+}
+
+/// As `connect`, for a descriptor that is no standard one.
+fn connect_further(
+    number: u8,
+    kind: &Further,
+    spec: &mut SpecWriter,
+    passed: &mut Vec<OwnedFd>,
+) -> Result<Option<OwnedFd>, Failure> {
+    spec.number(Tag::Fd, number.into());
+    match kind {
+        Further::Input => connect_pipe(true, spec, passed).map(Some),
+        Further::Output => connect_pipe(false, spec, passed).map(Some),
+        Further::File(tag, path) => {
+            spec.string(*tag, path).map_err(|_| Errno::EINVAL)?;
+            Ok(None)
+        }
+    }
 }
 
 /// The VM writes to one copy of the master and reads from another, so that each is selected for one thing.
@@ -292,6 +354,8 @@ pub fn write_spec(fields: ListIterator, size: usize) -> NifResult<SpecWriter> {
             string(&mut writer, Tag::Cd, value)?;
         } else if name == atoms::cgroup() {
             string(&mut writer, Tag::Cgroup, value)?;
+        } else if name == atoms::joined_cgroup() {
+            string(&mut writer, Tag::JoinedCgroup, value)?;
         } else if name == atoms::umask() {
             writer.number(Tag::Umask, value.decode()?);
         } else if name == atoms::nice() {

@@ -4,11 +4,13 @@
 use crate::sys::Spawned;
 use crate::{cgroup, signals, sys};
 use nix::errno::Errno;
+use nix::fcntl::{fcntl, FcntlArg};
 use nix::sys::signal::Signal;
 use nix::unistd::{getpid, getppid, Pid};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::slice::Iter;
 use wire::{Leftovers, Rlimit, Spec, Stdio, Step};
 
 /// Why a command did not start.
@@ -24,6 +26,8 @@ struct Plan<'a> {
     cwd: RawFd,
     /// What becomes of 0, 1 and 2.
     stdio: [Source; 3],
+    /// And of further numbers.
+    fds: Vec<(RawFd, Source)>,
     /// The paths to try, in order.
     candidates: Vec<*const libc::c_char>,
     /// For a script without `#!`: `/bin/sh`, the candidate, and the arguments after `argv[0]`.
@@ -52,21 +56,25 @@ enum Source {
 const SHELL: &CStr = c"/bin/sh";
 
 /// Starts the command of `spec`. `cwd` is the VM's working directory; `passed` are the
-/// descriptors for its stdio, in the order of their use.
+/// descriptors that it gets, in the order of their use: those for its stdio first.
 pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Spawned, Failure> {
     let candidates = candidates(spec.file, spec.search_path);
     let mut shell_args = vec![SHELL.as_ptr(), ptr::null()];
     shell_args.extend(pointers(spec.args.get(1..).unwrap_or_default()));
+    let mut passed = passed.iter();
+    let stdio = stdio_sources(spec, &mut passed)?;
+    let moved = out_of_the_way(spec, passed)?;
     let mut failure = sys::Shared::new(None).map_err(at(Step::Fork))?;
     let mut plan = Plan {
         shepherd: getpid(),
         cwd: cwd.as_raw_fd(),
-        stdio: sources(spec, passed)?,
+        stdio,
+        fds: further_sources(spec, &moved)?,
         candidates: candidates.iter().map(|path| path.as_ptr()).collect(),
         shell_args,
         args: pointers(&spec.args),
         env: pointers(&spec.env),
-        members: spec.cgroup.map(cgroup::members),
+        members: spec.cgroup.or(spec.joined_cgroup).map(cgroup::members),
         spec,
         failure: failure.as_ptr(),
     };
@@ -118,29 +126,56 @@ fn candidates(file: &CStr, search_path: Option<&CStr>) -> Vec<CString> {
     }
 }
 
-fn sources(spec: &Spec, passed: &[OwnedFd]) -> Result<[Source; 3], Failure> {
-    let mut passed = passed.iter();
+fn stdio_sources(spec: &Spec, passed: &mut Iter<OwnedFd>) -> Result<[Source; 3], Failure> {
     let mut sources = [Source::Null; 3];
+    for (source, stdio) in sources.iter_mut().zip(&spec.stdio) {
+        *source = self::source(stdio, passed)?;
+    }
+    Ok(sources)
+}
+
+/// What was passed for the further descriptors, on numbers above theirs. Else one could lie on a number that another
+/// is to get, and be closed before it is copied.
+fn out_of_the_way(spec: &Spec, passed: Iter<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
+    let last = spec.fds.iter().map(|(number, _)| *number).max();
+    let lowest = last.map_or(0, |number| RawFd::from(number) + 1);
+    passed
+        .map(|fd| copy_to_at_least(fd, lowest).map_err(at(Step::Receive)))
+        .collect()
+}
+
+fn copy_to_at_least(fd: &OwnedFd, lowest: RawFd) -> nix::Result<OwnedFd> {
+    match fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(lowest)) {
+        // SAFETY: made for this process just now.
+        Ok(copy) => Ok(unsafe { OwnedFd::from_raw_fd(copy) }),
+        // The limit of descriptors is not above it.
+        Err(Errno::EINVAL) => Err(Errno::EMFILE),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn further_sources(spec: &Spec, passed: &[OwnedFd]) -> Result<Vec<(RawFd, Source)>, Failure> {
+    let mut passed = passed.iter();
+    spec.fds
+        .iter()
+        .map(|(number, stdio)| Ok((RawFd::from(*number), source(stdio, &mut passed)?)))
+        .collect()
+}
+
+fn source(stdio: &Stdio, passed: &mut Iter<OwnedFd>) -> Result<Source, Failure> {
+    let missing = at(Step::Receive)(Errno::EPROTO);
     let file = |path: &CStr, flags| Source::File {
         path: path.as_ptr(),
         flags,
     };
-    for (source, stdio) in sources.iter_mut().zip(&spec.stdio) {
-        *source = match *stdio {
-            Stdio::Null => Source::Null,
-            Stdio::Passed => {
-                let fd = passed
-                    .next()
-                    .ok_or_else(|| at(Step::Receive)(Errno::EPROTO))?;
-                Source::Fd(fd.as_raw_fd())
-            }
-            Stdio::Redirected => Source::Stdout,
-            Stdio::Read(path) => file(path, libc::O_RDONLY),
-            Stdio::Write(path) => file(path, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC),
-            Stdio::Append(path) => file(path, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND),
-        };
-    }
-    Ok(sources)
+    Ok(match *stdio {
+        Stdio::Null => Source::Null,
+        Stdio::Passed => Source::Fd(passed.next().ok_or(missing)?.as_raw_fd()),
+        Stdio::Redirected => Source::Stdout,
+        Stdio::Read(path) => file(path, libc::O_RDONLY),
+        Stdio::Write(path) => file(path, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC),
+        Stdio::Append(path) => file(path, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND),
+    })
 }
 
 extern "C" fn become_command(plan: *mut libc::c_void) -> libc::c_int {
@@ -175,6 +210,9 @@ fn set_up(plan: &Plan) -> Result<(), Failure> {
     done(unsafe { libc::fchdir(plan.cwd) }).map_err(at(Step::Cwd))?;
     for (target, step) in [(0, Step::Stdin), (1, Step::Stdout), (2, Step::Stderr)] {
         connect(plan.stdio[target], target as RawFd).map_err(at(step))?;
+    }
+    for (target, source) in &plan.fds {
+        connect(*source, *target).map_err(at(Step::Fd(*target as u8)))?;
     }
     if spec.terminal {
         // SAFETY: tty_ioctl(4); this process leads a session without a terminal.
@@ -246,6 +284,10 @@ fn connect(source: Source, target: RawFd) -> nix::Result<()> {
             unsafe {
                 let fd = Errno::result(libc::open(path, flags | birth, 0o666))?;
                 done(libc::fcntl(fd, libc::F_SETFL, flags & libc::O_APPEND))?;
+                if fd == target {
+                    // The lowest free number, which may be the one. A copy onto itself stays close-on-exec.
+                    return done(libc::fcntl(fd, libc::F_SETFD, 0));
+                }
                 done(libc::dup2(fd, target))
             }
         }

@@ -110,7 +110,7 @@ fn receive_with_fds(
     capacity: usize,
     flags: libc::c_int,
 ) -> nix::Result<(Vec<u8>, Vec<OwnedFd>, bool)> {
-    const SPACE: usize = 64;
+    const SPACE: usize = 1040;
     #[repr(align(8))]
     struct Space([u8; SPACE]);
     const {
@@ -137,7 +137,7 @@ fn receive_with_fds(
     let length = Errno::result(length)?;
     // SAFETY: the system wrote so many.
     unsafe { bytes.set_len(length as usize) };
-    let mut fds = Vec::with_capacity(MAX_FDS);
+    let mut fds = Vec::new();
     // SAFETY: the kernel filled the control buffer; the macros walk it as cmsg(3) says, and the
     // descriptors in it were made for this process just now.
     unsafe {

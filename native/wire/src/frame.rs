@@ -12,10 +12,9 @@ pub struct Malformed;
 
 /// What was being done when a command could not be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Step {
     /// Taking the descriptors of the command and reading its specification.
-    Receive = 1,
+    Receive,
     /// Making the process: `fork(2)` or `clone(2)`.
     Fork,
     /// `setsid(2)`, `dup2(2)` and the like: what never fails on a healthy system.
@@ -38,10 +37,13 @@ pub enum Step {
     NoNewPrivs,
     /// `execve(2)`.
     Exec,
+    /// Making the descriptor with this number.
+    Fd(u8),
 }
 
 impl Step {
-    pub const ALL: [Step; 16] = [
+    /// Those that need no number; a byte tells which, by its place here.
+    const PLAIN: [Step; 16] = [
         Step::Receive,
         Step::Fork,
         Step::Setup,
@@ -60,8 +62,23 @@ impl Step {
         Step::Exec,
     ];
 
-    pub fn from_byte(byte: u8) -> Option<Step> {
-        Step::ALL.into_iter().find(|step| *step as u8 == byte)
+    const FD: u8 = u8::MAX;
+
+    fn encode(self) -> [u8; 2] {
+        match self {
+            Step::Fd(number) => [Step::FD, number],
+            plain => {
+                let place = Step::PLAIN.iter().position(|step| *step == plain);
+                [place.unwrap_or_default() as u8, 0]
+            }
+        }
+    }
+
+    fn decode([kind, number]: [u8; 2]) -> Result<Step, Malformed> {
+        match kind {
+            Step::FD => Ok(Step::Fd(number)),
+            place => Step::PLAIN.get(place as usize).copied().ok_or(Malformed),
+        }
     }
 }
 
@@ -142,7 +159,7 @@ impl Event {
             }
             Event::Failed { step, errno } => {
                 frame[0] = FAILED;
-                frame[1] = step as u8;
+                frame[1..3].copy_from_slice(&step.encode());
                 frame[4..8].copy_from_slice(&errno.to_ne_bytes());
             }
             Event::Exited(exit) => {
@@ -168,7 +185,7 @@ impl Event {
                 pid: i32::from_ne_bytes(bytes(frame, 4)),
             }),
             FAILED => Ok(Event::Failed {
-                step: Step::from_byte(frame[1]).ok_or(Malformed)?,
+                step: Step::decode(bytes(frame, 1))?,
                 errno: i32::from_ne_bytes(bytes(frame, 4)),
             }),
             kind @ (EXITED | SIGNALED) => Ok(Event::Exited(Exit {
@@ -245,10 +262,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_event_survives_the_wire(exit in any_exit(), pid: i32, errno: i32, step in 0..Step::ALL.len()) {
+        fn an_event_survives_the_wire(exit in any_exit(), pid: i32, errno: i32, step in 0..Step::PLAIN.len(), fd: u8) {
             let events = [
                 Event::Started { pid },
-                Event::Failed { step: Step::ALL[step], errno },
+                Event::Failed { step: Step::PLAIN[step], errno },
+                Event::Failed { step: Step::Fd(fd), errno },
                 Event::Exited(exit),
             ];
             for event in events {

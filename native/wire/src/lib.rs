@@ -8,8 +8,8 @@
 //! - NIF -> launcher: one [`START`] byte for each new shepherd, with its control socket beside it (`SCM_RIGHTS`);
 //! - NIF <-> shepherd, on the control socket: [`Request`] one way, [`Event`] the other. A command begins with
 //!   [`Request::Begin`], with the [`Spec`] behind it in the same message, where it is short, and file descriptors
-//!   beside it: the working directory, a file with the spec, where that is long, and those for the command's
-//!   stdin, stdout and stderr. When a command is over, and the socket still open, another may begin.
+//!   beside it: the working directory, a file with the spec, where that is long, those for the command's
+//!   stdin, stdout and stderr, and those for its further descriptors. When a command is over, and the socket still open, another may begin.
 //!
 //! All frames on a socket have a fixed size, so that they also work where the socket is a stream.
 
@@ -32,8 +32,9 @@ pub const CANNOT: &str = "net_runner cannot: ";
 /// The one byte that asks the launcher for a shepherd; its control socket travels beside it.
 pub const START: u8 = b'S';
 
-/// The descriptors of one command: working directory, a spec that is long, and up to three of its own.
-pub const MAX_FDS: usize = 5;
+/// The descriptors of one command: working directory, a spec that is long, up to three standard ones, and further ones. One
+/// message has room for so many (`SCM_MAX_FD`, unix(7)).
+pub const MAX_FDS: usize = 253;
 
 /// What a message on the control socket holds of a spec: all of it or, where there are no messages, nothing.
 pub const MAX_SHORT_SPEC: usize = if socket::KEEPS_MESSAGES { 32 * 1024 } else { 0 };

@@ -1,6 +1,6 @@
 //! The sockets that the bytes travel on.
 
-use crate::{Request, MAX_FDS, MAX_SHORT_SPEC};
+use crate::{Request, MAX_SHORT_SPEC};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
@@ -52,7 +52,8 @@ pub struct Begin {
 
 impl Begin {
     pub fn new(spec: Vec<u8>, cwd: OwnedFd, passed: Vec<OwnedFd>) -> Begin {
-        let mut fds = Vec::with_capacity(MAX_FDS);
+        // And the spec's, where it is in a file.
+        let mut fds = Vec::with_capacity(2 + passed.len());
         fds.push(cwd);
         fds.extend(passed);
         Begin { spec, fds }
@@ -133,7 +134,7 @@ fn write_from_start(fd: BorrowedFd, bytes: &[u8]) -> nix::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::REQUEST_SIZE;
+    use crate::{MAX_FDS, REQUEST_SIZE};
     use nix::sys::socket::{recvmsg, setsockopt, sockopt, ControlMessageOwned};
     use std::fs::File;
     use std::io::{IoSliceMut, Read};

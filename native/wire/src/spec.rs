@@ -22,7 +22,7 @@ pub enum Tag {
     Environment,
     /// The directory to go to, from the VM's own.
     Cd,
-    /// Where the three standard descriptors lead, in their order; see [`Stdio`].
+    /// Where the three standard descriptors lead, in their order; see [`Stdio`]. Behind an `Fd`: where that one does.
     Passed,
     Null,
     Redirected,
@@ -46,10 +46,14 @@ pub enum Tag {
     Terminal,
     /// The directory of the cgroup that the command joins, and that ends with it.
     Cgroup,
+    /// One that the command only joins.
+    JoinedCgroup,
+    /// The number of a further descriptor.
+    Fd,
 }
 
 impl Tag {
-    const ALL: [Tag; 24] = [
+    const ALL: [Tag; 26] = [
         Tag::File,
         Tag::SearchPath,
         Tag::Arg,
@@ -74,6 +78,8 @@ impl Tag {
         Tag::NoNewPrivs,
         Tag::Terminal,
         Tag::Cgroup,
+        Tag::JoinedCgroup,
+        Tag::Fd,
     ];
 
     fn from_byte(byte: u8) -> Option<Tag> {
@@ -81,7 +87,7 @@ impl Tag {
     }
 }
 
-/// Where one of the command's three standard descriptors leads.
+/// Where one of the command's descriptors leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stdio<'a> {
     Null,
@@ -93,6 +99,20 @@ pub enum Stdio<'a> {
     /// Made, or emptied, before it is written.
     Write(&'a CStr),
     Append(&'a CStr),
+}
+
+impl<'a> Stdio<'a> {
+    fn decode(tag: Tag, value: &'a [u8]) -> Result<Stdio<'a>, Malformed> {
+        match tag {
+            Tag::Passed => Ok(Stdio::Passed),
+            Tag::Null => Ok(Stdio::Null),
+            Tag::Redirected => Ok(Stdio::Redirected),
+            Tag::ReadFile => Ok(Stdio::Read(string(value)?)),
+            Tag::WriteFile => Ok(Stdio::Write(string(value)?)),
+            Tag::AppendFile => Ok(Stdio::Append(string(value)?)),
+            _ => Err(Malformed),
+        }
+    }
 }
 
 /// What happens to processes that outlive the command that started them.
@@ -197,6 +217,8 @@ pub struct Spec<'a> {
     pub env: Vec<&'a CStr>,
     pub cd: Option<&'a CStr>,
     pub stdio: [Stdio<'a>; 3],
+    /// The further descriptors by their numbers, from 3 on.
+    pub fds: Vec<(u8, Stdio<'a>)>,
     pub stop_signal: i32,
     pub kill_timeout_ms: u64,
     pub leftovers: Leftovers,
@@ -209,12 +231,14 @@ pub struct Spec<'a> {
     pub no_new_privs: bool,
     pub terminal: bool,
     pub cgroup: Option<&'a CStr>,
+    pub joined_cgroup: Option<&'a CStr>,
 }
 
 impl<'a> Spec<'a> {
     pub fn decode(mut bytes: &'a [u8]) -> Result<Spec<'a>, Malformed> {
         let mut file = None;
         let mut seen = Vec::with_capacity(3);
+        let mut further = None;
         let mut spec = Spec {
             file: c"",
             search_path: None,
@@ -222,6 +246,7 @@ impl<'a> Spec<'a> {
             env: Vec::new(),
             cd: None,
             stdio: [Stdio::Null; 3],
+            fds: Vec::new(),
             stop_signal: 15,
             kill_timeout_ms: 5000,
             leftovers: Leftovers::Kill,
@@ -234,6 +259,7 @@ impl<'a> Spec<'a> {
             no_new_privs: false,
             terminal: false,
             cgroup: None,
+            joined_cgroup: None,
         };
         while let Some((&tag, rest)) = bytes.split_first() {
             let (length, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
@@ -251,12 +277,19 @@ impl<'a> Spec<'a> {
                     }
                 }
                 Tag::Cd => spec.cd = Some(string(value)?),
-                Tag::Passed => seen.push(Stdio::Passed),
-                Tag::Null => seen.push(Stdio::Null),
-                Tag::Redirected => seen.push(Stdio::Redirected),
-                Tag::ReadFile => seen.push(Stdio::Read(string(value)?)),
-                Tag::WriteFile => seen.push(Stdio::Write(string(value)?)),
-                Tag::AppendFile => seen.push(Stdio::Append(string(value)?)),
+                Tag::Fd => further = Some(further_number(value)?),
+                tag @ (Tag::Passed
+                | Tag::Null
+                | Tag::Redirected
+                | Tag::ReadFile
+                | Tag::WriteFile
+                | Tag::AppendFile) => {
+                    let stdio = Stdio::decode(tag, value)?;
+                    match further.take() {
+                        Some(number) => spec.fds.push((number, stdio)),
+                        None => seen.push(stdio),
+                    }
+                }
                 Tag::StopSignal => spec.stop_signal = small(value)?,
                 Tag::KillTimeout => spec.kill_timeout_ms = number(value)?,
                 Tag::Leftovers => spec.leftovers = Leftovers::from_number(number(value)?)?,
@@ -282,9 +315,10 @@ impl<'a> Spec<'a> {
                 Tag::NoNewPrivs => spec.no_new_privs = true,
                 Tag::Terminal => spec.terminal = true,
                 Tag::Cgroup => spec.cgroup = Some(string(value)?),
+                Tag::JoinedCgroup => spec.joined_cgroup = Some(string(value)?),
             }
         }
-        if seen.len() > 3 {
+        if seen.len() > 3 || further.is_some() {
             return Err(Malformed);
         }
         spec.stdio = std::array::from_fn(|at| seen.get(at).copied().unwrap_or(Stdio::Null));
@@ -308,6 +342,17 @@ fn number(value: &[u8]) -> Result<u64, Malformed> {
         .map_err(|_| Malformed)
 }
 
+/// The standard descriptors have no number.
+fn further_number(value: &[u8]) -> Result<u8, Malformed> {
+    small(value).and_then(|number| {
+        if number > 2 {
+            Ok(number)
+        } else {
+            Err(Malformed)
+        }
+    })
+}
+
 fn small<T: TryFrom<u64>>(value: &[u8]) -> Result<T, Malformed> {
     number(value)?.try_into().map_err(|_| Malformed)
 }
@@ -326,7 +371,7 @@ mod tests {
         #[test]
         fn a_spec_survives_the_wire(
             file in c_bytes(), args in vec(c_bytes(), 0..8), env in vec(c_bytes(), 0..8),
-            timeout: u64, signal in 1..64u64, nice in -20..20i32, groups in vec(any::<u32>(), 0..4),
+            timeout: u64, signal in 1..64u64, fd in 3..=255u8, nice in -20..20i32, groups in vec(any::<u32>(), 0..4),
         ) {
             let mut writer = SpecWriter::default();
             writer.string(Tag::File, &file).unwrap();
@@ -340,6 +385,8 @@ mod tests {
             writer.flag(Tag::Passed);
             writer.string(Tag::AppendFile, &file).unwrap();
             writer.flag(Tag::Redirected);
+            writer.number(Tag::Fd, fd.into());
+            writer.string(Tag::ReadFile, &file).unwrap();
             writer.number(Tag::Nice, nice as i64 as u64);
             writer.numbers(Tag::Rlimit, &[1, timeout, u64::MAX]);
             writer.numbers(Tag::Groups, &groups.iter().map(|g| *g as u64).collect::<Vec<_>>());
@@ -354,6 +401,8 @@ mod tests {
             prop_assert_eq!(spec.stdio[0], Stdio::Passed);
             prop_assert!(matches!(spec.stdio[1], Stdio::Append(path) if path.to_bytes() == file));
             prop_assert_eq!(spec.stdio[2], Stdio::Redirected);
+            prop_assert!(matches!(spec.fds[..], [(number, Stdio::Read(path))]
+                if number == fd && path.to_bytes() == file));
             prop_assert_eq!(spec.nice, Some(nice));
             let unlimited = Rlimit { resource: 1, soft: timeout, hard: u64::MAX };
             prop_assert_eq!(spec.rlimits, vec![unlimited]);
@@ -386,6 +435,19 @@ mod tests {
             Err(Malformed)
         );
         assert_eq!(writer.string(Tag::Arg, b"a\0b"), Err(Malformed));
+    }
+
+    #[test]
+    fn a_further_descriptor_is_none_of_the_standard_ones_and_leads_somewhere() {
+        for (number, leads) in [(2, true), (256, true), (3, false)] {
+            let mut writer = SpecWriter::default();
+            writer.string(Tag::File, b"x").unwrap();
+            writer.number(Tag::Fd, number);
+            if leads {
+                writer.flag(Tag::Passed);
+            }
+            assert_eq!(Spec::decode(&writer.finish()), Err(Malformed));
+        }
     }
 
     #[test]
