@@ -40,7 +40,6 @@ defmodule NetRunner.Guarantees.NodeTest do
     test "the #{side}'s node breaks the connection", %{caller: caller} = context do
       {me, [p | _]} = start(context)
       waiting = waiting(context, p)
-
       # The caller's next call would connect again, and find nobody.
       true =
         Nodes.call(context[unquote(side)].peer, :erlang, :disconnect_node, [
@@ -75,9 +74,14 @@ defmodule NetRunner.Guarantees.NodeTest do
     assert_gone(context)
     Tree.await(fn -> Tree.helpers(worker) == [] end, @within)
 
+    assert Nodes.call_from(caller.peer, me, Nodes, :down, [p]) == {p, :noconnection}
+
     for {function, args, result} <- [
           {:read, [p], {:error, {:node, :disconnected}}},
           {:write, [p, "x"], {:error, {:node, :disconnected}}},
+          {:read_until, [p, "x"], {:error, {:node, :disconnected}}},
+          {:ask, [p, 1], {:error, {:node, :disconnected}}},
+          {:suspend, [p], {:error, {:node, :disconnected}}},
           {:os_pid, [p], {:error, {:node, :disconnected}}},
           {:alive?, [p], false},
           {:stop, [p], :ok}
@@ -86,6 +90,26 @@ defmodule NetRunner.Guarantees.NodeTest do
     end
 
     assert run(context) == {:error, {:node, :not_connected}}
+  end
+
+  test "the node of who asked, watches and holds a place goes: a command that survives that serves the next",
+       %{caller: caller, worker: worker} = context do
+    [{_, tree} | _] = context.trees
+    options = [node: worker.node, owner: nil, env: Tree.env(tree)]
+    {:ok, p} = Nodes.call(caller.peer, Command, :start, ["cat", [], options])
+    asking = Nodes.start_caller(caller.peer)
+    :ok = Nodes.call_from(caller.peer, asking, Command, :ask, [p, 5])
+    Nodes.call_from(caller.peer, asking, Command, :monitor, [p])
+    Nodes.call_later(caller.peer, Command, :read_until, [p, "never"])
+    here = &Nodes.call(worker.peer, Command, &1, [p | &2])
+    Tree.await(fn -> Nodes.call(worker.peer, NetRunner.Waiting, :count, [p, :hold]) == 1 end)
+    assert here.(:ask, [1]) == {:error, :busy}
+    :ok = Tree.kill(caller.os_pid)
+    Tree.await(fn -> here.(:ask, [0]) == :ok end)
+    Tree.await(fn -> Nodes.call(worker.peer, NetRunner.Waiting, :count, [p, :hold]) == 0 end)
+    assert here.(:write, ["left"]) == :ok
+    assert here.(:read, []) == {:ok, "left"}
+    assert here.(:stop, []) == :ok
   end
 
   test "the worker's node is killed under a daemon of the caller's",
@@ -119,6 +143,8 @@ defmodule NetRunner.Guarantees.NodeTest do
     waiting = %{
       read: Nodes.call_later(peer, Command, :read, [p]),
       await_exit: Nodes.call_later(peer, Command, :await_exit, [p]),
+      read_until: Nodes.call_later(peer, Command, :read_until, [p, "never"]),
+      down: Nodes.call_later(peer, Nodes, :down, [p]),
       run: Nodes.call_later(peer, NetRunner, :run, [~w(sleep 100), [node: node]]),
       stream: Nodes.call_later(peer, Nodes, :stream_until_error, [~w(sleep 100), [node: node]])
     }
@@ -134,7 +160,11 @@ defmodule NetRunner.Guarantees.NodeTest do
 
   defp assert_disconnected(%{caller: %{peer: peer}}, waiting) do
     error = {:error, {:node, :disconnected}}
-    for name <- [:read, :await_exit, :run], do: assert(Nodes.result(peer, waiting[name]) == error)
+
+    for name <- [:read, :await_exit, :read_until, :run],
+        do: assert(Nodes.result(peer, waiting[name]) == error)
+
+    assert {_p, :noconnection} = Nodes.result(peer, waiting.down)
 
     # Caught between two calls, the next one connects again and finds nobody.
     case Nodes.result(peer, waiting.stream) do

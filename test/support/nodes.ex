@@ -206,6 +206,52 @@ defmodule NetRunner.Guarantees.Nodes do
     end
   end
 
+  @doc "Reads so many bytes, and gives their number."
+  def read_exactly(_process, 0), do: 0
+
+  def read_exactly(process, size) do
+    {:ok, bytes} = NetRunner.Process.read(process, size)
+    byte_size(bytes) + read_exactly(process, size - byte_size(bytes))
+  end
+
+  @doc "Waits for the end of a command as a message: the pid in it, and the reason."
+  def down(process) do
+    ref = NetRunner.Process.monitor(process)
+
+    receive do
+      {:DOWN, ^ref, :process, pid, reason} -> {pid, reason}
+    end
+  end
+
+  @doc """
+  Asks for one piece, watches, and writes to a `cat`: gives all messages that come of that, until nothing is left. One watch
+  is cancelled.
+  """
+  def follow(process, input) do
+    :ok = NetRunner.Process.ask(process, 1)
+    ref = NetRunner.Process.monitor(process)
+    Process.demonitor(NetRunner.Process.monitor(process), [:flush])
+    Enum.into(input, NetRunner.Process.sink(process, close: true))
+
+    messages =
+      for _ <- 1..5 do
+        receive do
+          {:net_runner, ^process, message} -> message
+          {:DOWN, ^ref, :process, ^process, reason} -> {:down, reason}
+        end
+      end
+
+    # What it was asked before is done.
+    NetRunner.Process.stats(process)
+
+    receive do
+      {:net_runner, _, _} = more -> [more | messages]
+      {:DOWN, _, _, _, _} = more -> [more | messages]
+    after
+      0 -> messages
+    end
+  end
+
   @doc "The error that a stream raises, after it has given something."
   def stream_until_error(command, options) do
     command |> NetRunner.stream!(options) |> Enum.each(fn _ -> :ok end)

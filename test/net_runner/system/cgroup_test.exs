@@ -42,6 +42,35 @@ defmodule NetRunner.CgroupTest do
     refute File.exists?(directory)
   end
 
+  test "suspending freezes it, and the end thaws it", %{path: path} do
+    frozen = fn -> File.read!(Path.join([@root, path, "cgroup.events"])) =~ "frozen 1" end
+
+    # Not below its shepherd by then, and not stopped by a signal that it could see.
+    script = "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.05; done"
+    {:ok, p} = Command.start("sh", ["-c", script], cgroup_path: path, kill_timeout: 60_000)
+    {:ok, "ready\n"} = Command.read(p)
+    assert Command.suspend(p) == :ok
+    Tree.await(frozen)
+    assert Tree.stat(Command.os_pid(p)).state != "T"
+    assert Command.resume(p) == :ok
+    Tree.await(fn -> not frozen.() end)
+    assert Command.suspend(p) == :ok
+    Tree.await(frozen)
+    :ok = Command.end_command(p)
+    assert Command.await_exit(p, 60_000) == {:ok, 3}
+    assert Command.read(p) == {:ok, "bye\n"}
+    refute File.exists?(Path.join(@root, path))
+    Command.stop(p)
+  end
+
+  test "one that is frozen is killed", %{path: path} do
+    {:ok, p} = Command.start("sleep", ["1000"], cgroup_path: path, kill_timeout: 0)
+    :ok = Command.suspend(p)
+    Tree.await(fn -> File.read!(Path.join([@root, path, "cgroup.events"])) =~ "frozen 1" end)
+    :ok = Command.stop(p)
+    refute File.exists?(Path.join(@root, path))
+  end
+
   test "stats have its figures, while the command runs and after its end", %{path: path} do
     script = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; echo; read go"
     {:ok, p} = Command.start("sh", ["-c", script], cgroup_path: path)

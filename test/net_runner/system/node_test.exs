@@ -139,7 +139,7 @@ defmodule NetRunner.NodeTest do
       call = fn function, args -> Nodes.call_from(caller, me, Command, function, args) end
       {:ok, p} = call.(:start, ["cat", [], [node: node]])
       assert node(p) == node
-      assert call.(:write, [p, ["he", ["llo"]]]) == :ok
+      assert call.(:write, [p, [["he", ["llo"]]]]) == :ok
       assert call.(:read, [p, 3]) == {:ok, "hel"}
       assert call.(:read, [p]) == {:ok, "lo"}
       assert call.(:alive?, [p])
@@ -159,6 +159,44 @@ defmodule NetRunner.NodeTest do
       {:ok, p} = call.(:start_link, ["sleep", ["100"], [node: node]])
       assert call.(:kill, [p, :sigint]) == :ok
       assert call.(:await_exit, [p]) == {:ok, 130}
+    end
+
+    test "is read, written, asked and watched with a time, as here", %{caller: caller, node: node} do
+      me = Nodes.start_caller(caller)
+      call = fn function, args -> Nodes.call_from(caller, me, Command, function, args) end
+      {:ok, p} = call.(:start, ["cat", [], [node: node, stderr: :pipe, pipe_size: 0]])
+
+      for function <- [:read, :read_stderr, :read_any],
+          do: assert(call.(function, [p, 10, 20]) == {:error, :timeout})
+
+      assert call.(:write, [p, "one two three", 60_000]) == :ok
+      assert call.(:read_until, [p, "two"]) == {:ok, {"one ", "two"}}
+      assert call.(:read_until, [p, ~r/x/, [timeout: 20]]) == {:error, :timeout}
+      assert call.(:read, [p, 100, 60_000]) == {:ok, " three"}
+
+      assert call.(:suspend, [p]) == :ok
+      big = :binary.copy("x", 1_000_000)
+      assert {:error, {:timeout, n}} = call.(:write, [p, big, 100])
+      assert n < 1_000_000
+      assert call.(:resume, [p]) == :ok
+      assert Nodes.call_from(caller, me, Nodes, :read_exactly, [p, n]) == n
+
+      other = Nodes.start_caller(caller)
+      assert Nodes.call_from(caller, other, Command, :ask, [p, 1]) == :ok
+      assert call.(:ask, [p, 1]) == {:error, :busy}
+      assert Nodes.call_from(caller, other, Command, :ask, [p, 0]) == :ok
+      messages = Nodes.call_from(caller, me, Nodes, :follow, [p, [["he", ["llo"]]]])
+
+      assert Enum.sort(messages) ==
+               Enum.sort([
+                 {:stdout, "hello"},
+                 {:eof, :stdout},
+                 {:eof, :stderr},
+                 {:exit, 0},
+                 {:down, {:exit, 0}}
+               ])
+
+      assert Nodes.call_from(caller, me, Nodes, :down, [p]) == {p, {:exit, 0}}
     end
 
     test "ends when its owner on another node dies", %{caller: caller, worker: worker} = nodes do
