@@ -72,9 +72,9 @@ defmodule NetRunner.NodeTest do
       for {command, options, expected} <- [
             {["sh", "-c", "cat; echo e >&2; exit 3"], [input: "in"],
              %{outcome: :ended, status: 3, exit: {:exited, 3}, stdout: "in", stderr: "e\n"}},
-            {["sh", "-c", script], [timeout: 1_000],
+            {["sh", "-c", script], [timeout: 3_000],
              %{outcome: :timeout, status: 7, stdout: "hello\nbye\n"}},
-            {["sh", "-c", "echo a; exec sleep 100"], [idle_timeout: 300],
+            {["sh", "-c", "echo a; exec sleep 100"], [idle_timeout: 1_500],
              %{outcome: :idle_timeout, status: 143, stdout: "a\n"}},
             {~w(yes), [max_output_size: [stdout: 3]],
              %{outcome: {:output_limit, :stdout}, stdout: "y\ny"}},
