@@ -76,7 +76,7 @@ defmodule NetRunner.Daemon do
 
   ## From where it can be called
 
-  `write/3`, `close_stdin/1`, `kill/2`, `info/1`, `stats/1`, `alive?/1` and `os_pid/1` look the command up without asking the daemon. So they may be called from
+  `write/3`, `close_stdin/1`, `kill/3`, `info/1`, `stats/1`, `alive?/1` and `os_pid/1` look the command up without asking the daemon. So they may be called from
   anywhere, its own callbacks included, also while it becomes ready or stops. They return `{:error, :closed}`
   (`alive?/1`: `false`) before the command has been started and after it is gone.
 
@@ -253,7 +253,7 @@ defmodule NetRunner.Daemon do
   end
 
   @doc """
-  Sends the command a signal, as `NetRunner.Process.kill/2` does: one that reloads its configuration, say.
+  Sends the command a signal, as `NetRunner.Process.kill/3` does, with its options: one that reloads its configuration, say.
 
       iex> test = self()
       iex> script = "trap 'echo again' HUP; echo ready; while :; do sleep 0.1; done"
@@ -264,10 +264,10 @@ defmodule NetRunner.Daemon do
       iex> receive do: ("again" -> :reloaded)
       :reloaded
   """
-  @spec kill(t(), Signal.t()) ::
+  @spec kill(t(), Signal.t(), to: :command | :group | :tree) ::
           :ok | {:error, :unknown_signal | :esrch | Command.gone() | Command.posix()}
-  def kill(daemon, signal) do
-    with {:ok, process} <- Directory.find(daemon), do: Command.kill(process, signal)
+  def kill(daemon, signal, options \\ []) do
+    with {:ok, process} <- Directory.find(daemon), do: Command.kill(process, signal, options)
   end
 
   @doc """

@@ -159,6 +159,10 @@ defmodule NetRunner.Process.Lifecycle do
   def alive?(%{phase: {phase, _, _}}) when phase in [:ending, :given_up], do: true
   def alive?(_life), do: false
 
+  @doc "Whether it can be suspended: what is to end goes on until it has."
+  @spec may_be_suspended?(t()) :: boolean()
+  def may_be_suspended?(life), do: life.phase == :running
+
   @doc "Whether nothing more will be heard of it."
   @spec over?(t()) :: boolean()
   def over?(%{phase: {:over, _, _}}), do: true

@@ -170,9 +170,23 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  def handle_call({:kill, number}, _from, state) do
-    {:reply, if(Lifecycle.alive?(state.life), do: signal(state, number), else: {:error, :esrch}),
-     state}
+  def handle_call({:kill, number, to}, _from, state) do
+    result =
+      if Lifecycle.alive?(state.life),
+        do: told(Native.send_signal(state.control, number, to)),
+        else: {:error, :esrch}
+
+    {:reply, result, state}
+  end
+
+  def handle_call({:suspend, suspend?}, _from, state) do
+    with true <- Lifecycle.may_be_suspended?(state.life),
+         :ok <- told(Native.suspend(state.control, suspend?)) do
+      {:reply, :ok, %{state | outlets: Outlets.pause(state.outlets, suspend?)}}
+    else
+      false -> {:reply, {:error, :esrch}, state}
+      error -> {:reply, error, state}
+    end
   end
 
   def handle_call({:set_window_size, rows, columns}, _from, state) do
@@ -442,13 +456,9 @@ defmodule NetRunner.Process.Server do
   defp answer_fd(state, number, {:wait, changed, effects}),
     do: fd(state, number, {changed, effects})
 
-  defp signal(state, number) do
-    case Native.send_signal(state.control, number) do
-      # The shepherd is gone already; its report is on the way.
-      {:error, gone} when gone in [:epipe, :econnreset, :closed] -> {:error, :esrch}
-      result -> result
-    end
-  end
+  # The shepherd is gone already; its report is on the way.
+  defp told({:error, gone}) when gone in [:epipe, :econnreset, :closed], do: {:error, :esrch}
+  defp told(result), do: result
 
   defp shutdown(reason) when reason in [:normal, :shutdown], do: reason
   defp shutdown({:shutdown, _} = reason), do: reason

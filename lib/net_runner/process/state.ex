@@ -257,7 +257,8 @@ defmodule NetRunner.Process.State do
   # Fails only when the shepherd is gone, which `listen/1` hears.
   defp carry_out_one(state, :tell_end) do
     _ = Native.end_command(state.control)
-    {:noreply, state}
+    # The end resumes what was suspended.
+    {:noreply, %{state | outlets: Outlets.pause(state.outlets, false)}}
   end
 
   defp carry_out_one(state, :shut_control) do
@@ -333,7 +334,7 @@ defmodule NetRunner.Process.State do
     Enum.each(monitors, &Process.demonitor(&1, [:flush]))
 
     %{state | watchers: Watchers.new()}
-    |> outlets(Outlets.exited(state.outlets, exit))
+    |> outlets(state.outlets |> Outlets.pause(false) |> Outlets.exited(exit))
   end
 
   defp carry_out_one(state, {:stop, reason}), do: {:stop, reason, state}

@@ -85,7 +85,7 @@ defmodule NetRunner.Run.Capture do
   end
 
   defp read(capture) do
-    case Command.read_any(capture.server, chunk_size(capture), capture.idle) do
+    case Command.read_any_idle(capture.server, chunk_size(capture), capture.idle) do
       {:ok, {stream, bytes}} ->
         capture |> keep(stream, bytes) |> hand_on(stream, bytes) |> read()
 
