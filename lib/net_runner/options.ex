@@ -272,6 +272,7 @@ defmodule NetRunner.Options do
       {:error, {:already_started, p}}
   """
 
+  alias NetRunner.Run.CancelToken
   alias NetRunner.System.Descriptors
 
   # The names of setrlimit(2). The system may know fewer.
@@ -594,7 +595,9 @@ defmodule NetRunner.Options do
   end
 
   defp valid?(:callback, value), do: is_function(value, 1) or is_function(value, 2)
-  defp valid?(:cancel_token, value), do: is_struct(value, NetRunner.Run.CancelToken)
+
+  defp valid?(:cancel_token, value),
+    do: is_struct(value, CancelToken) and CancelToken.here?(value)
 
   defp valid?(:lines, {newlines, separator}) do
     newlines in [:keep, :trim] and is_binary(separator) and separator != ""
@@ -740,7 +743,7 @@ defmodule NetRunner.Options do
     do: "{:head, bytes}, {:tail, bytes} or {head_bytes, tail_bytes}"
 
   defp expected(:callback), do: "a function of one or two arguments"
-  defp expected(:cancel_token), do: "a token of NetRunner.cancel_token/0"
+  defp expected(:cancel_token), do: "a token that NetRunner.cancel_token/0 has made on this node"
 
   defp expected(:lines),
     do: ":keep, :trim, or {:keep | :trim, separator} with a separator that is no empty string"

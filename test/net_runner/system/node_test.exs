@@ -107,6 +107,14 @@ defmodule NetRunner.NodeTest do
       end
     end
 
+    test "takes no token of another node, whose flag it could not see", %{caller: caller} do
+      token = Nodes.call(caller, NetRunner, :cancel_token, [])
+
+      assert_raise ArgumentError, ~r/:cancel must be a token .* made on this node/, fn ->
+        NetRunner.capture(~w(true), cancel: token)
+      end
+    end
+
     test "has an input that fails in its outcome", %{caller: caller, node: node} do
       assert {:ok, %{outcome: {:input_failed, %RuntimeError{message: "no input"}}}} =
                Nodes.call(caller, Nodes, :capture_with_failing_input, [[node: node]])
