@@ -33,7 +33,9 @@ defmodule NetRunner.Process do
   """
 
   alias NetRunner.{Command, Options, Signal}
-  alias NetRunner.Process.{Counters, Server, Stats}
+  alias NetRunner.Process.{Counters, Pattern, Server, Sink, Stats, Until}
+
+  import NetRunner.Process.Client, only: [call: 2]
 
   @default_read 65_535
 
@@ -201,6 +203,104 @@ defmodule NetRunner.Process do
     call(process, {:read, :any, min(max_bytes, @max_read), timeout})
   end
 
+  @doc """
+  Reads stdout until a text has come, such as a prompt: `{:ok, {before, match}}`. What is behind the match stays for the next
+  reader.
+
+  The `pattern` is a binary, a list of binaries or a regex. The earliest match wins, and of several at one place the longest.
+  What has arrived is matched, so a regex that ends in `.*` gets what happens to be there. With the modifier `u`, a regex sees
+  what comes before the first byte that is not UTF-8.
+
+  Without a match, all bytes stay readable, and it returns `:eof` when stdout has ended, `{:error, :too_long}` when the pattern
+  is not in the next `:max_bytes` bytes, or `{:error, :timeout}`. The other errors are those of `read/3`.
+
+  It holds its place among the readers: those that are called later wait until it has returned. The matching is done by the
+  calling process.
+
+  ## Options
+
+    * `:timeout`: milliseconds, which include the time behind other readers, or `:infinity`, the default
+    * `:max_bytes`: how far it looks. Default: 65,536
+
+        iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "printf 'Name: '; read name; echo Hello $name"])
+        iex> NetRunner.Process.read_until(p, ["Password: ", "Name: "], timeout: 60_000)
+        {:ok, {"", "Name: "}}
+        iex> NetRunner.Process.write(p, "Joe\\n")
+        iex> NetRunner.Process.read_until(p, ~r/J[a-z]+/)
+        {:ok, {"Hello ", "Joe"}}
+        iex> NetRunner.Process.read_until(p, "never")
+        :eof
+        iex> NetRunner.Process.read(p)
+        {:ok, "\\n"}
+  """
+  @spec read_until(t(), binary() | [binary(), ...] | Regex.t(), keyword()) ::
+          {:ok, {before :: binary(), match :: binary()}}
+          | :eof
+          | {:error, :timeout | :too_long | read_error()}
+  def read_until(process, pattern, options \\ []) do
+    %{timeout: timeout, max_bytes: max_bytes} =
+      of_call!(options, %{timeout: :infinity, max_bytes: 65_536}, fn
+        :timeout, value -> is_timeout(value)
+        :max_bytes, value -> is_integer(value) and value > 0
+      end)
+
+    Until.read(process, Pattern.new!(pattern), max_bytes, timeout)
+  end
+
+  # The options of one call, not of a command.
+  defp of_call!(options, defaults, valid?) do
+    Enum.reduce(options, defaults, fn {name, value}, all ->
+      cond do
+        not is_map_key(defaults, name) ->
+          known = Enum.map_join(Map.keys(defaults), " and ", &inspect/1)
+          raise ArgumentError, "unknown option #{inspect(name)}; there is #{known}"
+
+        value == nil ->
+          all
+
+        valid?.(name, value) ->
+          Map.put(all, name, value)
+
+        true ->
+          raise ArgumentError, "the option #{inspect(name)} cannot be #{inspect(value)}"
+      end
+    end)
+  end
+
+  @doc """
+  Has output sent to the calling process, as much as it asks for: for a `GenServer` or a LiveView, which must not wait.
+
+  Adds `count` to the credit of the caller. Each piece of output, of up to 64 KiB, costs one, and is sent as
+
+      {:net_runner, process, {:stdout | :stderr, bytes}}
+
+  of whichever of the piped streams has something. `process` is always the pid. What was not asked for stays in the kernel,
+  and the command waits. At no cost, and once each, come
+
+      {:net_runner, process, {:eof, :stdout | :stderr}}
+      {:net_runner, process, {:exit, status}}
+
+  the last one when nothing more can be read, and the command is gone; the status is `:shepherd_died` where nobody knows it. Where
+  the process itself may end before its command, use `monitor/1` beside it.
+
+  Only one process asks at a time: others get `{:error, :busy}` until it dies, or asks for 0, which drops its credit. When
+  that returns, nothing more is sent.
+
+      iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "echo hello; exit 3"])
+      iex> NetRunner.Process.ask(p, 1)
+      :ok
+      iex> receive do {:net_runner, ^p, message} -> message end
+      {:stdout, "hello\\n"}
+      iex> receive do {:net_runner, ^p, message} -> message end
+      {:eof, :stdout}
+      iex> receive do {:net_runner, ^p, message} -> message end
+      {:exit, 3}
+  """
+  @spec ask(t(), non_neg_integer()) :: :ok | {:error, :busy | gone()}
+  def ask(process, count) when is_integer(count) and count >= 0 do
+    call(process, {:ask, count})
+  end
+
   @doc false
   # As `read_any/3`, but the answer comes as a message: see `:gen_server.check_response/2`.
   @spec request_any(t(), pos_integer()) :: :gen_server.request_id()
@@ -232,6 +332,26 @@ defmodule NetRunner.Process do
              | posix()}
   def write(process, iodata, timeout \\ :infinity) when is_timeout(timeout) do
     call(process, {:write, :erlang.iolist_to_iovec(iodata), timeout})
+  end
+
+  @doc """
+  The command's stdin as a `Collectable` of iodata. Each element is written as by `write/3`, and waits as that does.
+
+  Stdin stays open at the end, unless there is `close: true`. Where the command reads no more, it raises `NetRunner.Error`, with
+  the reason that `write/3` would give. When the source raises, stdin stays open, so that the command does not take half of its
+  input for the whole.
+
+      iex> {:ok, p} = NetRunner.Process.start("sort")
+      iex> Enum.into(["b\\n", ["a", ?\\n]], NetRunner.Process.sink(p, close: true))
+      iex> NetRunner.Process.read(p)
+      {:ok, "a\\nb\\n"}
+  """
+  @spec sink(t(), close: boolean()) :: Collectable.t()
+  def sink(process, options \\ []) do
+    %{close: close?} =
+      of_call!(options, %{close: false}, fn :close, value -> is_boolean(value) end)
+
+    %Sink{process: process, close?: close?}
   end
 
   @doc """
@@ -329,6 +449,38 @@ defmodule NetRunner.Process do
           | {:error, :timeout | :shepherd_died | {:not_ended, pos_integer()} | gone()}
   def await_exit(process, timeout \\ :infinity) when is_timeout(timeout) do
     call(process, {:await_exit, timeout})
+  end
+
+  @doc """
+  Has the exit of the command sent to the calling process. Returns a reference, and exactly one message follows:
+
+      {:DOWN, reference, :process, pid, reason}
+
+  The reason is `{:exit, status}` when the command has exited and (with `leftovers: :kill`) everything it started is gone; at
+  once, if that is so already. It is `:shepherd_died` where nobody knows the status, and else it says why the process
+  itself has ended, as of `Process.monitor/1`: `:normal` (its owner died), `:noproc` (it was gone before), `:noconnection` (its
+  node is out of reach).
+
+  `Process.demonitor(reference, [:flush])` cancels it.
+
+      iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "exit 3"])
+      iex> ref = NetRunner.Process.monitor(p)
+      iex> receive do {:DOWN, ^ref, :process, ^p, reason} -> reason end
+      {:exit, 3}
+  """
+  @spec monitor(t()) :: reference()
+  def monitor(process) do
+    case GenServer.whereis(process) do
+      nil ->
+        {_pid, ref} = spawn_monitor(fn -> exit(:noproc) end)
+        ref
+
+      server ->
+        # Where the server cannot answer, the VM tells why.
+        ref = :erlang.monitor(:process, server, alias: :reply_demonitor)
+        _ = call(server, {:monitor, ref})
+        ref
+    end
   end
 
   @doc """
@@ -471,13 +623,5 @@ defmodule NetRunner.Process do
           {binary(), 0..255} | {:error, term()}
   def collect(process, max_output_size, timeout \\ :infinity) do
     call(process, {:collect, max_output_size, timeout})
-  end
-
-  defp call(process, request) do
-    GenServer.call(process, request, :infinity)
-  catch
-    :exit, {{:nodedown, _}, {GenServer, :call, _}} -> {:error, {:node, :disconnected}}
-    # It was not there, or ended before it could answer.
-    :exit, {_reason, {GenServer, :call, _}} -> {:error, :closed}
   end
 end

@@ -62,6 +62,7 @@ defmodule NetRunner.Process.Lifecycle do
           | {:output, :discard | {:fail, term()} | :left_behind | :gone | :lingering}
           | {:give_up_pipes, {:error, term()}}
           | {:answer, :exit | :stop | :collect, term()}
+          | {:tell_exit, 0..255 | :shepherd_died}
           | {:stop, reason :: term()}
 
   # `give_up_after`: ms after the command was told to end. `grace`: ms after its exit that reads wait for what
@@ -166,6 +167,11 @@ defmodule NetRunner.Process.Lifecycle do
   def exit(%{phase: {:over, _, exit}}), do: exit
   def exit(_life), do: nil
 
+  @doc "What is told of an end."
+  @spec told(Exit.t() | lost()) :: 0..255 | :shepherd_died
+  def told(%Exit{} = exit), do: Exit.status(exit)
+  def told({:lost, _at}), do: :shepherd_died
+
   @doc "What `await_exit` answers; `nil`: it has to wait."
   @spec result(t()) :: {:ok, 0..255} | {:error, term()} | nil
   def result(%{phase: {:over, _, {:lost, _at}}}), do: {:error, :shepherd_died}
@@ -195,7 +201,7 @@ defmodule NetRunner.Process.Lifecycle do
         if(life.cgroup?, do: [:remove_cgroup], else: []) ++
         [:announce_end] ++
         output_after(life, cause, exit) ++
-        [{:answer, :exit, result(life)}] ++
+        [{:answer, :exit, result(life)}, {:tell_exit, told(exit)}] ++
         next(next)
 
     {life, effects}

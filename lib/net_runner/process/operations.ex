@@ -120,16 +120,19 @@ defmodule NetRunner.Process.Operations do
     Enum.flat_map(queues, fn {_kind, queue} -> :gb_trees.values(queue) end)
   end
 
+  @doc "The operation with this monitor; it stays where it is."
+  @spec find(t(), reference()) :: operation() | nil
+  def find(%__MODULE__{} = operations, monitor) do
+    with {kind, id} <- Map.get(operations.callers, monitor),
+         do: :gb_trees.get(id, Map.fetch!(operations.queues, kind))
+  end
+
   @doc "Takes out the operation with this monitor, whatever it is, and gives it, or `nil` when there is none."
   @spec withdraw(t(), reference()) :: {operation() | nil, t()}
   def withdraw(%__MODULE__{} = operations, monitor) do
-    case operations.callers do
-      %{^monitor => {kind, id}} ->
-        operation = :gb_trees.get(id, Map.fetch!(operations.queues, kind))
-        {operation, finish(operations, operation)}
-
-      %{} ->
-        {nil, operations}
+    case find(operations, monitor) do
+      nil -> {nil, operations}
+      operation -> {operation, finish(operations, operation)}
     end
   end
 
@@ -157,7 +160,9 @@ defmodule NetRunner.Process.Operations do
 
   defp without_caller(operations, operation), do: finish(operations, operation)
 
-  defp replace(operations, %Operation{kind: kind, id: id} = operation) do
+  @doc "Puts a changed operation in the place of what it was."
+  @spec replace(t(), operation()) :: t()
+  def replace(operations, %Operation{kind: kind, id: id} = operation) do
     queue = :gb_trees.update(id, operation, Map.fetch!(operations.queues, kind))
     %{operations | queues: Map.put(operations.queues, kind, queue)}
   end

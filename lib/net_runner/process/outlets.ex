@@ -6,25 +6,33 @@ defmodule NetRunner.Process.Outlets do
   # of which the end is kept, and what a command prints that is being ended, which is discarded so that a full
   # pipe does not keep it from ending.
   #
+  # Bytes of stdout that a `read_until` has looked at are kept: whoever is next takes them first. While it looks, it holds
+  # its place, and nobody behind it is served.
+  #
   # Functions give the new outlets and what is to be done: answers, `{:again, stream}` where going on at once would keep
-  # other messages waiting, `{:condemn, cause}` where the command has to end, and `{:collected, operation, result}`.
+  # other messages waiting, `{:condemn, cause}` where the command has to end, `{:collected, operation, result}`, and what the
+  # asker is sent.
 
-  alias NetRunner.Process.{Caller, Collector, Counters, Lifecycle, Operations, Pipe}
+  alias NetRunner.Process.{Asker, Caller, Collector, Counters, Lifecycle, Operations, Pipe}
   alias NetRunner.System.Native
 
   # What is read at once of what nobody has asked for in pieces.
   @bulk 524_288
 
+  # What an asker is sent at once, and a `read_until` gets to see.
+  @piece 65_536
+
   defmodule Outlet do
     @moduledoc false
-    # `demand`: whose the bytes are. `left`: how many more are read.
+    # `demand`: whose the bytes are. `left`: how many more are read. `kept`: bytes that were read, and are still to be had.
     @enforce_keys [:pipe, :demand]
-    defstruct [:pipe, :demand, left: :infinity]
+    defstruct [:pipe, :demand, left: :infinity, kept: ""]
 
     @type t :: %__MODULE__{
             pipe: Pipe.t(),
             demand: :readers | {:tail, binary(), size :: non_neg_integer()} | {:discard, error()},
-            left: non_neg_integer() | :infinity
+            left: non_neg_integer() | :infinity,
+            kept: binary()
           }
     @type error :: {:error, term()}
   end
@@ -32,7 +40,8 @@ defmodule NetRunner.Process.Outlets do
   # `writers`: who may still write. `:running`: the command. `:left_behind`: what it left, while that is waited for.
   # `:lingering`: the same, but an empty pipe is its end. `:gone`: nobody, unless a process outside of
   # the command's tree was given the pipe, and that is not waited for.
-  # `first`: the stream that `read_any` looks at first, so that none starves.
+  # `first`: the stream that `read_any` looks at first, so that none starves. `exit`: what an asker is told of the end of
+  # the command, when that is known.
   @enforce_keys [:stdout, :stderr, :counters]
   defstruct [
     :stdout,
@@ -40,6 +49,8 @@ defmodule NetRunner.Process.Outlets do
     :counters,
     writers: :running,
     first: :stdout,
+    asker: nil,
+    exit: nil,
     queue: Operations.new()
   ]
 
@@ -50,6 +61,8 @@ defmodule NetRunner.Process.Outlets do
           counters: Counters.t(),
           writers: :running | :left_behind | :lingering | :gone,
           first: stream(),
+          asker: Asker.t() | nil,
+          exit: 0..255 | :shepherd_died | nil,
           queue: Operations.t()
         }
 
@@ -58,6 +71,8 @@ defmodule NetRunner.Process.Outlets do
           | {:again, stream()}
           | {:condemn, Lifecycle.cause()}
           | {:collected, Operations.operation(), binary() | {:error, term()}}
+          | {:answer_holder, GenServer.from(), term()}
+          | {:send, pid(), {stream() | :eof | :exit, term()}}
 
   @doc "`tail`: how many bytes are kept of the end of a stderr that is consumed; `nil`: it is not."
   @spec new(Pipe.t() | nil, Pipe.t() | nil, non_neg_integer() | nil, Counters.t()) :: t()
@@ -107,9 +122,90 @@ defmodule NetRunner.Process.Outlets do
     outlets |> park(:collect, from, Collector.new(limit), :infinity) |> serve(:stdout)
   end
 
+  @doc """
+  A caller looks at stdout until it finds what it waits for, in no more than so many bytes. Each time that there is
+  something that it has not seen, it gets `{:ok, holder, bytes}`, and then says `look_on/4` or `take_seen/3`.
+  """
+  @spec hold(t(), GenServer.from(), pos_integer(), timeout()) :: {t(), [effect()]}
+  def hold(outlets, from, limit, timeout) do
+    outlets |> park(:hold, from, {0, limit}, timeout) |> serve(:stdout)
+  end
+
+  @doc "The holder has not found it in the first `seen` bytes, and waits for more."
+  @spec look_on(t(), GenServer.from(), reference(), non_neg_integer()) ::
+          {:reply, {:error, term()}, t()} | {:wait, t(), [effect()]}
+  def look_on(outlets, from, holder, seen) do
+    case Operations.find(outlets.queue, holder) do
+      nil ->
+        {:reply, lost_hold(outlets), outlets}
+
+      %{data: {_, limit}} = operation ->
+        operation = %{operation | from: from, data: {seen, limit}}
+        outlets = %{outlets | queue: Operations.replace(outlets.queue, operation)}
+        {outlets, effects} = serve(outlets, :stdout)
+        {:wait, outlets, effects}
+    end
+  end
+
+  @doc "The holder takes the first `size` bytes of what it has seen, and makes room for the next."
+  @spec take_seen(t(), reference(), non_neg_integer()) ::
+          {:ok | {:error, term()}, t(), [effect()]}
+  def take_seen(outlets, holder, size) do
+    case Operations.find(outlets.queue, holder) do
+      nil ->
+        {lost_hold(outlets), outlets, []}
+
+      operation ->
+        outlets = forget(outlets, operation)
+        {_, outlets} = take_kept(outlets, :stdout, outlets.stdout, size)
+        {outlets, effects} = serve_all(outlets)
+        {:ok, outlets, effects}
+    end
+  end
+
+  # Its time was over while it looked, or what it has seen was discarded.
+  defp lost_hold(%{stdout: %Outlet{demand: {:discard, error}}}), do: error
+  defp lost_hold(_outlets), do: {:error, :timeout}
+
+  @doc """
+  Sends a process so many more pieces of what is piped, and tells it the ends. Only one asks at a time; with 0, it asks no
+  more.
+  """
+  @spec ask(t(), pid(), non_neg_integer()) :: {:ok | {:error, :busy}, t(), [effect()]}
+  def ask(%{asker: %{pid: other}} = outlets, pid, count) when other != pid do
+    if gone?({other, nil}) do
+      {outlets, effects} = drop_asker(outlets)
+      {result, outlets, more} = ask(outlets, pid, count)
+      {result, outlets, effects ++ more}
+    else
+      {{:error, :busy}, outlets, []}
+    end
+  end
+
+  def ask(%{asker: nil} = outlets, _pid, 0), do: {:ok, outlets, []}
+
+  def ask(outlets, _pid, 0) do
+    {outlets, effects} = drop_asker(outlets)
+    {:ok, outlets, effects}
+  end
+
+  def ask(outlets, pid, count) do
+    asker = outlets.asker || new_asker(outlets, pid)
+    outlets = queue_asker(%{outlets | asker: %{asker | credit: asker.credit + count}})
+    {outlets, told} = tell_exit(outlets)
+    {outlets, effects} = serve_all(outlets)
+    {:ok, outlets, told ++ effects}
+  end
+
+  @doc "The command is over: what an asker is told of it, behind the ends of its streams."
+  @spec exited(t(), 0..255 | :shepherd_died) :: {t(), [effect()]}
+  def exited(outlets, exit), do: tell_exit(%{outlets | exit: exit})
+
   @doc "The descriptor of stdout, for a caller that reads by itself what is there."
   @spec lend(t()) :: {:ok, Native.fd()} | :no
-  def lend(%{stdout: %Outlet{demand: :readers, pipe: pipe}, writers: :running} = outlets) do
+  def lend(
+        %{stdout: %Outlet{demand: :readers, pipe: pipe, kept: ""}, writers: :running} = outlets
+      ) do
     if pipe.terminal? or pipe.fd == nil or Operations.any?(outlets.queue, competing(:stdout)),
       do: :no,
       else: {:ok, pipe.fd}
@@ -162,7 +258,7 @@ defmodule NetRunner.Process.Outlets do
 
   # A tail is for error messages, of which one may follow.
   defp stop_reading(%Outlet{demand: :readers} = outlet, error),
-    do: %{outlet | demand: {:discard, error}}
+    do: %{outlet | demand: {:discard, error}, kept: ""}
 
   defp stop_reading(outlet, _error), do: outlet
 
@@ -194,6 +290,8 @@ defmodule NetRunner.Process.Outlets do
 
   @doc "Takes out a caller that died; `nil` when it does not wait here, `:collector` when it was to get all."
   @spec drop_caller(t(), reference()) :: {t(), [effect()]} | :collector | nil
+  def drop_caller(%{asker: %{monitor: monitor}} = outlets, monitor), do: drop_asker(outlets)
+
   def drop_caller(outlets, monitor) do
     case Operations.drop_caller(outlets.queue, monitor) do
       {nil, _} ->
@@ -235,8 +333,8 @@ defmodule NetRunner.Process.Outlets do
   # --- the queues ---------------------------------------------------------------------------------
 
   # Which waiting operations take bytes of a stream.
-  defp competing(:stdout), do: [:stdout, :any, :collect]
-  defp competing(:stderr), do: [:stderr, :any]
+  defp competing(:stdout), do: [:stdout, :any, :collect, :hold, :ask_stdout]
+  defp competing(:stderr), do: [:stderr, :any, :ask_stderr]
 
   defp park(outlets, kind, from, data, timeout) do
     %{outlets | queue: Caller.park(outlets.queue, kind, from, data, timeout)}
@@ -249,15 +347,23 @@ defmodule NetRunner.Process.Outlets do
   defp serve_next(outlets, stream) do
     case Operations.next(outlets.queue, competing(stream)) do
       nil ->
-        {outlets, []}
+        look_for_end(outlets, stream)
 
       %{kind: :collect} = operation ->
         serve_collect(outlets, operation)
+
+      %{kind: kind} = operation when kind in [:ask_stdout, :ask_stderr] ->
+        serve_asker(outlets, operation, stream)
+
+      # Its caller looks at what it has got.
+      %{kind: :hold, from: nil} ->
+        {outlets, []}
 
       operation ->
         cond do
           gone?(operation.from) -> outlets |> forget(operation) |> serve_all()
           operation.kind == :any -> serve_any(outlets, operation)
+          operation.kind == :hold -> serve_hold(outlets, operation)
           true -> serve_reader(outlets, operation, stream)
         end
     end
@@ -285,6 +391,50 @@ defmodule NetRunner.Process.Outlets do
     end
   end
 
+  defp serve_hold(outlets, %{from: from, data: {seen, limit}} = operation) do
+    case look(outlets, seen, limit) do
+      {{:ok, bytes}, outlets} ->
+        queue = Operations.replace(outlets.queue, %{operation | from: nil})
+        {%{outlets | queue: queue}, [{:answer_holder, from, {:ok, operation.monitor, bytes}}]}
+
+      {{:error, :eagain}, outlets} ->
+        {outlets, []}
+
+      {:lent, outlets} ->
+        {outlets, [{:again, :stdout}]}
+
+      {end_or_error, outlets} ->
+        outlets |> finish(operation) |> serve_all() |> reply(operation, end_or_error)
+    end
+  end
+
+  # What is behind the first `seen` bytes, where it may be looked at; what is read for that is kept.
+  defp look(%{stdout: %Outlet{demand: :readers, kept: kept}} = outlets, seen, limit)
+       when byte_size(kept) > seen do
+    {{:ok, binary_part(kept, seen, min(byte_size(kept), limit) - seen)}, outlets}
+  end
+
+  defp look(%{stdout: %Outlet{demand: :readers, kept: kept} = outlet} = outlets, seen, limit) do
+    if taken_back?(outlets) do
+      with {{:ok, bytes}, outlets} <-
+             read_pipe(outlets, :stdout, outlet, min(@piece, limit - seen)) do
+        {{:ok, bytes}, %{outlets | stdout: %{outlets.stdout | kept: kept <> bytes}}}
+      end
+    else
+      {:lent, outlets}
+    end
+  end
+
+  defp look(outlets, _seen, _limit), do: take(outlets, :stdout, 1)
+
+  # Bytes that are read by somebody to whom stdout is lent would come behind those that are kept.
+  defp taken_back?(%{stdout: %Outlet{pipe: pipe}} = outlets) do
+    if Counters.access(outlets.counters) == :anybody,
+      do: Counters.put_access(outlets.counters, :server)
+
+    Pipe.take_back(pipe)
+  end
+
   defp finish(outlets, operation) do
     %{outlets | queue: Operations.finish(outlets.queue, operation)}
   end
@@ -297,6 +447,99 @@ defmodule NetRunner.Process.Outlets do
   defp reply({outlets, effects}, operation, result) do
     {outlets, [{:reply, operation, result} | effects]}
   end
+
+  # --- the asker ----------------------------------------------------------------------------------
+
+  defp new_asker(outlets, pid) do
+    open =
+      for stream <- [:stdout, :stderr],
+          outlet = Map.fetch!(outlets, stream),
+          not match?({:tail, _, _}, outlet.demand),
+          do: stream
+
+    %Asker{pid: pid, monitor: Process.monitor(pid), open: open}
+  end
+
+  defp drop_asker(%{asker: asker} = outlets) do
+    Process.demonitor(asker.monitor, [:flush])
+    serve_all(unqueue_asker(%{outlets | asker: nil}))
+  end
+
+  # It stands among the readers of each stream, as one without an answer.
+  defp queue_asker(%{asker: %{credit: 0}} = outlets), do: unqueue_asker(outlets)
+
+  defp queue_asker(outlets) do
+    Enum.reduce(outlets.asker.open, outlets, fn stream, outlets ->
+      kind = asker_of(stream)
+
+      if Operations.any?(outlets.queue, [kind]),
+        do: outlets,
+        else: %{outlets | queue: Operations.park(outlets.queue, kind, nil, nil, nil)}
+    end)
+  end
+
+  defp unqueue_asker(outlets) do
+    Enum.reduce([:ask_stdout, :ask_stderr], outlets, fn kind, outlets ->
+      {_, queue} = Operations.take_all(outlets.queue, kind)
+      %{outlets | queue: queue}
+    end)
+  end
+
+  defp asker_of(:stdout), do: :ask_stdout
+  defp asker_of(:stderr), do: :ask_stderr
+
+  defp serve_asker(%{asker: asker} = outlets, operation, stream) do
+    if gone?({asker.pid, nil}) do
+      drop_asker(outlets)
+    else
+      case take(outlets, stream, @piece) do
+        {{:error, :eagain}, outlets} ->
+          {outlets, []}
+
+        {{:ok, bytes}, outlets} ->
+          # To the end of the queue, where it has credit left: others have waited too.
+          outlets = finish(outlets, operation)
+          outlets = queue_asker(%{outlets | asker: %{asker | credit: asker.credit - 1}})
+          {outlets, [{:send, asker.pid, {stream, bytes}}, {:again, stream}]}
+
+        {_end, outlets} ->
+          tell_end(outlets, stream)
+      end
+    end
+  end
+
+  # An end is told without being asked for, as soon as it can be seen without taking anything.
+  defp look_for_end(outlets, stream) do
+    if Asker.follows?(outlets.asker, stream) and at_end?(outlets, Map.fetch!(outlets, stream)),
+      do: tell_end(outlets, stream),
+      else: {outlets, []}
+  end
+
+  defp at_end?(_outlets, %Outlet{kept: kept}) when kept != "", do: false
+  defp at_end?(_outlets, %Outlet{left: 0}), do: true
+
+  defp at_end?(outlets, %Outlet{pipe: pipe}) do
+    case Pipe.look_ahead(pipe) do
+      :ok -> false
+      {:error, :eagain} -> outlets.writers in [:gone, :lingering]
+      _eof_or_error -> true
+    end
+  end
+
+  defp tell_end(%{asker: asker} = outlets, stream) do
+    {_, queue} = Operations.take_all(outlets.queue, asker_of(stream))
+    asker = %{asker | open: List.delete(asker.open, stream)}
+    {outlets, told} = tell_exit(%{outlets | asker: asker, queue: queue})
+    {outlets, effects} = serve(outlets, stream)
+    {outlets, [{:send, asker.pid, {:eof, stream}} | told] ++ effects}
+  end
+
+  defp tell_exit(%{asker: %{open: [], exit: :untold} = asker, exit: exit} = outlets)
+       when exit != nil do
+    {%{outlets | asker: %{asker | exit: :told}}, [{:send, asker.pid, {:exit, exit}}]}
+  end
+
+  defp tell_exit(outlets), do: {outlets, []}
 
   # --- collecting ---------------------------------------------------------------------------------
 
@@ -361,6 +604,12 @@ defmodule NetRunner.Process.Outlets do
 
   # Readers are answered at once; a collect when the command is over.
   defp discard(outlets, stream) do
+    if Asker.follows?(outlets.asker, stream),
+      do: tell_end(outlets, stream),
+      else: discard_unasked(outlets, stream)
+  end
+
+  defp discard_unasked(outlets, stream) do
     %Outlet{demand: {:discard, error}} = outlet = Map.fetch!(outlets, stream)
 
     case Operations.next(outlets.queue, competing(stream)) do
@@ -383,11 +632,26 @@ defmodule NetRunner.Process.Outlets do
 
   defp take(outlets, stream, max_bytes) do
     case Map.fetch!(outlets, stream) do
-      %Outlet{demand: :readers} = outlet -> read_pipe(outlets, stream, outlet, max_bytes)
-      %Outlet{demand: {:discard, error}} -> {error, outlets}
+      %Outlet{demand: :readers, kept: ""} = outlet ->
+        read_pipe(outlets, stream, outlet, max_bytes)
+
+      %Outlet{demand: :readers} = outlet ->
+        take_kept(outlets, stream, outlet, max_bytes)
+
+      %Outlet{demand: {:discard, error}} ->
+        {error, outlets}
+
       # A consumed stderr belongs to the server.
-      _not_piped -> {{:error, :not_piped}, outlets}
+      _not_piped ->
+        {{:error, :not_piped}, outlets}
     end
+  end
+
+  # They were counted when they were read.
+  defp take_kept(outlets, stream, %Outlet{kept: kept} = outlet, max_bytes) do
+    size = min(byte_size(kept), max_bytes)
+    <<taken::binary-size(size), kept::binary>> = kept
+    {{:ok, taken}, Map.replace!(outlets, stream, %{outlet | kept: kept})}
   end
 
   defp take_any(outlets, [stream], max_bytes), do: take_tagged(outlets, stream, max_bytes)

@@ -27,6 +27,16 @@ defmodule NetRunner.Process.Pipe do
     end
   end
 
+  @doc "As `Native.look_ahead/1`: takes nothing."
+  @spec look_ahead(t()) :: :ok | :eof | {:error, atom()}
+  def look_ahead(%__MODULE__{fd: nil}), do: :eof
+  def look_ahead(%__MODULE__{fd: fd}), do: Native.look_ahead(fd)
+
+  @doc "As `Native.take_back/1`: from now on, only the server reads."
+  @spec take_back(t()) :: boolean()
+  def take_back(%__MODULE__{fd: nil}), do: true
+  def take_back(%__MODULE__{fd: fd}), do: Native.take_back(fd)
+
   @doc "How many bytes are in it. What is on its way through a terminal is not counted: that has an end of its own."
   @spec rest(t()) :: non_neg_integer() | :infinity
   def rest(%__MODULE__{terminal?: true}), do: :infinity

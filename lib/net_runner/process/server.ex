@@ -194,6 +194,31 @@ defmodule NetRunner.Process.Server do
     life(state, {:end, cause, :stay})
   end
 
+  def handle_call({:monitor, ref}, {pid, _}, state), do: {:reply, :ok, watch(state, pid, ref)}
+
+  def handle_call({:ask, count}, {pid, _} = from, state) do
+    {result, outlets, effects} = Outlets.ask(state.outlets, pid, count)
+    GenServer.reply(from, result)
+    outlets(state, {outlets, effects})
+  end
+
+  def handle_call({:hold, limit, timeout}, from, state) do
+    outlets(state, Outlets.hold(state.outlets, from, limit, timeout))
+  end
+
+  def handle_call({:look_on, holder, seen}, from, state) do
+    case Outlets.look_on(state.outlets, from, holder, seen) do
+      {:reply, result, outlets} -> {:reply, result, %{state | outlets: outlets}}
+      {:wait, outlets, effects} -> outlets(state, {outlets, effects})
+    end
+  end
+
+  def handle_call({:take_seen, holder, size}, from, state) do
+    {result, outlets, effects} = Outlets.take_seen(state.outlets, holder, size)
+    GenServer.reply(from, result)
+    outlets(state, {outlets, effects})
+  end
+
   def handle_call(:attach_feeder, {pid, _}, state) do
     Process.link(pid)
     {:reply, :ok, %{state | feeder: pid}}
@@ -279,7 +304,7 @@ defmodule NetRunner.Process.Server do
     {:stop, :normal, state}
   end
 
-  def handle_info({:DOWN, monitor, :process, _, _}, state), do: drop_caller(state, monitor)
+  def handle_info({:DOWN, monitor, :process, pid, _}, state), do: drop_caller(state, monitor, pid)
 
   def handle_info({:EXIT, feeder, reason}, %{feeder: feeder} = state) do
     state = %{state | feeder: nil}

@@ -14,13 +14,15 @@ defmodule NetRunner.Process.State do
     Operations,
     Outlets,
     Report,
-    Stats
+    Stats,
+    Watchers
   }
 
   alias NetRunner.System.{Cgroup, Descriptors, Native, Spec}
 
-  # `fds`: see `Boot`. `waiters`: for the end, as `:exit` or `:stop`. `stream`: whether its output is a stream's, and whether somebody
-  # enumerates that; another would take bytes away. `parent`: to whom it is linked.
+  # `fds`: see `Boot`. `waiters`: for the end, as `:exit` or `:stop`. `stream`: whether its output is a stream's, and
+  # whether somebody enumerates that; another would take bytes away. `parent`: to whom it is linked. `watchers`: who gets the
+  # exit as a message.
   @enforce_keys [
     :command,
     :control,
@@ -36,7 +38,13 @@ defmodule NetRunner.Process.State do
     :parent,
     :announcer
   ]
-  defstruct @enforce_keys ++ [feeder: nil, input_failure: nil, waiters: Operations.new()]
+  defstruct @enforce_keys ++
+              [
+                feeder: nil,
+                input_failure: nil,
+                waiters: Operations.new(),
+                watchers: Watchers.new()
+              ]
 
   @type t :: %__MODULE__{}
   @type result :: {:noreply, t()} | {:stop, reason :: term(), t()}
@@ -135,11 +143,12 @@ defmodule NetRunner.Process.State do
   end
 
   @doc "A caller that waited, or had waited, died."
-  @spec drop_caller(t(), reference()) :: result()
-  def drop_caller(state, monitor) do
+  @spec drop_caller(t(), reference(), pid()) :: result()
+  def drop_caller(state, monitor, pid) do
     with nil <- Outlets.drop_caller(state.outlets, monitor),
          nil <- Inlet.drop_caller(state.inlet, monitor),
-         nil <- find_fd(state, & &1.drop_caller(&2, monitor)) do
+         nil <- find_fd(state, & &1.drop_caller(&2, monitor)),
+         nil <- Watchers.drop(state.watchers, pid, monitor) do
       {operation, waiters} = Operations.drop_caller(state.waiters, monitor)
       if operation, do: Caller.forget(operation)
       {:noreply, %{state | waiters: waiters}}
@@ -149,15 +158,46 @@ defmodule NetRunner.Process.State do
       {%Outlets{}, _} = outlets -> outlets(state, outlets)
       {%Inlet{}, _} = inlet -> inlet(state, inlet)
       {number, changed} -> fd(state, number, changed)
+      %{} = watchers -> {:noreply, %{state | watchers: watchers}}
     end
   end
 
-  # That of which one takes the caller out.
+  # The further descriptor where this caller waited.
   defp find_fd(state, take_out) do
     Enum.find_value(state.fds, fn {number, %module{} = inlet_or_outlets} ->
       with {_, _} = changed <- take_out.(module, inlet_or_outlets), do: {number, changed}
     end)
   end
+
+  @doc """
+  Notes that a process is to get the exit as a message, or sends it at once. The process waits for the answer; so all the
+  monitors that it has now, but that of its call, are references of this kind.
+  """
+  @spec watch(t(), pid(), reference()) :: t()
+  def watch(state, pid, ref) do
+    case Lifecycle.exit(state.life) do
+      nil ->
+        watchers = Watchers.add(state.watchers, pid, ref, fn -> Process.monitor(pid) end)
+
+        if Watchers.many?(watchers, pid) and monitors_of(pid) <= 2,
+          do: %{state | watchers: Watchers.keep_last(watchers, pid)},
+          else: %{state | watchers: watchers}
+
+      exit ->
+        send_down(ref, Lifecycle.told(exit))
+        state
+    end
+  end
+
+  defp monitors_of(pid) do
+    {:monitored_by, watching} = Process.info(self(), :monitored_by)
+    Enum.count(watching, &(&1 == pid))
+  end
+
+  defp send_down(ref, :shepherd_died),
+    do: send(ref, {:DOWN, ref, :process, self(), :shepherd_died})
+
+  defp send_down(ref, status), do: send(ref, {:DOWN, ref, :process, self(), {:exit, status}})
 
   @doc "The time of a caller is over."
   @spec expire(t(), reference()) :: result()
@@ -285,12 +325,32 @@ defmodule NetRunner.Process.State do
     {:noreply, %{state | waiters: waiters}}
   end
 
+  defp carry_out_one(state, {:tell_exit, exit}) do
+    {refs, monitors} = Watchers.all(state.watchers)
+    Enum.each(refs, &send_down(&1, exit))
+    Enum.each(monitors, &Process.demonitor(&1, [:flush]))
+
+    %{state | watchers: Watchers.new()}
+    |> outlets(Outlets.exited(state.outlets, exit))
+  end
+
   defp carry_out_one(state, {:stop, reason}), do: {:stop, reason, state}
 
   # --- of its streams
 
   defp carry_out_one(state, {:reply, operation, result}) do
     Caller.reply(operation, with_failure(result, state))
+    {:noreply, state}
+  end
+
+  # It keeps its place.
+  defp carry_out_one(state, {:answer_holder, from, result}) do
+    GenServer.reply(from, result)
+    {:noreply, state}
+  end
+
+  defp carry_out_one(state, {:send, asker, what}) do
+    send(asker, {:net_runner, self(), what})
     {:noreply, state}
   end
 

@@ -117,13 +117,25 @@ defmodule NetRunner.System.Native do
   end
 
   @doc """
-  As `read/2`, for a process that is not the one that waits for it: `{:error, :eagain}` promises no message.
+  As `read/2`, for a process that is not the one that waits for it: `{:error, :eagain}` promises no message. After
+  `take_back/1` there is nothing for such a process.
   """
   @spec try_read(fd(), pos_integer()) ::
           {:ok, binary()} | :eof | {:error, :eagain | :closed | posix()}
   def try_read(fd, max_bytes) do
     with :too_large <- nif_try_read(fd, max_bytes), do: nif_try_read_bulk(fd, max_bytes)
   end
+
+  @doc """
+  Ends the reads of `try_read/2`. `false`: one is still under way, and what it gets comes before what is read from now on;
+  ask again.
+  """
+  @spec take_back(fd()) :: boolean()
+  def take_back(fd), do: nif_take_back(fd)
+
+  @doc "Whether there is something to read (`:ok`), or the end has come. Takes nothing."
+  @spec look_ahead(fd()) :: :ok | :eof | {:error, :eagain | :closed | posix()}
+  def look_ahead(fd), do: nif_look_ahead(fd)
 
   @doc """
   Writes a list of binaries. `{:partial, rest}`: some is written, and there may be room for more at
@@ -265,6 +277,8 @@ defmodule NetRunner.System.Native do
   def nif_read_bulk(_fd, _max_bytes), do: not_loaded()
   def nif_try_read(_fd, _max_bytes), do: not_loaded()
   def nif_try_read_bulk(_fd, _max_bytes), do: not_loaded()
+  def nif_take_back(_fd), do: not_loaded()
+  def nif_look_ahead(_fd), do: not_loaded()
   def nif_write(_fd, _iovec), do: not_loaded()
   def nif_write_bulk(_fd, _iovec), do: not_loaded()
   def nif_close(_fd), do: not_loaded()

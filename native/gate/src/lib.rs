@@ -90,6 +90,12 @@ impl Gate {
         self.state.load(Ordering::Acquire) & KEPT != 0
     }
 
+    /// Whether it is closed and nobody is inside any more. What those did who were inside is seen then.
+    pub fn is_over(&self) -> bool {
+        let state = self.state.load(Ordering::Acquire);
+        state & CLOSED != 0 && state & !(CLOSED | KEPT) == 0
+    }
+
     /// For whoever collects what nobody refers to any more: whether it was never closed.
     pub fn is_open(&self) -> bool {
         self.state.load(Ordering::Acquire) & CLOSED == 0
@@ -221,6 +227,40 @@ mod tests {
         model(|| {
             let shared = together(&[use_it, Shared::close, Shared::close]);
             assert_eq!(shared.ends(), (1, 0));
+        });
+    }
+
+    /// How a descriptor is taken back that was lent.
+    #[test]
+    fn when_it_is_over_nobody_is_inside_and_nobody_enters() {
+        loom::model(|| {
+            let shared = Arc::new(Shared::default());
+            let user = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    if !shared.gate.enter() {
+                        return;
+                    }
+                    // SAFETY: loom checks that nobody else is here.
+                    shared
+                        .number
+                        .with_mut(|number| unsafe { (*number).kept += 1 });
+                    let _ = shared.gate.leave();
+                })
+            };
+            let _ = shared.gate.close();
+            if shared.gate.is_over() {
+                // SAFETY: as above.
+                shared
+                    .number
+                    .with_mut(|number| unsafe { (*number).kept = 0 });
+            }
+            user.join().unwrap();
+            assert!(shared.gate.is_over());
+            // SAFETY: as above. It is ended once, which `drop` wants to see.
+            shared.number.with_mut(|number| unsafe {
+                *number = Number { closed: 1, kept: 0 };
+            });
         });
     }
 

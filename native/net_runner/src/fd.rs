@@ -32,6 +32,8 @@ pub struct Fd {
     /// Used by whoever is inside the gate, and given up in `stop` or `destroy`.
     number: ManuallyDrop<OwnedFd>,
     gate: Gate,
+    /// Before the reads of processes other than the one that waits for it.
+    pub lent: Gate,
     /// The size that the pipe gets when its traffic shows that it pays; 0 when there is no more
     /// to do.
     pub pipe_size: AtomicU32,
@@ -89,6 +91,7 @@ pub fn into_term<'a>(env: Env<'a>, fd: OwnedFd, kind: Kind) -> NifResult<Term<'a
     let value = Fd {
         number: ManuallyDrop::new(fd),
         gate: Gate::default(),
+        lent: Gate::default(),
         pipe_size: AtomicU32::new(pipe_size),
         traffic: AtomicU32::new(0),
         plenty: AtomicBool::new(false),

@@ -3,6 +3,7 @@
 use crate::fd::{Fd, Inside, Interest};
 use crate::terminal;
 use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::uio::writev;
 use rustler::{Encoder, Env, Error, ListIterator, NewBinary, NifResult, OwnedBinary, Term};
 use std::io::IoSlice;
@@ -41,6 +42,27 @@ pub enum IfEmpty {
     Wait,
     /// Says so.
     Return,
+}
+
+/// What can be known of a descriptor without reading.
+pub enum Ahead {
+    Something,
+    EndOfFile,
+}
+
+/// Looks whether there is something to read, or the end has come: then nobody has the other end open any more. Where neither
+/// is so, the VM will tell.
+pub fn look_ahead(env: Env, fd: &Fd) -> Result<Ahead, Failure> {
+    let inside = fd.enter(env).ok_or(Failure::Closed)?;
+    let mut fds = [PollFd::new(inside.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, PollTimeout::ZERO) {
+        Err(errno) => Err(wait_if_again(errno, &inside, Interest::Read)),
+        Ok(0) => Err(wait_if_again(Errno::EAGAIN, &inside, Interest::Read)),
+        Ok(_) => Ok(match fds[0].revents() {
+            Some(events) if events.contains(PollFlags::POLLIN) => Ahead::Something,
+            _ => Ahead::EndOfFile,
+        }),
+    }
 }
 
 /// Reads at most `max_bytes`; nothing, and says so, when more than `budget` would have to be moved.
@@ -153,7 +175,7 @@ impl From<Error> for Failure {
 
 fn wait_if_again(errno: Errno, inside: &Inside, interest: Interest) -> Failure {
     match errno {
-        Errno::EAGAIN => match inside.select(interest) {
+        Errno::EAGAIN | Errno::EINTR => match inside.select(interest) {
             Ok(()) => Failure::Again,
             Err(errno) => Failure::Errno(errno),
         },

@@ -12,7 +12,7 @@ mod system;
 mod terminal;
 
 use fd::{Fd, Interest, Kind};
-use io::{Failure, IfEmpty, Outcome};
+use io::{Ahead, Failure, IfEmpty, Outcome};
 use nix::errno::Errno;
 use nix::sys::socket::{recv, send, shutdown, MsgFlags, Shutdown};
 use rustler::{Atom, Encoder, Env, Error, ListIterator, NifResult, Term};
@@ -94,18 +94,55 @@ fn nif_read_bulk<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<
     answer(env, io::read(env, fd, max_bytes, usize::MAX, IfEmpty::Wait))
 }
 
-/// For a process other than the one that waits for the descriptor: nothing is selected.
+/// For a process other than the one that waits for the descriptor: nothing is selected. When it was taken back,
+/// there is nothing for such a process.
 #[rustler::nif]
 fn nif_try_read<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<'a>> {
-    read_some(env, fd, max_bytes, IfEmpty::Return)
+    lent(env, fd, || read_some(env, fd, max_bytes, IfEmpty::Return))
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
 fn nif_try_read_bulk<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<'a>> {
-    answer(
-        env,
-        io::read(env, fd, max_bytes, usize::MAX, IfEmpty::Return),
-    )
+    lent(env, fd, || {
+        answer(
+            env,
+            io::read(env, fd, max_bytes, usize::MAX, IfEmpty::Return),
+        )
+    })
+}
+
+fn lent<'a>(
+    env: Env<'a>,
+    fd: &Fd,
+    read: impl FnOnce() -> NifResult<Term<'a>>,
+) -> NifResult<Term<'a>> {
+    if !fd.lent.enter() {
+        return Ok(error_term(env, atoms::eagain()));
+    }
+    let result = read();
+    // Whoever takes it back asks until nobody is inside.
+    let _ = fd.lent.leave();
+    result
+}
+
+/// Ends the reads of other processes. False: one is still reading, and what it gets comes before what is read from now
+/// on.
+#[rustler::nif]
+fn nif_take_back(fd: &Fd) -> bool {
+    let _ = fd.lent.close();
+    fd.lent.is_over()
+}
+
+/// Whether there is something to read, or the end has come; takes nothing.
+#[rustler::nif]
+fn nif_look_ahead<'a>(env: Env<'a>, fd: &Fd) -> Term<'a> {
+    match io::look_ahead(env, fd) {
+        Ok(Ahead::Something) => atoms::ok().encode(env),
+        Ok(Ahead::EndOfFile) => atoms::eof().encode(env),
+        Err(Failure::Again) => error_term(env, atoms::eagain()),
+        Err(Failure::Errno(errno)) => error_term(env, errno_atom(env, errno)),
+        Err(Failure::Closed | Failure::BadArgument) => error_term(env, atoms::closed()),
+    }
 }
 
 fn read_some<'a>(

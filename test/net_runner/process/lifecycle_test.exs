@@ -28,7 +28,8 @@ defmodule NetRunner.Process.LifecycleTest do
                {:release_control, :retire},
                :announce_end,
                {:output, :gone},
-               {:answer, :exit, {:ok, 0}}
+               {:answer, :exit, {:ok, 0}},
+               {:tell_exit, 0}
              ]
 
       assert Lifecycle.result(life) == {:ok, 0}
