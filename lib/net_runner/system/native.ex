@@ -257,9 +257,13 @@ defmodule NetRunner.System.Native do
           event() | :eof | :reset | {:error, :eagain | :closed | :malformed | posix()}
   def receive_event(control), do: nif_receive_event(control)
 
-  @doc "Has the shepherd send a signal to the command."
-  @spec send_signal(fd(), pos_integer()) :: :ok | {:error, posix()}
-  def send_signal(control, number), do: nif_send_signal(control, number)
+  @doc "Has the shepherd send a signal to the command, its process group, or all that is left of what it started."
+  @spec send_signal(fd(), non_neg_integer(), :command | :group | :tree) :: :ok | {:error, posix()}
+  def send_signal(control, number, to \\ :command), do: nif_send_signal(control, number, to)
+
+  @doc "Has the shepherd stop the command and all that it started, or let it go on."
+  @spec suspend(fd(), boolean()) :: :ok | {:error, posix()}
+  def suspend(control, suspended?), do: nif_suspend(control, suspended?)
 
   @doc "Ends the command as a close of the control socket does, but its end can still be heard."
   @spec end_command(fd()) :: :ok | {:error, posix()}
@@ -299,7 +303,8 @@ defmodule NetRunner.System.Native do
   def nif_group(_name), do: not_loaded()
   def nif_await_room(_launcher), do: not_loaded()
   def nif_receive_event(_control), do: not_loaded()
-  def nif_send_signal(_control, _number), do: not_loaded()
+  def nif_send_signal(_control, _number, _to), do: not_loaded()
+  def nif_suspend(_control, _suspended), do: not_loaded()
   def nif_end(_control), do: not_loaded()
   def nif_shut(_control), do: not_loaded()
 

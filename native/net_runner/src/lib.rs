@@ -20,8 +20,8 @@ use spawn::Connections;
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use wire::socket::NO_SIGNAL;
-use wire::{Event, Request, Step, EVENT_SIZE, GREETING};
+use wire::socket::{NO_SIGNAL, ONE_MORE};
+use wire::{Event, Request, Step, Target, EVENT_SIZE, GREETING};
 
 mod atoms {
     rustler::atoms! {
@@ -31,6 +31,7 @@ mod atoms {
         umask, nice, rlimit, uid, gid, groups, no_new_privs, cgroup, joined_cgroup, input, output,
         started, failed, exited, signaled, malformed, too_long,
         receive, fork, setup, cwd, exec, stdin, stdout, stderr, rlimits, group, user, einval,
+        command, tree,
     }
 }
 
@@ -521,7 +522,7 @@ fn nif_receive_event<'a>(env: Env<'a>, control: &Fd) -> Term<'a> {
     let Some(inside) = control.enter(env) else {
         return error_term(env, atoms::closed());
     };
-    let mut frame = [0; EVENT_SIZE];
+    let mut frame = [0; EVENT_SIZE + ONE_MORE];
     // A shepherd that exits with a request unread resets the connection (unix(7)): that is told
     // once, before what it had said.
     let (received, reset) = match recv(inside.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
@@ -588,11 +589,33 @@ fn step_term(env: Env, step: Step) -> Term {
     name.encode(env)
 }
 
+/// `to`: whom it reaches.
 #[rustler::nif]
-fn nif_send_signal<'a>(env: Env<'a>, control: &Fd, number: i32) -> Term<'a> {
+fn nif_send_signal<'a>(env: Env<'a>, control: &Fd, number: i32, to: Atom) -> NifResult<Term<'a>> {
+    let to = match to {
+        to if to == atoms::command() => Target::Command,
+        to if to == atoms::group() => Target::Group,
+        to if to == atoms::tree() => Target::Tree,
+        _ => return Err(Error::BadArg),
+    };
+    Ok(ask(env, control, Request::Signal { number, to }))
+}
+
+/// Stops the command and all that it started, or lets it go on.
+#[rustler::nif]
+fn nif_suspend<'a>(env: Env<'a>, control: &Fd, suspended: bool) -> Term<'a> {
+    let request = if suspended {
+        Request::Suspend
+    } else {
+        Request::Resume
+    };
+    ask(env, control, request)
+}
+
+fn ask<'a>(env: Env<'a>, control: &Fd, request: Request) -> Term<'a> {
     match control.enter(env) {
         None => error_term(env, atoms::closed()),
-        Some(inside) => done(env, send_now(&inside, Request::Signal { number })),
+        Some(inside) => done(env, send_now(&inside, request)),
     }
 }
 

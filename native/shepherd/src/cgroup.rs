@@ -18,6 +18,12 @@ pub fn kill(cgroup: &CStr) {
     let _ = std::fs::write(path(cgroup).join("cgroup.kill"), "1");
 }
 
+/// Stops all that is in it and comes into it (Linux 5.2), or lets it go on. Whether that could be asked for.
+pub fn freeze(cgroup: &CStr, frozen: bool) -> bool {
+    let value = if frozen { "1" } else { "0" };
+    std::fs::write(path(cgroup).join("cgroup.freeze"), value).is_ok()
+}
+
 const PAUSE: Duration = Duration::from_millis(5);
 const PATIENCE: u32 = 200;
 

@@ -12,15 +12,19 @@
 //! and end when their socket does; only SIGKILL ends them earlier, and then the next one up cleans.
 
 mod attributes;
+mod backoff;
 mod cgroup;
 mod children;
 mod command;
 mod guard;
 mod launcher;
+mod life;
 mod shepherd;
 mod signals;
 mod socket;
+mod spares;
 mod sys;
+mod tree;
 mod watch;
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

@@ -101,6 +101,20 @@ pub enum Event {
     Exited(Exit),
 }
 
+/// Whom a signal reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Command,
+    /// The process group that the command leads.
+    Group,
+    /// The command, and all that it started.
+    Tree,
+}
+
+impl Target {
+    pub const ALL: [Target; 3] = [Target::Command, Target::Group, Target::Tree];
+}
+
 /// What the VM asks of a shepherd. When its end closes, that is an `End` too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
@@ -109,7 +123,11 @@ pub enum Request {
     Begin,
     Signal {
         number: i32,
+        to: Target,
     },
+    /// Stops the command's tree, or its cgroup where it has one of its own, until `Resume` or the end.
+    Suspend,
+    Resume,
     /// The polite end of the command: its stop signal, and SIGKILL after `kill_timeout`.
     End,
 }
@@ -122,6 +140,8 @@ const SIGNALED: u8 = 4;
 const SIGNAL: u8 = 1;
 const BEGIN: u8 = 3;
 const END: u8 = 4;
+const SUSPEND: u8 = 5;
+const RESUME: u8 = 6;
 
 fn bytes<const N: usize>(frame: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
@@ -190,8 +210,10 @@ impl Request {
         match *self {
             Request::Begin => frame[0] = BEGIN,
             Request::End => frame[0] = END,
-            Request::Signal { number } => {
-                frame[0] = SIGNAL;
+            Request::Suspend => frame[0] = SUSPEND,
+            Request::Resume => frame[0] = RESUME,
+            Request::Signal { number, to } => {
+                (frame[0], frame[1]) = (SIGNAL, to as u8);
                 frame[4..8].copy_from_slice(&number.to_ne_bytes());
             }
         }
@@ -207,7 +229,10 @@ impl Request {
             END => Ok(Request::End),
             SIGNAL => Ok(Request::Signal {
                 number: i32::from_ne_bytes(bytes(frame, 4)),
+                to: *Target::ALL.get(frame[1] as usize).ok_or(Malformed)?,
             }),
+            SUSPEND => Ok(Request::Suspend),
+            RESUME => Ok(Request::Resume),
             _ => Err(Malformed),
         }
     }
@@ -251,7 +276,9 @@ mod tests {
 
         #[test]
         fn a_request_survives_the_wire(number: i32) {
-            for request in [Request::Begin, Request::Signal { number }, Request::End] {
+            let signals = Target::ALL.map(|to| Request::Signal { number, to });
+            let others = [Request::Begin, Request::End, Request::Suspend, Request::Resume];
+            for request in signals.into_iter().chain(others) {
                 prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
             }
         }

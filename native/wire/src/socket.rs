@@ -20,6 +20,9 @@ pub const NO_SIGNAL: MsgFlags = MsgFlags::empty();
 /// Whether what was sent at once is received at once.
 pub const KEEPS_MESSAGES: bool = cfg!(not(target_vendor = "apple"));
 
+/// Room beyond a frame, where there are messages: one that is too long is not taken for a good one with its end cut off.
+pub const ONE_MORE: usize = KEEPS_MESSAGES as usize;
+
 /// Two connected sockets, close-on-exec, with message boundaries and an end of file.
 #[cfg(not(target_vendor = "apple"))]
 pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
