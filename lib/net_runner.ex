@@ -12,9 +12,11 @@ defmodule NetRunner do
   A command is a list `[executable | args]`, or a `NetRunner.Command`. No shell is between: arguments
   arrive as they are.
 
-  Three ways to run one:
+  Four ways to run one:
 
-    * `run/2` waits for the end and returns everything it printed, and its exit status;
+    * `run/2` waits for the end and returns everything it printed, and its exit status; `run!/2` raises when that is not 0,
+      and `shell/2` runs a script;
+    * `capture/2` returns all that is known of it, however it ended;
     * `stream!/2` and `stream/2` give what it prints piece by piece, as fast as the pieces are consumed;
     * `NetRunner.Process` reads and writes on demand, signals, waits.
 
@@ -22,9 +24,9 @@ defmodule NetRunner do
   timeout, a consumer that stopped early or crashed, the death of the VM.
   """
 
-  alias NetRunner.{Command, Options}
+  alias NetRunner.{Command, Error, Options, Result}
   alias NetRunner.Process.{Listing, Server}
-  alias NetRunner.Run.{Cmd, Input, Pipeline}
+  alias NetRunner.Run.{CancelToken, Capture, Cmd, Input, Pipeline}
 
   @typedoc "`[executable | args]`, or a command that was made before."
   @type command :: [String.t()] | Command.t()
@@ -37,7 +39,20 @@ defmodule NetRunner do
           | :shepherd_died
           | atom()
 
+  @typedoc "What `cancel_token/0` returns."
+  @opaque cancel_token :: CancelToken.t()
+
+  # The options of a capture that a run does not have.
+  @nothing_more %{
+    keep: nil,
+    idle_timeout: :infinity,
+    on_output: nil,
+    cancel: nil,
+    interleave: false
+  }
+
   @run_groups [:input, :run, :command]
+  @capture_groups [:input, :capture, :command]
   @stream_groups [:input, :run, :stream, :command]
   @raising_groups [:input, :run, :stream, :raising, :command]
 
@@ -79,20 +94,148 @@ defmodule NetRunner do
 
     with {:ok, server} <- Server.start(command, options, extra) do
       feeder = input |> Input.feed(server) |> Input.watch()
-      result = NetRunner.Process.collect(server, options.max_output_size)
-
-      case {result, Input.await_end(feeder)} do
-        {{:error, {:input_failed, {kind, reason, stack}}}, _} ->
-          :erlang.raise(kind, reason, stack)
-
-        {_, {:error, {:input_failed, {kind, reason, stack}}}} ->
-          :erlang.raise(kind, reason, stack)
-
-        {result, :ok} ->
-          result
-      end
+      server |> NetRunner.Process.collect(options.max_output_size) |> Input.result(feeder)
     end
   end
+
+  @doc """
+  As `run/2`, but returns stdout alone, and raises `NetRunner.Error` unless the status is 0.
+
+      iex> NetRunner.run!(~w(echo hello))
+      "hello\\n"
+      iex> NetRunner.run!(["sh", "-c", "echo bad >&2; exit 3"])
+      ** (NetRunner.Error) `sh -c 'echo bad >&2; exit 3'` exited with status 3; the end of its stderr: bad
+
+      iex> NetRunner.run!(~w(sleep 100), timeout: 50)
+      ** (NetRunner.Error) `sleep 100` failed: it did not end within :timeout
+
+  The error has the status, the last `:stderr_tail` bytes of stderr and the last 8 KiB of stdout, also where the reason is a
+  timeout or a limit. A failure while `:input` is produced is raised as it is.
+
+  ## Options
+
+  #{Options.documentation(@run_groups)}
+  """
+  @spec run!(command(), keyword()) :: binary()
+  def run!(command, options \\ []) do
+    {command, options} = Command.unfold(command, options, @run_groups)
+    options = Options.validate!(options, @run_groups)
+    # Of a run, only what is returned is limited.
+    limits = [stdout: options.max_output_size]
+    captured = Map.merge(options, Map.put(@nothing_more, :max_output_size, limits))
+
+    case Capture.run(command, captured, Input.new(options)) do
+      {:ok, _result, {kind, reason, stack}} -> :erlang.raise(kind, reason, stack)
+      {:ok, result, nil} -> stdout!(result)
+      {:error, reason} -> raise Error, reason: reason, command: command
+    end
+  end
+
+  defp stdout!(%{outcome: {:output_limit, _}} = result) do
+    raise %{Result.error(result) | reason: {:max_output_exceeded, result.stdout}}
+  end
+
+  defp stdout!(%{outcome: :cancelled} = result),
+    do: raise(%{Result.error(result) | reason: :closed})
+
+  defp stdout!(result), do: Result.ok!(result).stdout
+
+  @doc """
+  Runs a script with `/bin/sh`, and returns what `run/2` does. The list `:args` is what the script sees as `"$1"`, `"$2"` and
+  so on.
+
+      iex> NetRunner.shell("seq 3 | wc -l")
+      {"3\\n", 0}
+      iex> NetRunner.shell(~S(echo "$2, $1"), args: ["a b", "$(reboot)"])
+      {"$(reboot), a b\\n", 0}
+
+  A value that comes from elsewhere belongs into `:args`, not into the script. What is part of the script is run: a
+  file with the name `x; rm -r ~` in `"wc -l \#{name}"` removes your files. As `"$1"`, with the double quotes, it is a
+  name and nothing else, whatever is in it:
+
+      iex> NetRunner.shell(~S(printf '<%s>' "$1"), args: ["x; echo gone"])
+      {"<x; echo gone>", 0}
+
+  A value that begins with `-` may still be taken for an option by the program that gets it: `wc -l -- "$1"`.
+
+  Options are those of `run/2`, and `:args`.
+  """
+  @spec shell(String.t(), keyword()) :: {stdout :: binary(), 0..255} | {:error, error()}
+  def shell(script, options \\ []) when is_binary(script) do
+    shell = Command.new("/bin/sh", ["-c", script, "sh"])
+    run(shell, options)
+  end
+
+  @doc """
+  Runs a command to its end, however it ends, and returns everything that was seen of it: `{:ok, %NetRunner.Result{}}`.
+  For callers who have to explain what happened.
+
+      iex> {:ok, result} = NetRunner.capture(["sh", "-c", "echo out; echo bad >&2; sleep 100"], timeout: 500)
+      iex> {result.outcome, result.stdout, result.stderr, result.exit}
+      {:timeout, "out\\n", "bad\\n", {:signaled, :sigterm, false}}
+
+  It returns when the command and everything that it started are gone. `{:error, reason}`, as of `run/2`, means that the command
+  was not started (`{:error, :timeout}`: it had not when that had passed; `{:error, :cancelled}`: its token was
+  cancelled before).
+
+  What NetRunner ends is read to its end, so what a command prints on its way out is in the result. There is no limit
+  unless one is given. With `:max_output_size` the command is ended, with `:keep` it runs on:
+
+      iex> {:ok, result} = NetRunner.capture(~w(seq 1000), max_output_size: [stdout: 6])
+      iex> {result.outcome, result.stdout}
+      {{:output_limit, :stdout}, "1\\n2\\n3\\n"}
+      iex> {:ok, result} = NetRunner.capture(~w(seq 1000), keep: {4, 9})
+      iex> {result.outcome, result.stdout, result.dropped}
+      {:ended, "1\\n2\\n999\\n1000\\n", %{stdout: 3880, stderr: 0}}
+
+  Progress, and a way to stop:
+
+      iex> token = NetRunner.cancel_token()
+      iex> {:ok, result} =
+      ...>   NetRunner.capture(["sh", "-c", "echo begun; sleep 100"], cancel: token, on_output: fn _ -> NetRunner.cancel(token) end)
+      iex> {result.outcome, result.stdout}
+      {:cancelled, "begun\\n"}
+
+  `:stderr` is `:pipe` here, unless it is given. Memory is bounded by what is kept, and a piece of output. A slow
+  `:on_output` makes the command wait.
+
+  ## Options
+
+  #{Options.documentation(@capture_groups)}
+  """
+  @spec capture(command(), keyword()) ::
+          {:ok, Result.t()} | {:error, NetRunner.Process.start_error() | :timeout | :cancelled}
+  def capture(command, options \\ []) do
+    {command, options} = Command.unfold(command, options, @capture_groups)
+    options = Options.validate!(options, @capture_groups)
+
+    with {:ok, result, _failure} <- Capture.run(command, options, Input.new(options)),
+         do: {:ok, result}
+  end
+
+  @doc """
+  A token for the option `:cancel` of `capture/2`. It may be given to any number of captures, at the same time and one after
+  the other, that run on behalf of this node (their commands may run on others), and costs nothing when it is forgotten.
+
+      iex> token = NetRunner.cancel_token()
+      iex> NetRunner.cancel(token)
+      :ok
+      iex> NetRunner.capture(~w(true), cancel: token)
+      {:error, :cancelled}
+  """
+  @spec cancel_token() :: cancel_token()
+  def cancel_token, do: CancelToken.new()
+
+  @doc """
+  Ends the commands of all captures with this token, now and later: those that run have the outcome `:cancelled`, and those
+  that have not started give `{:error, :cancelled}`. What has exited is not changed by it. May be called any number of times,
+  from any process, on any node; does not wait.
+
+      iex> NetRunner.cancel(NetRunner.cancel_token())
+      :ok
+  """
+  @spec cancel(cancel_token()) :: :ok
+  def cancel(%CancelToken{} = token), do: CancelToken.cancel(token)
 
   @doc """
   A stream of what a command prints, in binaries of any size. The command starts when the stream is
@@ -130,7 +273,8 @@ defmodule NetRunner do
   Starts a command and returns `{:ok, stream}` of what it prints, or `{:error, reason}`. The stream does
   not raise for the exit status, but for what else ends it before its time (`:timeout`, `:max_output_size`). It is
   enumerated once. The command belongs to the caller until another
-  process enumerates the stream, and then to that.
+  process enumerates the stream, and then to that. A status other than 0 is logged as a warning, with
+  `:tagged` it is the last element.
 
       iex> {:ok, stream} = NetRunner.stream(~w(sort), input: ["c\\n", "a\\n"])
       iex> Enum.join(stream)
@@ -265,8 +409,23 @@ defmodule NetRunner do
       Default: `true`
     * `:parallelism` - accepted, and of no effect
 
+  Beside these it takes the options of `NetRunner.Options`, `:input`, and `:timeout`: milliseconds after which the command is
+  ended and `NetRunner.Error` raised. Those for stdin, stdout and stderr exclude `:stderr_to_stdout` and `use_stdio: false`.
+
+      iex> NetRunner.cmd("tr", ["a-z", "A-Z"], input: "hello", nice: 19)
+      {"HELLO", 0}
+      iex> try do
+      ...>   NetRunner.cmd("sleep", ["100"], timeout: 50)
+      ...> rescue
+      ...>   error in NetRunner.Error -> error.reason
+      ...> end
+      :timeout
+
+  It starts the `:net_runner` application where that is not started: in a Mix task, in the body of a module, in
+  `config/runtime.exs`.
+
   The executable is looked for on the VM's `PATH`. Stdin is a pipe into which nothing is written and
-  which is never closed, so a command that reads it to its end does not return; `run/2` is without that trap.
+  which is never closed, so a command that reads it to its end does not return; with `:input`, and with `run/2`, it is closed.
   A command that cannot be started although its executable was found has, as there, the number of the system's
   error as its status (2 for a `:cd` that does not exist); here a sentence on stderr says why.
 
@@ -276,6 +435,8 @@ defmodule NetRunner do
       itself into the background: `run/2` with `leftovers: :leave`.
     * NUL bytes in an argument, `:arg0` or `:cd` raise `ArgumentError`; a port cuts the string there. So does
       an empty name in `:env`.
+    * `nil` for an option is as if it were not given.
+    * What is wrong in `:env` raises `ArgumentError`, which shows no value.
     * An executable text without `#!` is run by `/bin/sh`, as execvp(3) does; there its status is 8.
     * With `use_stdio: false`, a command does not find the pipes of a port as its descriptors 3 and 4.
   """

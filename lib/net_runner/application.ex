@@ -1,6 +1,7 @@
 defmodule NetRunner.Application do
   @moduledoc false
-  # The supervision tree: the registry of running commands, the directory of daemons, and the launcher. Commands themselves
+  # The supervision tree: the registry of running commands, the directory of daemons, the commands that can be cancelled,
+  # and the launcher. Commands themselves
   # are started by their callers; they are linked to the registry, so that stopping the application
   # ends them too.
 
@@ -17,6 +18,7 @@ defmodule NetRunner.Application do
     children = [
       {Registry, keys: :unique, name: NetRunner.Registry, partitions: System.schedulers_online()},
       NetRunner.Daemon.Directory,
+      NetRunner.Run.CancelToken,
       NetRunner.System.Launcher
     ]
 

@@ -50,7 +50,7 @@ defmodule NetRunner.Command do
   alias NetRunner.Options
 
   # Of all functions that take a command.
-  @groups [:command, :input, :run, :stream, :raising, :process]
+  @groups [:command, :input, :run, :capture, :cmd, :stream, :raising, :process]
 
   @enforce_keys [:cmd]
   defstruct [:cmd, args: [], opts: []]
@@ -97,16 +97,47 @@ defmodule NetRunner.Command do
   # options to validate.
   @spec unfold(t() | term(), term(), [Options.group()]) :: {term(), term()}
   def unfold(%__MODULE__{} = command, options, groups) do
-    meant = Keyword.take(command.opts, Options.names(groups))
+    meant = command.opts |> Keyword.take(Options.names(groups)) |> with_meaning(options, groups)
     {executable, args, options} = to_cmd_args_opts(%{command | opts: meant}, options)
     {[executable | args], options}
   end
 
   def unfold(command, options, _groups), do: {command, options}
 
+  # A capture reads stderr, unless it is told otherwise, and so no tail of it is kept.
+  defp with_meaning(own, options, [_ | _] = groups) do
+    consumed? = Enum.any?([own, options], &(Keyword.keyword?(&1) and &1[:stderr] != nil))
+    if :capture in groups and not consumed?, do: Keyword.delete(own, :stderr_tail), else: own
+  end
+
   @doc false
   @spec append(t(), [String.t()]) :: t()
   def append(%__MODULE__{} = command, args), do: %{command | args: command.args ++ strings!(args)}
+
+  # Values that are computed are checked when they are.
+  defp check_literals!(executable, options) do
+    unless is_binary(executable) or not Macro.quoted_literal?(executable) do
+      raise ArgumentError,
+            "the executable must be a string, got: #{Macro.to_string(executable)}"
+    end
+
+    if Keyword.keyword?(options) do
+      {args, options} = Keyword.pop(options, :args)
+      if args && Macro.quoted_literal?(args), do: strings!(literal(args))
+      {literals, computed} = Enum.split_with(options, fn {_, v} -> Macro.quoted_literal?(v) end)
+
+      # `nil` is as if the option were not given; its name has to be one all the same.
+      named = for {name, _} <- computed, do: {name, nil}
+      _ = Options.validate!(named ++ for({n, v} <- literals, do: {n, literal(v)}), @groups)
+    end
+  end
+
+  defp literal(quoted) do
+    {value, _} = Code.eval_quoted(quoted)
+    value
+  end
+
+  defp strings!(nil), do: []
 
   defp strings!(args) do
     if is_list(args) and not List.improper?(args) and Enum.all?(args, &is_binary/1) do
@@ -141,7 +172,8 @@ defmodule NetRunner.Command do
   options; `name/1` returns it with a list of arguments appended.
 
   The executable and the options are evaluated when the function is called, so they may depend on the
-  environment. A `@doc` before it documents the functions.
+  environment. What stands there literally is checked when the module is compiled: names of options, and values that
+  need no evaluation. A `@doc` before it documents the functions.
 
       defcommand :rg, "rg", args: ["--no-heading"], timeout: 5_000
   """
@@ -151,15 +183,17 @@ defmodule NetRunner.Command do
             "defcommand needs an atom as the command's name, got: #{Macro.to_string(name)}"
     end
 
+    check_literals!(executable, options)
+
     quote do
       @net_runner_commands unquote(name)
 
       @spec unquote(name)([String.t()]) :: NetRunner.Command.t()
       def unquote(name)(extra_args \\ []) do
-        {args, options} = Keyword.pop(unquote(options), :args, [])
+        {args, options} = Keyword.pop(unquote(options), :args)
 
         unquote(executable)
-        |> NetRunner.Command.new(args, options)
+        |> NetRunner.Command.new(args || [], options)
         |> NetRunner.Command.append(extra_args)
       end
     end
@@ -170,15 +204,42 @@ defimpl Inspect, for: NetRunner.Command do
   # What they hold may be secret.
   @hidden [:env, :input]
 
-  def inspect(%{opts: opts} = command, options) do
-    shown = if Keyword.keyword?(opts), do: Enum.map(opts, &shown/1), else: :hidden
-    Inspect.Any.inspect(%{command | opts: shown}, options)
+  # Characters of one argument, and of one option.
+  @longest 100
+  @most_args 20
+
+  # On one line, made of any fields.
+  def inspect(%{cmd: cmd, args: args, opts: opts}, _options) do
+    "%NetRunner.Command{cmd: #{short(cmd)}, args: #{args(args)}, opts: #{options(opts)}}"
   end
 
-  defp shown({name, _}) when name in @hidden, do: {name, :hidden}
+  defp args(args) do
+    if is_list(args) and not List.improper?(args) do
+      {shown, others} = Enum.split(args, @most_args)
+      more = if others == [], do: [], else: ["… (#{length(others)} more)"]
+      "[#{Enum.join(Enum.map(shown, &short/1) ++ more, ", ")}]"
+    else
+      short(args)
+    end
+  end
 
-  defp shown({:fds, fds}) when is_map(fds),
-    do: {:fds, NetRunner.System.Descriptors.without_inputs(fds)}
+  defp options(opts) do
+    if Keyword.keyword?(opts),
+      do:
+        "[#{Enum.map_join(opts, ", ", fn {name, value} -> "#{name}: #{value(name, value)}" end)}]",
+      else: ":hidden"
+  end
 
-  defp shown(option), do: option
+  defp value(name, _value) when name in @hidden, do: ":hidden"
+
+  defp value(:fds, fds) when is_map(fds),
+    do: short(NetRunner.System.Descriptors.without_inputs(fds))
+
+  defp value(:fds, _wrong), do: ":hidden"
+  defp value(_name, value), do: short(value)
+
+  defp short(term) do
+    text = Kernel.inspect(term, width: :infinity)
+    if String.length(text) > @longest, do: String.slice(text, 0, @longest) <> "…", else: text
+  end
 end

@@ -35,6 +35,8 @@ defmodule NetRunner.Daemon do
   | loses its helper process | `:shepherd_died` | restarted | restarted | over |
   | loses the connection to its `:node` | `{:node, :disconnected}` | restarted | restarted | over |
 
+  An abnormal end is logged once, as that of any `GenServer`, with `:command` among the metadata; a normal one is not.
+
   What the command printed before it ended has been handed to `:on_output` by then, as far as that took no longer than 2
   seconds. `restart: :transient` among the options changes the default, which is `:permanent`.
 
@@ -50,7 +52,7 @@ defmodule NetRunner.Daemon do
   nobody reads. They are read on demand, though: the next piece when the last one has been logged, or the callback has
   returned. With a callback that is slower than the command, the command waits, and no memory fills.
 
-  `:log` logs whole lines with the metadata `:command` (the executable and its arguments), `:os_pid` and `:stream`
+  `:log` logs whole lines with the metadata `:command` (the executable and its arguments, as one string), `:os_pid` and `:stream`
   (`:stdout` or `:stderr`). A line of more than 8 KiB is logged in pieces. A function gets pieces of
   any size up to 64 KiB, one at a time. One that raises is logged, and gets the next piece nonetheless.
 
@@ -74,7 +76,7 @@ defmodule NetRunner.Daemon do
 
   ## From where it can be called
 
-  `write/3`, `close_stdin/1`, `kill/2`, `info/1`, `stats/1`, `alive?/1` and `os_pid/1` look the command up without asking the daemon. So they may be called from
+  `write/3`, `close_stdin/1`, `kill/3`, `info/1`, `stats/1`, `alive?/1` and `os_pid/1` look the command up without asking the daemon. So they may be called from
   anywhere, its own callbacks included, also while it becomes ready or stops. They return `{:error, :closed}`
   (`alive?/1`: `false`) before the command has been started and after it is gone.
 
@@ -87,7 +89,7 @@ defmodule NetRunner.Daemon do
   require Logger
 
   alias NetRunner.Daemon.{Directory, Output, Ready, StopCommand, Text}
-  alias NetRunner.{Options, Signal}
+  alias NetRunner.{Error, Options, Signal}
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.{Context, Server, Stats}
 
@@ -251,7 +253,7 @@ defmodule NetRunner.Daemon do
   end
 
   @doc """
-  Sends the command a signal, as `NetRunner.Process.kill/2` does: one that reloads its configuration, say.
+  Sends the command a signal, as `NetRunner.Process.kill/3` does, with its options: one that reloads its configuration, say.
 
       iex> test = self()
       iex> script = "trap 'echo again' HUP; echo ready; while :; do sleep 0.1; done"
@@ -262,10 +264,10 @@ defmodule NetRunner.Daemon do
       iex> receive do: ("again" -> :reloaded)
       :reloaded
   """
-  @spec kill(t(), Signal.t()) ::
+  @spec kill(t(), Signal.t(), to: :command | :group | :tree) ::
           :ok | {:error, :unknown_signal | :esrch | Command.gone() | Command.posix()}
-  def kill(daemon, signal) do
-    with {:ok, process} <- Directory.find(daemon), do: Command.kill(process, signal)
+  def kill(daemon, signal, options \\ []) do
+    with {:ok, process} <- Directory.find(daemon), do: Command.kill(process, signal, options)
   end
 
   @doc """
@@ -292,7 +294,7 @@ defmodule NetRunner.Daemon do
   end
 
   defp validate!(options, groups) do
-    options = Options.validate!(options, groups)
+    options = options |> unfold() |> Options.validate!(groups)
 
     if options.cmd == nil do
       raise ArgumentError, "the option :cmd is missing: give the executable as a string"
@@ -307,6 +309,31 @@ defmodule NetRunner.Daemon do
     %{options | process_opts: process_opts}
   end
 
+  # The command as a value: what is said beside it is added, or wins.
+  defp unfold([{_, _} | _] = options) do
+    case List.keyfind(options, :cmd, 0) do
+      {:cmd, %NetRunner.Command{} = command} ->
+        {_, args} = List.keyfind(options, :args, 0, {:args, []})
+        {_, over} = List.keyfind(options, :process_opts, 0, {:process_opts, []})
+        # The command belongs to its daemon.
+        command = %{command | opts: Keyword.delete(command.opts, :owner)}
+
+        {[executable | own], process_opts} =
+          NetRunner.Command.unfold(command, over || [], [:command])
+
+        for {name, value} <-
+              [cmd: executable, args: own ++ (args || []), process_opts: process_opts],
+            reduce: options do
+          options -> List.keystore(options, name, 0, {name, value})
+        end
+
+      _no_command ->
+        options
+    end
+  end
+
+  defp unfold(options), do: options
+
   # --- the process --------------------------------------------------------------------------------
 
   # It is linked to four processes, and each `EXIT` is an event: the parent; one that waits for the command's exit; one
@@ -317,6 +344,8 @@ defmodule NetRunner.Daemon do
   @impl true
   def init({options, parent, context}) do
     Context.adopt(context)
+    # In the log of an end that a user must see as well.
+    Logger.metadata(command: command_line(options))
     Logger.metadata(options.logger_metadata)
 
     # Before anything is linked: a socket is linked as well.
@@ -334,6 +363,8 @@ defmodule NetRunner.Daemon do
     Process.link(parent)
     Server.start([options.cmd | options.args], options.process_opts)
   end
+
+  defp command_line(options), do: Error.command_line([options.cmd | options.args])
 
   defp begin(process, parent, options) do
     ready = Ready.start(options.ready, process, options.ready_timeout)
@@ -394,7 +425,7 @@ defmodule NetRunner.Daemon do
 
     Output.start_link(process,
       sink: sink(options),
-      metadata: [command: [options.cmd | options.args], os_pid: Command.os_pid(process)],
+      metadata: [command: command_line(options), os_pid: Command.os_pid(process)],
       watch: Ready.watch(options.ready, ready),
       tail_of: if(pty != false or stderr == :redirect, do: :stdout, else: :stderr),
       tail_size: min(tail_size, @tail)

@@ -12,7 +12,11 @@ defmodule NetRunner.Error do
     * `status`: the exit status, 128 + number for a signal; `nil` when it did not start;
     * `exit`: `{:exited, code}` or `{:signaled, name, core_dumped?}`, where it is known: a shell exits with
       143 when the program that it ran was ended by SIGTERM, and was not itself;
-    * `stderr`: the last bytes that the command wrote to stderr, where they were kept (`:stderr_tail`).
+    * `stderr`: the last bytes that the command wrote to stderr, where they were kept (`:stderr_tail`);
+    * `stdout`: the last 8 KiB of what it wrote to stdout, where that was collected: by `NetRunner.run!/2` and
+      `NetRunner.Result.ok!/1`.
+
+  An error inspects to one line with its message; what the command printed to stdout is not shown.
 
   The message is a sentence:
 
@@ -27,29 +31,33 @@ defmodule NetRunner.Error do
 
   alias NetRunner.Signal
 
-  defexception [:reason, :command, :status, :exit, stderr: ""]
+  defexception [:reason, :command, :status, :exit, stderr: "", stdout: ""]
 
   @type t :: %__MODULE__{
           reason: term(),
           command: [String.t()],
           status: non_neg_integer() | nil,
           exit: {:exited, 0..255} | {:signaled, atom() | pos_integer(), boolean()} | nil,
-          stderr: binary()
+          stderr: binary(),
+          stdout: binary()
         }
 
   # In a message, of one word of the command and of the command.
   @longest_word 200
   @longest_command 1_000
 
+  # Bytes of output that are kept in an error.
+  @tail 8_192
+
   # Made of any fields: whoever handles an error must not get another one from it.
   @impl true
   def message(%__MODULE__{reason: {:command, index, reason}} = error) do
-    "#{command_line(error.command)} (index #{inspect(index)} in its pipeline) " <>
+    "#{subject(error.command)} (index #{inspect(index)} in its pipeline) " <>
       "#{what_happened(%{error | reason: reason})}#{stderr(error.stderr)}"
   end
 
   def message(%__MODULE__{} = error) do
-    "#{command_line(error.command)} #{what_happened(error)}#{stderr(error.stderr)}"
+    "#{subject(error.command)} #{what_happened(error)}#{stderr(error.stderr)}"
   end
 
   defp what_happened(%{reason: :exit_status} = error), do: how_it_ended(error.exit, error.status)
@@ -100,15 +108,33 @@ defmodule NetRunner.Error do
 
   defp stderr(_unknown), do: ""
 
-  defp command_line(none) when none in [nil, []], do: "The command"
+  defp subject(none) when none in [nil, []], do: "The command"
+  defp subject(command), do: "`#{line(command)}`"
 
-  defp command_line(command) do
+  defp line(command) do
     line =
       if is_list(command) and not List.improper?(command),
         do: Enum.map_join(command, " ", &(&1 |> word() |> shortened(@longest_word))),
         else: inspect(command)
 
-    "`#{shortened(line, @longest_command)}`"
+    shortened(line, @longest_command)
+  end
+
+  @doc false
+  # A command as a shell would read it, on one line and not too long: for logs, and for who inspects.
+  @spec command_line([String.t()]) :: String.t()
+  def command_line(command), do: one_line(line(command))
+
+  @doc false
+  @spec one_line(String.t()) :: String.t()
+  def one_line(text), do: String.replace(text, ["\r\n", "\n", "\r"], "\\n")
+
+  @doc false
+  # The end of some output, as much of it as an error keeps.
+  @spec tail(binary()) :: binary()
+  def tail(bytes) do
+    size = min(byte_size(bytes), @tail)
+    :binary.copy(binary_part(bytes, byte_size(bytes), -size))
   end
 
   defp word(word) when is_binary(word) do
@@ -169,10 +195,25 @@ defmodule NetRunner.Error do
       when kind in [:error, :exit, :throw] and is_list(stack),
       do: "its :input could not be produced: #{Exception.format_banner(kind, reason, stack)}"
 
+  def describe({:input_failed, %__MODULE__{reason: {:input_failed, _} = reason}}),
+    do: describe(reason)
+
+  def describe({:input_failed, exception}) when is_exception(exception),
+    do: "its :input could not be produced: #{Exception.format_banner(:error, exception)}"
+
+  def describe({:output_limit, which}) when which in [:stdout, :stderr, :total],
+    do: "it printed more than :max_output_size allows (#{inspect(which)})"
+
   def describe({:already_started, pid}), do: "its :name is taken by #{inspect(pid)}"
   def describe({:max_output_exceeded, _}), do: "it printed more than :max_output_size allows"
   def describe({tag, message}) when is_atom(tag) and is_binary(message), do: message
   def describe(:timeout), do: "it did not end within :timeout"
+  def describe(:idle_timeout), do: "it printed nothing for as long as :idle_timeout"
+  def describe(:cancelled), do: "it was cancelled"
+
+  def describe(:oom_killed),
+    do: "the kernel killed it, because the memory that its cgroup may use was used up"
+
   def describe(:closed), do: "its pipe was closed by this side"
 
   def describe(:already_enumerated) do
@@ -245,4 +286,15 @@ defmodule NetRunner.Error do
   end
 
   defp describe_node(reason), do: "failed: #{describe(reason)}"
+end
+
+defimpl Inspect, for: NetRunner.Error do
+  def inspect(error, _options) do
+    message = error |> Exception.message() |> NetRunner.Error.one_line()
+
+    shown =
+      if String.length(message) > 500, do: String.slice(message, 0, 500) <> "…", else: message
+
+    "#NetRunner.Error<#{shown}>"
+  end
 end

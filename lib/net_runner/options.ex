@@ -81,18 +81,43 @@ defmodule NetRunner.Options do
      "milliseconds after which the command is ended: `{:error, :timeout}`"},
     {:max_output_size, :run, :limit, :infinity,
      "bytes of output above which the command is ended; what is written elsewhere, as to a file, is not counted"},
+    {:timeout, :capture, :timeout, :infinity,
+     "milliseconds after which the command is ended; the outcome is `:timeout`"},
+    {:idle_timeout, :capture, :timeout, :infinity,
+     "milliseconds without output after which the command is ended; the outcome is `:idle_timeout`. They count only while " <>
+       "NetRunner itself waits on empty pipes, so a slow `:on_output` does not end the command"},
+    {:max_output_size, :capture, :output_limits, :infinity,
+     "bytes of output above which the command is ended: a number for both streams together, or any of `[stdout: …, " <>
+       "stderr: …, total: …]`; the outcome is `{:output_limit, :stdout | :stderr | :total}`"},
+    {:keep, :capture, :keep, nil,
+     "what is kept of each stream while the command runs to its end: `{:head, bytes}`, `{:tail, bytes}` or " <>
+       "`{head_bytes, tail_bytes}`; `nil`: everything"},
+    {:on_output, :capture, :callback, nil,
+     "a function of the bytes, or of `:stdout | :stderr` and the bytes, called in the caller as output comes, in pieces " <>
+       "of up to 64 KiB; when it raises, the command is ended and the exception raised again"},
+    {:cancel, :capture, :cancel_token, nil,
+     "a token of `NetRunner.cancel_token/0`: `NetRunner.cancel/1` ends the command"},
+    {:interleave, :capture, :boolean, false,
+     "`true`: the result has `output`, the pieces of both streams in the order in which they were read, instead of " <>
+       "`stdout` and `stderr`"},
+    {:timeout, :cmd, :timeout, :infinity,
+     "milliseconds after which the command is ended and `NetRunner.Error` raised"},
     {:tagged, :stream, :boolean, false,
      "`true`: elements are `{:stdout, bytes}` and `{:stderr, bytes}` (`:stderr` is `:pipe` then, unless it is given), " <>
        "and `{:exit, status}` at the end"},
-    {:lines, :stream, {:one_of, [:keep, :trim]}, nil,
-     "whole lines, with (`:keep`) or without (`:trim`) their newline `\\n` or `\\r\\n`; a last line without one is a " <>
-       "line; one longer than 64 bytes refers to the chunk of up to 256 KiB that it came in: who keeps few lines of " <>
+    {:lines, :stream, :lines, nil,
+     "whole lines, with (`:keep`) or without (`:trim`) their newline `\\n` or `\\r\\n`, or what another separator ends: " <>
+       "`{:keep | :trim, separator}`, such as `{:trim, <<0>>}`; a last line without one is a line; one longer than 64 bytes refers to the chunk of up to 256 KiB that it came in: who keeps few lines of " <>
        "many copies them (`:binary.copy/1`)"},
+    {:max_chunk_size, :stream, {:integer, 1, 16_777_216}, 524_288,
+     "bytes of an element at the most; without `:lines`"},
     {:exit_status, :raising, {:one_of, [:raise, :ignore]}, :raise,
      "`:raise`: raises `NetRunner.Error` at the end when the exit status is not 0, with `:tagged` (which makes " <>
        "`:ignore` the default) after the `{:exit, status}`; `:ignore`: does not"},
     {:name, :process, :name, nil, "registers the process, as the `:name` of a `GenServer`"},
-    {:cmd, :daemon, :string, nil, "the executable; this option has to be given"},
+    {:cmd, :daemon, :executable, nil,
+     "the executable, or a `NetRunner.Command`, to whose arguments `:args` are appended and whose options `:process_opts` " <>
+       "win over; this option has to be given"},
     {:args, :daemon, :list, [], "its arguments, as strings"},
     {:on_output, :daemon, :on_output, :discard,
      "what is done with the output: `:discard`; `:log` (each line, as `:info`) or `{:log, level}`; a function " <>
@@ -257,15 +282,24 @@ defmodule NetRunner.Options do
   # What fits into the address of a Unix socket (unix(7)) on every system, with a NUL byte after it.
   @longest_socket_path 103
 
-  @types Map.new(@declared, fn {name, group, type, default, _} ->
-           {name, {group, type, default}}
-         end)
+  # An option may mean something else in another group.
+  @types Enum.group_by(@declared, &elem(&1, 0), fn {_, group, type, _, _} -> {group, type} end)
 
   @defaults @declared
             |> Enum.group_by(&elem(&1, 1), fn {name, _, _, default, _} -> {name, default} end)
             |> Map.new(fn {group, defaults} -> {group, Map.new(defaults)} end)
 
-  @type group :: :command | :input | :run | :stream | :raising | :process | :daemon | :child
+  @type group ::
+          :command
+          | :input
+          | :run
+          | :capture
+          | :cmd
+          | :stream
+          | :raising
+          | :process
+          | :daemon
+          | :child
 
   @doc false
   # The options with all defaults, as a map. Raises `ArgumentError` for what cannot be meant. `defaults`: those of a
@@ -276,7 +310,7 @@ defmodule NetRunner.Options do
     Enum.each(options, fn {name, _} -> known!(name, groups) end)
     # The first of a name holds, as for `Keyword.get/2`.
     given = options |> given() |> Enum.uniq_by(fn {name, _} -> name end)
-    given = for {name, value} <- given, do: {name, check!(name, value)}
+    given = for {name, value} <- given, do: {name, check!(name, value, groups)}
     compatible!(given, groups)
 
     groups
@@ -298,7 +332,9 @@ defmodule NetRunner.Options do
   @doc false
   # The names of the options of these groups.
   @spec names([group()]) :: [atom()]
-  def names(groups), do: for({name, group, _, _, _} <- @declared, group in groups, do: name)
+  def names(groups) do
+    Enum.uniq(for {name, group, _, _, _} <- @declared, group in groups, do: name)
+  end
 
   @doc false
   # The options of these groups as a list in Markdown.
@@ -324,23 +360,38 @@ defmodule NetRunner.Options do
     end
   end
 
-  # A stream of both outputs has to get both, and says the status itself.
+  # A stream of both outputs has to get both, and says the status itself. A capture has both.
   defp implied(given, groups) do
-    if given[:tagged],
-      do: [stderr: :pipe] ++ if(:raising in groups, do: [exit_status: :ignore], else: []),
-      else: []
+    cond do
+      given[:tagged] && :raising in groups -> [stderr: :pipe, exit_status: :ignore]
+      given[:tagged] || captured?(groups) -> [stderr: :pipe]
+      true -> []
+    end
   end
+
+  # A `NetRunner.Command` is for any function.
+  defp captured?(groups), do: :capture in groups and :run not in groups
 
   # --- options that mean nothing beside others ----------------------------------------------------
 
   defp compatible!(given, groups) do
-    for {option, names, why} <- exclusions(given), name <- names, given[name] != nil do
+    piped? = captured?(groups) and given[:pty] in [nil, false]
+    given = if piped?, do: Keyword.put_new(given, :stderr, :pipe), else: given
+
+    for {option, names, why} <- exclusions(given),
+        name <- names,
+        given[name] not in [nil, false, :infinity] do
       both = [option, name] |> Enum.sort() |> Enum.map_join(" and ", &inspect/1)
       raise ArgumentError, "the options #{both} exclude each other: #{why}"
     end
 
+    unless given[:idle_timeout] in [nil, :infinity] or piped?(given) do
+      raise ArgumentError,
+            "the option :idle_timeout has no meaning here: neither stdout nor stderr is a pipe to the VM"
+    end
+
     # A `NetRunner.Command` is for any function.
-    on_demand? = :process in groups or :run not in groups
+    on_demand? = :process in groups or not Enum.any?([:run, :cmd], &(&1 in groups))
 
     if given[:stderr] == :pipe and given[:tagged] != true and not on_demand? do
       raise ArgumentError,
@@ -358,6 +409,11 @@ defmodule NetRunner.Options do
             ":input and :output of the option :fds are written and read by calls, which need a NetRunner.Process; " <>
               "here there are {:input, iodata} and files"
     end
+  end
+
+  defp piped?(given) do
+    given[:pty] not in [nil, false] or Keyword.get(given, :stdout, :pipe) == :pipe or
+      Keyword.get(given, :stderr, :pipe) == :pipe
   end
 
   defp logs?(on_output), do: on_output == :log or match?({:log, _}, on_output)
@@ -378,15 +434,19 @@ defmodule NetRunner.Options do
       given[:on_line] != nil && {:on_line, [:on_output], "the output is handed on once"},
       stderr != :consume &&
         {if(given[:stderr], do: :stderr, else: :tagged), [:stderr_tail],
-         "only of a consumed stderr is the end kept"}
+         "only of a consumed stderr is the end kept"},
+      given[:keep] != nil &&
+        {:keep, [:max_output_size, :interleave],
+         "what is not kept is dropped, and the command runs to its end"},
+      given[:lines] != nil && {:lines, [:max_chunk_size], "lines are whole"}
     ]
     |> Enum.filter(& &1)
   end
 
   defp known!(name, groups) do
     case @types do
-      %{^name => {group, _, _}} ->
-        unless group in groups do
+      %{^name => meanings} ->
+        unless Enum.any?(meanings, fn {group, _} -> group in groups end) do
           raise ArgumentError, "the option #{inspect(name)} has no meaning for this function"
         end
 
@@ -417,16 +477,26 @@ defmodule NetRunner.Options do
     if start? and not short?, do: 1.0, else: String.jaro_distance(known, name)
   end
 
-  defp check!(name, value) do
-    {_, type, _} = Map.fetch!(@types, name)
-    value = normal(type, value)
+  defp check!(name, value, groups) do
+    types = for {group, type} <- Map.fetch!(@types, name), group in groups, do: type
+    value = normal(hd(types), value)
 
-    unless valid?(type, value) do
+    unless Enum.any?(types, &valid?(&1, value)) do
+      expected = types |> Enum.map(&expected/1) |> Enum.uniq() |> Enum.join("; or ")
+
       raise ArgumentError,
-            "the option #{inspect(name)} must be #{expected(type)}, got: #{shown(type, value)}"
+            "the option #{inspect(name)} must be #{expected}, got: #{shown(hd(types), value)}"
     end
 
     value
+  end
+
+  # Within an option as well, `nil` is as if it were not given.
+  defp normal(type, [_ | _] = value)
+       when type in [:pty, :rlimits, :limits, :limit, :output_limits] do
+    if Keyword.keyword?(value),
+      do: Enum.reject(value, &match?({_, nil}, &1)),
+      else: value
   end
 
   # Enumerated once, so that the command gets what was checked.
@@ -507,9 +577,37 @@ defmodule NetRunner.Options do
   defp valid?(:list, value), do: is_list(value)
   defp valid?(:keyword, value), do: Keyword.keyword?(value)
 
-  defp valid?(type, :infinity) when type in [:timeout, :limit], do: true
+  defp valid?(type, :infinity) when type in [:timeout, :limit, :output_limits], do: true
   defp valid?(:timeout, value), do: is_integer(value) and value >= 0 and value < 0x1_0000_0000
   defp valid?(:limit, value), do: is_integer(value) and value >= 0
+
+  defp valid?(:output_limits, [{_, _} | _] = limits) do
+    Keyword.keyword?(limits) and
+      Enum.all?(limits, fn {name, limit} ->
+        name in [:stdout, :stderr, :total] and valid?(:limit, limit)
+      end)
+  end
+
+  defp valid?(:output_limits, value), do: value == [] or valid?(:limit, value)
+
+  defp valid?(:keep, {end_of_it, size}) when end_of_it in [:head, :tail],
+    do: is_integer(size) and size >= 0
+
+  defp valid?(:keep, {head, tail}) do
+    is_integer(head) and head >= 0 and is_integer(tail) and tail >= 0
+  end
+
+  defp valid?(:callback, value), do: is_function(value, 1) or is_function(value, 2)
+  defp valid?(:cancel_token, value), do: is_struct(value, NetRunner.Run.CancelToken)
+
+  defp valid?(:lines, {newlines, separator}) do
+    newlines in [:keep, :trim] and is_binary(separator) and separator != ""
+  end
+
+  defp valid?(:lines, value), do: value in [:keep, :trim]
+
+  # A NUL in it is the same error as everywhere, when it is started.
+  defp valid?(:executable, value), do: is_binary(value)
 
   # Whether it is iodata shows when it is used.
   defp valid?(:input, value) do
@@ -638,6 +736,20 @@ defmodule NetRunner.Options do
 
   defp expected(:timeout), do: "milliseconds from 0 to 4294967295, or :infinity"
   defp expected(:limit), do: "a number of bytes, or :infinity"
+
+  defp expected(:output_limits),
+    do: "a number of bytes, :infinity, or a keyword list of them for :stdout, :stderr and :total"
+
+  defp expected(:keep),
+    do: "{:head, bytes}, {:tail, bytes} or {head_bytes, tail_bytes}"
+
+  defp expected(:callback), do: "a function of one or two arguments"
+  defp expected(:cancel_token), do: "a token of NetRunner.cancel_token/0"
+
+  defp expected(:lines),
+    do: ":keep, :trim, or {:keep | :trim, separator} with a separator that is no empty string"
+
+  defp expected(:executable), do: "a string or a NetRunner.Command"
   defp expected(:input), do: "iodata, an enumerable of iodata, or a function of one argument"
   defp expected(:env), do: "an enumerable of {name, value} of strings, nil as a value to unset"
   defp expected(:name), do: "an atom, {:global, term} or {:via, module, term}"

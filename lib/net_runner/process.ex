@@ -302,6 +302,16 @@ defmodule NetRunner.Process do
   end
 
   @doc false
+  # As `read_any/3`, but the time stands still while the command is suspended.
+  @spec read_any_idle(t(), pos_integer(), timeout()) ::
+          {:ok, {:stdout | :stderr, binary()}} | :eof | {:error, :timeout | read_error()}
+  def read_any_idle(process, max_bytes, :infinity), do: read_any(process, max_bytes)
+
+  def read_any_idle(process, max_bytes, ms) do
+    call(process, {:read, :any, min(max_bytes, @max_read), {:idle, ms}})
+  end
+
+  @doc false
   # As `read_any/3`, but the answer comes as a message: see `:gen_server.check_response/2`.
   @spec request_any(t(), pos_integer()) :: :gen_server.request_id()
   def request_any(process, max_bytes) do
@@ -420,10 +430,9 @@ defmodule NetRunner.Process do
   def close_fd(process, fd) when fd in 3..255, do: call(process, {:fd, fd, :close})
 
   @doc """
-  Sends a signal to the command itself, by name or number (see `NetRunner.Signal`).
+  Sends a signal, by name or number (see `NetRunner.Signal`).
 
-  `{:error, :esrch}`: it has exited. What else it started is not signalled; that is ended when the
-  command exits (see `:leftovers`).
+  `{:error, :esrch}`: the command has exited. `:ok` says that its shepherd was told.
 
       iex> {:ok, p} = NetRunner.Process.start("sleep", ["100"])
       iex> NetRunner.Process.kill(p, :sigterm)
@@ -432,11 +441,65 @@ defmodule NetRunner.Process do
       {:ok, 143}
       iex> NetRunner.Process.kill(p, :sigwhat)
       {:error, :unknown_signal}
+
+  ## Options
+
+    * `:to` - whom it reaches:
+      * `:command`, the default: the command itself, and nothing that it started. That is ended when the command exits (see
+        `:leftovers`)
+      * `:group`: the process group that the command leads: what a terminal's Ctrl-C would reach. A process is in the group of
+        its parent unless it has left that, as a shell with job control makes it do, or a daemon does
+      * `:tree`: the command and all that it started and is still there, each once. A process that is forked meanwhile may be
+        missed
+
+        iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "sleep 100; echo interrupted"])
+        iex> NetRunner.Process.kill(p, :sigint, to: :group)
+        :ok
+        iex> NetRunner.Process.await_exit(p)
+        {:ok, 130}
   """
-  @spec kill(t(), Signal.t()) :: :ok | {:error, :unknown_signal | :esrch | gone() | posix()}
-  def kill(process, signal \\ :sigterm) do
-    with {:ok, number} <- Signal.resolve(signal), do: call(process, {:kill, number})
+  @spec kill(t(), Signal.t(), to: :command | :group | :tree) ::
+          :ok | {:error, :unknown_signal | :esrch | gone() | posix()}
+  def kill(process, signal \\ :sigterm, options \\ []) do
+    %{to: to} =
+      of_call!(options, %{to: :command}, fn :to, value -> value in [:command, :group, :tree] end)
+
+    with {:ok, number} <- Signal.resolve(signal), do: call(process, {:kill, number, to})
   end
+
+  @doc """
+  Stops the command and all that it started (SIGSTOP), until `resume/1`. Where it has a cgroup of its own (`:cgroup_path`), that is
+  frozen, which no process in it can notice or prevent.
+
+  `:timeout` goes on; `:idle_timeout` of `NetRunner.capture/2` stands still meanwhile. What ends the command resumes it first.
+  `:ok` says that its shepherd was told, which stops one process after the other, until it finds no new one.
+
+  `{:error, :esrch}`: the command has exited, or is being ended.
+
+      iex> {:ok, p} = NetRunner.Process.start("cat")
+      iex> NetRunner.Process.suspend(p)
+      :ok
+      iex> NetRunner.Process.write(p, "hello")
+      iex> NetRunner.Process.read(p, 100, 100)
+      {:error, :timeout}
+      iex> NetRunner.Process.resume(p)
+      :ok
+      iex> NetRunner.Process.read(p)
+      {:ok, "hello"}
+  """
+  @spec suspend(t()) :: :ok | {:error, :esrch | gone() | posix()}
+  def suspend(process), do: call(process, {:suspend, true})
+
+  @doc """
+  Lets the command and all that it started go on (SIGCONT), whoever has stopped them. Errors: as for `suspend/1`.
+
+      iex> {:ok, p} = NetRunner.Process.start("cat")
+      iex> NetRunner.Process.kill(p, :sigstop)
+      iex> NetRunner.Process.resume(p)
+      :ok
+  """
+  @spec resume(t()) :: :ok | {:error, :esrch | gone() | posix()}
+  def resume(process), do: call(process, {:suspend, false})
 
   @doc """
   Waits until the command has exited and (with `leftovers: :kill`) everything it started is gone. A
@@ -586,6 +649,13 @@ defmodule NetRunner.Process do
   # still be read; `:stopped`: it is discarded.
   @spec end_command(t(), :asked | :stopped) :: :ok | {:error, gone()}
   def end_command(process, cause \\ :asked), do: call(process, {:end_command, cause})
+
+  @doc false
+  # How a command that is over has ended, for a capture.
+  @spec account(t()) ::
+          %{outcome: term(), stats: Stats.t(), input_failure: {:error, term()} | nil}
+          | {:error, gone()}
+  def account(process), do: call(process, :account)
 
   @doc false
   # For whoever enumerates: where stdout can be read without the process.

@@ -10,12 +10,20 @@ defmodule NetRunner.Telemetry do
   | event | when | measurements | metadata |
   |---|---|---|---|
   | `:start` | the command runs, or could not be started, which `:exception` then says | `system_time`, `monotonic_time`: those of the attempt | |
-  | `:stop` | the command has exited, and what it left is gone | `monotonic_time`, `duration`, `max_rss_bytes`, `user_time_us`, `system_time_us` | `status` (128 + number for a signal), `exit` (as in `NetRunner.Process.Stats`) |
+  | `:stop` | the command has exited, and what it left is gone | `monotonic_time`, `duration`, `max_rss_bytes`, `user_time_us`, `system_time_us`, `bytes_in`, `bytes_out`, `bytes_err` | `outcome`, `status` (128 + number for a signal), `exit` and `cgroup` (as in `NetRunner.Process.Stats`) |
   | `:exception` | the command could not be started, its shepherd died, or the process that holds it ended before it | `monotonic_time`, `duration` | `kind`, `reason`, `stacktrace` |
 
   The metadata of all three has `command` (`[executable | args]`: arguments may be secret), `pid` (of the
-  `NetRunner.Process`), `os_pid` (`nil` where it did not start) and `telemetry_span_context`, which is the same in
-  all events of a command and in those of no other.
+  `NetRunner.Process`), `os_pid` (`nil` where it did not start), `caller` (the pid of the process that started it),
+  `callers` (that one first, then those for which it works: its `$callers`) and `telemetry_span_context`, which is the
+  same in all events of a command and in those of no other.
+
+  Handlers find the same `$callers` in the dictionary of the process that they run in, where a tracer looks for the parent of
+  a span.
+
+  `outcome` is that of `NetRunner.Result`, whatever function has started the command, and `:stopped` where nobody
+  wanted it any more: `NetRunner.Process.stop/1`, a stream that was left early. The bytes are those that have
+  been written and read by then; what the command has left in its pipes may still be read.
 
   In `:exception`, `kind` is `:error` with the reason that `{:error, reason}` gives, or `:exit` with the reason with which
   the process ended: `:normal` where the `:owner` died.
@@ -33,16 +41,28 @@ defmodule NetRunner.Telemetry do
 
   alias NetRunner.Process.Stats
 
+  @figures [
+    :max_rss_bytes,
+    :user_time_us,
+    :system_time_us,
+    :bytes_in,
+    :bytes_out,
+    :bytes_err
+  ]
+
   @typedoc false
   @type span :: %{
           command: [String.t()],
           pid: pid(),
           os_pid: pos_integer() | nil,
+          callers: [pid()],
           started: {system_time :: integer(), monotonic_time :: integer()}
         }
 
   @typedoc false
-  @type ending :: {:stop, Stats.t()} | {:exception, :error | :exit, reason :: term()}
+  @type ending ::
+          {:stop, outcome :: term(), Stats.t()}
+          | {:exception, :error | :exit, reason :: term()}
 
   @doc false
   @spec start(span()) :: :ok
@@ -52,10 +72,15 @@ defmodule NetRunner.Telemetry do
 
   @doc false
   @spec finish(span(), ending()) :: :ok
-  def finish(span, {:stop, stats}) do
-    usage = Map.take(stats, [:max_rss_bytes, :user_time_us, :system_time_us])
-    metadata = %{status: stats.exit_status, exit: stats.exit}
-    emit(:stop, span, Map.merge(ended(span), usage), metadata)
+  def finish(span, {:stop, outcome, stats}) do
+    measurements = span |> ended() |> Map.merge(Map.take(stats, @figures))
+
+    emit(:stop, span, measurements, %{
+      outcome: outcome,
+      status: stats.exit_status,
+      exit: stats.exit,
+      cgroup: stats.cgroup
+    })
   end
 
   def finish(span, {:exception, kind, reason}) do
@@ -79,6 +104,8 @@ defmodule NetRunner.Telemetry do
         command: span.command,
         pid: span.pid,
         os_pid: span.os_pid,
+        caller: List.first(span.callers),
+        callers: span.callers,
         telemetry_span_context: span.pid
       }
 

@@ -102,6 +102,29 @@ defmodule NetRunner.BadInputTest do
     end
   end
 
+  test "a NUL in the executable or in an argument is the same error through all doors" do
+    alias NetRunner.{Command, Daemon}
+
+    for {[executable | args] = command, kind} <- [
+          {["ls\0"], :invalid_cmd},
+          {["ls", "a", "b\0"], :invalid_args}
+        ] do
+      assert {^kind, message} = refused(command)
+      as_value = Command.new(executable, args)
+      assert refused(as_value) == {kind, message}
+      error = {:error, {kind, message}}
+      assert NetRunner.Process.start(as_value) == error
+      assert NetRunner.capture(command) == error
+      assert Daemon.start_link(cmd: executable, args: args) == error
+      assert Daemon.start_link(cmd: as_value) == error
+      assert_raise NetRunner.Error, fn -> NetRunner.run!(command) end
+      assert NetRunner.pipeline([command]) == {:error, {:command, 0, {kind, message}}}
+    end
+
+    assert {:error, {:invalid_args, _}} = NetRunner.run(Command.new("ls"), args: ["\0"])
+    assert {:error, {:invalid_args, _}} = Daemon.start_link(cmd: Command.new("ls"), args: ["\0"])
+  end
+
   describe "a directory that" do
     test "is nowhere, or none, or has a NUL", %{directory: directory} do
       assert refused(@touch, cd: "/nowhere") == {:cd, :enoent}

@@ -31,6 +31,46 @@ defmodule NetRunner.CommandTest do
       assert NetRunner.run(Shown.here()) == {"/usr\n", 0}
     end
 
+    defp defining(definition) do
+      name = "NetRunner.CommandTest.Bad#{System.unique_integer([:positive])}"
+
+      Code.compile_string("""
+      defmodule #{name} do
+        use NetRunner.Command
+        #{definition}
+      end
+      """)
+    end
+
+    test "is checked when the module is compiled, where something stands there literally" do
+      for {definition, message} <- [
+            {~S(defcommand :x, "x", timeuot: 1),
+             ~r/unknown option :timeuot; did you mean :timeout/},
+            {~S|defcommand :x, "x", timeuot: String.length("a")|, ~r/unknown option :timeuot/},
+            {~S(defcommand :x, "x", timeout: 1.5), ~r/:timeout must be milliseconds/},
+            {~S(defcommand :x, "x", args: ["a", :b]), ~r/list of strings/},
+            {~S(defcommand :x, "x", args: "a"), ~r/list of strings/},
+            {~S(defcommand :x, :x), ~r/executable must be a string, got: :x/},
+            {~S(defcommand :x, "x", input: "a", stdin: :null), ~r/exclude each other/}
+          ] do
+        assert_raise ArgumentError, message, fn -> defining(definition) end
+      end
+    end
+
+    test "is evaluated when it is called, where it is computed, and nil is no option" do
+      [{module, _}] =
+        defining("""
+        @timeout 5
+        defcommand :x, System.get_env("NONE", "x"), args: nil, timeout: @timeout, cd: nil, env: %{"A" => "1"}
+        defcommand :y, "y", timeout: String.length("abc") - 4
+        """)
+
+      # By `apply`, because the compiler does not know the module.
+      assert %Command{cmd: "x", args: [], opts: options} = apply(module, :x, [])
+      assert options[:timeout] == 5
+      assert_raise ArgumentError, ~r/:timeout must be/, fn -> apply(module, :y, []) end
+    end
+
     test "wants an atom" do
       assert_raise ArgumentError, ~r/needs an atom/, fn ->
         Code.compile_string("""

@@ -32,7 +32,7 @@ defmodule NetRunner.DaemonTest do
     test "mistakes raise, and say what was meant" do
       for {options, message} <- [
             {[], "the option :cmd is missing: give the executable as a string"},
-            {[cmd: :cat], "the option :cmd must be a string without a NUL byte, got: :cat"},
+            {[cmd: :cat], "the option :cmd must be a string or a NetRunner.Command, got: :cat"},
             {[cmd: "cat", args: "x"], "the option :args must be a list of strings, got: \"x\""},
             {[cmd: "cat", redy: nil], "unknown option :redy; did you mean :ready?"},
             {[cmd: "cat", cd: "/"], "the option :cd has no meaning for this function"},
@@ -240,6 +240,83 @@ defmodule NetRunner.DaemonTest do
 
   defp python(program, options), do: [cmd: "python3", args: ["-S", "-c", program]] ++ options
 
+  describe "a command as a value" do
+    test "is what the options add to, and win over" do
+      test = self()
+
+      command =
+        NetRunner.Command.new("sh", ["-c", "echo $A $B $@; pwd; read stop", "sh", "x"],
+          env: [{"A", "1"}, {"B", "2"}],
+          cd: "/usr",
+          timeout: 5_000,
+          owner: self()
+        )
+
+      options = [
+        cmd: command,
+        args: ["y"],
+        process_opts: [cd: "/"],
+        on_output: &send(test, {:printed, &1})
+      ]
+
+      assert %{id: NetRunner.Daemon, shutdown: _} = Daemon.child_spec(options)
+      {:ok, daemon} = Daemon.start_link(options)
+      assert printed("") == "1 2 x y\n/\n"
+      GenServer.stop(daemon)
+      {:ok, daemon} = Daemon.start_link(cmd: command, args: nil, process_opts: nil)
+      assert Daemon.alive?(daemon)
+      GenServer.stop(daemon)
+    end
+
+    defp printed(text) do
+      if String.ends_with?(text, "/\n") do
+        text
+      else
+        assert_receive {:printed, bytes}, 60_000
+        printed(text <> bytes)
+      end
+    end
+  end
+
+  describe "an end" do
+    defp logged(function) do
+      log = capture_log([metadata: [:command], format: "$level $metadata$message\n"], function)
+      for line <- String.split(log, "\n"), line =~ "command=", do: line
+    end
+
+    test "that a user must see is logged once, with the command as a string" do
+      Process.flag(:trap_exit, true)
+
+      lines =
+        logged(fn ->
+          {:ok, daemon} = Daemon.start_link(shell("read stop; exit 3 # seen"))
+          :ok = Daemon.write(daemon, "stop\n")
+          assert_receive {:EXIT, ^daemon, {:exit_status, 3}}, 60_000
+        end)
+
+      assert [line] = Enum.filter(lines, &(&1 =~ "# seen"))
+      assert line =~ ~r/^error command=sh -c 'read stop; exit 3 # seen' GenServer .* terminating/
+    end
+
+    test "that is normal is not logged" do
+      Process.flag(:trap_exit, true)
+
+      lines =
+        logged(fn ->
+          {:ok, daemon} = Daemon.start_link(shell("read stop # unseen"))
+          :ok = Daemon.write(daemon, "stop\n")
+          assert_receive {:EXIT, ^daemon, :normal}, 60_000
+          {:ok, daemon} = Daemon.start_link(shell("sleep 100 # unseen"))
+          GenServer.stop(daemon)
+
+          assert {:error, _} =
+                   Daemon.start_link(shell("exit 1 # unseen", ready: {:output, ~r/x/}))
+        end)
+
+      assert Enum.filter(lines, &(&1 =~ "unseen")) == []
+    end
+  end
+
   describe "those who run a user's code" do
     test "know for whom they work, and log with the same metadata" do
       test = self()
@@ -278,7 +355,7 @@ defmodule NetRunner.DaemonTest do
 
       {:ok, daemon} = Daemon.start_link(shell(script, on_output: :log))
       os_pid = Daemon.os_pid(daemon)
-      command = ["sh", "-c", script]
+      command = NetRunner.Error.command_line(["sh", "-c", script])
 
       for line <- ["one", "two", ""] do
         assert_receive {:logged, :info, ^line,

@@ -9,4 +9,5 @@ defmodule NetRunner.DocumentationTest do
   doctest NetRunner.Signal
   doctest NetRunner.Error
   doctest NetRunner.Process.Stats
+  doctest NetRunner.Result
 end

@@ -22,7 +22,10 @@ defmodule NetRunner.OptionsTest do
       refute is_map_key(options, :timeout)
 
       assert %{timeout: :infinity, max_output_size: :infinity} = Options.validate!([], [:run])
-      assert Options.validate!([], [:stream]) == %{tagged: false, lines: nil}
+
+      assert Options.validate!([], [:stream]) ==
+               %{tagged: false, lines: nil, max_chunk_size: 524_288}
+
       assert Options.validate!([], [:raising]) == %{exit_status: :raise}
       assert Options.validate!([], []) == %{}
     end
@@ -54,6 +57,8 @@ defmodule NetRunner.OptionsTest do
       input: [nil, "", [], ["a" | "b"], %{}, Stream.cycle(["a"])],
       timeout: [0, 0xFFFF_FFFF, :infinity],
       max_output_size: [0, 0x1_0000_0000_0000_0000, :infinity],
+      lines: [nil, :keep, :trim, {:keep, <<0>>}, {:trim, "\r\n\r\n"}],
+      max_chunk_size: [nil, 1, 16_777_216],
       cgroup: [
         [cpu_max: {1_000, 1_000}, cpu_weight: 1],
         [cpu_max: {:max, 1_000_000}, pids_max: 0]
@@ -90,6 +95,34 @@ defmodule NetRunner.OptionsTest do
     assert %{timeout: 5} = Options.validate!([timeout: nil, timeout: 5], [:run])
     assert message(timeuot: nil) =~ "unknown option :timeuot"
     assert message([timeout: nil], [:command]) =~ "no meaning for this function"
+  end
+
+  test "nil within an option is as if it were not given there" do
+    assert check(:pty, rows: nil, cols: 2) == [cols: 2]
+    assert check(:rlimits, cpu: nil) == []
+    assert check(:cgroup, pids_max: nil, cpu_weight: 1) == [cpu_weight: 1]
+
+    assert %{max_output_size: [total: 1]} =
+             Options.validate!([max_output_size: [stdout: nil, total: 1]], [:capture])
+  end
+
+  test "an option may mean something else for another function" do
+    limits = [max_output_size: [stdout: 1, stderr: :infinity]]
+
+    assert %{max_output_size: [stdout: 1, stderr: :infinity]} =
+             Options.validate!(limits, [:capture])
+
+    assert message(limits, [:run]) =~
+             ":max_output_size must be a number of bytes, or :infinity, got"
+
+    # A command is for any.
+    assert %{} = Options.validate!(limits, [:run, :capture, :command])
+
+    assert message([max_output_size: "1k"], [:run, :capture]) =~
+             "must be a number of bytes, or :infinity; or a number of bytes, :infinity, or a keyword list"
+
+    assert %{stderr: :pipe} = Options.validate!([], [:capture, :command])
+    assert %{stderr: :consume} = Options.validate!([stderr: :consume], [:capture, :command])
   end
 
   test "an owner that is nil or :none is nobody" do
@@ -156,7 +189,7 @@ defmodule NetRunner.OptionsTest do
       user: [-1, 0xFFFF_FFFF, :root, "a\0"],
       groups: ["root", [nil], ["root" | "adm"]],
       nice: [-21, 20, 0.5],
-      rlimits: [[what: 1], [cpu: -1], [cpu: {2, 1}], [cpu: {:infinity, 1}], [cpu: nil]],
+      rlimits: [[what: 1], [cpu: -1], [cpu: {2, 1}], [cpu: {:infinity, 1}]],
       rlimits: [[cpu: {1, {2, 3}}], [cpu: {{1, 2}, {2, 3}}], [cpu: 0x8000_0000_0000_0000]],
       rlimits: [[{:cpu, 1} | :x], %{cpu: 1}],
       no_new_privs: [1],
@@ -167,7 +200,8 @@ defmodule NetRunner.OptionsTest do
       timeout: [-1, 0x1_0000_0000, 1.5],
       max_output_size: [-1, "1k"],
       tagged: [1],
-      lines: [true, :split],
+      lines: [true, :split, {:trim, ""}, {:split, "x"}, {:trim, ?x}, {:trim, "x", 1}],
+      max_chunk_size: [0, 16_777_217, :infinity],
       cgroup_path: [:x, 1],
       cgroup: [
         [pids: 1],

@@ -15,6 +15,8 @@ defmodule NetRunner.TelemetryTest do
         defmodule :telemetry do
           def execute(event, measurements, metadata) do
             send(:net_runner_telemetry_test, {event, measurements, metadata})
+            if "callers" in metadata.command,
+              do: send(:net_runner_telemetry_test, {:in_handler, Process.get(:"$callers")})
             # A handler that takes its time with this event of this command.
             if "slow \#{List.last(event)}" in metadata.command do
               send(:net_runner_telemetry_test, {:slow_handler, self()})
@@ -62,6 +64,46 @@ defmodule NetRunner.TelemetryTest do
     assert ended - monotonic_time == duration
     assert rss > 100_000 and stop.user_time_us >= 0 and stop.system_time_us >= 0
     refute_received {[:net_runner | _], _, _}
+  end
+
+  test "each event has who started the command, and for whom, and handlers find the same" do
+    test = self()
+
+    for command <- [["true", "callers"], ["no-such-program", "callers"]] do
+      {task, callers} =
+        Task.await(
+          Task.async(fn ->
+            NetRunner.run(command)
+            {self(), [self() | Process.get(:"$callers")]}
+          end)
+        )
+
+      assert [^task, ^test | _] = callers
+
+      for _ <- [:start, :stop_or_exception] do
+        assert_received {[_, _, _], _, %{command: ^command, caller: ^task, callers: ^callers}}
+        assert_received {:in_handler, ^callers}
+      end
+    end
+  end
+
+  test "the end has its outcome, and what was counted" do
+    limited = ["sh", "-c", "exec yes"]
+
+    for {outcome, run} <- [
+          {:ended, fn -> NetRunner.run(["sh", "-c", "cat; exit 3"], input: "abc") end},
+          {:timeout, fn -> NetRunner.run(["sleep", "100"], timeout: 50) end},
+          {:timeout, fn -> NetRunner.capture(["sleep", "100"], timeout: 50) end},
+          {:idle_timeout, fn -> NetRunner.capture(["sleep", "100"], idle_timeout: 50) end},
+          {{:output_limit, :stdout}, fn -> NetRunner.run(limited, max_output_size: 3) end},
+          {{:output_limit, :total}, fn -> NetRunner.capture(limited, max_output_size: 3) end},
+          {:stopped, fn -> NetRunner.stream!(limited) |> Enum.take(1) end}
+        ] do
+      run.()
+      assert_received {[_, _, :stop], measurements, %{outcome: ^outcome, cgroup: nil}}
+      assert %{bytes_in: _, bytes_out: _, bytes_err: 0} = measurements
+      if outcome == :ended, do: assert(%{bytes_in: 3, bytes_out: 3} = measurements)
+    end
   end
 
   test "a command that is ended by a signal stops as well" do

@@ -146,6 +146,19 @@ defmodule NetRunner.Guarantees.Nodes do
     error in RuntimeError -> {:raised, error.message}
   end
 
+  @doc "A capture on that node that is cancelled as soon as something is printed, by a process of a third node or here."
+  def capture_cancelled(command, options, canceller) do
+    token = NetRunner.cancel_token()
+
+    cancel = fn _ -> :erpc.call(canceller, NetRunner, :cancel, [token]) end
+    result = NetRunner.capture(command, [cancel: token, on_output: cancel] ++ options)
+    {result, NetRunner.capture(~w(true), cancel: token)}
+  end
+
+  def capture_with_failing_input(options) do
+    NetRunner.capture(~w(cat), [input: Stream.map(1..2, fn _ -> raise "no input" end)] ++ options)
+  end
+
   @doc """
   The number of bytes in the first chunks of a stream, and in the rest. Between the two it tells the
   gate, and waits for `:go`.

@@ -15,7 +15,12 @@ defmodule NetRunner.Process.Announcer do
   def start(span) do
     if Telemetry.handlers?() do
       server = self()
-      spawn(fn -> announce(span, Process.monitor(server)) end)
+
+      spawn(fn ->
+        # By which a tracer finds the parent of the span.
+        Process.put(:"$callers", span.callers)
+        announce(span, Process.monitor(server))
+      end)
     end
   end
 

@@ -103,8 +103,10 @@ defmodule NetRunner.Process.Boot do
     end
   end
 
-  defp span(command, os_pid, started),
-    do: %{command: command, pid: self(), os_pid: os_pid, started: started}
+  defp span(command, os_pid, started) do
+    callers = Process.get(:"$callers", [])
+    %{command: command, pid: self(), os_pid: os_pid, callers: callers, started: started}
+  end
 
   # Also false for an application that is being stopped.
   defp application_started do

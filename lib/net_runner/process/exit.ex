@@ -22,6 +22,18 @@ defmodule NetRunner.Process.Exit do
   def status(%__MODULE__{how: {:exited, code}}), do: code
   def status(%__MODULE__{how: {:signaled, number, _core?}}), do: 128 + number
 
+  @sigkill 9
+
+  @doc """
+  Whether the kernel has killed it for want of memory, as far as that can be told: it was killed by SIGKILL, and of its
+  cgroup a process was killed so.
+  """
+  @spec oom_killed?(t()) :: boolean()
+  def oom_killed?(%__MODULE__{how: {:signaled, @sigkill, _}, cgroup: %{memory_oom_kills: kills}}),
+    do: kills > 0
+
+  def oom_killed?(_exit), do: false
+
   @doc "How it ended, the signal by its name where it has one."
   @spec named(t()) :: {:exited, 0..255} | {:signaled, atom() | pos_integer(), boolean()}
   def named(%__MODULE__{how: {:exited, _} = how}), do: how

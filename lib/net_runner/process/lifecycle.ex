@@ -21,11 +21,13 @@ defmodule NetRunner.Process.Lifecycle do
   alias NetRunner.Process.Exit
 
   @typedoc """
-  Why the command was told to end. `:asked`: what it prints is still of interest. `:stopped`: it is not. The
-  others are verdicts, which are what the callers get instead of the output.
+  Why the command was told to end. `:asked`: what it prints is still of interest; `{:asked, why}`: the same, of a
+  capture, which tells why. `:stopped`: it is not. The others are verdicts, which are what the callers get instead of
+  the output.
   """
   @type cause ::
           :asked
+          | {:asked, why :: term()}
           | :stopped
           | :timeout
           | {:max_output_exceeded, binary()}
@@ -157,6 +159,10 @@ defmodule NetRunner.Process.Lifecycle do
   def alive?(%{phase: {phase, _, _}}) when phase in [:ending, :given_up], do: true
   def alive?(_life), do: false
 
+  @doc "Whether it can be suspended: what is to end goes on until it has."
+  @spec may_be_suspended?(t()) :: boolean()
+  def may_be_suspended?(life), do: life.phase == :running
+
   @doc "Whether nothing more will be heard of it."
   @spec over?(t()) :: boolean()
   def over?(%{phase: {:over, _, _}}), do: true
@@ -179,12 +185,15 @@ defmodule NetRunner.Process.Lifecycle do
   def result(%{phase: {:given_up, _, _}} = life), do: not_ended(life)
   def result(_life), do: nil
 
+  @doc "Why NetRunner ended the command, if it did."
+  @spec cause(t()) :: cause() | nil
+  def cause(%{phase: :running}), do: nil
+  def cause(%{phase: phase}), do: elem(phase, 1)
+
   @doc "What ended the command before its time and is what its callers get instead of its output."
   @spec verdict(t()) :: {:error, term()} | nil
-  def verdict(%{phase: :running}), do: nil
-
-  def verdict(%{phase: phase}) do
-    case elem(phase, 1) do
+  def verdict(life) do
+    case cause(life) do
       nil -> nil
       cause -> if verdict?(cause), do: error(cause)
     end
@@ -236,9 +245,11 @@ defmodule NetRunner.Process.Lifecycle do
   defp give_up_timer(%{give_up_after: ms}), do: [{:arm, :give_up, ms}]
 
   defp output(:asked), do: []
+  defp output({:asked, _why}), do: []
   defp output(:stopped), do: [{:output, :discard}]
   defp output(verdict), do: [{:output, {:fail, error(verdict)}}]
 
+  defp verdict?({:asked, _why}), do: false
   defp verdict?(cause), do: cause not in [:asked, :stopped]
 
   defp error({:read_failed, reason}), do: {:error, reason}

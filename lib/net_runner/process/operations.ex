@@ -20,7 +20,7 @@ defmodule NetRunner.Process.Operations do
           from: GenServer.from() | nil,
           data: term(),
           monitor: reference() | nil,
-          timer: reference() | nil
+          timer: reference() | {:idle, reference() | non_neg_integer()} | nil
         }
   @opaque t :: %__MODULE__{}
 
@@ -34,8 +34,7 @@ defmodule NetRunner.Process.Operations do
   Puts a caller at the end of its queue. `monitor` is what `drop_caller/2` and `withdraw/2` will be told; `timer` is
   only kept.
   """
-  @spec park(t(), kind(), GenServer.from() | nil, term(), reference() | nil, reference() | nil) ::
-          t()
+  @spec park(t(), kind(), GenServer.from() | nil, term(), reference() | nil, term()) :: t()
   def park(%__MODULE__{} = operations, kind, from, data, monitor, timer \\ nil) do
     id = operations.last_id + 1
 
@@ -98,6 +97,12 @@ defmodule NetRunner.Process.Operations do
   @spec update(t(), operation(), term()) :: t()
   def update(%__MODULE__{} = operations, %Operation{} = operation, data) do
     replace(operations, %{operation | data: data})
+  end
+
+  @doc "Changes all operations; they keep their places."
+  @spec map(t(), (operation() -> operation())) :: t()
+  def map(%__MODULE__{} = operations, change) do
+    operations |> all() |> Enum.reduce(operations, &replace(&2, change.(&1)))
   end
 
   @doc "Takes out all operations of a kind, in order."

@@ -40,6 +40,7 @@ defmodule NetRunner.Process.Outlets do
   # `writers`: who may still write. `:running`: the command. `:left_behind`: what it left, while that is waited for.
   # `:lingering`: the same, but an empty pipe is its end. `:gone`: nobody, unless a process outside of
   # the command's tree was given the pipe, and that is not waited for.
+  # `clock`: whether the times of `{:idle, ms}` run.
   # `first`: the stream that `read_any` looks at first, so that none starves. `exit`: what an asker is told of the end of
   # the command, when that is known.
   @enforce_keys [:stdout, :stderr, :counters]
@@ -48,6 +49,7 @@ defmodule NetRunner.Process.Outlets do
     :stderr,
     :counters,
     writers: :running,
+    clock: :runs,
     first: :stdout,
     asker: nil,
     exit: nil,
@@ -60,6 +62,7 @@ defmodule NetRunner.Process.Outlets do
           stderr: Outlet.t() | nil,
           counters: Counters.t(),
           writers: :running | :left_behind | :lingering | :gone,
+          clock: :runs | :stands,
           first: stream(),
           asker: Asker.t() | nil,
           exit: 0..255 | :shepherd_died | nil,
@@ -88,7 +91,7 @@ defmodule NetRunner.Process.Outlets do
   # --- what callers ask ---------------------------------------------------------------------------
 
   @doc "A read that a caller has asked for: what it comes to at once, or it is queued, for so many ms."
-  @spec read(t(), GenServer.from(), stream() | :any, pos_integer(), timeout()) ::
+  @spec read(t(), GenServer.from(), stream() | :any, pos_integer(), Caller.time()) ::
           {:reply, term(), t()} | {:wait, t(), [effect()]}
   def read(outlets, from, :any, max_bytes, timeout) do
     if gone?(from) or Operations.any?(outlets.queue, competing(:stdout) ++ competing(:stderr)) do
@@ -103,6 +106,12 @@ defmodule NetRunner.Process.Outlets do
   end
 
   def read(outlets, from, stream, max_bytes, timeout) do
+    if piped?(outlets, stream),
+      do: read_piped(outlets, from, stream, max_bytes, timeout),
+      else: {:reply, {:error, :not_piped}, outlets}
+  end
+
+  defp read_piped(outlets, from, stream, max_bytes, timeout) do
     if gone?(from) or Operations.any?(outlets.queue, competing(stream)) do
       {:wait, park(outlets, stream, from, max_bytes, timeout), []}
     else
@@ -114,6 +123,13 @@ defmodule NetRunner.Process.Outlets do
           {:reply, result, outlets}
       end
     end
+  end
+
+  @doc "The command is suspended, or goes on: so do the times that stand still then."
+  @spec pause(t(), boolean()) :: t()
+  def pause(outlets, pause?) do
+    clock = if pause?, do: :stands, else: :runs
+    %{outlets | clock: clock, queue: Operations.map(outlets.queue, &Caller.pause(&1, pause?))}
   end
 
   @doc "Collects all of stdout for a caller, until its end."
@@ -314,6 +330,10 @@ defmodule NetRunner.Process.Outlets do
       {nil, _} ->
         nil
 
+      # The clock was stopped when the message was on its way.
+      {%{timer: {:idle, left}}, _} when is_integer(left) ->
+        {outlets, []}
+
       {operation, queue} ->
         serve_all(%{outlets | queue: queue}) |> reply(operation, {:error, :timeout})
     end
@@ -332,12 +352,24 @@ defmodule NetRunner.Process.Outlets do
 
   # --- the queues ---------------------------------------------------------------------------------
 
+  # A consumed stderr belongs to the server.
+  defp piped?(outlets, stream) do
+    case Map.fetch!(outlets, stream) do
+      %Outlet{demand: {:tail, _, _}} -> false
+      outlet -> outlet != nil
+    end
+  end
+
   # Which waiting operations take bytes of a stream.
   defp competing(:stdout), do: [:stdout, :any, :collect, :hold, :ask_stdout]
   defp competing(:stderr), do: [:stderr, :any, :ask_stderr]
 
   defp park(outlets, kind, from, data, timeout) do
-    %{outlets | queue: Caller.park(outlets.queue, kind, from, data, timeout)}
+    queue = Caller.park(outlets.queue, kind, from, data, timeout)
+
+    if outlets.clock == :stands,
+      do: pause(%{outlets | queue: queue}, true),
+      else: %{outlets | queue: queue}
   end
 
   # What is read for a caller that is dead is lost, and the news of its death may be further back in the
@@ -451,12 +483,7 @@ defmodule NetRunner.Process.Outlets do
   # --- the asker ----------------------------------------------------------------------------------
 
   defp new_asker(outlets, pid) do
-    open =
-      for stream <- [:stdout, :stderr],
-          outlet = Map.fetch!(outlets, stream),
-          not match?({:tail, _, _}, outlet.demand),
-          do: stream
-
+    open = Enum.filter([:stdout, :stderr], &piped?(outlets, &1))
     %Asker{pid: pid, monitor: Process.monitor(pid), open: open}
   end
 
@@ -641,7 +668,6 @@ defmodule NetRunner.Process.Outlets do
       %Outlet{demand: {:discard, error}} ->
         {error, outlets}
 
-      # A consumed stderr belongs to the server.
       _not_piped ->
         {{:error, :not_piped}, outlets}
     end

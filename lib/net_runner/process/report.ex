@@ -2,6 +2,7 @@ defmodule NetRunner.Process.Report do
   @moduledoc false
   # What is told of a command: its statistics, and how it stands.
 
+  alias NetRunner.Error
   alias NetRunner.Process.{Counters, Exit, Lifecycle, Stats}
   alias NetRunner.System.Cgroup
 
@@ -32,6 +33,29 @@ defmodule NetRunner.Process.Report do
       status: status(Lifecycle.exit(life))
     })
   end
+
+  @doc "Why the command ended, of one that is over; see `NetRunner.Result`. `:stopped`: nobody wanted it any more."
+  @spec outcome(Lifecycle.t()) :: term()
+  def outcome(life) do
+    case {Lifecycle.cause(life), Lifecycle.exit(life)} do
+      {nil, %Exit{} = exit} -> if Exit.oom_killed?(exit), do: :oom_killed, else: :ended
+      {nil, {:lost, _at}} -> :shepherd_died
+      {nil, nil} -> :running
+      {{:asked, why}, _} -> outcome_of(why)
+      {cause, _} when cause in [:asked, :stopped] -> :stopped
+      {cause, _} -> outcome_of(cause)
+    end
+  end
+
+  # Only stdout is collected with a limit.
+  defp outcome_of({:max_output_exceeded, _}), do: {:output_limit, :stdout}
+  defp outcome_of({:input_failed, failure}), do: {:input_failed, exception(failure)}
+  defp outcome_of(why), do: why
+
+  @doc "What producing the input failed with."
+  @spec exception({:error | :exit | :throw, term(), Exception.stacktrace()}) :: Exception.t()
+  def exception({:error, reason, stack}), do: Exception.normalize(:error, reason, stack)
+  def exception(thrown_or_exited), do: %Error{reason: {:input_failed, thrown_or_exited}}
 
   defp ended_at(%Exit{at: at}), do: at
   defp ended_at({:lost, at}), do: at

@@ -21,6 +21,7 @@ defmodule NetRunner.Process.Server do
 
   import NetRunner.Process.State
 
+  alias NetRunner.Error
   alias NetRunner.Process.{Boot, Caller, Feeder, Inlet, Lifecycle, Operations, Outlets, Report}
   alias NetRunner.Process.State
   alias NetRunner.System.{Descriptors, Native, Spec}
@@ -37,6 +38,7 @@ defmodule NetRunner.Process.Server do
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
   def start(command, options, extra \\ []) do
     options = if options.owner == :caller, do: %{options | owner: self()}, else: options
+    extra = [callers: [self() | Process.get(:"$callers", [])]] ++ extra
 
     if options.node in [nil, node()] do
       start_here(command, options, extra)
@@ -46,6 +48,10 @@ defmodule NetRunner.Process.Server do
       NetRunner.System.Node.start(options.node, {__MODULE__, :start, [command, there, extra]})
     end
   end
+
+  @doc "Ends a command that is captured, which goes on to be read. Waits for nobody."
+  @spec end_captured(pid(), why :: term()) :: :ok
+  def end_captured(server, why), do: GenServer.cast(server, {:end_captured, why})
 
   defp start_here(command, options, extra) do
     name = if options[:name], do: [name: options.name], else: []
@@ -63,6 +69,8 @@ defmodule NetRunner.Process.Server do
   @impl true
   def init({command, options, extra}) do
     Process.flag(:trap_exit, true)
+    # Of the span of its command.
+    Process.put(:"$callers", extra.callers)
 
     case boot(command, options, extra) do
       {:ok, boot} ->
@@ -162,9 +170,23 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  def handle_call({:kill, number}, _from, state) do
-    {:reply, if(Lifecycle.alive?(state.life), do: signal(state, number), else: {:error, :esrch}),
-     state}
+  def handle_call({:kill, number, to}, _from, state) do
+    result =
+      if Lifecycle.alive?(state.life),
+        do: told(Native.send_signal(state.control, number, to)),
+        else: {:error, :esrch}
+
+    {:reply, result, state}
+  end
+
+  def handle_call({:suspend, suspend?}, _from, state) do
+    with true <- Lifecycle.may_be_suspended?(state.life),
+         :ok <- told(Native.suspend(state.control, suspend?)) do
+      {:reply, :ok, %{state | outlets: Outlets.pause(state.outlets, suspend?)}}
+    else
+      false -> {:reply, {:error, :esrch}, state}
+      error -> {:reply, error, state}
+    end
   end
 
   def handle_call({:set_window_size, rows, columns}, _from, state) do
@@ -246,6 +268,17 @@ defmodule NetRunner.Process.Server do
     {:reply, Lifecycle.verdict(state.life) || state.input_failure, state}
   end
 
+  # For a capture, when the command is over.
+  def handle_call(:account, _from, state) do
+    account = %{
+      outcome: Report.outcome(state.life),
+      stats: stats(state),
+      input_failure: state.input_failure
+    }
+
+    {:reply, account, state}
+  end
+
   def handle_call(:lend_stdout, _from, state) do
     {:reply, with({:ok, fd} <- Outlets.lend(state.outlets), do: {:ok, fd, state.counters}), state}
   end
@@ -259,6 +292,12 @@ defmodule NetRunner.Process.Server do
   def handle_call({:hand_over, owner}, _from, state) do
     if state.owner, do: Process.demonitor(state.owner, [:flush])
     {:reply, :ok, %{state | stream: :taken, owner: Process.monitor(owner)}}
+  end
+
+  # The capture goes on to read. What has exited by now was not ended by that.
+  @impl true
+  def handle_cast({:end_captured, why}, state) do
+    state |> listen() |> and_then(&life(&1, {:end, {:asked, why}, :stay}))
   end
 
   # --- what the VM and the system tell --------------------------------------------------------------
@@ -292,15 +331,24 @@ defmodule NetRunner.Process.Server do
 
   def handle_info({:waited, monitor}, state), do: expire(state, monitor)
 
-  # What has exited by now did not pass its time. Nobody is told of that of a stream that nobody enumerates.
+  # What has exited by now did not pass its time.
   def handle_info(:expired, state) do
     next = if state.stream == :offered, do: {:stop, :normal}, else: :stay
-    state |> listen() |> and_then(&life(&1, {:end, :timeout, next}))
+
+    state
+    |> listen()
+    |> and_then(&life(&1, {:end, cause(state, :timeout), next}))
+    |> and_then(&tell_unseen/1)
   end
 
   def handle_info(event, state) when event in [:give_up, :grace_over], do: life(state, event)
 
   def handle_info({:DOWN, owner, :process, _, _}, %{owner: owner} = state) do
+    {:stop, :normal, state}
+  end
+
+  # Nobody is left who could get the output or the status.
+  def handle_info({:DOWN, capture, :process, _, _}, %{capture: capture} = state) do
     {:stop, :normal, state}
   end
 
@@ -372,8 +420,26 @@ defmodule NetRunner.Process.Server do
   # The input is not the command: it may fail also when that is over, and then nothing is left to end.
   defp fail_input(state, failure) do
     state = %{state | input_failure: {:error, {:input_failed, failure}}}
-    life(state, {:end, {:input_failed, failure}, :stay})
+    life(state, {:end, cause(state, {:input_failed, failure}), :stay})
   end
+
+  # A capture keeps what was printed, and reads on.
+  defp cause(%{capture: nil}, verdict), do: verdict
+  defp cause(_captured, why), do: {:asked, why}
+
+  # Nobody else is told.
+  defp tell_unseen(%{stream: :offered, life: %{phase: {:ending, :timeout, _}}} = state) do
+    command = Error.command_line(state.command)
+
+    Logger.warning(
+      "`#{command}` was ended by its :timeout, and nobody had enumerated its stream by then",
+      command: command
+    )
+
+    {:noreply, state}
+  end
+
+  defp tell_unseen(state), do: {:noreply, state}
 
   # Sent before a pipe was closed, received after it, where it is nobody's.
   defp serve_number(state, fd) do
@@ -390,13 +456,9 @@ defmodule NetRunner.Process.Server do
   defp answer_fd(state, number, {:wait, changed, effects}),
     do: fd(state, number, {changed, effects})
 
-  defp signal(state, number) do
-    case Native.send_signal(state.control, number) do
-      # The shepherd is gone already; its report is on the way.
-      {:error, gone} when gone in [:epipe, :econnreset, :closed] -> {:error, :esrch}
-      result -> result
-    end
-  end
+  # The shepherd is gone already; its report is on the way.
+  defp told({:error, gone}) when gone in [:epipe, :econnreset, :closed], do: {:error, :esrch}
+  defp told(result), do: result
 
   defp shutdown(reason) when reason in [:normal, :shutdown], do: reason
   defp shutdown({:shutdown, _} = reason), do: reason

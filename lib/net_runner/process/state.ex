@@ -21,8 +21,8 @@ defmodule NetRunner.Process.State do
   alias NetRunner.System.{Cgroup, Descriptors, Native, Spec}
 
   # `fds`: see `Boot`. `waiters`: for the end, as `:exit` or `:stop`. `stream`: whether its output is a stream's, and
-  # whether somebody enumerates that; another would take bytes away. `parent`: to whom it is linked. `watchers`: who gets the
-  # exit as a message.
+  # whether somebody enumerates that; another would take bytes away. `parent`: to whom it is linked. `capture`: the
+  # monitor of whoever captures it, and reads on when it is ended. `watchers`: who gets the exit as a message.
   @enforce_keys [
     :command,
     :control,
@@ -36,7 +36,8 @@ defmodule NetRunner.Process.State do
     :fds,
     :stream,
     :parent,
-    :announcer
+    :announcer,
+    :capture
   ]
   defstruct @enforce_keys ++
               [
@@ -64,7 +65,8 @@ defmodule NetRunner.Process.State do
       fds: boot.fds,
       stream: if(extra[:stream?], do: :offered, else: :none),
       parent: extra[:link],
-      announcer: boot.announcer
+      announcer: boot.announcer,
+      capture: extra[:captured_by] && Process.monitor(extra.captured_by)
     }
   end
 
@@ -255,7 +257,8 @@ defmodule NetRunner.Process.State do
   # Fails only when the shepherd is gone, which `listen/1` hears.
   defp carry_out_one(state, :tell_end) do
     _ = Native.end_command(state.control)
-    {:noreply, state}
+    # The end resumes what was suspended.
+    {:noreply, %{state | outlets: Outlets.pause(state.outlets, false)}}
   end
 
   defp carry_out_one(state, :shut_control) do
@@ -283,7 +286,7 @@ defmodule NetRunner.Process.State do
   defp carry_out_one(state, :announce_end) do
     Announcer.finish(state.announcer, fn ->
       if match?(%Exit{}, Lifecycle.exit(state.life)),
-        do: {:stop, stats(state)},
+        do: {:stop, Report.outcome(state.life), stats(state)},
         else: {:exception, :error, :shepherd_died}
     end)
 
@@ -331,7 +334,7 @@ defmodule NetRunner.Process.State do
     Enum.each(monitors, &Process.demonitor(&1, [:flush]))
 
     %{state | watchers: Watchers.new()}
-    |> outlets(Outlets.exited(state.outlets, exit))
+    |> outlets(state.outlets |> Outlets.pause(false) |> Outlets.exited(exit))
   end
 
   defp carry_out_one(state, {:stop, reason}), do: {:stop, reason, state}

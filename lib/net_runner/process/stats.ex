@@ -75,3 +75,33 @@ defmodule NetRunner.Process.Stats do
     |> DateTime.from_unix!(:microsecond)
   end
 end
+
+defimpl Inspect, for: NetRunner.Process.Stats do
+  def inspect(stats, _options) do
+    parts = [
+      ending(stats),
+      "#{stats.duration_ms} ms",
+      "in #{stats.bytes_in}, out #{stats.bytes_out}, err #{stats.bytes_err} bytes",
+      "#{stats.read_count} reads, #{stats.write_count} writes",
+      usage(stats),
+      cgroup(stats.cgroup)
+    ]
+
+    "#NetRunner.Process.Stats<#{parts |> Enum.reject(&is_nil/1) |> Enum.join(", ")}>"
+  end
+
+  defp ending(%{exit: nil}), do: "no exit"
+  defp ending(%{exit: {:exited, code}}), do: "exited with #{code}"
+  defp ending(%{exit: {:signaled, signal, _}}), do: "ended by #{signal}"
+
+  defp usage(%{max_rss_bytes: nil}), do: nil
+
+  defp usage(stats) do
+    "max_rss #{stats.max_rss_bytes} bytes, user #{stats.user_time_us} us, system #{stats.system_time_us} us"
+  end
+
+  defp cgroup(nil), do: nil
+
+  defp cgroup(figures),
+    do: "cgroup: " <> Enum.map_join(figures, " ", fn {k, v} -> "#{k}=#{v}" end)
+end

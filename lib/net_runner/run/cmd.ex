@@ -6,6 +6,7 @@ defmodule NetRunner.Run.Cmd do
   alias NetRunner.{Error, Options}
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Server
+  alias NetRunner.Run.Input
 
   # What a command that could not be started after all has as its status: the system's number of the
   # error. Those that are not the same everywhere stand apart.
@@ -18,17 +19,33 @@ defmodule NetRunner.Run.Cmd do
              )
          )
 
+  @groups [:command, :input, :cmd]
+
+  # Options of ours that `System.cmd/3` does not have.
+  @ours Options.names(@groups) -- [:cd, :arg0, :env]
+
+  @both @ours ++ [:cd, :arg0, :env, :into, :lines, :stderr_to_stdout, :parallelism]
+
   @spec run(String.t(), [String.t()], keyword()) :: {Collectable.t(), non_neg_integer()}
   def run(executable, args, options) do
     check_command!(executable, args)
-    path = find!(executable)
+    command = [if(elsewhere?(options), do: executable, else: find!(executable)) | args]
     settings = settings(options)
     {collected, collector} = Collectable.into(settings.into)
 
     try do
-      case Server.start([path | args], command_options(settings)) do
-        {:ok, server} -> output(server, settings, collected, collector, [path | args])
-        {:error, reason} -> {collected, not_started([path | args], reason)}
+      options = command_options(settings)
+      # As of `System.cmd/3`, stdin without an input stays open.
+      input = if options.input, do: Input.new(options), else: :open
+      :ok = start_application()
+
+      case Server.start(command, options, input: Input.for_server(input), grace?: true) do
+        {:ok, server} ->
+          feeder = Input.feed(input, server)
+          output(server, feeder, settings, collected, collector, command)
+
+        {:error, reason} ->
+          {collected, not_started(command, reason, options)}
       end
     catch
       kind, reason ->
@@ -37,6 +54,21 @@ defmodule NetRunner.Run.Cmd do
     else
       {collected, status} -> {collector.(collected, :done), status}
     end
+  end
+
+  defp elsewhere?(options) do
+    Keyword.keyword?(options) and Keyword.get(options, :node) not in [nil, node()]
+  end
+
+  # `System.cmd/3` works in a Mix task, in the body of a module and in a configuration. Not in a VM that stops: the
+  # application controller would wait for itself.
+  defp start_application do
+    if Process.whereis(NetRunner.Supervisor) == nil and
+         not match?({:stopping, _}, :init.get_status()) do
+      _ = Application.ensure_all_started(:net_runner)
+    end
+
+    :ok
   end
 
   defp check_command!(executable, args) do
@@ -69,9 +101,9 @@ defmodule NetRunner.Run.Cmd do
 
   defp settings(options) do
     {use_stdio?, options} = Keyword.pop(options, :use_stdio, true)
-
-    settings =
-      Enum.reduce(options, %{into: "", lines?: false, merge?: false, options: []}, &option/2)
+    use_stdio? = use_stdio? != false
+    settings = %{into: "", lines?: false, merge?: false, options: [], ours: []}
+    settings = Enum.reduce(options, settings, &option/2)
 
     if settings.merge? and !use_stdio? do
       raise ArgumentError, ~s(cannot use "stderr_to_stdout: true" and "use_stdio: false")
@@ -80,6 +112,7 @@ defmodule NetRunner.Run.Cmd do
     Map.put(settings, :use_stdio?, use_stdio?)
   end
 
+  defp option({name, nil}, settings) when name in @both and name != :owner, do: settings
   defp option({:into, into}, settings), do: %{settings | into: into}
 
   # Lines are never cut, so it does not matter how much of one is kept.
@@ -97,6 +130,9 @@ defmodule NetRunner.Run.Cmd do
 
   defp option({:env, env}, settings), do: first(settings, :env, Enum.map(env, &variable/1))
 
+  defp option({name, value}, settings) when name in @ours,
+    do: %{settings | ours: settings.ours ++ [{name, value}]}
+
   defp option({name, value}, _settings) do
     raise ArgumentError, "invalid option #{inspect(name)} with value #{inspect(value)}"
   end
@@ -105,43 +141,61 @@ defmodule NetRunner.Run.Cmd do
   defp first(settings, name, value),
     do: %{settings | options: Keyword.put_new(settings.options, name, value)}
 
-  # An empty value unsets, as `nil` does.
-  defp variable({name, value}) when value in [nil, ""], do: {utf8!(name), nil}
-  defp variable({name, value}), do: {utf8!(name), utf8!(value)}
-
-  # `System.cmd/3` shows which, but it may be secret.
-  defp variable(_other), do: raise(ArgumentError, "invalid environment key-value")
-
-  defp utf8!(text), do: text |> String.to_charlist() |> List.to_string()
-
-  defp command_options(%{use_stdio?: use_stdio?} = settings) when use_stdio? in [nil, false] do
-    Options.validate!(
-      settings.options ++ [stdin: :inherit, stdout: :inherit, stderr: :inherit],
-      [:command]
-    )
+  # An empty value unsets, as `nil` does. `System.cmd/3` shows what is wrong, but it may be secret.
+  defp variable({name, value}) do
+    cond do
+      not utf8?(name) -> invalid_env("a name that is no UTF-8 string")
+      value in [nil, ""] -> {name, nil}
+      not utf8?(value) -> invalid_env("the value of #{inspect(name)} is no UTF-8 string")
+      true -> {name, value}
+    end
   end
 
-  # Stdin is a pipe into which nothing is written, and which is not closed.
-  defp command_options(settings) do
+  defp variable(_other), do: invalid_env("an entry that is no {name, value}")
+
+  defp utf8?(text), do: is_binary(text) and String.valid?(text)
+
+  @spec invalid_env(String.t()) :: no_return()
+  defp invalid_env(what), do: raise(ArgumentError, "invalid environment key-value: #{what}")
+
+  @standard [:stdin, :stdout, :stderr, :pty, :input]
+
+  defp command_options(%{use_stdio?: false, ours: ours} = settings) do
+    for name <- @standard, ours[name] not in [nil, false] do
+      raise ArgumentError, ~s(cannot use #{inspect(name)} and "use_stdio: false")
+    end
+
+    inherited = [stdin: :inherit, stdout: :inherit, stderr: :inherit]
+    Options.validate!(settings.options ++ ours, @groups, inherited)
+  end
+
+  defp command_options(%{ours: ours} = settings) do
+    if settings.merge? and ours[:stderr] not in [nil, :redirect] do
+      raise ArgumentError, ~s(cannot use "stderr_to_stdout: true" and another :stderr)
+    end
+
+    # Stdin is a pipe into which nothing is written, and which is not closed.
     stderr = if settings.merge?, do: :redirect, else: :inherit
-    Options.validate!(settings.options ++ [stdin: :pipe, stderr: stderr], [:command])
+    Options.validate!(settings.options ++ ours, @groups, stdin: :pipe, stderr: stderr)
   end
 
   # --- output ---------------------------------------------------------------------------------------
 
   # A string takes all at once, so the server can do all of it in one call.
-  defp output(server, %{into: into, lines?: false}, collected, collector, command)
+  defp output(server, feeder, %{into: into, lines?: false}, collected, collector, command)
        when is_binary(into) do
-    case Command.collect(server, :infinity, :infinity) do
+    watch = Input.watch(feeder)
+
+    case Input.result(Command.collect(server, :infinity, :infinity), watch) do
       {:error, reason} -> raise Error, reason: reason, command: command
       {"", status} -> {collected, status}
       {bytes, status} -> {collector.(collected, {:cont, bytes}), status}
     end
   end
 
-  defp output(server, settings, collected, collector, command) do
+  defp output(server, feeder, settings, collected, collector, command) do
     server
-    |> NetRunner.Run.Stream.tagged(command, if(settings.lines?, do: :trim))
+    |> NetRunner.Run.Stream.tagged(command, feeder, if(settings.lines?, do: :trim))
     |> Enum.reduce({collected, nil}, fn
       {:stdout, piece}, {collected, nil} -> {collector.(collected, {:cont, piece}), nil}
       {:exit, status}, {collected, nil} -> {collected, status}
@@ -152,7 +206,10 @@ defmodule NetRunner.Run.Cmd do
 
   # What a port finds before it starts anything is raised; of what it finds after that, the number of the
   # error is the status. Nothing else would say what happened, so the sentence goes to stderr.
-  defp not_started([path | _] = command, reason) do
+  defp not_started(command, reason, %{node: node}) when node not in [nil, node()],
+    do: raise(Error, reason: reason, command: command)
+
+  defp not_started([path | _] = command, reason, _options) do
     case {File.stat(path), reason} do
       {{:error, posix}, _} ->
         :erlang.error(posix)
@@ -169,7 +226,8 @@ defmodule NetRunner.Run.Cmd do
       {_, {tag, message}} when tag in [:invalid_args, :invalid_env, :invalid_cd] ->
         raise ArgumentError, message
 
-      {_, reason} when reason in [:launcher_died, :not_started] ->
+      {_, reason}
+      when is_tuple(reason) or reason in [:launcher_died, :not_started, :timeout, :closed] ->
         raise Error, reason: reason, command: command
 
       # The system is out of something.

@@ -103,6 +103,21 @@ defmodule NetRunner.Run.Input do
     end
   end
 
+  @doc "What a command came to, when its feeder is gone too; a failure of the input is raised, thrown or exited with."
+  @spec result(result, reference() | nil) :: result when result: term()
+  def result(result, watch) do
+    case {result, await_end(watch)} do
+      {{:error, {:input_failed, {kind, reason, stack}}}, _} ->
+        :erlang.raise(kind, reason, stack)
+
+      {_, {:error, {:input_failed, {kind, reason, stack}}}} ->
+        :erlang.raise(kind, reason, stack)
+
+      {result, :ok} ->
+        result
+    end
+  end
+
   @doc "Writes, or leaves what the feeder runs."
   @spec write(%Sink{}, iodata()) :: %Sink{}
   def write(%Sink{server: server} = sink, iodata) do

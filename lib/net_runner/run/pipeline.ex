@@ -15,7 +15,7 @@ defmodule NetRunner.Run.Pipeline do
 
   # Options that only one command of a pipeline can have. Whether it is tagged, is said of the whole.
   @of_the_first [:input, :stdin]
-  @of_the_last [:stdout, :max_output_size, :lines, :tagged]
+  @of_the_last [:stdout, :max_output_size, :lines, :max_chunk_size, :tagged]
 
   @enforce_keys [:commands, :input, :timeout, :options, :on_exit]
   defstruct @enforce_keys

@@ -7,32 +7,33 @@ defmodule NetRunner.Run.Stream do
   # end of the output; then the end of the command is awaited. An enumeration that stops earlier ends
   # the command.
 
+  require Logger
+
   alias NetRunner.Error
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Server
   alias NetRunner.Run.{Input, Lines, Pipeline, Reader}
 
-  @chunk 524_288
-
   # What is split next should still be in the CPU's cache.
   @chunk_of_lines 262_144
 
-  @enforce_keys [:server, :members, :feeder, :on_exit, :tagged?, :lines, :left, :reader]
+  @enforce_keys [:server, :members, :feeder, :on_exit, :tagged?, :lines, :left, :reader, :chunk]
   defstruct @enforce_keys ++ [splitting: nil, failure: nil, ended?: false]
 
   # `server`: of the command that is read, the last of the `members`. `on_exit`: what is done with a status
-  # that is not 0, for each of them. `lines`: those of each stream, or `nil` for chunks as they come. `left`: the bytes
-  # that may still come. `splitting`: the stream whose chunk is not through. `failure`: what is raised when all elements
+  # that is not 0, for each of them; `:log` where nobody would see it otherwise. `lines`: those of each stream, or `nil` for chunks as they come. `left`: the bytes
+  # that may still come. `chunk`: those that are read at once. `splitting`: the stream whose chunk is not through. `failure`: what is raised when all elements
   # have been given.
   @type t :: %__MODULE__{
           server: pid(),
           members: [Pipeline.member(), ...],
           feeder: pid() | nil,
-          on_exit: [:raise | :ignore, ...],
+          on_exit: [:raise | :ignore | :log, ...],
           tagged?: boolean(),
           lines: %{(:stdout | :stderr) => Lines.t()} | nil,
           left: non_neg_integer() | :infinity | :exceeded,
           reader: Reader.t(),
+          chunk: pos_integer(),
           splitting: :stdout | :stderr | nil,
           failure: Exception.t() | nil,
           ended?: boolean()
@@ -66,7 +67,8 @@ defmodule NetRunner.Run.Stream do
         enumerable(fn ->
           case Command.hand_over(server, owner.()) do
             :ok ->
-              new([{server, command}], Input.feed(input, server), options, [:ignore])
+              on_exit = if options.tagged, do: :ignore, else: :log
+              new([{server, command}], Input.feed(input, server), options, [on_exit])
 
             {:error, :closed} ->
               reason = if passed?(deadline), do: :timeout, else: :stream_over
@@ -88,16 +90,16 @@ defmodule NetRunner.Run.Stream do
   defp passed?(deadline), do: System.monotonic_time(:millisecond) >= deadline
 
   @doc "What a command prints that has been started, and its status, tagged."
-  @spec tagged(pid(), term(), :keep | :trim | nil) :: Enumerable.t()
-  def tagged(server, command, lines) do
-    enumerable(fn ->
-      new(
-        [{server, command}],
-        nil,
-        %{tagged: true, lines: lines, max_output_size: :infinity},
-        [:ignore]
-      )
-    end)
+  @spec tagged(pid(), term(), pid() | nil, :keep | :trim | nil) :: Enumerable.t()
+  def tagged(server, command, feeder, lines) do
+    options = %{
+      tagged: true,
+      lines: lines,
+      max_output_size: :infinity,
+      max_chunk_size: @chunk_of_lines
+    }
+
+    enumerable(fn -> new([{server, command}], feeder, options, [:ignore]) end)
   end
 
   @doc "As `lazy/3`, of what the last of several commands prints."
@@ -131,6 +133,7 @@ defmodule NetRunner.Run.Stream do
       on_exit: on_exit,
       tagged?: options.tagged,
       left: options.max_output_size,
+      chunk: if(lines, do: @chunk_of_lines, else: options.max_chunk_size),
       lines: lines && %{stdout: lines, stderr: lines}
     }
   end
@@ -164,10 +167,10 @@ defmodule NetRunner.Run.Stream do
     {tag(stream, kind, whole), stream}
   end
 
-  defp read(%{tagged?: true} = stream), do: Command.read_any(stream.server, chunk_size(stream))
+  defp read(%{tagged?: true} = stream), do: Command.read_any(stream.server, stream.chunk)
 
   defp read(stream) do
-    with {:ok, bytes} <- Reader.read(stream.reader, chunk_size(stream)),
+    with {:ok, bytes} <- Reader.read(stream.reader, stream.chunk),
          do: {:ok, {:stdout, bytes}}
   end
 
@@ -178,9 +181,6 @@ defmodule NetRunner.Run.Stream do
 
   defp spend(%{left: left} = stream, kind, bytes),
     do: chunk(%{stream | left: :exceeded}, kind, binary_part(bytes, 0, left))
-
-  defp chunk_size(%{lines: nil}), do: @chunk
-  defp chunk_size(_stream), do: @chunk_of_lines
 
   defp chunk(stream, _kind, ""), do: {[], stream}
   defp chunk(%{lines: nil} = stream, kind, bytes), do: {tag(stream, kind, [bytes]), stream}
@@ -199,6 +199,7 @@ defmodule NetRunner.Run.Stream do
   defp finish(stream) do
     case Pipeline.await(stream.members) do
       {:ok, statuses} ->
+        log_failure(stream, statuses)
         failure = failure(stream, statuses)
         {exit_element(stream, statuses), %{stream | ended?: true, failure: failure}}
 
@@ -228,6 +229,16 @@ defmodule NetRunner.Run.Stream do
         do: error(:exit_status, member, status: status)
     end)
   end
+
+  defp log_failure(%{on_exit: [:log], members: [{_, command} = member]}, [status])
+       when status != 0 do
+    :exit_status
+    |> error(member, status: status)
+    |> Exception.message()
+    |> Logger.warning(command: Error.command_line(command))
+  end
+
+  defp log_failure(_stream, _statuses), do: :ok
 
   # An input may fail when its command has exited already.
   defp await_input!(%{members: [{first, _} = member | _]} = stream) do

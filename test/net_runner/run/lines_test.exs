@@ -14,6 +14,33 @@ defmodule NetRunner.Run.LinesTest do
     end
   end
 
+  for newlines <- [:keep, :trim], separator <- [<<0>>, "ab", "\r\n\r\n", "aa"] do
+    test "so they do where #{inspect(separator)} ends them (#{newlines})" do
+      kind = {unquote(newlines), unquote(separator)}
+
+      NetRunner.Random.rounds(200, fn _ ->
+        text = text_of(unquote(separator))
+        chunks = cut(text)
+        assert split(chunks, kind) == lines(text, kind), inspect(chunks)
+      end)
+    end
+  end
+
+  test "a separator is found wherever it is cut, and half of one is none" do
+    text = "one--two-three---four-"
+
+    for size <- 1..byte_size(text) do
+      chunks = for <<byte <- text>>, do: <<byte>>
+      chunks = chunks |> Enum.chunk_every(size) |> Enum.map(&Enum.join/1)
+      assert split(chunks, {:trim, "--"}) == ["one", "two-three", "-four-"]
+      assert split(chunks, {:keep, "--"}) == ["one--", "two-three--", "-four-"]
+    end
+
+    long = String.duplicate("x", 200_000)
+    assert split([long, long, <<0>>, long], {:trim, <<0>>}) == [long <> long, long]
+    assert split([String.duplicate(<<0>>, 10_000)], {:trim, <<0>>}) == List.duplicate("", 10_000)
+  end
+
   test "more lines than are taken at once come, in order, and one piece of a line in between" do
     text = for n <- 1..10_000, into: "", do: "#{n}\n"
     assert split(["0", text, "end"], :trim) == ["01" | Enum.map(2..10_000, &"#{&1}")] ++ ["end"]
@@ -46,6 +73,18 @@ defmodule NetRunner.Run.LinesTest do
       {[], lines} -> {batches |> Enum.reverse() |> Enum.concat(), lines}
       {batch, lines} -> drain(lines, [batch | batches])
     end
+  end
+
+  defp text_of(separator) do
+    Enum.map_join(0..:rand.uniform(30), fn _ ->
+      Enum.random([separator, separator, "a", "b", "\r", "\r\n", "", "x"])
+    end)
+  end
+
+  defp lines(text, {newlines, separator}) do
+    {whole, [last]} = text |> :binary.split(separator, [:global]) |> Enum.split(-1)
+    kept = if newlines == :keep, do: separator, else: ""
+    Enum.map(whole, &(&1 <> kept)) ++ if(last == "", do: [], else: [last])
   end
 
   defp lines(text, newlines) do

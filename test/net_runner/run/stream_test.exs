@@ -11,6 +11,110 @@ defmodule NetRunner.StreamTest do
     end
   end
 
+  describe "max_chunk_size" do
+    test "is the most bytes of an element, and no byte is lost" do
+      for {size, options, sum} <- [
+            {1_000, [], 100_000},
+            {1_000, [tagged: true], 100_000},
+            {1, [max_output_size: 50], 50}
+          ] do
+        pieces =
+          ~w(head -c 100000 /dev/zero)
+          |> NetRunner.stream!([max_chunk_size: size, exit_status: :ignore] ++ options)
+          |> all()
+
+        assert Enum.all?(pieces, &(byte_size(&1) in 1..size))
+        assert pieces |> Enum.map(&byte_size/1) |> Enum.sum() == sum
+      end
+    end
+
+    # With a limit of its output, a stream raises when it has given what was allowed.
+    defp all(stream) do
+      test = self()
+
+      try do
+        Enum.each(stream, &send(test, {:element, &1}))
+      rescue
+        error in NetRunner.Error -> assert {:max_output_exceeded, _} = error.reason
+      end
+
+      received()
+    end
+
+    defp received do
+      receive do
+        {:element, {:stdout, piece}} -> [piece | received()]
+        {:element, {:exit, 0}} -> received()
+        {:element, piece} -> [piece | received()]
+      after
+        0 -> []
+      end
+    end
+
+    test "has no meaning beside :lines" do
+      assert_raise ArgumentError, ~r/:lines and :max_chunk_size exclude each other/, fn ->
+        NetRunner.stream!(~w(true), lines: :trim, max_chunk_size: 1)
+      end
+    end
+  end
+
+  describe "what nobody would see of a stream's end" do
+    # As lines, each with the metadata that a console shows.
+    defp logged(function) do
+      log =
+        ExUnit.CaptureLog.capture_log(
+          [metadata: [:command], format: "$level $metadata$message\n"],
+          function
+        )
+
+      String.split(log, "\n", trim: true)
+    end
+
+    test "is logged once: a failure of a stream that does not raise for it" do
+      failing = sh("echo out; echo why >&2; exit 3")
+
+      lines =
+        logged(fn ->
+          {:ok, stream} = NetRunner.stream(failing)
+          assert Enum.to_list(stream) == ["out\n"]
+        end)
+
+      assert [line] = Enum.filter(lines, &(&1 =~ "exit 3"))
+      assert line =~ "command=sh -c 'echo out; echo why >&2; exit 3' "
+      assert line =~ "exited with status 3; the end of its stderr: why"
+      assert line =~ ~r/^warn/
+    end
+
+    test "is not logged where it is normal, or seen otherwise" do
+      lines =
+        logged(fn ->
+          {:ok, stream} = NetRunner.stream(sh("echo normal"))
+          Enum.to_list(stream)
+          {:ok, stream} = NetRunner.stream(sh("echo normal; exit 3"), tagged: true)
+          Enum.to_list(stream)
+          {:ok, stream} = NetRunner.stream(sh("while :; do echo normal; done"))
+          Enum.take(stream, 1)
+          NetRunner.stream!(sh("echo normal; exit 3"), exit_status: :ignore) |> Enum.to_list()
+          catch_error(NetRunner.stream!(sh("echo normal; exit 3")) |> Enum.to_list())
+        end)
+
+      assert Enum.filter(lines, &(&1 =~ "normal")) == []
+    end
+
+    test "is logged once: a timeout of a stream that nobody enumerates" do
+      lines =
+        logged(fn ->
+          {:ok, _stream} = NetRunner.stream(sh("echo $$ unseen; exec sleep 100"), timeout: 100)
+          %{pid: server} = Enum.find(NetRunner.list(), &(inspect(&1.command) =~ "unseen"))
+          monitor = Process.monitor(server)
+          assert_receive {:DOWN, ^monitor, _, _, _}, 60_000
+        end)
+
+      assert [line] = Enum.filter(lines, &(&1 =~ "unseen"))
+      assert line =~ "was ended by its :timeout, and nobody had enumerated its stream"
+    end
+  end
+
   describe "stream!" do
     test "starts the command each time that it is enumerated, and not before" do
       path =
@@ -461,6 +565,28 @@ defmodule NetRunner.StreamTest do
     end
 
     defp drop_last_empty(lines), do: Enum.drop(lines, -1)
+
+    test "end with another separator, where one is given" do
+      command = sh("printf 'a b\\000c\\n\\000\\000d'")
+
+      assert NetRunner.stream!(command, lines: {:trim, <<0>>}) |> Enum.to_list() == [
+               "a b",
+               "c\n",
+               "",
+               "d"
+             ]
+
+      assert NetRunner.stream!(command, lines: {:keep, <<0>>}, tagged: true) |> Enum.to_list() ==
+               [stdout: "a b\0", stdout: "c\n\0", stdout: "\0", stdout: "d", exit: 0]
+
+      {:ok, stream} = NetRunner.stream(~w(printf one--two---three), lines: {:trim, "--"})
+      assert Enum.to_list(stream) == ["one", "two", "-three"]
+
+      lines =
+        NetRunner.pipeline_stream!([~w(seq 300000), ["tr", "\\n", "\\000"]], lines: {:trim, <<0>>})
+
+      assert Enum.to_list(lines) == Enum.map(1..300_000, &"#{&1}")
+    end
 
     test "short ones keep no chunk alive" do
       [short, long, other] =

@@ -60,6 +60,79 @@ defmodule NetRunner.NodeTest do
     end
   end
 
+  describe "a capture:" do
+    defp capture(caller, command, options) do
+      assert {:ok, result} = Nodes.call(caller, NetRunner, :capture, [command, options])
+      result
+    end
+
+    test "the results are the same", %{caller: caller, node: node} do
+      script = "trap 'echo bye; exit 7' TERM; echo hello; while :; do sleep 0.05; done"
+
+      for {command, options, expected} <- [
+            {["sh", "-c", "cat; echo e >&2; exit 3"], [input: "in"],
+             %{outcome: :ended, status: 3, exit: {:exited, 3}, stdout: "in", stderr: "e\n"}},
+            {["sh", "-c", script], [timeout: 1_000],
+             %{outcome: :timeout, status: 7, stdout: "hello\nbye\n"}},
+            {["sh", "-c", "echo a; exec sleep 100"], [idle_timeout: 300],
+             %{outcome: :idle_timeout, status: 143, stdout: "a\n"}},
+            {~w(yes), [max_output_size: [stdout: 3]],
+             %{outcome: {:output_limit, :stdout}, stdout: "y\ny"}},
+            {~w(seq 1000), [keep: {2, 5}],
+             %{outcome: :ended, stdout: "1\n1000\n", dropped: %{stdout: 3886, stderr: 0}}},
+            {~w(echo a), [interleave: true], %{output: [stdout: "a\n"], stdout: nil}}
+          ] do
+        result = capture(caller, command, [node: node] ++ options)
+        assert Map.take(result, Map.keys(expected)) == expected
+        assert result.command == command and is_integer(result.os_pid)
+      end
+
+      error = {:error, {:node, :not_connected}}
+      assert Nodes.call(caller, NetRunner, :capture, [~w(true), [node: :no@where]]) == error
+      assert Nodes.call(caller, NetRunner, :run!, [~w(echo a), [node: node]]) == "a\n"
+
+      assert Nodes.call(caller, NetRunner, :shell, ["echo $1", [args: ["a"], node: node]]) ==
+               {"a\n", 0}
+
+      assert Nodes.call(caller, NetRunner, :cmd, ["cat", [], [input: "a", node: node]]) ==
+               {"a", 0}
+    end
+
+    test "is cancelled from its own node, and from another", %{caller: caller} = nodes do
+      command = ["sh", "-c", "echo a; exec sleep 100"]
+
+      for canceller <- [nodes.caller_node, nodes.node], on <- [nil, nodes.node] do
+        assert {{:ok, %{outcome: :cancelled, status: 143, stdout: "a\n"}}, {:error, :cancelled}} =
+                 Nodes.call(caller, Nodes, :capture_cancelled, [command, [node: on], canceller])
+      end
+    end
+
+    test "has an input that fails in its outcome", %{caller: caller, node: node} do
+      assert {:ok, %{outcome: {:input_failed, %RuntimeError{message: "no input"}}}} =
+               Nodes.call(caller, Nodes, :capture_with_failing_input, [[node: node]])
+    end
+
+    test "whose node is lost says so, with what was printed before", %{caller: caller, epmd: epmd} do
+      {peer, node} = Nodes.start(epmd)
+      true = Nodes.call(caller, :net_kernel, :connect_node, [node])
+      :ok = Nodes.start_net_runner(peer)
+      tree = Tree.new()
+      command = ["sh", "-c", "echo before; exec sleep 100"]
+      options = [node: node, env: Tree.env(tree)]
+      agent = Nodes.call_later(caller, NetRunner, :capture, [command, options])
+      # All of it is read: nothing is left in the pipe, and the reader waits.
+      Tree.await(fn -> match?([%{bytes: %{out: 7}}], Nodes.call(peer, NetRunner, :list, [])) end)
+      true = Nodes.call(caller, :erlang, :disconnect_node, [node])
+
+      assert {:ok, %{outcome: :node_lost, stdout: "before\n", status: nil, exit: nil} = result} =
+               Nodes.result(caller, agent)
+
+      assert is_integer(result.os_pid) and result.duration_ms >= 0
+      Tree.await(fn -> Tree.processes(tree) == [] end)
+      :peer.stop(peer)
+    end
+  end
+
   describe "a process:" do
     test "lives on the node, and is used from the other", %{caller: caller, node: node} do
       me = Nodes.start_caller(caller)

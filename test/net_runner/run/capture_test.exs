@@ -1,0 +1,637 @@
+defmodule NetRunner.Run.CaptureTest do
+  # `NetRunner.capture/2`, tokens, `run!/2` and `shell/2`. The same on another node stands in node_test.exs.
+  use ExUnit.Case, async: false
+
+  alias NetRunner.Guarantees.Tree
+  alias NetRunner.Process, as: Command
+  alias NetRunner.{Error, Result}
+
+  @moduletag timeout: 120_000
+
+  defp sh(script), do: ["sh", "-c", script]
+
+  defp capture(command, options \\ []) do
+    assert {:ok, %Result{} = result} = NetRunner.capture(command, options)
+    refute Enum.any?(NetRunner.list(), &(&1.os_pid == result.os_pid))
+    result
+  end
+
+  # The command that this test has started, once it has printed its first line.
+  defp captured(test, command) do
+    Task.async(fn ->
+      NetRunner.capture(command, on_output: fn _, bytes -> send(test, {:printed, bytes}) end)
+    end)
+  end
+
+  defp server(command), do: Enum.find(NetRunner.list(), &(&1.command == command)).pid
+
+  describe "a command that ends by itself" do
+    test "has its outputs apart, its status, how it exited, and its figures" do
+      command = sh("echo out; echo err >&2; exit 3")
+      before = DateTime.utc_now()
+      result = capture(command)
+
+      assert %{outcome: :ended, status: 3, exit: {:exited, 3}, command: ^command} = result
+      assert %{stdout: "out\n", stderr: "err\n", output: nil} = result
+      assert result.dropped == %{stdout: 0, stderr: 0}
+      assert is_integer(result.os_pid) and result.duration_ms >= 0
+      assert DateTime.diff(result.started_at, before) in 0..60
+      assert %{bytes_out: 4, bytes_err: 4, exit_status: 3, max_rss_bytes: rss} = result.stats
+      assert rss > 100_000
+    end
+
+    test "by a signal of somebody else has ended, too" do
+      assert %{outcome: :ended, status: 137, exit: {:signaled, :sigkill, false}} =
+               capture(sh("kill -9 $$"))
+    end
+
+    test "gets input, and may leave it unread" do
+      assert %{stdout: "hello"} = capture(~w(cat), input: "hello")
+      assert %{stdout: "123"} = capture(~w(cat), input: Stream.map(1..3, &"#{&1}"))
+      assert %{outcome: :ended, status: 0} = capture(~w(true), input: Stream.cycle(["x"]))
+      assert %{stdout: ""} = capture(~w(cat))
+    end
+
+    test "has what a file gets not in its result, and the end of a consumed stderr", %{} do
+      file = Path.join(System.tmp_dir!(), "nr-capture-#{System.unique_integer([:positive])}")
+      on_exit(fn -> File.rm(file) end)
+      command = sh("echo out; printf 123456789 >&2")
+      assert %{stdout: "", stderr: "123456789"} = capture(command, stdout: {:file, file})
+      assert File.read!(file) == "out\n"
+
+      assert %{stdout: "out\n", stderr: "6789", dropped: %{stdout: 0, stderr: 5}} =
+               capture(command, stderr: :consume, stderr_tail: 4)
+
+      assert %{stdout: "t\n", stderr: "89", dropped: %{stdout: 2, stderr: 7}} =
+               capture(command, stderr: :consume, keep: {:tail, 2})
+
+      assert %{stdout: "out\n123456789", stderr: ""} = capture(command, stderr: :redirect)
+      assert %{stdout: "out\r\n123456789", stderr: ""} = capture(command, pty: true)
+    end
+
+    test "is what a NetRunner.Command says, also where that keeps a tail of stderr" do
+      command = NetRunner.Command.new("sh", ["-c", "echo $1 >&2", "sh"], stderr_tail: 1)
+      assert %{stderr: "x\n"} = capture(command, args: ["x"])
+    end
+
+    test "prints 64 MiB to each stream, and all of it comes" do
+      script = "head -c 67108864 /dev/zero & head -c 67108864 /dev/zero >&2; wait"
+      result = capture(sh(script))
+      assert byte_size(result.stdout) == 67_108_864 and byte_size(result.stderr) == 67_108_864
+    end
+
+    test "leaves nothing running, but what leftovers: :leave allows, and waits for its output no longer than :output_grace" do
+      assert %{stdout: pid} = capture(sh("sleep 100 & echo $!"))
+      refute File.exists?("/proc/#{String.trim(pid)}")
+
+      assert %{outcome: :ended, status: 0, stdout: pid} =
+               capture(sh("sleep 100 & echo $!"), leftovers: :leave, output_grace: 50)
+
+      assert File.exists?("/proc/#{String.trim(pid)}")
+      {"", 0} = NetRunner.run(["kill", String.trim(pid)])
+    end
+
+    test "cannot be started: the error says why" do
+      assert NetRunner.capture(~w(no-such-program)) == {:error, :enoent}
+      assert NetRunner.capture(~w(true), cd: "/nowhere") == {:error, {:cd, :enoent}}
+      assert {:error, {:invalid_args, _}} = NetRunner.capture(["echo", "a\0"])
+    end
+  end
+
+  describe "a command that NetRunner ends" do
+    test "by a timeout: what it printed before, and on its way out, is there" do
+      script =
+        "trap 'echo bye; echo why >&2; exit 7' TERM; echo hello; while :; do sleep 0.05; done"
+
+      result = capture(sh(script), timeout: 1_000)
+      assert %{outcome: :timeout, stdout: "hello\nbye\n"} = result
+      # The shell may tell of its child as well.
+      assert result.stderr =~ "why\n"
+      assert %{status: 7, exit: {:exited, 7}} = result
+
+      deaf = "trap '' TERM; echo deaf; while :; do sleep 1; done"
+
+      assert %{
+               outcome: :timeout,
+               stdout: "deaf\n",
+               status: 137,
+               exit: {:signaled, :sigkill, false}
+             } = capture(sh(deaf), timeout: 1_000, kill_timeout: 50)
+    end
+
+    test "prints on into a full pipe, and is read" do
+      script = "trap 'head -c 3000000 /dev/zero; exit 0' TERM; echo; while :; do sleep 0.05; done"
+
+      assert %{outcome: :timeout, status: 0, stdout: stdout} = capture(sh(script), timeout: 1_000)
+      assert byte_size(stdout) == 3_000_001
+    end
+
+    test "that has exited before its timeout was not ended by it, however slow the consumer" do
+      slow = fn _ -> Process.sleep(300) end
+
+      assert %{outcome: :ended, status: 0, stdout: "a\n"} =
+               capture(~w(echo a), timeout: 200, on_output: slow)
+    end
+
+    test "at once where its consumer hangs: the timeout does not wait" do
+      test = self()
+
+      hang = fn bytes ->
+        send(test, {:printed, self(), bytes})
+        receive do: (:go_on -> :ok)
+      end
+
+      command = sh("echo $$; exec sleep 100")
+      task = Task.async(fn -> NetRunner.capture(command, timeout: 500, on_output: hang) end)
+      assert_receive {:printed, caller, pid}, 60_000
+      Tree.await(fn -> not File.exists?("/proc/#{String.trim(pid)}") end)
+      send(caller, :go_on)
+      assert {:ok, %{outcome: :timeout, stdout: ^pid, status: 143}} = Task.await(task, 60_000)
+    end
+
+    test "by an idle timeout, when it prints nothing for that long" do
+      result = capture(sh("echo a; echo b >&2; exec sleep 100"), idle_timeout: 300)
+      assert %{outcome: :idle_timeout, status: 143, stdout: "a\n", stderr: "b\n"} = result
+      assert result.duration_ms >= 300
+
+      # Longer than the idle timeout in all, but never so long without output.
+      script = "i=0; while [ $i -lt 12 ]; do echo $i; sleep 0.2; i=$((i+1)); done"
+      result = capture(sh(script), idle_timeout: 2_000)
+      assert %{outcome: :ended, status: 0} = result
+      assert result.duration_ms >= 2_000
+    end
+
+    test "is not idle while its consumer is slow" do
+      slow = fn _ -> Process.sleep(700) end
+
+      result =
+        capture(sh("echo a; sleep 0.1; echo b; exit 3"), idle_timeout: 500, on_output: slow)
+
+      assert %{outcome: :ended, status: 3, stdout: "a\nb\n"} = result
+    end
+
+    test "by a limit of one stream, or of both" do
+      assert %{outcome: {:output_limit, :stdout}, stdout: "y\ny", dropped: %{stdout: dropped}} =
+               capture(~w(yes), max_output_size: [stdout: 3])
+
+      assert dropped > 0
+
+      assert %{outcome: {:output_limit, :stderr}, stderr: "y\n", stdout: ""} =
+               capture(sh("exec yes >&2"), max_output_size: [stderr: 2, stdout: 100])
+
+      assert %{outcome: {:output_limit, :total}, stdout: "y\ny"} =
+               capture(~w(yes), max_output_size: 3)
+
+      assert %{outcome: {:output_limit, :total}, stdout: out, stderr: err} =
+               capture(sh("printf abc; printf defg >&2; sleep 100"), max_output_size: [total: 5])
+
+      assert byte_size(out <> err) == 5
+      assert %{outcome: :ended, stdout: "abc"} = capture(~w(printf abc), max_output_size: 3)
+      # It may have exited before that was seen.
+      assert %{outcome: {:output_limit, :total}, stdout: "ab", dropped: %{stdout: 1}} =
+               capture(~w(printf abc), max_output_size: 2)
+
+      assert %{outcome: {:output_limit, :total}, stdout: ""} =
+               capture(~w(printf a), max_output_size: 0)
+    end
+
+    test "has the first reason as its outcome" do
+      script = "trap 'yes | head -c 100000; exit 1' TERM; echo a; while :; do sleep 0.05; done"
+      options = [timeout: 500, max_output_size: [stdout: 1_000]]
+
+      assert %{outcome: :timeout, stdout: "a\n" <> _, status: 1, dropped: %{stdout: dropped}} =
+               capture(sh(script), options)
+
+      assert dropped == 100_002 - 1_000
+    end
+
+    test "because its input fails: what it printed is there, and what failed" do
+      input =
+        Stream.concat(
+          ["hello\n"],
+          Stream.map([1], fn _ ->
+            Process.sleep(200)
+            raise "no more"
+          end)
+        )
+
+      assert %{outcome: {:input_failed, %RuntimeError{message: "no more"}}, stdout: "hello\n"} =
+               capture(~w(cat), input: input)
+
+      thrown = Stream.map([1], fn _ -> throw(:ball) end)
+      result = capture(~w(cat), input: thrown)
+      assert {:input_failed, %Error{reason: {:input_failed, {:throw, :ball, _}}}} = result.outcome
+
+      assert_raise Error, ~r/:input could not be produced: \*\* \(throw\) :ball/, fn ->
+        Result.ok!(result)
+      end
+    end
+
+    test "and cannot: its shepherd is killed" do
+      test = self()
+      command = sh("echo $PPID; exec sleep 100")
+      task = captured(test, command)
+      assert_receive {:printed, shepherd}, 60_000
+      {"", 0} = System.cmd("kill", ["-9", String.trim(shepherd)])
+
+      assert {:ok, %{outcome: :shepherd_died, stdout: ^shepherd, status: nil, exit: nil} = result} =
+               Task.await(task, 60_000)
+
+      assert_raise Error, ~r/shepherd of the command died/, fn -> Result.ok!(result) end
+    end
+
+    test "because its process is stopped or killed, or its owner dies, was cancelled" do
+      test = self()
+      command = sh("echo x; exec sleep 123")
+
+      for stop <- [&Command.stop/1, &Process.exit(&1, :kill)] do
+        task = captured(test, command)
+        assert_receive {:printed, "x\n"}, 60_000
+        stop.(server(command))
+        assert {:ok, %{outcome: :cancelled, stdout: "x\n"}} = Task.await(task, 60_000)
+      end
+
+      owner = spawn(fn -> receive do: (:go -> :ok) end)
+      # Once it prints, it runs.
+      go = fn _ -> send(owner, :go) end
+      assert %{outcome: :cancelled, stdout: "x\n"} = capture(command, owner: owner, on_output: go)
+    end
+
+    test "ends when the caller dies, also where nobody is its owner" do
+      test = self()
+
+      for options <- [[], [owner: nil]] do
+        caller =
+          spawn(fn ->
+            NetRunner.capture(
+              sh("echo $$; exec sleep 100"),
+              [on_output: &send(test, {:pid, &1})] ++ options
+            )
+          end)
+
+        assert_receive {:pid, pid}, 60_000
+        Process.exit(caller, :kill)
+        Tree.await(fn -> not File.exists?("/proc/#{String.trim(pid)}") end)
+      end
+    end
+  end
+
+  describe "what is kept" do
+    test "is the head, the tail, or both, and the command runs to its end" do
+      numbers = Enum.map_join(1..100_000, &"#{&1}\n")
+      size = byte_size(numbers)
+      command = sh("seq 100000; seq 5 >&2; exit 4")
+
+      for {keep, stdout, stderr} <- [
+            {{:head, 6}, "1\n2\n3\n", "1\n2\n3\n"},
+            {{:tail, 8}, "\n100000\n", "2\n3\n4\n5\n"},
+            {{2, 7}, "1\n100000\n", "1\n\n3\n4\n5\n"},
+            {{0, 0}, "", ""},
+            {{:tail, 1_000_000}, numbers, "1\n2\n3\n4\n5\n"},
+            {{1_000_000, 0}, numbers, "1\n2\n3\n4\n5\n"}
+          ] do
+        result = capture(command, keep: keep)
+
+        assert %{outcome: :ended, status: 4, stdout: ^stdout, stderr: ^stderr} = result,
+               inspect(keep)
+
+        assert result.dropped.stdout == size - byte_size(stdout)
+        assert result.dropped.stderr == 10 - byte_size(stderr)
+      end
+    end
+
+    test "bounds the memory, however much is printed and in however small pieces" do
+      test = self()
+
+      task =
+        Task.async(fn ->
+          measure = fn _ -> send(test, {:memory, memory()}) end
+
+          NetRunner.capture(~w(head -c 200000000 /dev/zero),
+            keep: {100_000, 100_000},
+            on_output: measure
+          )
+        end)
+
+      assert {:ok, %{dropped: %{stdout: 199_800_000}}} = Task.await(task, 120_000)
+      assert highest(0) < 10_000_000
+    end
+
+    defp memory do
+      {:memory, heap} = Process.info(self(), :memory)
+      {:binary, binaries} = Process.info(self(), :binary)
+      heap + (binaries |> Enum.uniq() |> Enum.map(&elem(&1, 1)) |> Enum.sum())
+    end
+
+    defp highest(most) do
+      receive do
+        {:memory, bytes} -> highest(max(most, bytes))
+      after
+        0 -> most
+      end
+    end
+
+    test "interleaved, is the pieces in the order in which they were read, neighbours joined" do
+      script = "echo a; sleep 0.3; echo b >&2; sleep 0.3; echo c >&2; sleep 0.3; echo d"
+      result = capture(sh(script), interleave: true)
+      assert %{stdout: nil, stderr: nil, outcome: :ended} = result
+      assert result.output == [stdout: "a\n", stderr: "b\nc\n", stdout: "d\n"]
+
+      assert %{output: [stdout: "y\ny"], outcome: {:output_limit, :total}} =
+               capture(~w(yes), interleave: true, max_output_size: 3)
+
+      assert %{output: []} = capture(~w(true), interleave: true)
+    end
+  end
+
+  describe "on_output" do
+    test "gets each piece as it comes, with its stream where it wants to know" do
+      test = self()
+      assert %{stdout: "a\n"} = capture(~w(echo a), on_output: &send(test, {:one, &1}))
+      assert_received {:one, "a\n"}
+
+      both = fn stream, bytes -> send(test, {stream, bytes}) end
+      # The next line is printed when the last was heard of.
+      assert %{stderr: "b\n"} = capture(sh("echo b >&2"), on_output: both)
+      assert_received {:stderr, "b\n"}
+
+      sizes = fn bytes -> send(test, {:size, byte_size(bytes)}) end
+      capture(~w(head -c 1000000 /dev/zero), on_output: sizes, keep: {:head, 1})
+      assert Enum.sum(all_sizes()) == 1_000_000
+    end
+
+    defp all_sizes do
+      receive do
+        {:size, size} ->
+          assert size <= 65_536
+          [size | all_sizes()]
+      after
+        0 -> []
+      end
+    end
+
+    test "that raises, throws or exits ends the command, and the caller gets it" do
+      command = sh("echo x; exec sleep 124")
+
+      for {failure, kind, reason} <- [
+            {fn _ -> raise "enough" end, :error, %RuntimeError{message: "enough"}},
+            {fn _ -> throw(:ball) end, :throw, :ball},
+            {fn _ -> exit(:gone) end, :exit, :gone}
+          ] do
+        assert {^kind, ^reason} =
+                 (try do
+                    NetRunner.capture(command, on_output: failure, input: Stream.cycle(["a"]))
+                  catch
+                    kind, reason -> {kind, reason}
+                  end)
+
+        refute Enum.any?(NetRunner.list(), &(&1.command == command))
+      end
+
+      assert Process.info(self(), :messages) == {:messages, []}
+    end
+
+    test "that is slow makes the command wait" do
+      test = self()
+
+      hang = fn _ ->
+        send(test, {:hangs, self()})
+        receive do: (:go_on -> :ok)
+      end
+
+      command = ~w(head -c 20000000 /dev/zero)
+
+      task =
+        Task.async(fn ->
+          NetRunner.capture(command, on_output: hang, keep: {:head, 1}, pipe_size: 0)
+        end)
+
+      assert_receive {:hangs, caller}, 60_000
+      %{os_pid: os_pid} = Enum.find(NetRunner.list(), &(&1.command == command))
+      # In its own write(2) for good.
+      Tree.await(fn -> File.read!("/proc/#{os_pid}/wchan") =~ "pipe" or asleep?(os_pid) end)
+      assert %{bytes: %{out: out}} = Enum.find(NetRunner.list(), &(&1.command == command))
+      assert out <= 65_536
+      goes_on(task, caller)
+    end
+
+    defp asleep?(os_pid), do: File.read!("/proc/#{os_pid}/stat") =~ ") S "
+
+    defp goes_on(task, caller) do
+      send(caller, :go_on)
+
+      receive do
+        {:hangs, ^caller} ->
+          goes_on(task, caller)
+
+        {ref, result} when ref == task.ref ->
+          assert {:ok, %{dropped: %{stdout: 19_999_999}, outcome: :ended}} = result
+          Process.demonitor(ref, [:flush])
+      end
+    end
+  end
+
+  describe "a token" do
+    test "ends what runs under it, any number of commands, any number of times" do
+      test = self()
+      token = NetRunner.cancel_token()
+
+      tasks =
+        for n <- 1..3 do
+          Task.async(fn ->
+            NetRunner.capture(sh("echo #{n}; exec sleep 100"),
+              cancel: token,
+              on_output: fn _ -> send(test, :runs) end
+            )
+          end)
+        end
+
+      for _ <- tasks, do: assert_receive(:runs, 60_000)
+      assert NetRunner.cancel(token) == :ok
+      assert NetRunner.cancel(token) == :ok
+
+      for {task, n} <- Enum.with_index(tasks, 1) do
+        text = "#{n}\n"
+
+        assert {:ok, %{outcome: :cancelled, stdout: ^text, status: 143}} =
+                 Task.await(task, 60_000)
+      end
+
+      assert NetRunner.capture(~w(true), cancel: token) == {:error, :cancelled}
+    end
+
+    test "works while the consumer hangs, and from elsewhere" do
+      test = self()
+      token = NetRunner.cancel_token()
+
+      hang = fn pid ->
+        send(test, {:printed, self(), pid})
+        receive do: (:go_on -> :ok)
+      end
+
+      command = sh("echo $$; exec sleep 100")
+      task = Task.async(fn -> NetRunner.capture(command, cancel: token, on_output: hang) end)
+      assert_receive {:printed, caller, pid}, 60_000
+      assert Task.await(Task.async(fn -> NetRunner.cancel(token) end)) == :ok
+      Tree.await(fn -> not File.exists?("/proc/#{String.trim(pid)}") end)
+      send(caller, :go_on)
+      assert {:ok, %{outcome: :cancelled}} = Task.await(task, 60_000)
+    end
+
+    test "has no effect on what has exited, and leaves nothing behind" do
+      token = NetRunner.cancel_token()
+      cancel = fn _ -> NetRunner.cancel(token) end
+
+      # The command has exited when its output is handed on.
+      slow = fn bytes ->
+        Tree.await(fn -> NetRunner.list() |> Enum.all?(&(&1.command != ~w(echo done))) end)
+        cancel.(bytes)
+      end
+
+      assert %{outcome: :ended, status: 0} =
+               capture(~w(echo done), cancel: token, on_output: slow)
+
+      assert Registry.keys(NetRunner.Run.CancelToken.Registry, self()) == []
+      assert Process.info(self(), :messages) == {:messages, []}
+    end
+
+    test "may be cancelled by many at once, while commands start" do
+      for _ <- 1..50 do
+        token = NetRunner.cancel_token()
+        task = Task.async(fn -> NetRunner.capture(~w(sleep 100), cancel: token) end)
+        for _ <- 1..2, do: spawn(fn -> NetRunner.cancel(token) end)
+
+        case Task.await(task, 60_000) do
+          {:error, :cancelled} -> :ok
+          {:ok, result} -> assert result.outcome == :cancelled
+        end
+      end
+    end
+  end
+
+  describe "options" do
+    test "that mean nothing beside others, or here, are refused" do
+      for {options, text} <- [
+            {[keep: {:head, 1}, max_output_size: 1],
+             ":keep and :max_output_size exclude each other"},
+            {[keep: {1, 1}, interleave: true], ":interleave and :keep exclude each other"},
+            {[idle_timeout: 1, stdout: :null, stderr: :redirect],
+             ":idle_timeout has no meaning here"},
+            {[stderr_tail: 1], ":stderr and :stderr_tail exclude each other"},
+            {[keep: {:middle, 1}], ":keep must be {:head, bytes}"},
+            {[max_output_size: [both: 1]], ":max_output_size must be a number of bytes"},
+            {[max_output_size: -1], ":max_output_size must be"},
+            {[on_output: :log], ":on_output must be a function"},
+            {[cancel: make_ref()], ":cancel must be a token"},
+            {[idle_timeout: -1], ":idle_timeout must be milliseconds"},
+            {[tagged: true], ":tagged has no meaning for this function"}
+          ] do
+        error = assert_raise ArgumentError, fn -> NetRunner.capture(~w(true), options) end
+        assert error.message =~ text
+      end
+    end
+
+    test "that are nil are as if they were not given" do
+      options =
+        for name <- ~w(timeout idle_timeout max_output_size keep on_output cancel)a,
+            do: {name, nil}
+
+      assert %{outcome: :ended} = capture(~w(true), options ++ [interleave: nil, stderr: nil])
+
+      assert %{stdout: "y\n", outcome: {:output_limit, :stdout}} =
+               capture(~w(yes), max_output_size: [stdout: 2, stderr: nil, total: nil])
+    end
+  end
+
+  describe "what the kernel does not let go" do
+    @script Path.expand("../../guarantees/hung_fs.py", __DIR__)
+    @possible File.exists?("/dev/fuse") and System.cmd("id", ["-u"]) == {"0\n", 0}
+
+    unless @possible, do: @tag(skip: "needs root and /dev/fuse")
+
+    test "is not waited for longer than :give_up_after" do
+      root = Path.join(System.tmp_dir!(), "nr-capture-#{System.unique_integer([:positive])}")
+      mount_point = Path.join(root, "mounted")
+      stop = Path.join(root, "stop")
+      File.mkdir_p!(mount_point)
+
+      on_exit(fn ->
+        System.cmd("umount", ["-l", mount_point], stderr_to_stdout: true)
+        File.rm(stop)
+        File.rmdir(mount_point)
+        File.rmdir(root)
+      end)
+
+      {:ok, server} = Command.start("python3", ["-E", @script, mount_point, stop])
+      assert {:ok, "mounted\n"} = Command.read(server)
+      File.touch!(stop)
+      command = sh("echo before; cat #{mount_point}/x")
+
+      result =
+        NetRunner.capture(command,
+          timeout: 1_000,
+          kill_timeout: 50,
+          give_up_after: 200,
+          input: Stream.cycle(["x"])
+        )
+
+      assert {:ok, %{outcome: :not_ended, stdout: "before\n", status: nil, os_pid: os_pid}} =
+               result
+
+      assert Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid))
+
+      # Without its server the file system says so, and what hung there ends.
+      Command.stop(server)
+      Tree.await(fn -> not Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid)) end)
+    end
+  end
+
+  describe "run!" do
+    test "gives stdout alone" do
+      assert NetRunner.run!(sh("echo out; echo err >&2")) == "out\n"
+      assert NetRunner.run!(~w(cat), input: "x") == "x"
+      assert NetRunner.run!(sh("echo err >&2"), stderr: :redirect) == "err\n"
+    end
+
+    test "raises with all that is known" do
+      command = sh("seq 10000; echo why >&2; exit 3")
+      error = assert_raise Error, fn -> NetRunner.run!(command) end
+      assert %{reason: :exit_status, status: 3, exit: {:exited, 3}, stderr: "why\n"} = error
+      assert error.command == command
+      assert byte_size(error.stdout) == 8_192
+      assert String.ends_with?(error.stdout, "9999\n10000\n")
+
+      error =
+        assert_raise Error, fn -> NetRunner.run!(sh("echo a; exec sleep 9"), timeout: 500) end
+
+      assert %{reason: :timeout, stdout: "a\n", status: 143} = error
+
+      error = assert_raise Error, fn -> NetRunner.run!(~w(yes), max_output_size: 3) end
+      assert %{reason: {:max_output_exceeded, "y\ny"}, stdout: "y\ny"} = error
+
+      error = assert_raise Error, fn -> NetRunner.run!(~w(no-such-program)) end
+      assert %{reason: :enoent, status: nil} = error
+
+      assert_raise RuntimeError, "no", fn ->
+        NetRunner.run!(~w(cat), input: Stream.map([1], fn _ -> raise "no" end))
+      end
+
+      assert_raise ArgumentError, ~r/stderr: :pipe/, fn ->
+        NetRunner.run!(~w(true), stderr: :pipe)
+      end
+    end
+  end
+
+  describe "shell" do
+    test "passes values that the script sees as its arguments" do
+      hostile = "$(touch /tmp/gone); `x` 'y' \"z\" \\ \n -n"
+      assert NetRunner.shell(~S(printf '%s' "$1"), args: [hostile]) == {hostile, 0}
+      assert NetRunner.shell("echo $0 $#; exit 4", args: ["a", "b c"]) == {"sh 2\n", 4}
+      assert NetRunner.shell("echo a | tr a b; cat", input: "c", args: nil) == {"b\nc", 0}
+      assert NetRunner.shell("sleep 9", timeout: 50) == {:error, :timeout}
+      assert {:error, {:invalid_args, _}} = NetRunner.shell("echo a\0b")
+      assert {:error, {:invalid_args, _}} = NetRunner.shell("echo", args: ["a\0b"])
+      assert_raise ArgumentError, ~r/list of strings/, fn -> NetRunner.shell("x", args: [1]) end
+    end
+  end
+end
