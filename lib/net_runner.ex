@@ -170,7 +170,7 @@ defmodule NetRunner do
   Runs a command to its end, however it ends, and returns everything that was seen of it: `{:ok, %NetRunner.Result{}}`.
   For callers who have to explain what happened.
 
-      iex> {:ok, result} = NetRunner.capture(["sh", "-c", "echo out; echo bad >&2; sleep 100"], timeout: 500)
+      iex> {:ok, result} = NetRunner.capture(["sh", "-c", "echo out; echo bad >&2; sleep 100"], timeout: 2_000)
       iex> {result.outcome, result.stdout, result.stderr, result.exit}
       {:timeout, "out\\n", "bad\\n", {:signaled, :sigterm, false}}
 

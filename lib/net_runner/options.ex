@@ -66,8 +66,10 @@ defmodule NetRunner.Options do
      "a path below the mount point of cgroup v2, without `..`: the command runs in a new cgroup there, all of which " <>
        "ends with it, and which is removed then (see `docs/cgroups.md`)"},
     {:cgroup, :command, :limits, [],
-     "its limits: `memory_max` and `pids_max` (a number or `:max`), `cpu_max` (`{quota, period}` in microseconds, or " <>
-       "`:max`), `cpu_weight` (1 to 10000), `memory_oom_group` (a boolean)"},
+     "its limits: `memory_max`, `memory_high`, `memory_low`, `memory_swap_max` (bytes or `:max`), `pids_max` (a number or " <>
+       "`:max`), `cpu_max` (`{quota, period}` in microseconds, or `:max`), `cpu_weight` and `io_weight` (1 to 10000), `cpuset_cpus` " <>
+       "(such as `\"0-2,7\"`), `cpu_idle` and `memory_oom_group` (booleans); or, without a `:cgroup_path`, `[join: path]`: the command " <>
+       "joins a cgroup that exists, which is neither changed nor ended nor removed"},
     {:owner, :command, :owner, :caller,
      "a pid: when it dies, the command is ended; `nil` or `:none`: nobody; `:caller`: the process that starts it"},
     {:node, :command, :node, nil,
@@ -272,7 +274,8 @@ defmodule NetRunner.Options do
       {:error, {:already_started, p}}
   """
 
-  alias NetRunner.System.Descriptors
+  alias NetRunner.Run.CancelToken
+  alias NetRunner.System.{Cgroup, Descriptors}
 
   # The names of setrlimit(2). The system may know fewer.
   @resources ~w(as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack)a
@@ -427,6 +430,8 @@ defmodule NetRunner.Options do
          "the terminal is stdin, stdout and stderr"},
       Keyword.get(given, :stdin, :pipe) != :pipe &&
         {:stdin, [:input], "an input needs a pipe, and stdin is #{inspect(given[:stdin])}"},
+      Cgroup.joins?(given[:cgroup]) &&
+        {:cgroup, [:cgroup_path], "a cgroup that is joined exists, and this one is made"},
       given[:on_line] != nil && {:on_line, [:on_output], "the output is handed on once"},
       stderr != :consume &&
         {if(given[:stderr], do: :stderr, else: :tagged), [:stderr_tail],
@@ -552,7 +557,7 @@ defmodule NetRunner.Options do
       Enum.all?(value, fn {name, limit} -> name in @resources and limit?(limit) end)
   end
 
-  defp valid?(:limits, value), do: NetRunner.System.Cgroup.limits?(value)
+  defp valid?(:limits, value), do: Cgroup.limits?(value)
   defp valid?(:fds, value), do: Descriptors.problem(value) == nil
   defp valid?(:pty, value) when is_boolean(value), do: true
 
@@ -594,7 +599,9 @@ defmodule NetRunner.Options do
   end
 
   defp valid?(:callback, value), do: is_function(value, 1) or is_function(value, 2)
-  defp valid?(:cancel_token, value), do: is_struct(value, NetRunner.Run.CancelToken)
+
+  defp valid?(:cancel_token, value),
+    do: is_struct(value, CancelToken) and CancelToken.here?(value)
 
   defp valid?(:lines, {newlines, separator}) do
     newlines in [:keep, :trim] and is_binary(separator) and separator != ""
@@ -699,7 +706,7 @@ defmodule NetRunner.Options do
   end
 
   defp expected(:limits) do
-    "a keyword list of :memory_max, :pids_max, :cpu_max, :cpu_weight (1 to 10000) and :memory_oom_group"
+    "[join: path], or a keyword list of #{Enum.map_join(Cgroup.names(), ", ", &inspect/1)} with values that docs/cgroups.md explains"
   end
 
   defp expected(:fds) do
@@ -740,7 +747,7 @@ defmodule NetRunner.Options do
     do: "{:head, bytes}, {:tail, bytes} or {head_bytes, tail_bytes}"
 
   defp expected(:callback), do: "a function of one or two arguments"
-  defp expected(:cancel_token), do: "a token of NetRunner.cancel_token/0"
+  defp expected(:cancel_token), do: "a token that NetRunner.cancel_token/0 has made on this node"
 
   defp expected(:lines),
     do: ":keep, :trim, or {:keep | :trim, separator} with a separator that is no empty string"

@@ -90,7 +90,7 @@ defmodule NetRunner.Result do
       iex> {:ok, result} = NetRunner.capture(~w(true))
       iex> NetRunner.Result.ok?(result)
       true
-      iex> {:ok, result} = NetRunner.capture(~w(sleep 100), timeout: 50)
+      iex> {:ok, result} = NetRunner.capture(~w(sleep 100), timeout: 1_000)
       iex> NetRunner.Result.ok?(result)
       false
   """

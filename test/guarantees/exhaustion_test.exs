@@ -52,6 +52,38 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
     assert Tree.current_launcher() == launcher
   end
 
+  test "no descriptor left in the VM for further ones of the command", %{tree: tree} do
+    fds = Map.new(3..12, &{&1, {:input, "x"}})
+
+    results =
+      for limit <- 10..(Tree.highest_fd() + 40)//3 do
+        with_limit(System.pid(), limit, fn -> NetRunner.run(~w(cat /dev/fd/3), fds: fds) end)
+      end
+
+    assert {:error, :emfile} in results
+    assert Enum.uniq(results) -- [{:error, :emfile}, {"x", 0}] == []
+    assert_clean(tree)
+  end
+
+  test "a number above the limit of the helpers", %{tree: tree} do
+    launcher = Tree.current_launcher()
+
+    results =
+      with_limit(launcher, 100, fn ->
+        # The first of them may be served by spare shepherds of before.
+        for _ <- 1..6 do
+          NetRunner.System.Native.let_idle_go()
+          NetRunner.run(~w(cat /dev/fd/200), fds: %{200 => {:input, "x"}})
+        end
+      end)
+
+    assert {:error, :emfile} in results
+    assert Enum.uniq(results) -- [{:error, :emfile}, {"x", 0}] == []
+    # Two spare shepherds may still have that limit.
+    for _ <- 1..2, do: NetRunner.run(~w(echo hello))
+    assert_clean(tree)
+  end
+
   unless @can_limit_pids, do: @tag(skip: "needs root and a pids cgroup (v1) at #{@pids_cgroup}")
 
   test "no process left for a shepherd or a command", %{tree: tree} do

@@ -67,6 +67,14 @@ defmodule NetRunner.FdsTest do
       assert_fds_back(context)
     end
 
+    test "the next command of the same shepherd has none of them" do
+      for _ <- 1..10 do
+        assert {"x", 0} = NetRunner.run(~w(cat /dev/fd/9), fds: %{9 => {:input, "x"}})
+        # ls itself has the directory open.
+        assert NetRunner.run(~w(ls /proc/self/fd)) == {"0\n1\n2\n3\n", 0}
+      end
+    end
+
     test "each number has its own content, whatever numbers are asked for", context do
       for _ <- 1..60 do
         numbers = Enum.take_random(3..255, Enum.random(1..40))
@@ -89,6 +97,17 @@ defmodule NetRunner.FdsTest do
       end
 
       assert_fds_back(context)
+    end
+
+    test "a file that is opened on the very number that it is to have", %{directory: directory} do
+      path = Path.join(directory, "file")
+      File.write!(path, "content")
+
+      # One of them is the lowest that is free when the file is opened.
+      for n <- 3..24 do
+        file = %{n => {:input, {:file, path}}}
+        assert NetRunner.run(["cat", "/dev/fd/#{n}"], fds: file) == {"content", 0}
+      end
     end
 
     test "as many as one message carries; more are refused", context do

@@ -450,6 +450,13 @@ defmodule NetRunner.ProcessTest do
       assert read_until(p, "132\r\n") == "50 132\r\n"
     end
 
+    test "has room for a line of 4,096 bytes, and drops what a longer one has beyond that (docs/terminals.md)" do
+      for {bytes, count} <- [{4_095, 4_096}, {10_000, 4_096}] do
+        input = String.duplicate("x", bytes) <> "\n"
+        assert NetRunner.run(~w(wc -c), pty: [echo: false], input: input) == {"#{count}\r\n", 0}
+      end
+    end
+
     test "ends its input by the end-of-file character, also in the middle of a line" do
       for {input, output} <- [{"line\n", "line\r\n"}, {"part", "part"}, {"", ""}] do
         {:ok, p} = Command.start("cat", [], pty: [echo: false])

@@ -14,7 +14,7 @@ defmodule NetRunner.ResultTest do
     refute Result.ok?(capture(~w(false)))
     # It exits with 0, but because it was told to end.
     script = "trap 'exit 0' TERM; echo; while :; do sleep 0.05; done"
-    result = capture(["sh", "-c", script], timeout: 500)
+    result = capture(["sh", "-c", script], timeout: 2_000)
     assert %{status: 0, outcome: :timeout} = result
     refute Result.ok?(result)
   end
@@ -34,8 +34,8 @@ defmodule NetRunner.ResultTest do
              assert_raise(Error, fn -> Result.ok!(result) end)
 
     for {options, reason, text} <- [
-          {[timeout: 50], :timeout, "did not end within :timeout"},
-          {[idle_timeout: 50], :idle_timeout, "printed nothing"}
+          {[timeout: 1_000], :timeout, "did not end within :timeout"},
+          {[idle_timeout: 1_000], :idle_timeout, "printed nothing"}
         ] do
       error = assert_raise Error, fn -> Result.ok!(capture(~w(sleep 100), options)) end
       assert error.reason == reason

@@ -92,8 +92,8 @@ defmodule NetRunner.TelemetryTest do
 
     for {outcome, run} <- [
           {:ended, fn -> NetRunner.run(["sh", "-c", "cat; exit 3"], input: "abc") end},
-          {:timeout, fn -> NetRunner.run(["sleep", "100"], timeout: 50) end},
-          {:timeout, fn -> NetRunner.capture(["sleep", "100"], timeout: 50) end},
+          {:timeout, fn -> NetRunner.run(["sleep", "100"], timeout: 1_000) end},
+          {:timeout, fn -> NetRunner.capture(["sleep", "100"], timeout: 1_000) end},
           {:idle_timeout, fn -> NetRunner.capture(["sleep", "100"], idle_timeout: 50) end},
           {{:output_limit, :stdout}, fn -> NetRunner.run(limited, max_output_size: 3) end},
           {{:output_limit, :total}, fn -> NetRunner.capture(limited, max_output_size: 3) end},

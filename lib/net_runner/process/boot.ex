@@ -58,9 +58,10 @@ defmodule NetRunner.Process.Boot do
 
     with :ok <- application_started(),
          {:ok, fields} <- Spec.build(command, options),
+         {:ok, joined} <- Cgroup.joined(options),
          {:ok, cgroup} <- Cgroup.create(options),
          {:ok, os_pid, fds} <-
-           start_in(cgroup, fields, connections, options.pipe_size, patience),
+           start_in(cgroup, join(fields, joined), connections, options.pipe_size, patience),
          counters = Counters.new(),
          :ok <- Listing.register(command, os_pid, elem(started, 0), counters) do
       {control, stdin, stdout, stderr, further} = fds
@@ -144,6 +145,9 @@ defmodule NetRunner.Process.Boot do
   defp stderr(kind, _stdout), do: kind
 
   # --- asking the launcher --------------------------------------------------------------------------
+
+  defp join(fields, nil), do: fields
+  defp join(fields, joined), do: [{:joined_cgroup, joined} | fields]
 
   defp start_in(cgroup, fields, connections, pipe_size, patience) do
     fields = if cgroup, do: [{:cgroup, cgroup} | fields], else: fields

@@ -164,7 +164,7 @@ defmodule NetRunner.Process.State do
     end
   end
 
-  # That of which one takes the caller out.
+  # The further descriptor where this caller waited.
   defp find_fd(state, take_out) do
     Enum.find_value(state.fds, fn {number, %module{} = inlet_or_outlets} ->
       with {_, _} = changed <- take_out.(module, inlet_or_outlets), do: {number, changed}

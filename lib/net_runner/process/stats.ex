@@ -17,9 +17,15 @@ defmodule NetRunner.Process.Stats do
     * `user_time_us`, `system_time_us`: microseconds of CPU time in the program and in the kernel.
 
   With `:cgroup_path`, `cgroup` is a map of what the kernel has counted for all processes of the command, until now or
-  the exit, as far as its controllers count it: `memory_peak_bytes`, `pids_peak`, `cpu_usage_us`, `cpu_user_us`,
-  `cpu_system_us`, `cpu_throttled_count`, `cpu_throttled_us`, and `memory_oom_kills`, the processes that the kernel has
-  killed there for want of memory.
+  the exit, as far as its controllers count it:
+
+    * `memory_current_bytes`, `memory_peak_bytes`, `memory_swap_peak_bytes`, `pids_current`, `pids_peak`;
+    * `cpu_usage_us`, `cpu_user_us`, `cpu_system_us`, `cpu_throttled_count`, `cpu_throttled_us`;
+    * of `memory.events`, how often something happened: `memory_low_events`, `memory_high_events`, `memory_max_events`,
+      `memory_oom_events` (the limit was reached, and an allocation about to fail), `memory_oom_kills` (processes that were killed for
+      that), `memory_oom_group_kills`.
+
+  It is `nil` for a cgroup that was joined (`cgroup: [join: path]`): that counts others too.
 
   Where the command's shepherd was killed, nobody knows: these stay `nil`.
 

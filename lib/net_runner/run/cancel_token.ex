@@ -10,10 +10,11 @@ defmodule NetRunner.Run.CancelToken do
 
   @registry __MODULE__.Registry
 
-  @enforce_keys [:flag]
-  defstruct [:flag]
+  # `ref`: its name, which also tells its node.
+  @enforce_keys [:ref, :flag]
+  defstruct [:ref, :flag]
 
-  @type t :: %__MODULE__{flag: reference()}
+  @type t :: %__MODULE__{ref: reference(), flag: :atomics.atomics_ref()}
 
   @spec child_spec(term()) :: Supervisor.child_spec()
   def child_spec(_) do
@@ -21,25 +22,25 @@ defmodule NetRunner.Run.CancelToken do
   end
 
   @spec new() :: t()
-  def new, do: %__MODULE__{flag: :atomics.new(1, [])}
+  def new, do: %__MODULE__{ref: make_ref(), flag: :atomics.new(1, [])}
 
   @doc "From any node: the commands run on behalf of the token's own."
   @spec cancel(t()) :: :ok
-  def cancel(%__MODULE__{flag: flag} = token) when node(flag) == node() do
-    :atomics.put(flag, 1, 1)
+  def cancel(%__MODULE__{ref: ref} = token) when node(ref) == node() do
+    :atomics.put(token.flag, 1, 1)
     for server <- attached(token), do: Server.end_captured(server, :cancelled)
     :ok
   end
 
-  def cancel(%__MODULE__{flag: flag} = token) do
-    :erpc.call(node(flag), __MODULE__, :cancel, [token])
+  def cancel(%__MODULE__{ref: ref} = token) do
+    :erpc.call(node(ref), __MODULE__, :cancel, [token])
   catch
     # With its node, everything that ran under it is gone.
     :error, {:erpc, _} -> :ok
   end
 
   defp attached(token) do
-    for {_capture, server} <- Registry.lookup(@registry, token.flag), do: server
+    for {_capture, server} <- Registry.lookup(@registry, token.ref), do: server
   rescue
     # Without the application, no command runs.
     ArgumentError -> []
@@ -47,7 +48,7 @@ defmodule NetRunner.Run.CancelToken do
 
   @doc "Whether it may be given to a command on behalf of this node: only here its flag can be seen."
   @spec here?(t()) :: boolean()
-  def here?(%__MODULE__{flag: flag}), do: node(flag) == node()
+  def here?(%__MODULE__{ref: ref}), do: node(ref) == node()
 
   @spec cancelled?(t() | nil) :: boolean()
   def cancelled?(nil), do: false
@@ -58,7 +59,7 @@ defmodule NetRunner.Run.CancelToken do
   def attach(nil, _server), do: :ok
 
   def attach(%__MODULE__{} = token, server) do
-    {:ok, _} = Registry.register(@registry, token.flag, server)
+    {:ok, _} = Registry.register(@registry, token.ref, server)
     if cancelled?(token), do: Server.end_captured(server, :cancelled)
     :ok
   end
@@ -66,5 +67,5 @@ defmodule NetRunner.Run.CancelToken do
   @doc "The token has no effect any more on this command."
   @spec detach(t() | nil, pid()) :: :ok
   def detach(nil, _server), do: :ok
-  def detach(token, server), do: Registry.unregister_match(@registry, token.flag, server)
+  def detach(token, server), do: Registry.unregister_match(@registry, token.ref, server)
 end

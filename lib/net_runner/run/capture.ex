@@ -40,6 +40,8 @@ defmodule NetRunner.Run.Capture do
   @spec run([String.t()], map(), Input.t()) ::
           {:ok, Result.t(), failure() | nil} | {:error, term()}
   def run(command, options, input) do
+    # Nobody else can get the result.
+    options = %{options | owner: options.owner || self()}
     extra = [input: Input.for_server(input), grace?: true, captured_by: self()]
     started = {DateTime.utc_now(), now()}
 

@@ -35,6 +35,8 @@ defmodule NetRunner.Run.Cmd do
 
     try do
       options = command_options(settings)
+      # Nobody else can get the result.
+      options = %{options | owner: options.owner || self()}
       # As of `System.cmd/3`, stdin without an input stays open.
       input = if options.input, do: Input.new(options), else: :open
       :ok = start_application()

@@ -4,6 +4,9 @@ defmodule NetRunner.System.Cgroup do
   # limits are made before the command starts, in the process that starts it, and its figures are read
   # when the command has exited. The command joins it by itself, and its shepherd ends what is in it and
   # removes it, so that it is gone also when the VM is.
+  #
+  # A cgroup that exists and is only joined (`cgroup: [join: path]`) is somebody else's: nothing of this is done to it, and its
+  # figures are not those of the command.
 
   @mountinfo "/proc/self/mountinfo"
 
@@ -13,23 +16,67 @@ defmodule NetRunner.System.Cgroup do
   # {limit, file, controller}
   @limits [
     memory_max: {"memory.max", "memory"},
+    memory_high: {"memory.high", "memory"},
+    memory_low: {"memory.low", "memory"},
+    memory_swap_max: {"memory.swap.max", "memory"},
     memory_oom_group: {"memory.oom.group", "memory"},
     pids_max: {"pids.max", "pids"},
     cpu_max: {"cpu.max", "cpu"},
-    cpu_weight: {"cpu.weight", "cpu"}
+    cpu_weight: {"cpu.weight", "cpu"},
+    cpu_idle: {"cpu.idle", "cpu"},
+    io_weight: {"io.weight", "io"},
+    cpuset_cpus: {"cpuset.cpus", "cpuset"}
+  ]
+
+  @bytes ~w(memory_max memory_high memory_low memory_swap_max)a
+
+  # What the kernel counts, by its name in which file.
+  @events %{
+    "low" => :memory_low_events,
+    "high" => :memory_high_events,
+    "max" => :memory_max_events,
+    "oom" => :memory_oom_events,
+    "oom_kill" => :memory_oom_kills,
+    "oom_group_kill" => :memory_oom_group_kills
+  }
+
+  @cpu %{
+    "usage_usec" => :cpu_usage_us,
+    "user_usec" => :cpu_user_us,
+    "system_usec" => :cpu_system_us,
+    "nr_throttled" => :cpu_throttled_count,
+    "throttled_usec" => :cpu_throttled_us
+  }
+
+  @single [
+    memory_current_bytes: "memory.current",
+    memory_peak_bytes: "memory.peak",
+    memory_swap_peak_bytes: "memory.swap.peak",
+    pids_current: "pids.current",
+    pids_peak: "pids.peak"
   ]
 
   @type t :: Path.t() | nil
 
-  @doc "Whether these are limits, with values that the kernel takes."
+  @doc "Whether these are limits, with values that the kernel takes, or a cgroup to join and nothing else."
   @spec limits?(term()) :: boolean()
+  def limits?([{:join, path}]), do: is_binary(path)
   def limits?(limits), do: Keyword.keyword?(limits) and Enum.all?(limits, &limit?/1)
 
-  defp limit?({name, :max}) when name in [:memory_max, :pids_max, :cpu_max], do: true
-  defp limit?({:memory_max, bytes}), do: is_integer(bytes) and bytes >= 0
+  @doc "Whether these say that a cgroup is only joined."
+  @spec joins?(term()) :: boolean()
+  def joins?(limits), do: match?([{:join, _}], limits)
+
+  @doc "The names of the limits."
+  @spec names() :: [atom()]
+  def names, do: Keyword.keys(@limits)
+
+  defp limit?({name, :max}) when name in [:pids_max, :cpu_max | @bytes], do: true
+  defp limit?({name, bytes}) when name in @bytes, do: is_integer(bytes) and bytes >= 0
   defp limit?({:pids_max, number}), do: is_integer(number) and number >= 0
-  defp limit?({:cpu_weight, weight}), do: weight in 1..10_000
-  defp limit?({:memory_oom_group, group?}), do: is_boolean(group?)
+  defp limit?({name, weight}) when name in [:cpu_weight, :io_weight], do: weight in 1..10_000
+  defp limit?({name, on?}) when name in [:memory_oom_group, :cpu_idle], do: is_boolean(on?)
+  defp limit?({:cpuset_cpus, cpus}), do: is_binary(cpus) and cpus?(cpus)
 
   defp limit?({:cpu_max, {quota, period}}) do
     (quota == :max or (is_integer(quota) and quota >= 1_000)) and period in 1_000..1_000_000
@@ -37,9 +84,38 @@ defmodule NetRunner.System.Cgroup do
 
   defp limit?(_), do: false
 
+  # Numbers and ranges, such as `0-2,7`.
+  defp cpus?(cpus) do
+    cpus
+    |> String.split(",")
+    |> Enum.all?(fn part ->
+      case Regex.run(~r/\A([0-9]{1,5})(?:-([0-9]{1,5}))?\z/, part) do
+        [_, _cpu] -> true
+        [_, first, last] -> String.to_integer(first) <= String.to_integer(last)
+        nil -> false
+      end
+    end)
+  end
+
+  @doc "The cgroup that the command is only to join, where the options say so."
+  @spec joined(map()) :: {:ok, Path.t() | nil} | {:error, term()}
+  def joined(%{cgroup: [join: path]}) do
+    with {:ok, parts} <- parts(path, "the path to :join"),
+         {:ok, mount} <- mount_point() do
+      directory = Path.join([mount | parts])
+
+      if File.exists?(Path.join(directory, "cgroup.procs")),
+        do: {:ok, directory},
+        else: failure("there is no #{directory}, and :join is for a cgroup that exists")
+    end
+  end
+
+  def joined(_options), do: {:ok, nil}
+
   @doc "Makes the cgroup that the options ask for, if they do."
   @spec create(map()) :: {:ok, t()} | {:error, term()}
   def create(%{cgroup_path: nil, cgroup: []}), do: {:ok, nil}
+  def create(%{cgroup_path: nil, cgroup: [join: _path]}), do: {:ok, nil}
 
   def create(%{cgroup_path: nil}) do
     {:error,
@@ -47,7 +123,7 @@ defmodule NetRunner.System.Cgroup do
   end
 
   def create(%{cgroup_path: path, cgroup: limits}) do
-    with {:ok, parts} <- parts(path),
+    with {:ok, parts} <- parts(path, "the :cgroup_path"),
          {:ok, mount} <- mount_point(),
          :ok <- make_parents(mount, Enum.drop(parts, -1)),
          directory = Path.join([mount | parts]),
@@ -90,31 +166,21 @@ defmodule NetRunner.System.Cgroup do
   def figures(nil), do: nil
 
   def figures(directory) do
-    cpu =
-      for line <- String.split(read(directory, "cpu.stat"), "\n"),
-          [name, number] <- [String.split(line)],
-          key = cpu_key(name),
-          do: {key, String.to_integer(number)}
-
-    peaks =
-      for {key, file} <- [memory_peak_bytes: "memory.peak", pids_peak: "pids.peak"],
+    single =
+      for {key, file} <- @single,
           {number, _} <- [Integer.parse(read(directory, file))],
           do: {key, number}
 
-    kills =
-      for line <- String.split(read(directory, "memory.events"), "\n"),
-          ["oom_kill", number] <- [String.split(line)],
-          do: {:memory_oom_kills, String.to_integer(number)}
-
-    Map.new(cpu ++ peaks ++ kills)
+    keyed = keyed(directory, "cpu.stat", @cpu) ++ keyed(directory, "memory.events", @events)
+    Map.new(keyed ++ single)
   end
 
-  defp cpu_key("usage_usec"), do: :cpu_usage_us
-  defp cpu_key("user_usec"), do: :cpu_user_us
-  defp cpu_key("system_usec"), do: :cpu_system_us
-  defp cpu_key("nr_throttled"), do: :cpu_throttled_count
-  defp cpu_key("throttled_usec"), do: :cpu_throttled_us
-  defp cpu_key(_), do: nil
+  defp keyed(directory, file, keys) do
+    for line <- String.split(read(directory, file), "\n"),
+        [name, number] <- [String.split(line)],
+        key = keys[name],
+        do: {key, String.to_integer(number)}
+  end
 
   defp read(directory, file) do
     case File.read(Path.join(directory, file)) do
@@ -125,28 +191,28 @@ defmodule NetRunner.System.Cgroup do
 
   # --- the path ---------------------------------------------------------------------------------------
 
-  defp parts(path) do
+  defp parts(path, what) do
     parts = Path.split(path)
 
     cond do
       path == "" ->
-        invalid("is empty")
+        invalid("#{what} is empty")
 
       String.contains?(path, <<0>>) ->
-        invalid("contains a NUL byte: #{inspect(path)}")
+        invalid("#{what} contains a NUL byte: #{inspect(path)}")
 
       Path.type(path) != :relative ->
-        invalid("must be relative, got: #{inspect(path)}")
+        invalid("#{what} must be relative, got: #{inspect(path)}")
 
       Enum.any?(parts, &(&1 in [".", ".."])) ->
-        invalid("must be without . and .., got: #{inspect(path)}")
+        invalid("#{what} must be without . and .., got: #{inspect(path)}")
 
       true ->
         {:ok, parts}
     end
   end
 
-  defp invalid(message), do: {:error, {:invalid_cgroup_path, "the :cgroup_path " <> message}}
+  defp invalid(message), do: {:error, {:invalid_cgroup_path, message}}
 
   # proc(5): after a lone "-" come the type, the source and the options of the file system. Beside version 1
   # (a hybrid layout), version 2 is mounted in a directory of its own.

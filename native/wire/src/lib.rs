@@ -21,7 +21,7 @@ pub use frame::{Event, Exit, Malformed, Request, Step, Target, EVENT_SIZE, REQUE
 pub use spec::{Leftovers, Rlimit, Spec, SpecWriter, Stdio, Tag};
 
 /// What the helper says first. The number changes with every change of the frames or of the spec.
-pub const GREETING: &str = concat!("net_runner ", env!("CARGO_PKG_VERSION"), " protocol 9");
+pub const GREETING: &str = concat!("net_runner ", env!("CARGO_PKG_VERSION"), " protocol 10");
 
 /// What follows the greeting where /proc is missing or is that of another PID namespace.
 pub const NO_PROC: &str = "; no /proc";

@@ -344,13 +344,12 @@ fn number(value: &[u8]) -> Result<u64, Malformed> {
 
 /// The standard descriptors have no number.
 fn further_number(value: &[u8]) -> Result<u8, Malformed> {
-    small(value).and_then(|number| {
-        if number > 2 {
-            Ok(number)
-        } else {
-            Err(Malformed)
-        }
-    })
+    let number = small(value)?;
+    if number > 2 {
+        Ok(number)
+    } else {
+        Err(Malformed)
+    }
 }
 
 fn small<T: TryFrom<u64>>(value: &[u8]) -> Result<T, Malformed> {

@@ -389,6 +389,37 @@ defmodule NetRunner.Daemon.OptionsTest do
       assert_received {:line, "b"}
     end
 
+    test "a signal for its command, or for the whole group" do
+      test = self()
+      # The shell waits for its child before it handles a signal.
+      script =
+        "trap 'echo parent' USR1; sh -c \"trap 'echo child; exit' USR1; echo ready; while :; do sleep 0.02; done\"; read stop"
+
+      for {options, lines} <- [{[], []}, {[to: :group], ["child"]}, {[to: :tree], ["child"]}] do
+        {:ok, daemon} =
+          Daemon.start_link(
+            shell(script, ready: {:output, ~r/ready/}, on_line: &send(test, {:line, &1}))
+          )
+
+        assert Daemon.kill(daemon, :sigusr1, options) == :ok
+
+        for line <- lines ++ if(lines != [], do: ["parent"], else: []),
+            do: assert_receive({:line, ^line}, 60_000)
+
+        if lines == [], do: refute_received({:line, "child"})
+        :ok = GenServer.stop(daemon)
+        flush()
+      end
+    end
+
+    defp flush do
+      receive do
+        {:line, _} -> flush()
+      after
+        0 -> :ok
+      end
+    end
+
     test "a signal by any name; an unknown one is an error" do
       {:ok, daemon} = Daemon.start_link(cmd: "sleep", args: ["1000"])
       assert Daemon.kill(daemon, :sigwhat) == {:error, :unknown_signal}

@@ -103,7 +103,7 @@ defmodule NetRunner.Run.CaptureTest do
       script =
         "trap 'echo bye; echo why >&2; exit 7' TERM; echo hello; while :; do sleep 0.05; done"
 
-      result = capture(sh(script), timeout: 1_000)
+      result = capture(sh(script), timeout: 3_000)
       assert %{outcome: :timeout, stdout: "hello\nbye\n"} = result
       # The shell may tell of its child as well.
       assert result.stderr =~ "why\n"
@@ -116,21 +116,21 @@ defmodule NetRunner.Run.CaptureTest do
                stdout: "deaf\n",
                status: 137,
                exit: {:signaled, :sigkill, false}
-             } = capture(sh(deaf), timeout: 1_000, kill_timeout: 50)
+             } = capture(sh(deaf), timeout: 3_000, kill_timeout: 50)
     end
 
     test "prints on into a full pipe, and is read" do
       script = "trap 'head -c 3000000 /dev/zero; exit 0' TERM; echo; while :; do sleep 0.05; done"
 
-      assert %{outcome: :timeout, status: 0, stdout: stdout} = capture(sh(script), timeout: 1_000)
+      assert %{outcome: :timeout, status: 0, stdout: stdout} = capture(sh(script), timeout: 3_000)
       assert byte_size(stdout) == 3_000_001
     end
 
     test "that has exited before its timeout was not ended by it, however slow the consumer" do
-      slow = fn _ -> Process.sleep(300) end
+      slow = fn _ -> Process.sleep(2_500) end
 
       assert %{outcome: :ended, status: 0, stdout: "a\n"} =
-               capture(~w(echo a), timeout: 200, on_output: slow)
+               capture(~w(echo a), timeout: 2_000, on_output: slow)
     end
 
     test "at once where its consumer hangs: the timeout does not wait" do
@@ -142,7 +142,7 @@ defmodule NetRunner.Run.CaptureTest do
       end
 
       command = sh("echo $$; exec sleep 100")
-      task = Task.async(fn -> NetRunner.capture(command, timeout: 500, on_output: hang) end)
+      task = Task.async(fn -> NetRunner.capture(command, timeout: 2_000, on_output: hang) end)
       assert_receive {:printed, caller, pid}, 60_000
       Tree.await(fn -> not File.exists?("/proc/#{String.trim(pid)}") end)
       send(caller, :go_on)
@@ -150,9 +150,9 @@ defmodule NetRunner.Run.CaptureTest do
     end
 
     test "by an idle timeout, when it prints nothing for that long" do
-      result = capture(sh("echo a; echo b >&2; exec sleep 100"), idle_timeout: 300)
+      result = capture(sh("echo a; echo b >&2; exec sleep 100"), idle_timeout: 1_500)
       assert %{outcome: :idle_timeout, status: 143, stdout: "a\n", stderr: "b\n"} = result
-      assert result.duration_ms >= 300
+      assert result.duration_ms >= 1_500
 
       # Longer than the idle timeout in all, but never so long without output.
       script = "i=0; while [ $i -lt 12 ]; do echo $i; sleep 0.2; i=$((i+1)); done"
@@ -162,10 +162,10 @@ defmodule NetRunner.Run.CaptureTest do
     end
 
     test "is not idle while its consumer is slow" do
-      slow = fn _ -> Process.sleep(700) end
+      slow = fn _ -> Process.sleep(2_500) end
 
       result =
-        capture(sh("echo a; sleep 0.1; echo b; exit 3"), idle_timeout: 500, on_output: slow)
+        capture(sh("echo a; sleep 0.1; echo b; exit 3"), idle_timeout: 2_000, on_output: slow)
 
       assert %{outcome: :ended, status: 3, stdout: "a\nb\n"} = result
     end
@@ -197,7 +197,7 @@ defmodule NetRunner.Run.CaptureTest do
 
     test "has the first reason as its outcome" do
       script = "trap 'yes | head -c 100000; exit 1' TERM; echo a; while :; do sleep 0.05; done"
-      options = [timeout: 500, max_output_size: [stdout: 1_000]]
+      options = [timeout: 2_000, max_output_size: [stdout: 1_000]]
 
       assert %{outcome: :timeout, stdout: "a\n" <> _, status: 1, dropped: %{stdout: dropped}} =
                capture(sh(script), options)
@@ -569,7 +569,7 @@ defmodule NetRunner.Run.CaptureTest do
 
       result =
         NetRunner.capture(command,
-          timeout: 1_000,
+          timeout: 3_000,
           kill_timeout: 50,
           give_up_after: 200,
           input: Stream.cycle(["x"])
@@ -602,7 +602,7 @@ defmodule NetRunner.Run.CaptureTest do
       assert String.ends_with?(error.stdout, "9999\n10000\n")
 
       error =
-        assert_raise Error, fn -> NetRunner.run!(sh("echo a; exec sleep 9"), timeout: 500) end
+        assert_raise Error, fn -> NetRunner.run!(sh("echo a; exec sleep 9"), timeout: 2_000) end
 
       assert %{reason: :timeout, stdout: "a\n", status: 143} = error
 

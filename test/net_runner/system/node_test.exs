@@ -72,9 +72,9 @@ defmodule NetRunner.NodeTest do
       for {command, options, expected} <- [
             {["sh", "-c", "cat; echo e >&2; exit 3"], [input: "in"],
              %{outcome: :ended, status: 3, exit: {:exited, 3}, stdout: "in", stderr: "e\n"}},
-            {["sh", "-c", script], [timeout: 1_000],
+            {["sh", "-c", script], [timeout: 3_000],
              %{outcome: :timeout, status: 7, stdout: "hello\nbye\n"}},
-            {["sh", "-c", "echo a; exec sleep 100"], [idle_timeout: 300],
+            {["sh", "-c", "echo a; exec sleep 100"], [idle_timeout: 1_500],
              %{outcome: :idle_timeout, status: 143, stdout: "a\n"}},
             {~w(yes), [max_output_size: [stdout: 3]],
              %{outcome: {:output_limit, :stdout}, stdout: "y\ny"}},
@@ -104,6 +104,14 @@ defmodule NetRunner.NodeTest do
       for canceller <- [nodes.caller_node, nodes.node], on <- [nil, nodes.node] do
         assert {{:ok, %{outcome: :cancelled, status: 143, stdout: "a\n"}}, {:error, :cancelled}} =
                  Nodes.call(caller, Nodes, :capture_cancelled, [command, [node: on], canceller])
+      end
+    end
+
+    test "takes no token of another node, whose flag it could not see", %{caller: caller} do
+      token = Nodes.call(caller, NetRunner, :cancel_token, [])
+
+      assert_raise ArgumentError, ~r/:cancel must be a token .* made on this node/, fn ->
+        NetRunner.capture(~w(true), cancel: token)
       end
     end
 
