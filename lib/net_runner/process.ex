@@ -535,7 +535,7 @@ defmodule NetRunner.Process do
   def monitor(process) do
     case GenServer.whereis(process) do
       nil ->
-        {_pid, ref} = spawn_monitor(fn -> exit(:noproc) end)
+        {_pid, ref} = spawn_monitor(:erlang, :exit, [:noproc])
         ref
 
       server ->

@@ -11,7 +11,7 @@ defmodule NetRunner.Process.Watchers do
   # So many references of one process are kept before it is asked which are left.
   @few 16
 
-  @opaque t :: %{pid() => {monitor :: reference(), count :: pos_integer(), [reference()]}}
+  @type t :: %{pid() => {monitor :: reference(), count :: pos_integer(), [reference()]}}
 
   @spec new() :: t()
   def new, do: %{}
