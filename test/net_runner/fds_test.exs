@@ -76,7 +76,7 @@ defmodule NetRunner.FdsTest do
     end
 
     test "each number has its own content, whatever numbers are asked for", context do
-      for _ <- 1..60 do
+      for _ <- 1..20 do
         numbers = Enum.take_random(3..255, Enum.random(1..40))
         # Close together they are what the shepherd uses itself.
         numbers = Enum.uniq(numbers ++ Enum.take_random(3..12, Enum.random(0..9)))
