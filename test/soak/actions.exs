@@ -144,7 +144,9 @@ defmodule Soak.Actions do
     script = "sleep #{@longest} & setsid sleep #{@longest} & cat /proc/self/cgroup"
 
     more =
-      if rem(x.choice, 2) == 0, do: [], else: [stdin: :null, timeout: x.pause + 20, kill_timeout: 10]
+      if rem(x.choice, 2) == 0,
+        do: [],
+        else: [stdin: :null, timeout: x.pause + 20, kill_timeout: 10]
 
     script = if more == [], do: script, else: script <> "; wait"
 
@@ -157,7 +159,9 @@ defmodule Soak.Actions do
   end
 
   def perform(:run_leftovers, x, _) do
-    script = "for i in $(seq #{x.count}); do sleep #{@longest} & setsid sleep #{@longest} & done; echo started"
+    script =
+      "for i in $(seq #{x.count}); do sleep #{@longest} & setsid sleep #{@longest} & done; echo started"
+
     {"started\n", 0} = NetRunner.run(["sh", "-c", script], options(x))
     [] = Proc.marked(mark(x))
   end
@@ -241,8 +245,7 @@ defmodule Soak.Actions do
   end
 
   def perform(:stream_abandoned, x, _) do
-    {_, monitor} =
-      spawn_monitor(fn -> {:ok, _stream} = NetRunner.stream(~w(yes), options(x)) end)
+    {_, monitor} = spawn_monitor(fn -> {:ok, _stream} = NetRunner.stream(~w(yes), options(x)) end)
 
     :normal = down(monitor)
   end
@@ -362,8 +365,8 @@ defmodule Soak.Actions do
         :killed = down(monitor)
         gone!(x, pids)
 
-      {:DOWN, ^monitor, :process, _, {error, _}} ->
-        raise error
+      {:DOWN, ^monitor, :process, _, {error, stack}} ->
+        :erlang.raise(:error, error, stack)
     end
   end
 
@@ -379,7 +382,9 @@ defmodule Soak.Actions do
 
   # The program shapes of the fault matrix.
   def perform(:shape_crash, x, %{directory: directory}) do
-    shapes = ~w(background_children setsid_child daemon ignores_signals deep holds_stdout stopped)a
+    shapes =
+      ~w(background_children setsid_child daemon ignores_signals deep holds_stdout stopped)a
+
     tree = %NetRunner.Guarantees.Tree{ready_file: Path.join(directory, "ready-#{x.number}")}
     shape = Enum.at(shapes, rem(x.choice, length(shapes)))
     [executable | arguments] = NetRunner.Guarantees.Tree.command(tree, shape)
@@ -560,7 +565,7 @@ defmodule Soak.Actions do
       for monitor <- callers do
         receive do
           {:tree, pids} -> pids
-          {:DOWN, ^monitor, :process, _, reason} -> raise "no command: #{inspect(reason)}"
+          {:DOWN, ^monitor, :process, _, {error, stack}} -> :erlang.raise(:error, error, stack)
         end
       end
 
@@ -573,7 +578,8 @@ defmodule Soak.Actions do
     daemon
   end
 
-  defp bytes(size), do: :binary.copy("0123456789abcdef", div(size, 16) + 1) |> binary_part(0, size)
+  defp bytes(size),
+    do: :binary.copy("0123456789abcdef", div(size, 16) + 1) |> binary_part(0, size)
 
   defp read_bytes(_p, size, so_far) when byte_size(so_far) >= size, do: so_far
 

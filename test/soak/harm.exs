@@ -15,6 +15,7 @@ defmodule Soak.Harm do
     %{lock: lock, storms: :counters.new(3, []), sessions: :ets.new(:sessions, [:public])}
   end
 
+  # Storms that have begun, that have ended, and twice the deadly ones: an odd number means that there is one.
   @doc "What to give to `since/2` later."
   def now(%{storms: storms}), do: for(index <- 1..3, do: :counters.get(storms, index))
 
@@ -24,7 +25,7 @@ defmodule Soak.Harm do
   """
   def since(harm, [begun, ended, deadly]) do
     case now(harm) do
-      [_, _, now] when now > deadly -> :deadly
+      [_, _, now] when now > deadly or rem(deadly, 2) == 1 -> :deadly
       [^begun, _, _] when begun == ended -> :calm
       _ -> :storm
     end
@@ -68,7 +69,6 @@ defmodule Soak.Harm do
       :ok = Proc.await(fn -> not Enum.any?(dead, &Proc.alive?/1) end)
       :ok = Proc.await(fn -> Enum.all?(1..3, fn _ -> NetRunner.run(~w(true)) == {"", 0} end) end)
       remember(harm.sessions, guard())
-      # An action that starts now may still meet what was taken along.
       if kind == :both_crash, do: :counters.add(harm.storms, 3, 1)
       :counters.add(harm.storms, 2, 1)
       {:ok, state}

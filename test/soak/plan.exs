@@ -66,16 +66,27 @@ defmodule Soak.Plan do
   # Numbers of actions between two samples.
   @round 300
 
-  # Of so many rounds, the first few are stormy. The launcher then lives through all others, and its memory can be followed.
-  @period 20
-  @stormy 5
+  # The phases of so many rounds: in stormy ones, helpers are harmed; then come usual ones; in the rest, the gentle ones,
+  # nothing is done that costs a shepherd its life, so that each serves thousands of commands and its memory can be followed.
+  @period 50
+  @stormy 6
+  @usual_until 25
+
+  @gentle ~w(run_true run_input run_enumerable run_function run_status run_wide run_options run_files stream_all
+             stream_lines stream_tagged pipeline process_talk process_outputs process_listing pty_talk)a
 
   def round_size, do: @round
   def kinds, do: Keyword.keys(@usual ++ @storms)
   def storms, do: Keyword.keys(@storms)
 
-  @doc "Whether the helpers are harmed in the round of this action."
-  def stormy?(number), do: rem(div(number, @round), @period) < @stormy
+  @doc "The phase that this action is in."
+  def phase(number) do
+    case rem(div(number, @round), @period) do
+      round when round < @stormy -> :stormy
+      round when round < @usual_until -> :usual
+      _ -> :gentle
+    end
+  end
 
   @doc "Whether the application is restarted after this round."
   def restart_after?(round), do: rem(round, @period) == @stormy - 1
@@ -83,7 +94,7 @@ defmodule Soak.Plan do
   @doc "What the action with this number is: its kind, and what it needs to choose."
   def action(seed, number) do
     state = :rand.seed_s(:exsss, {seed, number, 0})
-    weights = if stormy?(number), do: @usual ++ @storms, else: @usual
+    weights = weights(phase(number))
     total = weights |> Keyword.values() |> Enum.sum()
     {at, state} = :rand.uniform_s(total, state)
     {choice, state} = :rand.uniform_s(1_000, state)
@@ -96,6 +107,10 @@ defmodule Soak.Plan do
     {kind(weights, at),
      %{number: number, choice: choice - 1, count: count, pause: pause, size: size}}
   end
+
+  defp weights(:stormy), do: @usual ++ @storms
+  defp weights(:usual), do: @usual
+  defp weights(:gentle), do: Keyword.take(@usual, @gentle)
 
   defp kind([{kind, weight} | _], at) when at <= weight, do: kind
   defp kind([{_, weight} | rest], at), do: kind(rest, at - weight)

@@ -19,13 +19,12 @@ defmodule Soak.Report do
     warm = first + (last - first) * @warm_up
 
     for {metric, unit, tolerance} <- Watch.metrics() do
-      series =
-        for {^metric, time, value, who} <- samples, time >= warm, do: {time, value, who}
+      series = for {^metric, time, value, who} <- samples, time >= warm, do: {time, value, who}
 
       row = %{metric: metric, unit: unit, tolerance: tolerance, samples: length(series)}
 
-      # The growth over an hour, so that long and short runs can be compared; judged is that over the run itself.
-      case Trend.of(series, last - warm) do
+      # The growth over an hour makes long and short runs comparable; judged is that in the run itself.
+      case Trend.of(series) do
         {:ok, trend} ->
           Map.merge(row, %{
             median: trend.median,
@@ -67,7 +66,9 @@ defmodule Soak.Report do
   end
 
   def json(run, trends, facts) do
-    rows = for row <- trends, do: Map.new(row, fn {key, value} -> {to_string(key), value(value)} end)
+    rows =
+      for row <- trends, do: Map.new(row, fn {key, value} -> {to_string(key), value(value)} end)
+
     findings = Enum.map(run.findings, &inspect/1)
     [Bench.json([facts | rows]), "\n", for(text <- findings, do: [Bench.json(text), "\n"])]
   end

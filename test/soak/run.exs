@@ -47,8 +47,7 @@ trends = Report.trends(run.samples)
 results = System.get_env("BENCH_RESULTS")
 actions = run.round * Plan.round_size()
 
-title =
-  "#{actions} actions in #{Bench.show(lasted)} minutes, seed #{seed}"
+title = "#{actions} actions in #{Bench.show(lasted)} minutes, seed #{seed}"
 
 Report.plot(run.samples, "soak", title)
 
@@ -73,19 +72,26 @@ Soak.Peer.stop(context.peer)
 NetRunner.System.Native.let_idle_go()
 sessions = [Soak.Harm.guard()]
 
-four? = Proc.await(fn -> length(NetRunner.Guarantees.Tree.helpers(%{sessions: sessions})) == 4 end)
+four? =
+  Proc.await(fn -> length(NetRunner.Guarantees.Tree.helpers(%{sessions: sessions})) == 4 end)
+
 gone? = Runner.stop_application(context)
 File.rm_rf!(directory)
 # The parts before the last of a cgroup's path stay (docs/cgroups.md).
 removed? =
   if context.cgroup,
-    do: File.rmdir(Path.join(context.cgroup, "net_runner_soak_#{System.pid()}")) in [:ok, {:error, :enoent}],
+    do:
+      File.rmdir(Path.join(context.cgroup, "net_runner_soak_#{System.pid()}")) in [
+        :ok,
+        {:error, :enoent}
+      ],
     else: true
 
 marked = Proc.marked(Soak.Actions.mark_of_all())
 
 at_the_end = [
-  {four? == :ok, "guard, launcher and two spares are all that is left when the idle ones are let go"},
+  {four? == :ok,
+   "guard, launcher and two spares are all that is left when the idle ones are let go"},
   {gone? == :ok, "no helper is left when the application has stopped"},
   {marked == [], "no process of a command is left (#{inspect(marked)})"},
   {removed?, "no cgroup is left"}

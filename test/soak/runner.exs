@@ -23,9 +23,7 @@ defmodule Soak.Runner do
       peer: Peer.start(epmd),
       cgroup: cgroup,
       root?: NetRunner.Guarantees.Tree.root?(),
-      directory: directory,
-      # Of the application: it is restarted now and then.
-      started: 0
+      directory: directory
     }
   end
 
@@ -45,10 +43,16 @@ defmodule Soak.Runner do
   defp rounds(context, seed, begin, until, run) do
     results = round(context, seed, run.round)
     left = for what <- Watch.settle(context), do: {:left, what}
-    samples = for {name, value, who} <- Watch.sample(context), do: {name, now() - begin, value, who}
+
+    samples = for {name, value, who} <- Watch.sample(), do: {name, now() - begin, value, who}
+
     findings = for({:finding, text} <- results, do: text) ++ left
 
-    for finding <- findings, do: IO.puts("FINDING in round #{run.round}: #{inspect(finding, limit: :infinity, printable_limit: 2_000)}")
+    for finding <- findings,
+        do:
+          IO.puts(
+            "FINDING in round #{run.round}: #{inspect(finding, limit: :infinity, printable_limit: 2_000)}"
+          )
 
     run = %{
       run
@@ -60,13 +64,10 @@ defmodule Soak.Runner do
 
     progress(run, begin)
 
-    cond do
-      # What is left would be found again and again.
-      left != [] or :hangs in results -> finish(run)
-      now() >= until -> finish(run)
-      Plan.restart_after?(run.round - 1) -> rounds(restart(context), seed, begin, until, run)
-      true -> rounds(context, seed, begin, until, run)
-    end
+    # What is left would be found again and again.
+    if left != [] or :hangs in results or now() >= until,
+      do: finish(run),
+      else: rounds(restarted(context, run.round - 1), seed, begin, until, run)
   end
 
   defp finish(run) do
@@ -133,7 +134,8 @@ defmodule Soak.Runner do
     end
   end
 
-  defp finding(kind, x, text), do: {:finding, "action #{x.number} (#{kind}, #{inspect(x)}): #{text}"}
+  defp finding(kind, x, text),
+    do: {:finding, "action #{x.number} (#{kind}, #{inspect(x)}): #{text}"}
 
   defp do_action(kind, x, context) do
     Actions.perform(kind, x, context)
@@ -155,22 +157,28 @@ defmodule Soak.Runner do
   # What a deadly storm ended is seen in many ways. That nothing is left is looked at all the same.
   defp excused?(:deadly, error), do: error != {:badmatch, :late}
   defp excused?(:calm, _error), do: false
-  defp excused?(:storm, %NetRunner.Error{reason: reason}), do: of_storm?(reason)
-  defp excused?(:storm, {:badmatch, {:error, reason}}), do: of_storm?(reason)
-  defp excused?(:storm, {:case_clause, {:error, reason}}), do: of_storm?(reason)
-  defp excused?(:storm, _error), do: false
+  defp excused?(:storm, error), do: of_storm?(error)
+
+  # The error may have come a long way.
+  defp of_storm?(%NetRunner.Error{reason: reason}), do: of_storm?(reason)
+
+  defp of_storm?({kind, error}) when kind in [:badmatch, :case_clause, :error],
+    do: of_storm?(error)
 
   defp of_storm?({:command, _index, reason}), do: of_storm?(reason)
+  defp of_storm?({error, stack}) when is_list(stack), do: of_storm?(error)
   defp of_storm?(reason), do: reason in @of_storms
 
   # --- the application ------------------------------------------------------------------------------
 
   # All helpers end, and nothing of the application stays.
-  defp restart(context) do
-    _sessions = Harm.sessions(context.harm)
-    :ok = stop_application(context)
-    {:ok, _} = Application.ensure_all_started(:net_runner)
-    %{context | started: context.started + 1}
+  defp restarted(context, round) do
+    if Plan.restart_after?(round) do
+      :ok = stop_application(context)
+      {:ok, _} = Application.ensure_all_started(:net_runner)
+    end
+
+    context
   end
 
   @doc "Stops it, and waits for the end of the helpers."

@@ -9,7 +9,7 @@ defmodule Soak.Trend do
   #   * The Mann-Kendall test counts in how many pairs the later value is the larger one, and in how many the smaller
   #     one, and says how unlikely the difference is without a trend (`z`, in standard deviations).
   #
-  # A series grows when both say so: the trend is beyond chance, and over the whole run it amounts to more than what is tolerated.
+  # A series grows when both say so: the trend is beyond chance, and it amounts to more than what is tolerated.
 
   @type sample :: {time :: number(), value :: number(), who :: term()}
   @type t :: %{slope: float(), growth: float(), z: float(), median: number()}
@@ -20,23 +20,20 @@ defmodule Soak.Trend do
   # Fewer samples say nothing.
   @fewest 8
 
-  @doc "The trend of a series; `growth`: what the slope amounts to over `duration`."
-  @spec of([sample()], number()) :: {:ok, t()} | :too_few
-  def of(samples, duration) do
+  @doc "The trend of a series; `growth`: what the slope amounts to over the longest time of one `who`."
+  @spec of([sample()]) :: {:ok, t()} | :too_few
+  def of(samples) do
     groups = samples |> Enum.group_by(&elem(&1, 2)) |> Map.values()
     groups = for group <- groups, length(group) >= @fewest, do: Enum.sort(group)
-
-    case groups do
-      [] -> :too_few
-      _ -> {:ok, trend(groups, duration)}
-    end
+    if groups == [], do: :too_few, else: {:ok, trend(groups)}
   end
 
-  @doc "Whether it grows by more than is tolerated over the whole run."
+  @doc "Whether it grows by more than is tolerated."
   @spec grows?(t(), number()) :: boolean()
   def grows?(trend, tolerance), do: trend.z > @beyond_chance and trend.growth > tolerance
 
-  defp trend(groups, duration) do
+  defp trend(groups) do
+    longest = groups |> Enum.map(&span/1) |> Enum.max()
     slopes = Enum.flat_map(groups, &slopes/1)
     slope = median(slopes)
 
@@ -49,11 +46,13 @@ defmodule Soak.Trend do
 
     %{
       slope: slope / 1,
-      growth: slope * duration / 1,
+      growth: slope * longest / 1,
       z: z(score, variance),
       median: median(for group <- groups, {_, value, _} <- group, do: value)
     }
   end
+
+  defp span([{first, _, _} | _] = group), do: elem(List.last(group), 0) - first
 
   # Beyond this many samples of one, every other one is left out: the pairs are the square of them.
   @most 1_000

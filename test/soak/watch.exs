@@ -5,8 +5,9 @@ defmodule Soak.Watch do
   alias NetRunner.Guarantees.Tree
   alias Soak.{Actions, Harm, Peer, Proc}
 
-  # {name, unit, growth over the whole run that is tolerated}. Counts must not grow. Memory does a little: heaps and
-  # allocators settle over many minutes, and pages of the helper program are mapped when they are first used.
+  # {name, unit, growth that is tolerated: over the whole run, or over the longest life of a helper}. Counts must not grow.
+  # Memory does a little: heaps and allocators settle over many minutes, and pages of the helper program are copied when they are
+  # first written.
   @metrics [
     {:vm_fds, "descriptors", 0.5},
     {:vm_ports, "ports", 0.5},
@@ -21,7 +22,7 @@ defmodule Soak.Watch do
     {:guard_memory, "KiB private of the guard", 16},
     {:launcher_memory, "KiB private of the launcher", 16},
     {:shepherd_memory, "KiB private of an idle shepherd", 16},
-    {:helper_pss, "KiB PSS of a helper, average", 32}
+    {:helpers_pss, "KiB PSS of all helpers", 1_024}
   ]
 
   def metrics, do: @metrics
@@ -47,14 +48,21 @@ defmodule Soak.Watch do
       # The guard, the launcher, two spares, and up to eight that are kept.
       if(length(current) in 4..12, do: [], else: {:helpers, length(current)}),
       for(pid <- strangers(current), do: {:below_helpers, pid, command_line(pid)}),
-      if(length(helpers(peer)) in 4..12 or peer == [], do: [], else: {:peer_helpers, length(helpers(peer))}),
+      if(length(helpers(peer)) in 4..12 or peer == [],
+        do: [],
+        else: {:peer_helpers, length(helpers(peer))}
+      ),
       if(context.cgroup, do: cgroups(context.cgroup), else: [])
     ])
   end
 
   # What is below a helper and is none; zombies too.
   defp strangers(helpers) do
-    for helper <- helpers, pid <- Proc.descendants(helper), pid not in helpers, Proc.stat(pid), do: pid
+    for helper <- helpers,
+        pid <- Proc.descendants(helper),
+        pid not in helpers,
+        Proc.stat(pid),
+        do: pid
   end
 
   defp cgroups(root) do
@@ -73,13 +81,12 @@ defmodule Soak.Watch do
   end
 
   @doc "Each metric as `{name, value, who}`; several samples of one metric where there are several of whom."
-  def sample(context) do
+  def sample do
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
     guard = Harm.guard()
     launcher = Tree.current_launcher()
     helpers = helpers([guard])
     shepherds = for pid <- helpers, Proc.parent(pid) == launcher, do: pid
-    pss = for pid <- helpers, value = Proc.pss(pid), do: value
 
     vm = [
       vm_fds: Proc.fds(),
@@ -92,14 +99,14 @@ defmodule Soak.Watch do
       vm_memory: div(:erlang.memory(:total) - :erlang.memory(:ets), 1024),
       vm_rss: Proc.status(System.pid(), "VmRSS"),
       # Idle shepherds come and go; they are counted when the run has ended.
-      os_processes: length(Proc.descendants(String.to_integer(System.pid())) -- shepherds)
+      os_processes: length(Proc.descendants(String.to_integer(System.pid())) -- shepherds),
+      helpers_pss: Enum.sum(for pid <- helpers, pss = Proc.pss(pid), do: pss)
     ]
 
     for({name, value} <- vm, do: {name, value, :vm}) ++
       memory(:guard_memory, [guard]) ++
       memory(:launcher_memory, [launcher]) ++
-      memory(:shepherd_memory, shepherds) ++
-      if(pss == [], do: [], else: [{:helper_pss, Enum.sum(pss) / length(pss), context.started}])
+      memory(:shepherd_memory, shepherds)
   end
 
   defp memory(name, pids) do
@@ -117,7 +124,10 @@ defmodule Soak.Watch do
 
   # OTP 24 and newer say for which allocator.
   defp blocks([{_type, _} | _] = types) do
-    for {_type, figures} <- types, {:count, now, _, _} <- figures, reduce: 0, do: (sum -> sum + now)
+    for {_type, figures} <- types,
+        {:count, now, _, _} <- figures,
+        reduce: 0,
+        do: (sum -> sum + now)
   end
 
   defp blocks(_none), do: 0
