@@ -10,6 +10,14 @@ defmodule Soak.Report do
   # In a panel of the plot.
   @most_points 250
 
+  @doc "The samples of a file: `[{metric, milliseconds, value, who}]`."
+  def read(csv) do
+    for line <- csv |> File.stream!() |> Stream.drop(1) do
+      [metric, time, value, who] = line |> String.trim() |> String.split(",")
+      {String.to_existing_atom(metric), String.to_integer(time), String.to_integer(value), who}
+    end
+  end
+
   @doc "The trend of each metric: `[%{metric: …, …}]`."
   def trends([]), do: []
 
@@ -57,13 +65,6 @@ defmodule Soak.Report do
 
   defp show(nil), do: "-"
   defp show(number), do: Bench.show(number)
-
-  def csv(samples) do
-    [
-      "metric,milliseconds,value,who\n"
-      | for({metric, time, value, who} <- samples, do: "#{metric},#{time},#{value},#{who}\n")
-    ]
-  end
 
   def json(run, trends, facts) do
     rows =

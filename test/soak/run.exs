@@ -38,18 +38,20 @@ if only != "" do
 end
 
 begin = System.monotonic_time(:millisecond)
-run = Runner.run(context, seed, round(minutes * 60_000))
+results = System.get_env("BENCH_RESULTS")
+csv = Path.join(results, "soak-#{seed}.csv")
+run = Runner.run(context, seed, round(minutes * 60_000), csv)
 lasted = (System.monotonic_time(:millisecond) - begin) / 60_000
-trends = Report.trends(run.samples)
+samples = Report.read(csv)
+trends = Report.trends(samples)
 
 # --- files, before the end is looked at: the plot is drawn by a command ------------------------------------
 
-results = System.get_env("BENCH_RESULTS")
 actions = run.round * Plan.round_size()
 
 title = "#{actions} actions in #{Bench.show(lasted)} minutes, seed #{seed}"
 
-Report.plot(run.samples, "soak", title)
+Report.plot(samples, "soak", title)
 
 facts = %{
   "seed" => seed,
@@ -60,7 +62,6 @@ facts = %{
   "findings" => length(run.findings)
 }
 
-File.write!(Path.join(results, "soak-#{seed}.csv"), Report.csv(run.samples))
 File.write!(Path.join(results, "soak-#{seed}.json"), Report.json(run, trends, facts))
 table = Report.table(trends)
 File.write!(Path.join(results, "soak-#{seed}.md"), [title, ".\n\n", table])

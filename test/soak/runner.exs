@@ -33,10 +33,13 @@ defmodule Soak.Runner do
       if(context.root?, do: [], else: ["run_user: becoming another user needs root"])
   end
 
-  @doc "Runs for so long; gives the samples and the findings."
-  def run(context, seed, milliseconds) do
+  @doc "Runs for so long, writes the samples to a file, and gives the findings."
+  def run(context, seed, milliseconds, csv) do
     begin = now()
-    run = %{samples: [], findings: [], excused: 0, round: 0}
+    # In memory, the samples themselves would grow.
+    {:ok, file} = File.open(csv, [:write, :raw])
+    :ok = :file.write(file, "metric,milliseconds,value,who\n")
+    run = %{file: file, findings: [], excused: 0, round: 0}
     rounds(context, seed, begin, begin + milliseconds, run)
   end
 
@@ -44,7 +47,10 @@ defmodule Soak.Runner do
     results = round(context, seed, run.round)
     left = for what <- Watch.settle(context), do: {:left, what}
 
-    samples = for {name, value, who} <- Watch.sample(), do: {name, now() - begin, value, who}
+    lines =
+      for {name, value, who} <- Watch.sample(), do: "#{name},#{now() - begin},#{value},#{who}\n"
+
+    :ok = :file.write(run.file, lines)
 
     findings = for({:finding, text} <- results, do: text) ++ left
 
@@ -56,8 +62,7 @@ defmodule Soak.Runner do
 
     run = %{
       run
-      | samples: [samples | run.samples],
-        findings: run.findings ++ findings,
+      | findings: run.findings ++ findings,
         excused: run.excused + Enum.count(results, &(&1 == :excused)),
         round: run.round + 1
     }
@@ -66,12 +71,8 @@ defmodule Soak.Runner do
 
     # What is left would be found again and again.
     if left != [] or :hangs in results or now() >= until,
-      do: finish(run),
+      do: Map.delete(run, :file),
       else: rounds(restarted(context, run.round - 1), seed, begin, until, run)
-  end
-
-  defp finish(run) do
-    %{run | samples: run.samples |> Enum.reverse() |> Enum.concat()}
   end
 
   defp now, do: System.monotonic_time(:millisecond)

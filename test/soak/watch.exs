@@ -16,13 +16,15 @@ defmodule Soak.Watch do
     {:vm_ets, "ETS tables", 0.5},
     {:vm_ets_memory, "KiB in ETS", 16},
     {:vm_resources, "blocks of binary_alloc (NIF resources and binaries)", 20},
-    {:vm_memory, "KiB of the VM", 512},
+    {:vm_process_memory, "KiB of the VM in processes", 256},
+    {:vm_binary_memory, "KiB of the VM in binaries", 256},
+    {:vm_other_memory, "KiB of the VM elsewhere", 256},
     {:vm_rss, "KiB resident of the VM", 8_192},
     {:os_processes, "processes below the VM", 0.5},
     {:guard_memory, "KiB private of the guard", 16},
     {:launcher_memory, "KiB private of the launcher", 16},
     {:shepherd_memory, "KiB private of an idle shepherd", 16},
-    {:helpers_pss, "KiB PSS of all helpers", 1_024}
+    {:helpers_pss, "KiB PSS of all helpers", 2_048}
   ]
 
   def metrics, do: @metrics
@@ -83,20 +85,24 @@ defmodule Soak.Watch do
   @doc "Each metric as `{name, value, who}`; several samples of one metric where there are several of whom."
   def sample do
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+    memory = :erlang.memory()
     guard = Harm.guard()
     launcher = Tree.current_launcher()
     helpers = helpers([guard])
     shepherds = for pid <- helpers, Proc.parent(pid) == launcher, do: pid
 
     vm = [
-      vm_fds: Proc.fds(),
+      # Of each idle shepherd there is one, and their number varies.
+      vm_fds: Proc.fds() - length(shepherds),
       vm_ports: length(Port.list()),
       vm_processes: :erlang.system_info(:process_count),
       vm_atoms: :erlang.system_info(:atom_count),
       vm_ets: length(:ets.all()),
-      vm_ets_memory: div(:erlang.memory(:ets), 1024),
+      vm_ets_memory: div(memory[:ets], 1024),
       vm_resources: binary_blocks(),
-      vm_memory: div(:erlang.memory(:total) - :erlang.memory(:ets), 1024),
+      vm_process_memory: div(memory[:processes], 1024),
+      vm_binary_memory: div(memory[:binary], 1024),
+      vm_other_memory: div(memory[:system] - memory[:binary] - memory[:ets], 1024),
       vm_rss: Proc.status(System.pid(), "VmRSS"),
       # Idle shepherds come and go; they are counted when the run has ended.
       os_processes: length(Proc.descendants(String.to_integer(System.pid())) -- shepherds),
