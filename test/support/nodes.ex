@@ -57,6 +57,7 @@ defmodule NetRunner.Guarantees.Nodes do
         host: ~c"127.0.0.1",
         longnames: true,
         connection: :standard_io,
+        wait_boot: 60_000,
         args: arguments() ++ [~c"-pa" | paths],
         env: [{~c"ERL_EPMD_PORT", ~c"#{epmd_port}"}, {~c"ERL_EPMD_ADDRESS", ~c"127.0.0.1"}],
         # A test can kill it, and goes on.
