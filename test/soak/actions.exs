@@ -155,7 +155,8 @@ defmodule Soak.Actions do
       {:error, :timeout} when more != [] -> :ok
     end
 
-    false = File.exists?(Path.join(root, path))
+    # Where its shepherd was killed just then, the VM removes it, and the result does not wait for that.
+    :ok = Proc.await(fn -> not File.exists?(Path.join(root, path)) end)
   end
 
   def perform(:run_leftovers, x, _) do

@@ -40,6 +40,13 @@ defmodule Soak.Harm do
     for {session} <- :ets.tab2list(sessions), do: session
   end
 
+  @doc "Forgets those of which nothing is left: all but the present one."
+  def forget(%{sessions: sessions} = harm) do
+    :ets.delete_all_objects(sessions)
+    sessions(harm)
+    :ok
+  end
+
   defp remember(sessions, guard), do: if(guard, do: :ets.insert(sessions, {guard}))
 
   def guard do

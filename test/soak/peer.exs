@@ -38,6 +38,19 @@ defmodule Soak.Peer do
 
   def sessions(%{sessions: sessions}), do: for({session} <- :ets.tab2list(sessions), do: session)
 
+  @doc "Forgets those of which nothing is left: all but that of the present peer."
+  def forget(%{lock: lock, sessions: sessions}) do
+    Lock.hold(lock, fn state ->
+      :ets.delete_all_objects(sessions)
+      remember(sessions, state)
+      {:ok, state}
+    end)
+  end
+
+  defp remember(sessions, %{os_pid: os_pid}) do
+    for session <- Tree.sessions(os_pid), do: :ets.insert(sessions, {session})
+  end
+
   @doc "Once more, or first."
   def connect(%{node: node}) do
     true = :net_kernel.connect_node(node)
@@ -46,7 +59,7 @@ defmodule Soak.Peer do
 
   defp new(peer) do
     state = Agent.get(peer.starter, fn _ -> start_peer(peer) end, :infinity)
-    for session <- Tree.sessions(state.os_pid), do: :ets.insert(peer.sessions, {session})
+    remember(peer.sessions, state)
     Node.set_cookie(state.cookie)
     connect(state)
     state

@@ -32,8 +32,13 @@ defmodule Soak.Watch do
   @doc "Waits until everything is over that the actions started; gives what is left."
   def settle(context) do
     case Proc.await(fn -> left(context) == [] end) do
-      :ok -> []
-      :late -> left(context)
+      :ok ->
+        Harm.forget(context.harm)
+        Peer.forget(context.peer)
+        []
+
+      :late ->
+        left(context)
     end
   end
 

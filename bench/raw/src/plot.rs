@@ -110,7 +110,11 @@ pub fn series(title: &str, unit: &str, path: &str) {
             .draw()
             .expect("svg");
         chart
-            .draw_series(points.iter().map(|(x, y)| Circle::new((*x, *y), 1, OURS.filled())))
+            .draw_series(
+                points
+                    .iter()
+                    .map(|(x, y)| Circle::new((*x, *y), 1, OURS.filled())),
+            )
             .expect("svg");
     }
     area.present().expect("svg");
