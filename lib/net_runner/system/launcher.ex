@@ -2,12 +2,12 @@ defmodule NetRunner.System.Launcher do
   @moduledoc false
   # Keeps the launcher running: the helper program that forks a shepherd for each command.
   #
-  # Its life: start the helper, hear its greeting (a NIF and a helper of different versions find out
-  # here), publish its socket in an ETS table, and wait. When the helper dies, the socket says so, and
-  # a new one is started. Commands that run are not touched by that: each has a shepherd of its own.
+  # Its life: start the helper, receive its greeting (a NIF and a helper of different versions find out here), publish
+  # the launcher's socket in an ETS table, and wait. When the launcher dies, its socket becomes readable, and a new helper
+  # is started. Commands that run are not touched by that: each has a shepherd of its own.
   #
-  # `spawn/3` runs in the process that wants the command, which so becomes the owner of its
-  # descriptors; this process is only asked when something is in the way.
+  # `submit/4` runs in the process that wants the command, which becomes the owner of the command's descriptors; this
+  # process is asked only when the launcher is gone or its socket is full.
 
   use GenServer
 
@@ -19,18 +19,18 @@ defmodule NetRunner.System.Launcher do
   @greeting_timeout 5_000
   @retry_after 100
 
-  # One that lives for less is not replaced at once: the next will hardly do better.
+  # A helper that lived for less than this is not replaced at once: the next one would hardly live longer.
   @shortest_life 20
 
-  # Descriptors in flight are limited by RLIMIT_NOFILE (unix(7), ETOOMANYREFS). There is no event for
-  # "fewer now", so the sender tries again for a while.
+  # Descriptors in flight are limited by RLIMIT_NOFILE (unix(7), ETOOMANYREFS). No event tells when there are
+  # fewer, so the sender tries again for a while.
   @in_flight_retries 500
   @in_flight_pause 2
 
-  # A launcher that is killed again and again.
+  # How many launchers in a row are tried that somebody kills.
   @replacements 10
 
-  # What the helper says instead of its greeting, with a reason behind it, and behind its greeting.
+  # What the helper says instead of its greeting, followed by a reason; and what may follow the greeting.
   @cannot "net_runner cannot: "
   @no_proc "; no /proc"
 
@@ -38,17 +38,17 @@ defmodule NetRunner.System.Launcher do
                   "nonetheless, but to find that takes up to a second of CPU time for each command that leaves " <>
                   "something. Mount one in the namespace of the VM: `mount -t proc proc /proc`"
 
-  # Times that there was room at the launcher, and others took it.
+  # Race: room taken by others.
   @rounds 1_000
 
-  # While the supervisor replaces this process, nobody answers, and there is no event to await.
+  # While the supervisor restarts this process, nobody answers, and no event tells when somebody does.
   @restart_retries 200
   @restart_pause 5
 
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
   @doc """
-  Makes the table; the calling process owns it, and so the application is started for as long as that lives.
+  Makes the table, which the calling process owns. The application counts as started as long as the table is there.
   """
   def create_table do
     :ets.new(@table, [:named_table, :public, read_concurrency: true])
@@ -56,21 +56,21 @@ defmodule NetRunner.System.Launcher do
   end
 
   @doc """
-  Asks for a command; see `NetRunner.System.Native.spawn/5`. The calling process owns the result.
+  Sends a command to a shepherd; see `NetRunner.System.Native.submit/5`. The calling process owns the result.
 
-  `patience` is the monitor of whoever the command is for, or `nil`, and `System.monotonic_time(:millisecond)` until
-  which there may be waited, or `:infinity`.
+  `patience` says how long this may wait: until the process with this monitor dies (`nil`: there is none), and until this
+  `System.monotonic_time(:millisecond)`, or `:infinity`.
   """
-  def spawn(fields, connections, pipe_size, patience \\ {nil, :infinity}) do
+  def submit(fields, connections, pipe_size, patience \\ {nil, :infinity}) do
     left = %{rounds: @rounds, in_flight: @in_flight_retries, replacements: @replacements}
-    spawn(fields, spec_size(fields), connections, pipe_size, patience, left)
+    submit(fields, spec_size(fields), connections, pipe_size, patience, left)
   end
 
-  defp spawn(fields, size, connections, pipe_size, patience, left) do
-    again = &spawn(fields, size, connections, pipe_size, patience, %{left | &1 => left[&1] - 1})
+  defp submit(fields, size, connections, pipe_size, patience, left) do
+    again = &submit(fields, size, connections, pipe_size, patience, %{left | &1 => left[&1] - 1})
 
     with {:ok, socket} <- socket() do
-      case Native.spawn(socket, fields, size, connections, pipe_size) do
+      case Native.submit(socket, fields, size, connections, pipe_size) do
         {:error, :eagain} when left.rounds > 0 ->
           with :ok <- await_room(socket, patience), do: again.(:rounds)
 
@@ -78,7 +78,7 @@ defmodule NetRunner.System.Launcher do
           :timer.sleep(@in_flight_pause)
           again.(:in_flight)
 
-        # The launcher is gone and did not take the request.
+        # The launcher is gone, and nobody took the request.
         {:error, reason} when reason in [:closed, :epipe, :econnreset] and left.replacements > 0 ->
           with {:ok, _} <- call({:replace, socket}), do: again.(:replacements)
 
@@ -91,7 +91,7 @@ defmodule NetRunner.System.Launcher do
     end
   end
 
-  # Not a call: the launcher may be busy for longer than the caller has patience.
+  # Not a call: this GenServer may be busy for longer than the caller's patience.
   defp await_room(socket, {owner, deadline}) do
     monitor = Process.monitor(__MODULE__)
     GenServer.cast(__MODULE__, {:await_room, socket, {self(), monitor}})
@@ -101,10 +101,11 @@ defmodule NetRunner.System.Launcher do
         Process.demonitor(monitor, [:flush])
         :ok
 
-      # The next try finds its successor.
+      # The GenServer died; the next try finds the one that follows.
       {:DOWN, ^monitor, :process, _, _} ->
         :ok
 
+      # Race: owner dies during the start.
       {:DOWN, ^owner, :process, _, _} ->
         {:error, :closed}
     after
@@ -139,7 +140,7 @@ defmodule NetRunner.System.Launcher do
       {:error, :not_started}
   end
 
-  # What surrounds each value, and what numbers take.
+  # Bytes around each value, and of a number.
   @field 8
 
   defp spec_size(fields) do
@@ -160,12 +161,12 @@ defmodule NetRunner.System.Launcher do
 
   @impl true
   def init(_) do
-    # Of a launcher that ended with the process before this one.
+    # Idle shepherds of the launcher that was lost with the process before this one.
     Native.let_idle_go()
 
     case start_helper() do
       {:ok, socket, guard, notes} ->
-        # Once: later helpers of this system would say the same.
+        # Only here: later helpers on this system would say the same.
         if notes == @no_proc, do: Logger.warning(@without_proc)
 
         state = %{
@@ -187,7 +188,7 @@ defmodule NetRunner.System.Launcher do
   @impl true
   def handle_call(:socket, from, state), do: answer_when_tried(from, state)
 
-  # Somebody found this socket dead. It may have been replaced meanwhile.
+  # Race: replaced already.
   def handle_call({:replace, socket}, from, %{socket: socket} = state) do
     answer_when_tried(from, withdraw(state))
   end
@@ -211,17 +212,17 @@ defmodule NetRunner.System.Launcher do
     {:noreply, release_waiting(state)}
   end
 
-  # The helper says nothing after its greeting: this is its end.
+  # The launcher sends nothing after its greeting, so readable means that it is gone.
   def handle_info({:select, socket, _, :ready_input}, %{socket: socket} = state) do
     lived = System.monotonic_time(:millisecond) - state.since
     state = withdraw(state)
     {:noreply, if(lived < @shortest_life, do: retry_later(state), else: ensure(state))}
   end
 
-  # Of a socket that was replaced.
+  # From a socket that was replaced. Race: late select.
   def handle_info({:select, _, _, _}, state), do: {:noreply, state}
 
-  def handle_info(:start, state) do
+  def handle_info(:retry, state) do
     state = ensure(%{state | retry: nil})
     Enum.each(state.waiting_for_start, &GenServer.reply(&1, socket_of(state)))
     {:noreply, %{state | waiting_for_start: []}}
@@ -235,7 +236,7 @@ defmodule NetRunner.System.Launcher do
     {:noreply, state}
   end
 
-  # While another try is due, the answer is what that comes to.
+  # While another try to start the helper is due, whoever asks waits for its result.
   defp answer_when_tried(from, %{socket: nil, retry: retry} = state) when retry != nil do
     {:noreply, %{state | waiting_for_start: [from | state.waiting_for_start]}}
   end
@@ -248,8 +249,8 @@ defmodule NetRunner.System.Launcher do
   defp socket_of(%{socket: nil}), do: {:error, :launcher_died}
   defp socket_of(%{socket: socket}), do: {:ok, socket}
 
-  # Starting fails when the system is out of descriptors, processes or memory; it goes on trying,
-  # so that commands start again once there is room.
+  # A start of the helper fails when the system is out of descriptors, processes or memory. It is tried again, so that
+  # commands start again once there is room.
   defp ensure(%{socket: nil, retry: nil} = state) do
     case start_helper() do
       {:ok, socket, guard, _notes} ->
@@ -264,7 +265,7 @@ defmodule NetRunner.System.Launcher do
   defp ensure(state), do: state
 
   defp retry_later(state) do
-    %{state | retry: Process.send_after(self(), :start, @retry_after)}
+    %{state | retry: Process.send_after(self(), :retry, @retry_after)}
   end
 
   defp publish(state, socket, guard) do
@@ -279,7 +280,7 @@ defmodule NetRunner.System.Launcher do
 
     :ets.delete(@table, :socket)
     Native.close(state.socket)
-    # Who would clean up after its shepherds is gone, or will be.
+    # Race: retired too late.
     Native.let_idle_go()
     release_waiting(%{state | socket: nil, guard: nil})
   end
@@ -293,12 +294,12 @@ defmodule NetRunner.System.Launcher do
     path = helper_path()
 
     with {:ok, socket, guard} <- Native.start_helper(path) do
-      case greet(socket) do
+      case hear_greeting(socket) do
         {:ok, notes} ->
           {:ok, socket, guard, notes}
 
         {:error, reason} ->
-          # Closed, it ends the helper.
+          # The close ends the helper.
           Native.close(socket)
           {:error, {path, reason}}
       end
@@ -307,9 +308,9 @@ defmodule NetRunner.System.Launcher do
     end
   end
 
-  defp greet(socket) do
+  defp hear_greeting(socket) do
     with {:ok, notes} <- await_greeting(socket) do
-      # Selects, so that the end of the helper is noticed.
+      # This selects the socket, so that the launcher's death is noticed.
       case Native.receive_greeting(socket) do
         {:error, :eagain} -> {:ok, notes}
         _its_end -> {:error, :silent}

@@ -1,10 +1,10 @@
 defmodule NetRunner.System.Native do
   @moduledoc false
-  # The NIF's functions. `fd` is a resource that owns one descriptor: it closes when it is closed,
-  # when the process that made it dies, or when nobody refers to it any more.
+  # The NIF's functions. `fd` is a resource that owns one descriptor. The descriptor closes by `close/1`,
+  # when the process that made it dies, or when nobody refers to the resource any more.
   #
-  # Where `{:error, :eagain}` comes back, the VM sends the calling process
-  # `{:select, fd, :undefined, :ready_input | :ready_output}` once when it is worth another try.
+  # A function that returns `{:error, :eagain}` has selected the descriptor: the VM sends the calling process
+  # `{:select, fd, :undefined, :ready_input | :ready_output}` once, when another try is worth it.
 
   @on_load :load
 
@@ -137,13 +137,13 @@ defmodule NetRunner.System.Native do
   def close(fd), do: nif_close(fd)
 
   @doc """
-  Closes the control socket of a command that is over, and keeps its shepherd for the next. It must have
-  said that the command has exited, and have nothing else to do.
+  Closes the control socket of a command that is over, and keeps its shepherd for the next command. It must have
+  said that the command has exited or has not started, and have nothing else to do.
   """
   @spec retire(fd()) :: :ok
   def retire(control), do: nif_retire(control)
 
-  @doc "Lets the shepherds go that are kept for the next commands."
+  @doc "Closes the control sockets that are kept for the next commands, which ends their shepherds."
   @spec let_idle_go() :: :ok
   def let_idle_go, do: nif_let_idle_go()
 
@@ -156,15 +156,16 @@ defmodule NetRunner.System.Native do
   def receive_greeting(socket), do: nif_receive_greeting(socket)
 
   @doc """
-  Asks the launcher for a command; the calling process owns the descriptors. `size`: about how many bytes
-  the fields have, and how many items the lists in them.
+  Makes the pipes of a command, and sends it to a shepherd: an idle one, or a new one of the launcher's. The calling
+  process owns the descriptors, and hears on the control socket whether the command has started. `size`: about how
+  many bytes the fields have, and how many items the lists in them.
   """
-  @spec spawn(fd(), [field()], size(), connections(), non_neg_integer()) ::
+  @spec submit(fd(), [field()], size(), connections(), non_neg_integer()) ::
           {:ok, control :: fd(), stdin :: fd() | nil, stdout :: fd() | nil, stderr :: fd() | nil}
           | {:error, posix() | {:stdin | :stdout | :stderr | :cwd, posix()}}
-  def spawn(launcher, fields, size, connections, pipe_size) do
-    with :too_long <- nif_spawn(launcher, fields, size, connections, pipe_size) do
-      nif_spawn_bulk(launcher, fields, size, connections, pipe_size)
+  def submit(launcher, fields, size, connections, pipe_size) do
+    with :too_long <- nif_submit(launcher, fields, size, connections, pipe_size) do
+      nif_submit_bulk(launcher, fields, size, connections, pipe_size)
     end
   end
 
@@ -225,12 +226,12 @@ defmodule NetRunner.System.Native do
   @spec group(String.t()) :: {:ok, gid :: non_neg_integer()} | {:error, :enoent | posix()}
   def group(name), do: nif_group(name)
 
-  @doc "Has `{:select, launcher, :undefined, :ready_output}` sent when `spawn/5` is worth a try."
+  @doc "Has the VM send `{:select, launcher, :undefined, :ready_output}` when `submit/5` is worth another try."
   @spec await_room(fd()) :: :ok | {:error, posix()}
   def await_room(launcher), do: nif_await_room(launcher)
 
   @doc """
-  What the shepherd says; `:eof` when it is gone, `:reset` when it left something unread that it was told.
+  What the shepherd says; `:eof` when it is gone, `:reset` when it is gone and has left a request unread.
   """
   @spec receive_event(fd()) ::
           event() | :eof | :reset | {:error, :eagain | :closed | :malformed | posix()}
@@ -240,15 +241,15 @@ defmodule NetRunner.System.Native do
   @spec send_signal(fd(), pos_integer()) :: :ok | {:error, posix()}
   def send_signal(control, number), do: nif_send_signal(control, number)
 
-  @doc "Ends the command as a close of the control socket does, but its end can still be heard."
+  @doc "Has the shepherd end the command, as a close of the control socket would; its exit can still be received."
   @spec end_command(fd()) :: :ok | {:error, posix()}
-  def end_command(control), do: nif_end(control)
+  def end_command(control), do: nif_end_command(control)
 
   @doc "The whole lines of a binary, no more than `max_lines`, and what is behind them."
   @spec lines(binary(), pos_integer(), boolean()) :: {[binary()], binary()}
   def lines(chunk, max_lines, trim?), do: nif_lines(chunk, max_lines, trim?)
 
-  @doc "Tells the shepherd that nothing more will come; what it says can still be heard."
+  @doc "Closes the VM's side of the control socket for requests; what the shepherd says can still be received."
   @spec shut(fd()) :: :ok | {:error, :closed | posix()}
   def shut(control), do: nif_shut(control)
 
@@ -263,8 +264,8 @@ defmodule NetRunner.System.Native do
   def nif_let_idle_go, do: not_loaded()
   def nif_start_helper(_path), do: not_loaded()
   def nif_receive_greeting(_socket), do: not_loaded()
-  def nif_spawn(_launcher, _fields, _size, _connections, _pipe_size), do: not_loaded()
-  def nif_spawn_bulk(_launcher, _fields, _size, _connections, _pipe_size), do: not_loaded()
+  def nif_submit(_launcher, _fields, _size, _connections, _pipe_size), do: not_loaded()
+  def nif_submit_bulk(_launcher, _fields, _size, _connections, _pipe_size), do: not_loaded()
   def nif_lines(_chunk, _max_lines, _trim), do: not_loaded()
   def nif_pipe, do: not_loaded()
   def nif_set_window_size(_terminal, _rows, _columns), do: not_loaded()
@@ -276,7 +277,7 @@ defmodule NetRunner.System.Native do
   def nif_await_room(_launcher), do: not_loaded()
   def nif_receive_event(_control), do: not_loaded()
   def nif_send_signal(_control, _number), do: not_loaded()
-  def nif_end(_control), do: not_loaded()
+  def nif_end_command(_control), do: not_loaded()
   def nif_shut(_control), do: not_loaded()
 
   defp not_loaded do

@@ -8,16 +8,16 @@ defmodule NetRunner.System.NativeTest do
   describe "a scheduler is not held" do
     test "by a command with tens of thousands of arguments" do
       arguments = List.duplicate("a", 70_000)
-      assert dirty?(:nif_spawn_bulk, 5, fn -> NetRunner.run(["true" | arguments]) end)
+      assert dirty?(:nif_submit_bulk, 5, fn -> NetRunner.run(["true" | arguments]) end)
 
-      refute dirty?(:nif_spawn_bulk, 5, fn ->
+      refute dirty?(:nif_submit_bulk, 5, fn ->
                NetRunner.run(["true" | Enum.take(arguments, 100)])
              end)
     end
 
     test "by a command in thousands of groups" do
       gids = Enum.to_list(1..8_000)
-      assert dirty?(:nif_spawn_bulk, 5, fn -> NetRunner.run(["true"], groups: gids) end)
+      assert dirty?(:nif_submit_bulk, 5, fn -> NetRunner.run(["true"], groups: gids) end)
     end
 
     test "by thousands of variables, or by long ones" do
