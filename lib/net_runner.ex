@@ -77,7 +77,7 @@ defmodule NetRunner do
     extra = [input: Input.for_server(input), grace?: true]
 
     with {:ok, server} <- Server.start(command, options, extra) do
-      feeder = Input.feed(input, server)
+      feeder = input |> Input.feed(server) |> Input.watch()
       result = NetRunner.Process.collect(server, options.max_output_size)
 
       case {result, Input.await_end(feeder)} do

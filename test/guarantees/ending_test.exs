@@ -235,8 +235,11 @@ defmodule NetRunner.Guarantees.EndingTest do
       %{p: p, os_pid: os_pid, shepherd: shepherd} = context
       waiting = Task.async(fn -> Command.await_exit(p) end)
       NetRunner.Waiting.await(p, :exit)
+      writing = Task.async(fn -> Command.write(p, :binary.copy("x", 4_000_000)) end)
+      NetRunner.Waiting.await(p, :stdin)
       assert took(fn -> Command.stop(p) end) == {:error, {:not_ended, os_pid}}
       assert Task.await(waiting) == {:error, {:not_ended, os_pid}}
+      assert Task.await(writing) == {:error, {:not_ended, os_pid}}
       assert Command.stop(p) == {:error, {:not_ended, os_pid}}
       assert Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid))
       refute gone?(os_pid)
@@ -245,6 +248,18 @@ defmodule NetRunner.Guarantees.EndingTest do
       assert_receive {:DOWN, ^monitor, :process, ^p, :normal}, @soon
       Tree.await(fn -> gone?(os_pid) end)
       refute Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid))
+    end
+
+    # The command is only asked to end, so that what it prints is still of interest.
+    test "is given up by a reader", %{p: p, os_pid: os_pid, shepherd: shepherd} do
+      reading = Task.async(fn -> Command.read(p) end)
+      NetRunner.Waiting.await(p, :stdout)
+      :ok = Command.end_command(p, :asked)
+      assert Task.await(reading, @soon) == {:error, {:not_ended, os_pid}}
+      assert Command.read(p) == {:error, {:not_ended, os_pid}}
+      {_, 0} = System.cmd("kill", ["-CONT", "#{shepherd}"])
+      Tree.await(fn -> Command.await_exit(p) == {:ok, 143} end)
+      :ok = Command.stop(p)
     end
   end
 

@@ -104,7 +104,7 @@ boot = [
    [ending]},
   {"a_slow_handler_of_the_start_keeps_the_command", "          Native.close(control)\n",
    "          _ = control\n", [telemetry]},
-  {"the_minder_of_a_start_stays", "    if minder, do: Process.exit(minder, :kill)\n",
+  {"the_guard_of_a_start_stays", "    if guard, do: Process.exit(guard, :kill)\n",
    "    _ = guard\n", [telemetry]},
   {"a_terminal_does_not_echo", "Keyword.get(settings, :echo, true)",
    "Keyword.get(settings, :echo, false)", [process]},

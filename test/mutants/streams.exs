@@ -83,7 +83,7 @@ outlets = [
   {"stderr_has_no_tail_after_an_end",
    "defp stop_reading(%Outlet{demand: :readers} = outlet, error)",
    "defp stop_reading(%Outlet{} = outlet, error)", [callers]},
-  {"what_was_left_is_read_for_ever", "map(outlets, &%{&1 | left: outlets.pipe_size})",
+  {"what_was_left_is_read_for_ever", "map(outlets, &%{&1 | left: Pipe.rest(&1.pipe)})",
    "map(outlets, &%{&1 | left: :infinity})", ["test/net_runner/process/outlets_test.exs"]},
   {"a_stream_reads_what_was_left_for_ever",
    "    Counters.put_access(outlets.counters, :server)\n", "",

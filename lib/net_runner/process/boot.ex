@@ -6,15 +6,12 @@ defmodule NetRunner.Process.Boot do
   # In order: build the spec, make the cgroup, submit the command to a shepherd, and wait until it says that the command
   # has started. A wait ends early when the command's owner dies, or when its time is over.
 
-  alias NetRunner.Process.{Counters, Inlet, Lifecycle, Listing, Outlets, Pipe}
+  alias NetRunner.Process.{Announcer, Counters, Inlet, Lifecycle, Listing, Outlets, Pipe}
   alias NetRunner.System.{Cgroup, Launcher, Native, Spec}
   alias NetRunner.Telemetry
 
   # How many launchers in a row may die with the request unread.
   @attempts 20
-
-  # The size of a pipe (pipe(7)) unless it was made larger.
-  @least_pipe 65_536
 
   # A command that has started. `rest_of_timeout`: the ms that are left of `:timeout`.
   @enforce_keys [
@@ -26,6 +23,7 @@ defmodule NetRunner.Process.Boot do
     :life,
     :inlet,
     :outlets,
+    :announcer,
     :rest_of_timeout
   ]
   defstruct @enforce_keys
@@ -39,6 +37,7 @@ defmodule NetRunner.Process.Boot do
           life: Lifecycle.t(),
           inlet: Inlet.t(),
           outlets: Outlets.t(),
+          announcer: Announcer.t(),
           rest_of_timeout: timeout()
         }
 
@@ -63,7 +62,6 @@ defmodule NetRunner.Process.Boot do
       {control, stdin, stdout, stderr} = fds
       terminal? = options.pty != false
       tail = if options.stderr == :consume, do: options.stderr_tail
-      pipe_size = max(options.pipe_size, @least_pipe)
 
       life = %Lifecycle{
         os_pid: os_pid,
@@ -73,7 +71,8 @@ defmodule NetRunner.Process.Boot do
         grace: if(extra[:grace?], do: options.output_grace, else: :none)
       }
 
-      announce(command, life, started, {options.owner, control})
+      announcer = Announcer.start(span(command, os_pid, started))
+      Announcer.await_start(announcer, owner, remaining(elem(patience, 1)))
 
       {:ok,
        %__MODULE__{
@@ -84,18 +83,22 @@ defmodule NetRunner.Process.Boot do
          cgroup: cgroup,
          life: life,
          inlet: Inlet.new(stdin, terminal?, counters),
-         outlets:
-           Outlets.new(Pipe.new(stdout, terminal?), Pipe.new(stderr), tail, pipe_size, counters),
+         outlets: Outlets.new(Pipe.new(stdout, terminal?), Pipe.new(stderr), tail, counters),
+         announcer: announcer,
          rest_of_timeout: remaining(elem(patience, 1))
        }}
     else
       {:error, reason} ->
         reason = Spec.blame(reason, options)
-        Telemetry.start(command, nil, started)
-        Telemetry.exception(command, nil, started, :error, reason)
+        span = span(command, nil, started)
+        Telemetry.start(span)
+        Telemetry.finish(span, {:exception, :error, reason})
         {:error, reason}
     end
   end
+
+  defp span(command, os_pid, started),
+    do: %{command: command, pid: self(), os_pid: os_pid, started: started}
 
   # Race: stopped application.
   defp application_started do
@@ -104,30 +107,6 @@ defmodule NetRunner.Process.Boot do
 
   defp give_up_after(%{give_up_after: :infinity}), do: :infinity
   defp give_up_after(options), do: options.kill_timeout + options.give_up_after
-
-  defp announce(command, life, started, {owner, control}) do
-    # Race: owner dies during the start. A handler may take any time.
-    minder = if owner && Telemetry.handlers?(), do: mind(owner, control)
-    Telemetry.start(command, life.os_pid, started)
-    if minder, do: Process.exit(minder, :kill)
-  end
-
-  # Closes the control socket when the owner dies, until this process is dead.
-  defp mind(owner, control) do
-    server = self()
-
-    spawn(fn ->
-      monitors = {Process.monitor(owner), Process.monitor(server)}
-
-      receive do
-        {:DOWN, monitor, :process, _, _} when monitor == elem(monitors, 0) ->
-          Native.close(control)
-
-        {:DOWN, monitor, :process, _, _} when monitor == elem(monitors, 1) ->
-          :ok
-      end
-    end)
-  end
 
   # --- connections --------------------------------------------------------------------------------
 

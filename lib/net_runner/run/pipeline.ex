@@ -147,8 +147,11 @@ defmodule NetRunner.Run.Pipeline do
   @spec run(t()) :: {binary(), [0..255]} | {:error, term()}
   def run(%__MODULE__{} = plan) do
     case start(plan) do
-      {:ok, members, feeder} -> finish(members, feeder, plan.options.max_output_size)
-      {:error, reason, _command} -> {:error, reason}
+      {:ok, members, feeder} ->
+        finish(members, Input.watch(feeder), plan.options.max_output_size)
+
+      {:error, reason, _command} ->
+        {:error, reason}
     end
   end
 
