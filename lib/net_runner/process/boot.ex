@@ -177,6 +177,7 @@ defmodule NetRunner.Process.Boot do
       {:error, :eagain} ->
         receive do
           {:select, ^control, _, :ready_input} -> await_started(control, patience)
+          # Race: owner dies during the start.
           {:DOWN, ^owner, :process, _, _} -> {:error, :closed}
         after
           remaining(deadline) -> {:error, :timeout}
