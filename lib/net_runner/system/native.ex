@@ -61,11 +61,11 @@ defmodule NetRunner.System.Native do
   @not_replaced "NetRunner's native library cannot be replaced while the VM runs; what is loaded goes on working, and a " <>
                   "restart of the VM takes the new one"
 
-  # A library that does not load must not keep this module from being loaded: in a release the VM would not
-  # even boot, and say nothing that helps. The application asks `loaded/0` when it starts.
+  # A library that does not load must not keep this module from being loaded: in a release, the VM would then not
+  # boot, and would not say why. The application asks `loaded/0` when it starts.
   def load do
     if :erlang.module_loaded(__MODULE__) and loaded() == :ok do
-      # Ends in a log line that shows it; the code of before stays.
+      # The VM logs this, and keeps the old code.
       {:error, @not_replaced}
     else
       load_library()
@@ -89,8 +89,8 @@ defmodule NetRunner.System.Native do
   end
 
   @doc """
-  A path that the VM gives, such as its working directory, in the bytes that the system has for it. Without a
-  locale (`LANG`) the VM takes each byte for a character.
+  The bytes of a path that the VM has as characters, such as its working directory. Without a locale (`LANG`), each
+  character stands for a byte.
   """
   @spec path_bytes(charlist()) :: binary()
   def path_bytes(path) do
@@ -106,7 +106,7 @@ defmodule NetRunner.System.Native do
     end
   end
 
-  @doc "Reads what is there, at most `max_bytes`; a lot of it on a dirty scheduler."
+  @doc "Reads at most `max_bytes` of what is there; a lot of it on a dirty scheduler."
   @spec read(fd(), pos_integer()) ::
           {:ok, binary()} | :eof | {:error, :eagain | :closed | posix()}
   def read(fd, max_bytes) do
@@ -114,17 +114,17 @@ defmodule NetRunner.System.Native do
   end
 
   @doc """
-  As `read/2`, for a process that is not the one that waits for it: `{:error, :eagain}` promises no message.
+  As `read/2`, for a process other than the one that selects the descriptor: after `{:error, :eagain}` no message comes.
   """
   @spec try_read(fd(), pos_integer()) ::
           {:ok, binary()} | :eof | {:error, :eagain | :closed | posix()}
   def try_read(fd, max_bytes) do
-    with :too_large <- nif_try_read(fd, max_bytes), do: nif_try_read_bulk(fd, max_bytes)
+    with :too_long <- nif_try_read(fd, max_bytes), do: nif_try_read_bulk(fd, max_bytes)
   end
 
   @doc """
-  Writes a list of binaries. `{:partial, rest}`: some is written, and there may be room for more at
-  once; another call finds out. `{:error, :eagain}`: nothing was written.
+  Writes a list of binaries. `{:partial, rest}`: some was written, and there may be room for more already, so the caller
+  tries again; no message comes. `{:error, :eagain}`: nothing was written.
   """
   @spec write(fd(), [binary()]) ::
           :ok | {:partial, [binary()]} | {:error, :eagain | :closed | posix()}
@@ -151,7 +151,7 @@ defmodule NetRunner.System.Native do
   @spec start_helper(binary()) :: {:ok, fd(), os_pid :: pos_integer()} | {:error, posix()}
   def start_helper(path), do: nif_start_helper(path)
 
-  @doc "What the helper said first, and what this library expects it to say."
+  @doc "What the helper said first, and the greeting that this library expects."
   @spec receive_greeting(fd()) :: {:ok, binary(), binary()} | :eof | {:error, posix()}
   def receive_greeting(socket), do: nif_receive_greeting(socket)
 
@@ -174,7 +174,7 @@ defmodule NetRunner.System.Native do
   def pipe, do: nif_pipe()
 
   @doc """
-  Sets the size of a terminal; the kernel tells whoever is in its foreground (SIGWINCH). `{:error, :eio}` when no
+  Sets the size of a terminal; the kernel tells the process group in its foreground (SIGWINCH). `{:error, :eio}`: no
   process has it open any more.
   """
   @spec set_window_size(fd(), non_neg_integer(), non_neg_integer()) ::
@@ -185,7 +185,7 @@ defmodule NetRunner.System.Native do
   @spec unread(fd()) :: {:ok, non_neg_integer()} | {:error, :closed | posix()}
   def unread(fd), do: nif_unread(fd)
 
-  @doc "The character that a terminal takes for the end of its input."
+  @doc "The character that ends a terminal's input."
   @spec eof_character(fd()) :: {:ok, byte()} | {:error, :closed | posix()}
   def eof_character(terminal), do: nif_eof_character(terminal)
 
@@ -193,7 +193,7 @@ defmodule NetRunner.System.Native do
   The variables of the VM (as `:os.env/0` gives them), but not those that `except` names, byte for byte:
   `NAME=value`, a NUL after each; and the value of PATH, if it is among them.
 
-  `System.get_env/0` cannot say what bytes a value has: those that are no UTF-8 look like another text.
+  `System.get_env/0` cannot give the bytes of a value that is not UTF-8.
   """
   @spec environment([{charlist(), charlist()}], except :: [binary()]) ::
           {binary(), binary() | nil}
@@ -203,7 +203,7 @@ defmodule NetRunner.System.Native do
       else: nif_environment(variables, except)
   end
 
-  # What some 100 microseconds are enough for.
+  # So much takes about 100 microseconds.
   @most_variables 512
   @most_characters 65_536
 
@@ -212,8 +212,8 @@ defmodule NetRunner.System.Native do
       characters(variables, 0) > @most_characters
   end
 
-  # No fun may be in this module: when a hot upgrade is refused, OTP 25 has its funs lead to the code that is
-  # thrown away, and the VM crashes at the next call.
+  # There must be no fun in this module: when a hot upgrade is refused, OTP 25 leaves its funs pointing to the code
+  # that was thrown away, and the VM crashes at the next call.
   defp characters([], sum), do: sum
 
   defp characters([{name, value} | variables], sum) do
@@ -249,7 +249,7 @@ defmodule NetRunner.System.Native do
   @spec end_command(fd()) :: :ok | {:error, posix()}
   def end_command(control), do: nif_end_command(control)
 
-  @doc "The whole lines of a binary, no more than `max_lines`, and what is behind them."
+  @doc "The first whole lines of a binary, at most `max_lines`, and the rest."
   @spec lines(binary(), pos_integer(), boolean()) :: {[binary()], binary()}
   def lines(chunk, max_lines, trim?), do: nif_lines(chunk, max_lines, trim?)
 

@@ -3,6 +3,8 @@ defmodule NetRunner.System.NativeTest do
   # and in items, and more goes to a dirty scheduler.
   use ExUnit.Case, async: false
 
+  alias NetRunner.Guarantees.Tree
+  alias NetRunner.Process, as: Command
   alias NetRunner.System.Native
 
   describe "a scheduler is not held" do
@@ -41,6 +43,16 @@ defmodule NetRunner.System.NativeTest do
       Native.close(read)
       Native.close(write)
     end
+
+    test "by a large read, by whatever process" do
+      {:ok, p} = Command.start("head", ["-c", "3000000", "/dev/zero"], pipe_size: 1_048_576)
+      on_exit(fn -> Command.stop(p) end)
+      {:ok, fd, _} = Command.lend_stdout(p)
+      # The pipe grows when so much has gone through it, and is full then.
+      for _ <- 1..8, do: read_some(fd, 32_768)
+      Tree.await(fn -> elem(Native.unread(fd), 1) > 900_000 end)
+      assert dirty?(:nif_try_read_bulk, 2, fn -> read_some(fd, 900_000) end)
+    end
   end
 
   test "the VM's own monitor sees no long call when a command has tens of thousands of arguments" do
@@ -62,6 +74,15 @@ defmodule NetRunner.System.NativeTest do
     after
       0 -> seen?
     end
+  end
+
+  defp read_some(fd, size) do
+    Tree.await(fn ->
+      case Native.try_read(fd, size) do
+        {:ok, bytes} -> byte_size(bytes) == size
+        {:error, :eagain} -> false
+      end
+    end)
   end
 
   # Whether this function of the NIF was called meanwhile.
