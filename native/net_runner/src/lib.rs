@@ -482,8 +482,8 @@ fn nif_receive_event<'a>(env: Env<'a>, control: &Fd) -> Term<'a> {
         return error_term(env, atoms::closed());
     };
     let mut frame = [0; EVENT_SIZE];
-    // A shepherd that exits with a request unread resets the connection (unix(7)). Races: reset before the report,
-    // unread begin.
+    // A shepherd that exits with a request unread resets the connection (unix(7)).
+    // Race: reset before the report. Race: unread begin.
     let (received, reset) = match recv(inside.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
         Err(Errno::ECONNRESET) => (
             recv(inside.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT),

@@ -195,7 +195,8 @@ fn set_up(plan: &Plan) -> Result<(), Failure> {
         sys::give_up_new_privileges().map_err(at(Step::NoNewPrivs))?;
     }
     if spec.leftovers == Leftovers::Kill {
-        // The last line of defence, for when all helpers are killed at once. Races: signal taken back, parent died first.
+        // The last line of defence, for when all helpers are killed at once. Race: signal taken back.
+        // Race: parent died first.
         let _ = sys::signal_at_parents_death(Some(Signal::SIGKILL));
         has_shepherd(plan)?;
     }
