@@ -20,6 +20,9 @@ defmodule NetRunner.Process.Lifecycle do
 
   alias NetRunner.Process.Exit
 
+  # What the helpers above a shepherd that was killed take to end its command, in ms; more than they need.
+  @death_of_the_lost 1_000
+
   @typedoc """
   Why the command was told to end. After `:asked`, what it prints is still read; after `:stopped`, it is discarded.
   The others are verdicts: callers get them instead of the output.
@@ -109,6 +112,10 @@ defmodule NetRunner.Process.Lifecycle do
      [{:answer, :stop, not_ended(life)}]}
   end
 
+  # What has exited did not pass its time.
+  def event(%{phase: {:leaving_cgroup, _, _, _}} = life, {:end, :timeout, _next}), do: {life, []}
+  def event(%{phase: {:over, _, _}} = life, {:end, :timeout, _next}), do: {life, []}
+
   def event(%{phase: {:leaving_cgroup, cause, before, exit}} = life, {:end, _cause, next}) do
     {%{life | phase: {:leaving_cgroup, cause, later(before, next), exit}}, []}
   end
@@ -147,6 +154,7 @@ defmodule NetRunner.Process.Lifecycle do
 
   def event(life, :give_up), do: {life, []}
 
+  def event(%{phase: {:over, _, {:lost, _}}} = life, :grace_over), do: {life, [{:output, :gone}]}
   def event(%{phase: {:over, _, _}} = life, :grace_over), do: {life, [{:output, :lingering}]}
 
   # --- what is asked of it --------------------------------------------------------------------------
@@ -194,9 +202,8 @@ defmodule NetRunner.Process.Lifecycle do
     effects =
       [{:release_control, release(life, exit)}] ++
         if(life.cgroup?, do: [:remove_cgroup], else: []) ++
-        [:announce_end] ++
+        [:announce_end, {:answer, :exit, result(life)}] ++
         output_after(life, cause, exit) ++
-        [{:answer, :exit, result(life)}] ++
         next(next)
 
     {life, effects}
@@ -214,7 +221,12 @@ defmodule NetRunner.Process.Lifecycle do
     [{:arm, :grace_over, grace}, {:output, :left_behind}]
   end
 
-  defp output_after(_life, nil, _exit), do: [{:output, :left_behind}]
+  # The helpers above kill all that was below it; a process of somebody else that has the pipe is not waited for.
+  defp output_after(_life, nil, {:lost, _at}) do
+    [{:arm, :grace_over, @death_of_the_lost}, {:output, :left_behind}]
+  end
+
+  defp output_after(_life, nil, %Exit{}), do: [{:output, :left_behind}]
 
   defp next(:stay), do: []
   defp next({:stop, _reason} = stop), do: [{:answer, :stop, :ok}, stop]

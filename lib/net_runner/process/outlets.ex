@@ -88,7 +88,9 @@ defmodule NetRunner.Process.Outlets do
   end
 
   def read(outlets, from, stream, max_bytes) do
-    if gone?(from) or Operations.any?(outlets.queue, competing(stream)) do
+    competes? = gone?(from) or Operations.any?(outlets.queue, competing(stream))
+
+    if competes? and gives_bytes?(outlets, stream) do
       {:wait, park(outlets, stream, from, max_bytes), []}
     else
       case take(outlets, stream, max_bytes) do
@@ -228,7 +230,7 @@ defmodule NetRunner.Process.Outlets do
         cond do
           # On both streams somebody may have waited behind it.
           gone?(operation.from) -> outlets |> finish(operation) |> serve_all()
-          operation.kind == :any -> serve_any(outlets, operation)
+          operation.kind == :any -> serve_any(outlets, operation, stream)
           true -> serve_reader(outlets, operation, stream)
         end
     end
@@ -245,14 +247,31 @@ defmodule NetRunner.Process.Outlets do
   end
 
   # It takes bytes only of streams on which nobody has waited longer.
-  defp serve_any(outlets, operation) do
+  defp serve_any(outlets, operation, stream) do
     first? = &(Operations.next(outlets.queue, competing(&1)) == operation)
     streams = Enum.filter([:stdout, :stderr], first?)
 
     case take_any(outlets, streams, operation.data) do
-      {{:error, :eagain}, outlets} -> {outlets, []}
-      {:eof, outlets} when length(streams) == 1 -> {outlets, []}
+      {{:error, :eagain}, outlets} -> serve_end(outlets, stream)
+      {:eof, outlets} when length(streams) == 1 -> serve_end(outlets, stream)
       {result, outlets} -> outlets |> finish(operation) |> serve_all() |> reply(operation, result)
+    end
+  end
+
+  # An end is there for all. Who waits behind one that waits for the other stream need not wait for that.
+  defp serve_end(outlets, stream) do
+    operation = Operations.next(outlets.queue, [stream])
+
+    if operation == nil or gives_bytes?(outlets, stream),
+      do: {outlets, []},
+      else: serve_reader(outlets, operation, stream)
+  end
+
+  # Whether there can be any for readers.
+  defp gives_bytes?(outlets, stream) do
+    case Map.fetch!(outlets, stream) do
+      %Outlet{demand: :readers, pipe: %Pipe{fd: fd}} -> fd != nil
+      _discarded_consumed_or_not_piped -> false
     end
   end
 

@@ -221,7 +221,12 @@ defmodule NetRunner.Process.State do
   defp carry_out_one(state, {:answer, :collect, result}) do
     {waiting, queue} = Operations.take_all(state.outlets.queue, :collect)
     Enum.each(waiting, &reply(&1, result))
-    {:noreply, %{state | outlets: %{state.outlets | queue: queue}}}
+    state = %{state | outlets: %{state.outlets | queue: queue}}
+
+    # Nobody else would stop the server, when the command is gone at last.
+    if waiting == [],
+      do: {:noreply, state},
+      else: life(state, {:end, :stopped, {:stop, :normal}})
   end
 
   defp carry_out_one(state, {:answer, who, result}) do

@@ -69,7 +69,7 @@ defmodule NetRunner.System.Launcher do
   defp submit(fields, size, connections, pipe_size, patience, left) do
     again = &submit(fields, size, connections, pipe_size, patience, %{left | &1 => left[&1] - 1})
 
-    with {:ok, socket} <- socket() do
+    with {:ok, socket} <- socket(patience) do
       case Native.submit(socket, fields, size, connections, pipe_size) do
         {:error, :eagain} when left.rounds > 0 ->
           with :ok <- await_room(socket, patience), do: again.(:rounds)
@@ -80,7 +80,7 @@ defmodule NetRunner.System.Launcher do
 
         # The launcher is gone, and nobody took the request.
         {:error, reason} when reason in [:closed, :epipe, :econnreset] and left.replacements > 0 ->
-          with {:ok, _} <- call({:replace, socket}), do: again.(:replacements)
+          with {:ok, _} <- ask_for_socket({:replace, socket}, patience), do: again.(:replacements)
 
         {:error, reason} when reason in [:closed, :epipe, :econnreset] ->
           {:error, :launcher_died}
@@ -91,19 +91,44 @@ defmodule NetRunner.System.Launcher do
     end
   end
 
-  # Not a call: this GenServer may be busy for longer than the caller's patience.
-  defp await_room(socket, {owner, deadline}) do
+  # The next try finds the successor of one that is gone.
+  defp await_room(socket, patience) do
+    with :gone <- ask({:await_room, socket}, patience), do: :ok
+  end
+
+  defp socket(patience) do
+    case :ets.lookup(@table, :socket) do
+      [{:socket, socket}] -> {:ok, socket}
+      [] -> ask_for_socket(:socket, patience)
+    end
+  rescue
+    ArgumentError -> {:error, :not_started}
+  end
+
+  defp ask_for_socket(request, patience, retries \\ @restart_retries) do
+    with :gone <- ask(request, patience) do
+      if retries == 0 or :ets.whereis(@table) == :undefined do
+        {:error, :not_started}
+      else
+        :timer.sleep(@restart_pause)
+        ask_for_socket(request, patience, retries - 1)
+      end
+    end
+  end
+
+  # Not a call: this process may be busy, or wait for a helper, for longer than the caller has patience.
+  defp ask(request, {owner, deadline}) do
     monitor = Process.monitor(__MODULE__)
-    GenServer.cast(__MODULE__, {:await_room, socket, {self(), monitor}})
+    GenServer.cast(__MODULE__, {request, {self(), monitor}})
 
     receive do
-      {^monitor, :try_again} ->
+      {^monitor, answer} ->
         Process.demonitor(monitor, [:flush])
-        :ok
+        answer
 
       # The GenServer died; the next try finds the one that follows.
       {:DOWN, ^monitor, :process, _, _} ->
-        :ok
+        :gone
 
       # Race: owner dies during the start.
       {:DOWN, ^owner, :process, _, _} ->
@@ -115,30 +140,6 @@ defmodule NetRunner.System.Launcher do
 
   defp remaining(:infinity), do: :infinity
   defp remaining(deadline), do: max(0, deadline - System.monotonic_time(:millisecond))
-
-  defp socket do
-    case :ets.lookup(@table, :socket) do
-      [{:socket, socket}] -> {:ok, socket}
-      [] -> call(:socket)
-    end
-  rescue
-    ArgumentError -> {:error, :not_started}
-  end
-
-  defp call(request, retries \\ @restart_retries) do
-    GenServer.call(__MODULE__, request, :infinity)
-  catch
-    :exit, _ when retries > 0 ->
-      if :ets.whereis(@table) == :undefined do
-        {:error, :not_started}
-      else
-        :timer.sleep(@restart_pause)
-        call(request, retries - 1)
-      end
-
-    :exit, _ ->
-      {:error, :not_started}
-  end
 
   # Bytes around each value, and of a number.
   @field 8
@@ -186,26 +187,25 @@ defmodule NetRunner.System.Launcher do
   end
 
   @impl true
-  def handle_call(:socket, from, state), do: answer_when_tried(from, state)
+  def handle_cast({:socket, who}, state), do: {:noreply, answer_when_tried(who, state)}
 
   # Race: replaced already.
-  def handle_call({:replace, socket}, from, %{socket: socket} = state) do
-    answer_when_tried(from, withdraw(state))
+  def handle_cast({{:replace, socket}, who}, %{socket: socket} = state) do
+    {:noreply, answer_when_tried(who, withdraw(state))}
   end
 
-  def handle_call({:replace, _older}, from, state), do: answer_when_tried(from, state)
+  def handle_cast({{:replace, _older}, who}, state), do: {:noreply, answer_when_tried(who, state)}
 
-  @impl true
-  def handle_cast({:await_room, socket, who}, state) do
+  def handle_cast({{:await_room, socket}, who}, state) do
     if socket == state.socket and Native.await_room(socket) == :ok do
       {:noreply, %{state | waiting_for_room: [who | state.waiting_for_room]}}
     else
-      try_again(who)
+      answer(who, :ok)
       {:noreply, state}
     end
   end
 
-  defp try_again({pid, monitor}), do: send(pid, {monitor, :try_again})
+  defp answer({pid, monitor}, answer), do: send(pid, {monitor, answer})
 
   @impl true
   def handle_info({:select, socket, _, :ready_output}, %{socket: socket} = state) do
@@ -224,7 +224,7 @@ defmodule NetRunner.System.Launcher do
 
   def handle_info(:retry, state) do
     state = ensure(%{state | retry: nil})
-    Enum.each(state.waiting_for_start, &GenServer.reply(&1, socket_of(state)))
+    Enum.each(state.waiting_for_start, &answer(&1, socket_of(state)))
     {:noreply, %{state | waiting_for_start: []}}
   end
 
@@ -236,14 +236,15 @@ defmodule NetRunner.System.Launcher do
     {:noreply, state}
   end
 
-  # While another try to start the helper is due, whoever asks waits for its result.
-  defp answer_when_tried(from, %{socket: nil, retry: retry} = state) when retry != nil do
-    {:noreply, %{state | waiting_for_start: [from | state.waiting_for_start]}}
+  # While another try is due, the answer is what that comes to.
+  defp answer_when_tried(who, %{socket: nil, retry: retry} = state) when retry != nil do
+    %{state | waiting_for_start: [who | state.waiting_for_start]}
   end
 
-  defp answer_when_tried(_from, state) do
+  defp answer_when_tried(who, state) do
     state = ensure(state)
-    {:reply, socket_of(state), state}
+    answer(who, socket_of(state))
+    state
   end
 
   defp socket_of(%{socket: nil}), do: {:error, :launcher_died}
@@ -286,7 +287,7 @@ defmodule NetRunner.System.Launcher do
   end
 
   defp release_waiting(state) do
-    Enum.each(state.waiting_for_room, &try_again/1)
+    Enum.each(state.waiting_for_room, &answer(&1, :ok))
     %{state | waiting_for_room: []}
   end
 

@@ -197,6 +197,89 @@ defmodule NetRunner.Process.CallersTest do
     Port.close(holder)
   end
 
+  describe "when the shepherd was killed, and a stranger holds a pipe of the command," do
+    defp hold(os_pid, number) do
+      open = "exec 3<>/proc/#{os_pid}/fd/#{number}; echo held; exec sleep 1000"
+      holder = start!(open)
+      assert Command.read(holder) == {:ok, "held\n"}
+    end
+
+    defp kill_shepherd(os_pid) do
+      {"", 0} = System.cmd("kill", ["-KILL", "#{Tree.parent(os_pid)}"])
+    end
+
+    test "a run returns" do
+      command = ["sleep", "1000.#{System.unique_integer([:positive])}"]
+      running = Task.async(fn -> NetRunner.run(command) end)
+      find = fn -> Enum.find(NetRunner.list(), &(&1.command == command)) end
+      Tree.await(fn -> find.() != nil end)
+      hold(find.().os_pid, 1)
+      kill_shepherd(find.().os_pid)
+      assert Task.await(running, 60_000) == {:error, :shepherd_died}
+    end
+
+    test "a reader gets what is there, and the end" do
+      p = start!("echo there; exec sleep 1000")
+      os_pid = Command.os_pid(p)
+      hold(os_pid, 1)
+      kill_shepherd(os_pid)
+      assert Command.await_exit(p) == {:error, :shepherd_died}
+      assert Command.read(p) == {:ok, "there\n"}
+      assert Task.await(Task.async(fn -> Command.read(p) end), 60_000) == :eof
+    end
+
+    test "a waiting write is answered" do
+      p = start!("exec sleep 1000")
+      os_pid = Command.os_pid(p)
+      hold(os_pid, 0)
+      writer = Task.async(fn -> Command.write(p, :binary.copy("x", 5_000_000)) end)
+      NetRunner.Waiting.await(p, :stdin)
+      kill_shepherd(os_pid)
+      assert Task.await(writer, 60_000) == {:error, :epipe}
+    end
+  end
+
+  test "who waits for the exit of a run gets the status" do
+    command = ["sh", "-c", "read line; exit 3", "#{System.unique_integer([:positive])}"]
+    {:ok, input} = Command.start("sleep", ["1000"])
+    fifo = "/proc/#{Command.os_pid(input)}/fd/1"
+    running = Task.async(fn -> NetRunner.run(command, stdin: {:file, fifo}) end)
+    find = fn -> Enum.find(NetRunner.list(), &(&1.command == command)) end
+    Tree.await(fn -> find.() != nil end)
+    %{pid: server} = find.()
+    waiting = Task.async(fn -> Command.await_exit(server) end)
+    NetRunner.Waiting.await(server, :exit)
+    :ok = Command.stop(input)
+    assert Task.await(waiting, 60_000) == {:ok, 3}
+    assert Task.await(running, 60_000) == {"", 3}
+  end
+
+  describe "behind a read_any that waits for the other stream," do
+    test "a reader is told of the end of its own" do
+      p = start!("read line; exec >&-; exec sleep 1000", stderr: :pipe)
+      any = Task.async(fn -> Command.read_any(p) end)
+      NetRunner.Waiting.await(p, :any)
+      before = Task.async(fn -> Command.read(p) end)
+      NetRunner.Waiting.await(p, :stdout)
+      :ok = Command.write(p, "close\n")
+      assert Task.await(before, 60_000) == :eof
+      assert Task.await(Task.async(fn -> Command.read(p) end), 60_000) == :eof
+      assert Task.yield(any, 0) == nil
+      :ok = Command.stop(p)
+      assert Task.await(any, 60_000) == {:error, :closed}
+    end
+
+    test "a reader is told that its own is no pipe" do
+      p = start!("exec sleep 1000")
+      any = Task.async(fn -> Command.read_any(p) end)
+      NetRunner.Waiting.await(p, :any)
+      reader = Task.async(fn -> Command.read_stderr(p) end)
+      assert Task.await(reader, 60_000) == {:error, :not_piped}
+      :ok = Command.stop(p)
+      assert Task.await(any, 60_000) == {:error, :closed}
+    end
+  end
+
   test "a write that fits into :pipe_size returns though nobody reads" do
     p = start!("exec sleep 1000", pipe_size: 1_048_576)
     writer = Task.async(fn -> Command.write(p, :binary.copy("x", 900_000)) end)

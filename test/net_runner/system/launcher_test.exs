@@ -264,6 +264,25 @@ defmodule NetRunner.LauncherTest do
     end
   end
 
+  test "a start waits for a helper that says nothing no longer than it has time, or its owner lives" do
+    Tree.new()
+    Application.put_env(:net_runner, :helper, helper("cat <&3"))
+
+    capture_log(fn ->
+      :ok = Tree.kill(Tree.current_launcher())
+      Tree.await(fn -> :ets.lookup(Launcher, :socket) == [] end)
+      assert NetRunner.run(~w(true), timeout: 100) == {:error, :timeout}
+
+      owner = spawn(fn -> Process.sleep(:infinity) end)
+      start = Task.async(fn -> Command.start("true", [], owner: owner) end)
+      Process.exit(owner, :kill)
+      assert Task.await(start, 60_000) == {:error, :closed}
+
+      Application.delete_env(:net_runner, :helper)
+      Tree.await(fn -> NetRunner.run(~w(true)) == {"", 0} end, 60_000)
+    end)
+  end
+
   test "a launcher that cannot be replaced is tried again without anybody asking for a command" do
     Tree.new()
     old = Tree.current_launcher()
@@ -390,8 +409,10 @@ defmodule NetRunner.LauncherTest do
   test "whoever has found an older launcher dead gets the one that is there, which stays" do
     Tree.new()
     launcher = Tree.current_launcher()
-    assert {:ok, socket} = GenServer.call(Launcher, {:replace, make_ref()})
-    assert GenServer.call(Launcher, :socket) == {:ok, socket}
+    [{:socket, socket}] = :ets.lookup(Launcher, :socket)
+    ref = make_ref()
+    GenServer.cast(Launcher, {{:replace, make_ref()}, {self(), ref}})
+    assert_receive {^ref, {:ok, ^socket}}, 60_000
     assert Tree.current_launcher() == launcher
   end
 
