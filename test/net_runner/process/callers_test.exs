@@ -79,35 +79,6 @@ defmodule NetRunner.Process.CallersTest do
     assert_receive {:any, {:ok, {:stderr, "err"}}}, 60_000
   end
 
-  test "a reader behind a read_any whose caller died is answered" do
-    go = go_file()
-    script = "exec 2>&-; until [ -e #{go} ]; do sleep 0.01; done; printf out; exec sleep 1000"
-    p = start!(script, stderr: :pipe)
-    assert Command.read_stderr(p) == :eof
-    wait = fn kind, call -> request_and_await(p, kind, call) end
-    wait.(:stdout, fn -> Command.read(p) end)
-    # Not answered at once, as stdout is not at its end and has a reader that has waited longer.
-    any = wait.(:any, fn -> Command.read_any(p) end)
-    wait.(:stderr, fn -> Command.read_stderr(p) end)
-
-    # The server hears of the bytes before it hears of the death.
-    :ok = :sys.suspend(p)
-    File.write!(go, "")
-    Tree.await(fn -> told(p) >= 1 end)
-    kill(any)
-    :ok = :sys.resume(p)
-    assert_receive {:stdout, {:ok, "out"}}, 60_000
-    assert_receive {:stderr, :eof}, 60_000
-    refute_received {:any, _}
-  end
-
-  defp request_and_await(p, kind, call) do
-    test = self()
-    pid = spawn(fn -> send(test, {kind, call.()}) end)
-    NetRunner.Waiting.await(p, kind)
-    pid
-  end
-
   # The name of a file that is not there yet.
   defp go_file do
     name = "net_runner_go_#{System.pid()}_#{System.unique_integer([:positive])}"
