@@ -74,7 +74,7 @@ pub enum Life {
     /// The exit is reported. What the command left may live on, and stays below this shepherd: given on to the
     /// launcher it would pass for what a killed shepherd left.
     HoldingLeftovers { cgroup: Option<CString>, vm: Vm },
-    /// The VM reads the figures of the cgroup before it closes its end.
+    /// The VM reads the figures of the cgroup before it closes its end. Race: late figures.
     LeavingCgroup { cgroup: CString },
     /// Nothing is left of the command. May this shepherd serve another?
     Between,
@@ -255,7 +255,7 @@ fn running(command: Command, vm: Vm, ending: Ending, event: Event, now: Instant)
         Event::Asked(Request::End) => stop(command, vm, ending, now),
         // Nobody may begin a command while another runs: this is no VM of ours.
         Event::Asked(Request::Begin) | Event::VmGone => stop(command, Vm::Gone, ending, now),
-        // If this process was killed now, its command would be nobody's. There is no time for manners.
+        // Race: orphan under a dead launcher.
         Event::ParentGone => kill(command, vm, ending, now),
         Event::TimeOver => match ending {
             Ending::No => unchanged(command, vm, ending),

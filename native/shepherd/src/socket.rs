@@ -55,12 +55,11 @@ pub struct Begin {
     /// The spec, or nothing, where it is in a file.
     pub spec: Vec<u8>,
     pub fds: Vec<OwnedFd>,
-    /// Some descriptors were lost because the table was full.
+    /// Some descriptors were lost. Race: full table.
     pub lost: bool,
 }
 
-/// Waits for a command; `None` when the VM has closed its end. What is asked here otherwise came too late for the
-/// command before.
+/// Waits for a command; `None` when the VM has closed its end. Skips everything else. Race: late request.
 pub fn await_begin(socket: BorrowedFd) -> Option<Begin> {
     loop {
         match receive_with_fds(socket, REQUEST_SIZE + MAX_SHORT_SPEC, 0) {

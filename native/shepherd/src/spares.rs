@@ -100,6 +100,7 @@ impl Phase {
                 let action = fork.map(|place| Action::Fork { place });
                 (Phase::Open { forked, pause }, action)
             }
+            // Race: spare dies in its place.
             Event::ChildDied { pid, exit_code } => match waiting_spare(&forked, &waiting, pid) {
                 Some(place) => {
                     forked[place] = None;
