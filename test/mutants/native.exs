@@ -93,5 +93,13 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
     old: "Leftovers::Leave => children::signal_group(self.command, number),",
     new: "Leftovers::Leave => { let _ = number; }",
     tests: stop_signal
+  },
+  %{
+    id: "a_withdrawn_launcher_keeps_its_socket",
+    file: "native/shepherd/src/launcher.rs",
+    old: "    drop(socket);\n",
+    new: "",
+    tests: ["test/net_runner/system/launcher_test.exs"],
+    limit: 240
   }
 ]
