@@ -183,6 +183,10 @@ defmodule NetRunner.Process.Boot do
           remaining(deadline) -> {:error, :timeout}
         end
 
+      # No shepherd of ours says that before the start.
+      {:exited, _how, _usage} ->
+        {:error, :malformed}
+
       :reset ->
         :not_taken
 
