@@ -8,7 +8,6 @@ defmodule NetRunner.Process.Boot do
 
   alias NetRunner.Process.{Announcer, Counters, Inlet, Lifecycle, Listing, Outlets, Pipe}
   alias NetRunner.System.{Cgroup, Launcher, Native, Spec}
-  alias NetRunner.Telemetry
 
   # Launchers that die one after the other, each with the request unread.
   @attempts 20
@@ -43,7 +42,7 @@ defmodule NetRunner.Process.Boot do
 
   @doc """
   Starts the command. `extra.input` is `:none` where stdin stays empty; `extra.grace?` says whether `:output_grace`
-  counts.
+  counts; `extra.context` is that of the caller, for telemetry handlers.
   """
   @spec start(Spec.command(), map(), map()) :: {:ok, t()} | {:error, term()}
   def start(command, options, extra) do
@@ -71,7 +70,7 @@ defmodule NetRunner.Process.Boot do
         grace: if(extra[:grace?], do: options.output_grace, else: :none)
       }
 
-      announcer = Announcer.start(span(command, os_pid, started))
+      announcer = Announcer.start(span(command, os_pid, started), extra[:context])
       Announcer.await_start(announcer, owner, remaining(elem(patience, 1)))
 
       {:ok,
@@ -90,9 +89,9 @@ defmodule NetRunner.Process.Boot do
     else
       {:error, reason} ->
         reason = Spec.blame(reason, options)
-        span = span(command, nil, started)
-        Telemetry.start(span)
-        Telemetry.finish(span, {:exception, :error, reason})
+        announcer = Announcer.start(span(command, nil, started), extra[:context])
+        Announcer.await_start(announcer, owner, remaining(elem(patience, 1)))
+        Announcer.finish(announcer, fn -> {:exception, :error, reason} end)
         {:error, reason}
     end
   end

@@ -21,7 +21,18 @@ defmodule NetRunner.Process.Server do
 
   import NetRunner.Process.State
 
-  alias NetRunner.Process.{Boot, Feeder, Inlet, Lifecycle, Operations, Outlets, Report, State}
+  alias NetRunner.Process.{
+    Announcer,
+    Boot,
+    Feeder,
+    Inlet,
+    Lifecycle,
+    Operations,
+    Outlets,
+    Report,
+    State
+  }
+
   alias NetRunner.System.{Native, Spec}
 
   # In words: what a start needs, the environment as lists of characters above all. Without it that is allocated
@@ -39,6 +50,7 @@ defmodule NetRunner.Process.Server do
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
   def start(command, options, extra \\ []) do
     options = if options.owner == :caller, do: %{options | owner: self()}, else: options
+    extra = Keyword.put_new_lazy(extra, :context, &Announcer.context/0)
 
     if options.node in [nil, node()] do
       start_here(command, options, extra)
@@ -221,6 +233,12 @@ defmodule NetRunner.Process.Server do
     {:reply, :ok, %{state | stream: :taken, owner: Process.monitor(owner)}}
   end
 
+  # By whoever has got hold of this pid. The error of a call that fits no clause would show the whole state.
+  def handle_call(_request, {caller, _}, _state) do
+    raise ArgumentError,
+          "#{inspect(caller)} asked the process of a command for something that it does not know"
+  end
+
   # --- what the VM and the system tell --------------------------------------------------------------
 
   @impl true
@@ -298,9 +316,12 @@ defmodule NetRunner.Process.Server do
   def handle_info({:EXIT, _pid, reason}, state), do: {:stop, shutdown(reason), state}
 
   def handle_info(message, state) do
-    Logger.warning(
-      "#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}"
-    )
+    # By another process: a log handler may hang, and the command may have to end.
+    spawn(fn ->
+      Logger.warning(
+        "#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}"
+      )
+    end)
 
     {:noreply, state}
   end
