@@ -7,7 +7,6 @@ defmodule NetRunner.Guarantees.HostileTest do
   alias NetRunner.Process, as: Command
   alias NetRunner.System.Native
 
-  @moduletag timeout: 180_000
   @moduletag :capture_log
 
   @kill_timeout 400

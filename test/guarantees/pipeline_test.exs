@@ -4,7 +4,6 @@ defmodule NetRunner.Guarantees.PipelineTest do
 
   alias NetRunner.Guarantees.Tree
 
-  @moduletag timeout: 120_000
   @kill_timeout 400
   @within @kill_timeout + 60_000
 

@@ -254,16 +254,20 @@ defmodule NetRunner.Process.CallersTest do
     assert Task.await(writer, 60_000) == :ok
   end
 
-  test "a run without an owner is ended when nobody is left who could get its result" do
-    mark = "1000.#{System.unique_integer([:positive])}"
-    caller = spawn(fn -> NetRunner.run(["sleep", mark], owner: nil) end)
-    find = fn -> Enum.find(NetRunner.list(), &(&1.command == ["sleep", mark])) end
-    Tree.await(fn -> find.() != nil end)
-    %{os_pid: os_pid, pid: server} = find.()
-    monitor = Process.monitor(server)
-    kill(caller)
-    assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
-    Tree.await(fn -> Tree.stat(os_pid) == nil end)
+  for owner <- [:nobody, :the_test] do
+    test "a run that belongs to #{owner} is ended when nobody is left who could get its result" do
+      mark = "1000.#{System.unique_integer([:positive])}"
+      owner = if unquote(owner) == :the_test, do: self()
+      caller = spawn(fn -> NetRunner.run(["sleep", mark], owner: owner) end)
+      find = fn -> Enum.find(NetRunner.list(), &(&1.command == ["sleep", mark])) end
+      Tree.await(fn -> find.() != nil end)
+      %{os_pid: os_pid, pid: server} = find.()
+      if owner, do: NetRunner.Waiting.await(server, :collect)
+      monitor = Process.monitor(server)
+      kill(caller)
+      assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
+      Tree.await(fn -> Tree.stat(os_pid) == nil end)
+    end
   end
 
   test "a writer that dies while it waits does not keep a close waiting" do

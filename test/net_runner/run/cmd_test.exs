@@ -8,7 +8,6 @@ defmodule NetRunner.CmdTest do
   alias NetRunner.Guarantees.Tree
 
   @moduletag :tmp_dir
-  @moduletag timeout: 30_000
 
   # What `System.cmd/3` of this Elixir has no idea of.
   @lacks for {option, since} <- [lines: "1.15.0", use_stdio: "1.18.0"],
