@@ -70,8 +70,7 @@ defmodule NetRunner.Process.Boot do
         grace: if(extra[:grace?], do: options.output_grace, else: :none)
       }
 
-      announcer = Announcer.start(span(command, os_pid, started), extra[:context])
-      Announcer.await_start(announcer, owner, remaining(elem(patience, 1)))
+      announcer = announce(span(command, os_pid, started), extra[:context], patience)
 
       {:ok,
        %__MODULE__{
@@ -89,11 +88,16 @@ defmodule NetRunner.Process.Boot do
     else
       {:error, reason} ->
         reason = Spec.blame(reason, options)
-        announcer = Announcer.start(span(command, nil, started), extra[:context])
-        Announcer.await_start(announcer, owner, remaining(elem(patience, 1)))
+        announcer = announce(span(command, nil, started), extra[:context], patience)
         Announcer.finish(announcer, fn -> {:exception, :error, reason} end)
         {:error, reason}
     end
+  end
+
+  defp announce(span, context, {owner, deadline}) do
+    announcer = Announcer.start(span, context)
+    Announcer.await_start(announcer, owner, remaining(deadline))
+    announcer
   end
 
   defp span(command, os_pid, started),

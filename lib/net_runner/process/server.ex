@@ -336,11 +336,8 @@ defmodule NetRunner.Process.Server do
         operation <- Operations.all(queue),
         do: reply(operation, {:error, :closed})
 
-    if state.feeder do
-      # Else it would die of the server's reason, with no cleanup.
-      Process.unlink(state.feeder)
-      Feeder.let_go(state.feeder)
-    end
+    # Else it would die of the server's reason, with no cleanup.
+    if state.feeder, do: Process.unlink(state.feeder)
   end
 
   # In crash reports: neither what the command was given nor what it printed.

@@ -409,6 +409,25 @@ defmodule NetRunner.Process.CallersTest do
         do: assert_raise(RuntimeError, "late", run)
   end
 
+  test "an input that traps exits and waits does not outlive a server that is killed, nor does its run" do
+    test = self()
+    command = ["sleep", "1000.#{System.unique_integer([:positive])}"]
+
+    input = fn _sink ->
+      Process.flag(:trap_exit, true)
+      send(test, {:feeder, self()})
+      receive(do: (:never -> :ok))
+    end
+
+    running = Task.async(fn -> NetRunner.run(command, input: input) end)
+    assert_receive {:feeder, feeder}, 60_000
+    monitor = Process.monitor(feeder)
+    %{pid: server} = Enum.find(NetRunner.list(), &(&1.command == command))
+    Process.exit(server, :kill)
+    assert_receive {:DOWN, ^monitor, :process, _, :killed}, 60_000
+    assert Task.await(running, 60_000) == {:error, :closed}
+  end
+
   test "an input is not left when a stream stops early" do
     test = self()
 
