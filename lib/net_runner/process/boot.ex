@@ -188,8 +188,9 @@ defmodule NetRunner.Process.Boot do
       :reset ->
         :not_taken
 
+      # It took the request, so the command may have run.
       :eof ->
-        {:error, :launcher_died}
+        {:error, :shepherd_died}
 
       {:error, reason} ->
         {:error, reason}
