@@ -34,6 +34,12 @@ defmodule NetRunner.Guarantees.EndingTest do
   defp pid(text), do: text |> String.trim() |> String.to_integer()
 
   describe "a timeout is about the command" do
+    test "also when its stream is enumerated later" do
+      {:ok, stream} = NetRunner.stream(["echo", "hi"], timeout: 3_000)
+      Process.sleep(3_500)
+      assert Enum.to_list(stream) == ["hi\n"]
+    end
+
     for {options, pause} <- [
           {[], 3_500},
           {[lines: :trim], 1_200},
@@ -235,8 +241,11 @@ defmodule NetRunner.Guarantees.EndingTest do
       %{p: p, os_pid: os_pid, shepherd: shepherd} = context
       waiting = Task.async(fn -> Command.await_exit(p) end)
       NetRunner.Waiting.await(p, :exit)
+      writing = Task.async(fn -> Command.write(p, :binary.copy("x", 4_000_000)) end)
+      NetRunner.Waiting.await(p, :stdin)
       assert took(fn -> Command.stop(p) end) == {:error, {:not_ended, os_pid}}
       assert Task.await(waiting) == {:error, {:not_ended, os_pid}}
+      assert Task.await(writing) == {:error, {:not_ended, os_pid}}
       assert Command.stop(p) == {:error, {:not_ended, os_pid}}
       assert Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid))
       refute gone?(os_pid)
@@ -246,23 +255,46 @@ defmodule NetRunner.Guarantees.EndingTest do
       Tree.await(fn -> gone?(os_pid) end)
       refute Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid))
     end
+
+    # The command is only asked to end, so that what it prints is still of interest.
+    test "is given up by a reader", %{p: p, os_pid: os_pid, shepherd: shepherd} do
+      reading = Task.async(fn -> Command.read(p) end)
+      NetRunner.Waiting.await(p, :stdout)
+      :ok = Command.end_command(p, :asked)
+      assert Task.await(reading, @soon) == {:error, {:not_ended, os_pid}}
+      assert Command.read(p) == {:error, {:not_ended, os_pid}}
+      {_, 0} = System.cmd("kill", ["-CONT", "#{shepherd}"])
+      Tree.await(fn -> Command.await_exit(p) == {:ok, 143} end)
+      :ok = Command.stop(p)
+    end
   end
 
   test "run gives up a command that does not end, in a sentence" do
+    test = self()
+
     task =
       Task.async(fn ->
-        NetRunner.run(["sh", "-c", "sleep 0.5; kill -STOP $PPID; sleep 1000"],
-          timeout: 5_000,
+        NetRunner.run(["sh", "-c", "read go; kill -STOP $PPID; sleep 1000"],
+          input: "go\n",
+          timeout: 2_000,
+          owner: test,
           kill_timeout: 100,
           give_up_after: 100
         )
       end)
 
-    assert {:error, {:not_ended, os_pid} = reason} = Task.await(task, @soon)
-    refute gone?(os_pid)
-    {_, 0} = System.cmd("kill", ["-CONT", "#{Tree.parent(os_pid)}"])
-    Tree.await(fn -> gone?(os_pid) end)
+    Tree.await(fn ->
+      Enum.any?(NetRunner.list(), &match?(["sh", "-c", "read go;" <> _], &1.command))
+    end)
 
+    %{pid: server} =
+      Enum.find(NetRunner.list(), &match?(["sh", "-c", "read go;" <> _], &1.command))
+
+    assert {:error, {:not_ended, os_pid} = reason} = Task.await(task, @soon)
+
+    # Its shepherd is let go on in the end. Then nobody needs the process, though its owner lives on.
+    Tree.await(fn -> gone?(os_pid) end)
+    Tree.await(fn -> not Process.alive?(server) end)
     assert NetRunner.Error.describe(reason) =~ "the kernel has not let it go"
   end
 

@@ -4,8 +4,6 @@ defmodule NetRunner.Guarantees.ResultsTest do
 
   alias NetRunner.Guarantees.Tree
 
-  @moduletag timeout: 300_000
-
   @commands [
     {["true"], {"", 0}},
     {["false"], {"", 1}},
@@ -53,6 +51,14 @@ defmodule NetRunner.Guarantees.ResultsTest do
     assert NetRunner.run(~w(echo next)) == {"next\n", 0}
     Tree.await(fn -> Tree.at_rest?() end, 60_000, fn -> Tree.helpers() end)
     Tree.await(fn -> Tree.fds() <= fds end, 60_000, fn -> {Tree.fds(), fds} end)
+  end
+
+  # Whether the shepherd has said before that it has started the command is a matter of luck.
+  test "a command that kills its shepherd at once is not said to be one that was not started" do
+    for _ <- 1..20 do
+      assert NetRunner.run(["sh", "-c", "kill -KILL $PPID; sleep 1000"]) ==
+               {:error, :shepherd_died}
+    end
   end
 
   defp run_one(n) do

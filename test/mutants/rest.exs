@@ -5,6 +5,7 @@ cmd = ["test/net_runner/run/cmd_test.exs"]
 spec = ["test/net_runner/bad_input_test.exs", "test/net_runner_test.exs"]
 cgroup = ["test/net_runner/system/cgroup_test.exs"]
 error = ["test/net_runner/error_test.exs"]
+telemetry = ["test/net_runner/telemetry_test.exs"]
 options = ["test/net_runner/options_test.exs", "test/net_runner/bad_input_test.exs"]
 signal = ["test/net_runner/signal_test.exs"]
 launcher = ["test/net_runner/system/launcher_test.exs"]
@@ -124,6 +125,13 @@ for {file, mutants} <- [
          {"any_option_for_any_function", "unless group in groups do", "unless group != nil do",
           options}
        ]},
+      {"process/announcer",
+       [
+         {"nobody_hears_of_a_killed_process",
+          "Telemetry.finish(span, {:exception, :exit, reason})", "reason && :ok", telemetry},
+         {"an_owner_that_dies_during_a_start", "        send(self(), news)\n",
+          "        _ = news\n", telemetry}
+       ]},
       {"signal",
        [
          {"the_signals_of_the_c_library", "do: 34..64, else: 65..126",
@@ -146,8 +154,8 @@ for {file, mutants} <- [
          {"it_does_not_try_again", "retry_later(state)\n    end\n  end", "state\n    end\n  end",
           launcher},
          {"an_old_socket_is_replaced",
-          "def handle_call({:replace, socket}, from, %{socket: socket} = state) do",
-          "def handle_call({:replace, _socket}, from, %{socket: socket} = state) when socket != nil do",
+          "def handle_cast({{:replace, socket}, who}, %{socket: socket} = state) do",
+          "def handle_cast({{:replace, _socket}, who}, %{socket: socket} = state) when socket != nil do",
           launcher}
        ]}
     ],

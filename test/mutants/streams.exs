@@ -52,8 +52,8 @@ inlet = [
 
 outlets = [
   {"a_dead_callers_read_is_served",
-   "if gone?(from) or Operations.any?(outlets.queue, competing(stream)) do",
-   "if Operations.any?(outlets.queue, competing(stream)) do", [callers]},
+   "competes? = gone?(from) or Operations.any?(outlets.queue, competing(stream))",
+   "competes? = Operations.any?(outlets.queue, competing(stream))", [callers]},
   {"a_dead_callers_read_any_is_served",
    "if gone?(from) or Operations.any?(outlets.queue, competing(:stdout)",
    "if Operations.any?(outlets.queue, competing(:stdout)", [callers]},
@@ -63,13 +63,17 @@ outlets = [
    "Enum.filter([:stdout, :stderr], &(first?.(&1) or true))", [callers]},
   {"stderr_starves", "{result, %{outlets | first: second}}", "{result, outlets}", [process]},
   {"an_end_of_one_stream_is_one_of_both",
-   "      {:eof, outlets} when length(streams) == 1 -> {outlets, []}\n", "", [callers]},
+   "      {:eof, outlets} when length(streams) == 1 -> serve_end(outlets, stream)\n", "",
+   [callers]},
+  {"an_end_behind_a_read_any_is_not_told",
+   "{{:error, :eagain}, outlets} -> serve_end(outlets, stream)",
+   "{{:error, :eagain}, outlets} -> {outlets, []}", [callers]},
   {"an_end_of_file_hides_what_comes", "defp worse(:eof, other), do: other",
    "defp worse(:eof, _other), do: :eof", [callers]},
   {"a_closed_stdout_is_the_end_of_the_command", "{end_of_file, %{writers: :running} = outlets}",
    "{end_of_file, %{writers: :never} = outlets}", [run, "test/net_runner/run/stream_test.exs"]},
-  {"too_much_of_a_command_that_is_over_hangs", "    if outlets.writers == :running,\n      do: {",
-   "    if outlets.writers != :never,\n      do: {", [callers]},
+  {"too_much_of_a_command_that_is_over_hangs", "defp break_off(%{writers: :running} = outlets,",
+   "defp break_off(%{writers: _} = outlets,", [callers]},
   {"the_tail_grows", "keep = min(byte_size(tail), size - byte_size(bytes))",
    "keep = byte_size(tail)", ["test/net_runner/error_test.exs"]},
   {"stderr_is_drained_once", "{Map.replace!(outlets, stream, outlet), [{:again, stream}]}",
@@ -83,7 +87,7 @@ outlets = [
   {"stderr_has_no_tail_after_an_end",
    "defp stop_reading(%Outlet{demand: :readers} = outlet, error)",
    "defp stop_reading(%Outlet{} = outlet, error)", [callers]},
-  {"what_was_left_is_read_for_ever", "map(outlets, &%{&1 | left: outlets.pipe_size})",
+  {"what_was_left_is_read_for_ever", "map(outlets, &%{&1 | left: Pipe.rest(&1.pipe)})",
    "map(outlets, &%{&1 | left: :infinity})", ["test/net_runner/process/outlets_test.exs"]},
   {"a_stream_reads_what_was_left_for_ever",
    "    Counters.put_access(outlets.counters, :server)\n", "",
@@ -98,6 +102,9 @@ outlets = [
   {"a_dead_reader_keeps_others_waiting",
    "{_operation, queue} -> serve_all(%{outlets | queue: queue})",
    "{_operation, queue} -> {%{outlets | queue: queue}, []}", [callers]},
+  {"those_behind_a_dead_read_any_are_forgotten",
+   "gone?(operation.from) -> outlets |> finish(operation) |> serve_all()",
+   "gone?(operation.from) -> outlets |> finish(operation) |> serve(stream)", [callers]},
   {"read_any_needs_both_streams", "      {{:error, :not_piped}, outlets} -> {:eof, outlets}\n",
    "", ["test/net_runner/process/options_test.exs", process]},
   {"the_pipes_of_a_command_given_up_stay_open",
@@ -147,19 +154,21 @@ stream = [
    ["test/net_runner/run/pipeline_test.exs", "test/net_runner/run/stream_test.exs"]},
   {"the_last_line_is_lost", "tag(stream, &1, Lines.last(lines[&1]))", "tag(stream, &1, [])",
    ["test/net_runner/run/stream_test.exs"]},
-  {"an_input_is_left_when_a_stream_stops", "    _ = Input.await_end(stream.feeder)\n", "",
-   [ending, callers]}
+  {"an_input_is_left_when_a_stream_stops",
+   "    _ = stream.feeder |> Input.watch() |> Input.await_end()\n", "", [ending, callers]}
 ]
 
 input = [
+  {"a_feeder_is_not_let_go", "    Feeder.see_off_after(server)\n", "", [ending, callers]},
   {"an_explicit_pipe_without_input_stays_open",
    "def new(%{input: nil, stdin: :pipe}), do: {:iovec, []}",
    "def new(%{input: nil, stdin: :pipe}), do: :open", [callers]}
 ]
 
 feeder = [
-  {"an_input_has_no_time_for_its_cleanup", "(leaves?(feeder) and gone?(monitor, @cleanup))",
-   "(leaves?(feeder) and gone?(monitor, 0))", [ending]},
+  {"an_input_has_no_time_for_its_cleanup", "(hears?(feeder) and gone?(monitor, @cleanup))",
+   "(hears?(feeder) and gone?(monitor, 0))", [ending]},
+  {"an_input_that_writes_is_killed", "== {@mark, :writes}", "== {@mark, :produces}", [callers]},
   {"an_input_that_hears_nothing_is_left", "      Process.exit(feeder, :kill)\n", "      true\n",
    [callers]}
 ]

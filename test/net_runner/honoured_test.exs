@@ -7,7 +7,6 @@ defmodule NetRunner.HonouredTest do
   alias NetRunner.Command
   alias NetRunner.Process, as: Running
 
-  @moduletag timeout: 60_000
   @both ["sh", "-c", "echo out; echo err >&2; exit 3"]
 
   defp refused(text, function) do
@@ -163,6 +162,22 @@ defmodule NetRunner.HonouredTest do
       assert_received {:shown, shown}
       refute log <> shown =~ @secret
       shown
+    end
+
+    test "by a supervisor that shows how it starts a daemon" do
+      test = self()
+
+      for env <- [@env, Map.new(@env), nil] do
+        script = "printf \"${TOKEN-none}\"; read stop"
+        options = [cmd: "sh", args: ["-c", script], on_output: &send(test, {:printed, &1})]
+        spec = NetRunner.Daemon.child_spec(options ++ [process_opts: [env: env, cd: "/"]])
+        refute inspect(spec, limit: :infinity, structs: false) =~ @secret
+        refute "#{:io_lib.format("~p", [spec])}" =~ @secret
+        start_supervised!(spec)
+        expected = if env, do: @secret, else: "none"
+        assert_receive {:printed, ^expected}, 60_000
+        :ok = stop_supervised(spec.id)
+      end
     end
 
     test "by an option that is wrong" do

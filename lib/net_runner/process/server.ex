@@ -21,30 +21,41 @@ defmodule NetRunner.Process.Server do
 
   import NetRunner.Process.State
 
-  alias NetRunner.Process.{Boot, Feeder, Inlet, Lifecycle, Operations, Outlets, Report, State}
-  alias NetRunner.System.{Native, Spec}
-  alias NetRunner.Telemetry
+  alias NetRunner.Process.{
+    Announcer,
+    Boot,
+    Feeder,
+    Inlet,
+    Lifecycle,
+    Operations,
+    Outlets,
+    Report,
+    State
+  }
 
-  # In words: what a start needs, the environment as lists of characters above all. Without it that is allocated
-  # in pieces.
+  alias NetRunner.System.{Native, Spec}
+
+  # In words. A start needs this much, mostly for the environment as lists of characters; a smaller heap would grow
+  # several times on the way.
   @heap_to_start 8192
   @heap_to_run 233
 
-  # A chunk that a garbage collection finds in use is kept until the next full one. The heap is small, so
-  # those are cheap.
+  # A chunk that is in use during a garbage collection is kept until the next full one. Full ones are cheap, as the
+  # heap is small.
   @fullsweep_after 8
 
-  # What a timer can be set to.
+  # The longest time that a timer can be set to.
   @longest_wait 4_294_967_295
 
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
   def start(command, options, extra \\ []) do
     options = if options.owner == :caller, do: %{options | owner: self()}, else: options
+    extra = Keyword.put_new_lazy(extra, :context, &Announcer.context/0)
 
     if options.node in [nil, node()] do
       start_here(command, options, extra)
     else
-      # What it enumerates may exist on this node only.
+      # An enumerable may refer to what exists on this node only.
       there = %{options | node: nil, env: Enum.to_list(options.env)}
       NetRunner.System.Node.start(options.node, {__MODULE__, :start, [command, there, extra]})
     end
@@ -58,6 +69,7 @@ defmodule NetRunner.Process.Server do
 
     case GenServer.start(__MODULE__, {command, options, Map.new(extra)}, start_options) do
       {:error, {:shutdown, {:not_started, reason}}} -> {:error, reason}
+      {:error, {:shutdown, {:crashed, sentence}}} -> raise sentence
       result -> result
     end
   end
@@ -66,7 +78,7 @@ defmodule NetRunner.Process.Server do
   def init({command, options, extra}) do
     Process.flag(:trap_exit, true)
 
-    case Boot.start(command, options, extra) do
+    case boot(command, options, extra) do
       {:ok, boot} ->
         if link = extra[:link], do: Process.link(link)
         if boot.rest_of_timeout != :infinity, do: arm(:expired, boot.rest_of_timeout)
@@ -74,15 +86,32 @@ defmodule NetRunner.Process.Server do
         {:ok, State.new(command, boot, extra),
          {:continue, {:begin, Map.get(extra, :input, :open)}}}
 
-      # A shutdown, so that nothing is logged: the caller gets the reason.
+      # With `:shutdown` nothing is logged; the caller gets the reason.
       {:error, reason} ->
         {:stop, {:shutdown, {:not_started, reason}}}
+
+      {:crashed, sentence} ->
+        {:stop, {:shutdown, {:crashed, sentence}}}
     end
+  end
+
+  # A stacktrace, and the terms of an exception, hold arguments: the environment, and more that may be secret.
+  defp boot(command, options, extra) do
+    Boot.start(command, options, extra)
+  catch
+    kind, reason ->
+      {module, function, arguments, _} = hd(__STACKTRACE__)
+      what = if kind == :error, do: Exception.normalize(:error, reason).__struct__, else: kind
+      arity = if is_list(arguments), do: length(arguments), else: arguments
+
+      {:crashed,
+       "a command could not be started because of a fault in NetRunner: " <>
+         "#{inspect(what)} in #{Exception.format_mfa(module, function, arity)}"}
   end
 
   @impl true
   def handle_continue({:begin, input}, state) do
-    # The garbage that starting leaves is 100 KB, which the process of an idle command would keep.
+    # A start leaves 100 KB of garbage, which the process of a command that does nothing would keep.
     Process.flag(:min_heap_size, @heap_to_run)
     :erlang.garbage_collect()
 
@@ -146,7 +175,7 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  # Everything the command prints, and its status: `NetRunner.run/2`. Stops the server.
+  # For `NetRunner.run/2`: everything the command prints, and its status. Stops the server.
   def handle_call({:collect, limit, timeout}, from, state) do
     if timeout != :infinity, do: arm(:expired, timeout)
     outlets(state, Outlets.collect(state.outlets, from, limit))
@@ -156,7 +185,7 @@ defmodule NetRunner.Process.Server do
     state |> wait(:stop, from) |> life({:end, :stopped, {:stop, :normal}})
   end
 
-  # `:asked`: what it printed can still be read; `:stopped`: it is discarded.
+  # After `:asked`, what the command prints can still be read; after `:stopped`, it is discarded.
   def handle_call({:end_command, cause}, from, state) do
     GenServer.reply(from, :ok)
     life(state, {:end, cause, :stay})
@@ -165,6 +194,11 @@ defmodule NetRunner.Process.Server do
   def handle_call(:attach_feeder, {pid, _}, state) do
     Process.link(pid)
     {:reply, :ok, %{state | feeder: pid}}
+  end
+
+  def handle_call({:input_failed, failure}, from, state) do
+    GenServer.reply(from, :ok)
+    fail_input(state, failure)
   end
 
   def handle_call(:os_pid, _from, state), do: {:reply, state.life.os_pid, state}
@@ -199,6 +233,12 @@ defmodule NetRunner.Process.Server do
     {:reply, :ok, %{state | stream: :taken, owner: Process.monitor(owner)}}
   end
 
+  # By whoever has got hold of this pid. The error of a call that fits no clause would show the whole state.
+  def handle_call(_request, {caller, _}, _state) do
+    raise ArgumentError,
+          "#{inspect(caller)} asked the process of a command for something that it does not know"
+  end
+
   # --- what the VM and the system tell --------------------------------------------------------------
 
   @impl true
@@ -208,7 +248,7 @@ defmodule NetRunner.Process.Server do
 
   def handle_info({:select, fd, _, :ready_input}, state) do
     case Outlets.stream_of(state.outlets, fd) do
-      # Sent before a pipe was closed, received after it.
+      # Race: late select.
       nil -> {:noreply, state}
       stream -> outlets(state, Outlets.serve(state.outlets, stream))
     end
@@ -218,13 +258,14 @@ defmodule NetRunner.Process.Server do
     inlet(state, Inlet.serve(state.inlet))
   end
 
-  # To itself, where going on at once would keep other messages waiting.
+  # A message to itself, so that other messages get their turn.
   def handle_info({:again, :stdin}, state), do: inlet(state, Inlet.serve(state.inlet))
 
   def handle_info({:again, stream}, state) do
     outlets(state, Outlets.serve(state.outlets, stream))
   end
 
+  # Race: answered before its time is over.
   def handle_info({:await_expired, id}, state) do
     case Operations.drop(state.waiters, id) do
       {nil, _} ->
@@ -236,7 +277,7 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  # What has exited by now did not pass its time. Nobody is told of that of a stream that nobody enumerates.
+  # Race: exit before the timeout. A stream that nobody enumerates has nobody to tell, so its server stops.
   def handle_info(:expired, state) do
     next = if state.stream == :offered, do: {:stop, :normal}, else: :stay
     state |> listen() |> and_then(&life(&1, {:end, :timeout, next}))
@@ -256,35 +297,39 @@ defmodule NetRunner.Process.Server do
 
     case reason do
       :normal -> {:noreply, state}
-      # It was taken along before it could close stdin itself.
+      # Race: feeder goes with its task.
       ^unwanted -> inlet(state, Inlet.feed(state.inlet, []))
-      {:input_failed, kind, what, stack} -> fail_input(state, {kind, what, stack})
+      # It has told why.
+      {:input_failed, _failure} -> {:noreply, state}
       reason -> fail_input(state, {:exit, reason, []})
     end
   end
 
-  # As any process that is linked.
+  # From any other process that is linked.
   def handle_info({:EXIT, _pid, :normal}, state), do: {:noreply, state}
 
-  # The caller of `start_link/3`, or a supervisor on its behalf, waits until the command is gone.
+  # The parent, which called `start_link/3`, waits until the server is gone; so the command is ended first.
   def handle_info({:EXIT, parent, reason}, %{parent: parent} = state) do
     life(state, {:end, :stopped, {:stop, shutdown(reason)}})
   end
 
-  # The registry, because the application stops.
+  # The registry: the application stops.
   def handle_info({:EXIT, _pid, reason}, state), do: {:stop, shutdown(reason), state}
 
   def handle_info(message, state) do
-    Logger.warning(
-      "#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}"
-    )
+    # By another process: a log handler may hang, and the command may have to end.
+    spawn(fn ->
+      Logger.warning(
+        "#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}"
+      )
+    end)
 
     {:noreply, state}
   end
 
-  # Nothing that a user can plug in is called before the command has been told to end, and what it prints is closed.
+  # A user's code is called only after the command was told to end and its output was closed.
   @impl true
-  def terminate(reason, state) do
+  def terminate(_reason, state) do
     unless Lifecycle.over?(state.life), do: Native.close(state.control)
     Outlets.close(state.outlets)
 
@@ -292,15 +337,8 @@ defmodule NetRunner.Process.Server do
         operation <- Operations.all(queue),
         do: reply(operation, {:error, :closed})
 
-    if state.feeder do
-      # Else it would die of the server's reason, with no cleanup.
-      Process.unlink(state.feeder)
-      Feeder.let_go(state.feeder)
-    end
-
-    unless Lifecycle.over?(state.life) do
-      Telemetry.exception(state.command, state.life.os_pid, state.started, :exit, reason)
-    end
+    # Linked, it would die with the server, before its cleanup.
+    if state.feeder, do: Process.unlink(state.feeder)
   end
 
   # In crash reports: neither what the command was given nor what it printed.
@@ -314,7 +352,7 @@ defmodule NetRunner.Process.Server do
 
   # --- in common ------------------------------------------------------------------------------------
 
-  # The input is not the command: it may fail also when that is over, and then nothing is left to end.
+  # The input may also fail when the command is over; then nothing is left to end.
   defp fail_input(state, failure) do
     state = %{state | input_failure: {:error, {:input_failed, failure}}}
     life(state, {:end, {:input_failed, failure}, :stay})
@@ -322,7 +360,7 @@ defmodule NetRunner.Process.Server do
 
   defp signal(state, number) do
     case Native.send_signal(state.control, number) do
-      # The shepherd is gone already; its report is on the way.
+      # The shepherd is gone; what it said last has not been read yet.
       {:error, gone} when gone in [:epipe, :econnreset, :closed] -> {:error, :esrch}
       result -> result
     end

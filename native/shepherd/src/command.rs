@@ -160,8 +160,7 @@ extern "C" fn become_command(plan: *mut libc::c_void) -> libc::c_int {
 fn set_up(plan: &Plan) -> Result<(), Failure> {
     let spec = plan.spec;
     nix::unistd::setsid().map_err(at(Step::Setup))?;
-    // Before setsid(2) this process counts as a helper and nobody would end it. If the shepherd
-    // died meanwhile, it ends itself; if it dies later, whoever adopts it sees a stranger.
+    // Race: before setsid.
     has_shepherd(plan)?;
     if let Some(members) = &plan.members {
         join(members).map_err(at(Step::Cgroup))?;
@@ -196,8 +195,8 @@ fn set_up(plan: &Plan) -> Result<(), Failure> {
         sys::give_up_new_privileges().map_err(at(Step::NoNewPrivs))?;
     }
     if spec.leftovers == Leftovers::Kill {
-        // The last line of defence, for when all helpers are killed at once. A change of the user takes it back, so it
-        // comes after that; a set-user-ID program takes it back, too.
+        // The last line of defence, for when all helpers are killed at once. Race: signal taken back.
+        // Race: parent died first.
         let _ = sys::signal_at_parents_death(Some(Signal::SIGKILL));
         has_shepherd(plan)?;
     }
@@ -348,17 +347,17 @@ fn exec_script(plan: &mut Plan, file: *const libc::c_char) -> Errno {
 /// stands in it: a shell would run some of that.
 fn is_text(file: *const libc::c_char) -> nix::Result<bool> {
     const ELF: &[u8] = b"\x7fELF";
-    let mut start = [0; 128];
+    let mut head = [0; 128];
     // SAFETY: open(2), read(2) and close(2), with a string and a buffer that live.
     let length = unsafe {
         let fd = Errno::result(libc::open(file, libc::O_RDONLY | libc::O_CLOEXEC))?;
-        let length = Errno::result(libc::read(fd, start.as_mut_ptr().cast(), start.len()));
+        let length = Errno::result(libc::read(fd, head.as_mut_ptr().cast(), head.len()));
         libc::close(fd);
         length?
     };
-    let start = start.get(..length as usize).unwrap_or_default();
-    let mut line = start.iter().take_while(|byte| **byte != b'\n');
-    Ok(!start.starts_with(ELF) && !line.any(|byte| *byte == 0))
+    let head = head.get(..length as usize).unwrap_or_default();
+    let mut line = head.iter().take_while(|byte| **byte != b'\n');
+    Ok(!head.starts_with(ELF) && !line.any(|byte| *byte == 0))
 }
 
 #[cfg(test)]

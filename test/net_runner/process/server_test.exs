@@ -8,6 +8,22 @@ defmodule NetRunner.Process.ServerTest do
 
   alias NetRunner.Process, as: Command
 
+  test "a fault in the start raises, and shows nothing of what the command was given" do
+    options = %{owner: nil, node: nil, env: [{"SECRET", "hidden"}]}
+
+    log =
+      capture_log(fn ->
+        error =
+          assert_raise RuntimeError, ~r/FunctionClauseError in NetRunner.+\d$/, fn ->
+            NetRunner.Process.Server.start(["true"], options)
+          end
+
+        refute inspect(error) =~ "hidden"
+      end)
+
+    refute log =~ "hidden"
+  end
+
   defp start!(executable, args, options \\ []) do
     {:ok, p} = Command.start(executable, args, options)
     on_exit(fn -> Command.stop(p) end)
@@ -210,31 +226,36 @@ defmodule NetRunner.Process.ServerTest do
       await(fn -> waiting?(p, :exit) end)
       state = :sys.get_state(p)
 
-      log =
-        capture_log(fn ->
-          for message <- [
-                :hello,
-                {make_ref(), :late_answer},
-                {:DOWN, make_ref(), :process, self(), :normal},
-                {:DOWN, make_ref(), :process, self(), :killed},
-                {:EXIT, self(), :normal},
-                {:select, make_ref(), :undefined, :ready_input},
-                {:select, make_ref(), :undefined, :ready_output},
-                {:select, state.control, :undefined, :ready_input},
-                {:select, state.outlets.stdout.pipe.fd, :undefined, :ready_input},
-                {:select, state.inlet.stdin, :undefined, :ready_output},
-                {:again, :stdout},
-                {:again, :stderr},
-                {:again, :stdin},
-                {:await_expired, 1_000_000}
-              ] do
-            send(p, message)
-          end
+      # Another process logs it, at its own time.
+      hello = fn ->
+        send(p, :hello)
+        Process.sleep(50)
+      end
 
-          assert Command.alive?(p)
-        end)
+      await(fn -> capture_log(hello) =~ "does not know: :hello" end)
 
-      assert log =~ "does not know: :hello"
+      capture_log(fn ->
+        for message <- [
+              {make_ref(), :late_answer},
+              {:DOWN, make_ref(), :process, self(), :normal},
+              {:DOWN, make_ref(), :process, self(), :killed},
+              {:EXIT, self(), :normal},
+              {:select, make_ref(), :undefined, :ready_input},
+              {:select, make_ref(), :undefined, :ready_output},
+              {:select, state.control, :undefined, :ready_input},
+              {:select, state.outlets.stdout.pipe.fd, :undefined, :ready_input},
+              {:select, state.inlet.stdin, :undefined, :ready_output},
+              {:again, :stdout},
+              {:again, :stderr},
+              {:again, :stdin},
+              {:await_expired, 1_000_000}
+            ] do
+          send(p, message)
+        end
+
+        assert Command.alive?(p)
+      end)
+
       assert answer(reader, 0) == :none
       assert Command.write(p, "x") == :ok
       assert answer(reader) == {:ok, "x"}
