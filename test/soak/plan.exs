@@ -67,12 +67,13 @@ defmodule Soak.Plan do
   @round 300
 
   # The phases of so many rounds: in stormy ones, helpers are harmed; then come usual ones; in the rest, the gentle ones,
-  # nothing is done that costs a shepherd its life, so that each serves thousands of commands and its memory can be followed.
+  # nothing is done that costs a shepherd its life, so that each serves thousands of commands and its memory can be followed. (It
+  # keeps what the largest specification took, so there are no large ones.)
   @period 50
   @stormy 6
   @usual_until 25
 
-  @gentle ~w(run_true run_input run_enumerable run_function run_status run_wide run_options run_files stream_all
+  @gentle ~w(run_true run_input run_enumerable run_function run_status run_options run_files stream_all
              stream_lines stream_tagged pipeline process_talk process_outputs process_listing pty_talk)a
 
   def round_size, do: @round

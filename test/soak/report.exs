@@ -8,7 +8,7 @@ defmodule Soak.Report do
   @warm_up 0.2
 
   # In a panel of the plot.
-  @most_points 250
+  @most_points 150
 
   @doc "The samples of a file: `[{metric, milliseconds, value, who}]`."
   def read(csv) do
