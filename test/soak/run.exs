@@ -34,6 +34,7 @@ if only != "" do
   results = Runner.attempt(context, seed, number)
   for {:finding, text} <- results, do: IO.puts("FINDING: #{text}")
   Soak.Peer.stop(context.peer)
+  File.rm_rf!(directory)
   System.halt(if results == [], do: 0, else: 1)
 end
 
