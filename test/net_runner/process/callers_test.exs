@@ -439,8 +439,13 @@ defmodule NetRunner.Process.CallersTest do
       Process.sleep(:infinity)
     end
 
-    assert ["y\n" <> _] = ~w(yes) |> NetRunner.stream!(input: input) |> Enum.take(1)
-    assert_receive {:feeder, feeder}, 60_000
+    # It has begun when the stream stops.
+    [feeder] =
+      ~w(yes)
+      |> NetRunner.stream!(input: input)
+      |> Stream.map(fn _chunk -> assert_receive({:feeder, feeder}) && feeder end)
+      |> Enum.take(1)
+
     refute Process.alive?(feeder)
   end
 
