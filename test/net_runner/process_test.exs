@@ -1,7 +1,6 @@
 defmodule NetRunner.ProcessTest do
   use ExUnit.Case, async: true
 
-
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Stats
 
