@@ -6,19 +6,19 @@ defmodule NetRunner.Process.Announcer do
   # handled when the next thing happens, but not beyond what it has to mind: the death of the owner, and the deadline.
   # When the server ends before its command, for whatever reason, the announcer is still there to say so.
 
+  alias NetRunner.Process.Context
   alias NetRunner.Telemetry
 
   @type t :: pid() | nil
 
-  @doc "Starts it, where there may be handlers, for the command of the calling process."
-  @spec start(Telemetry.span()) :: t()
-  def start(span) do
+  @doc "Starts it, where there may be handlers, for the command of the calling process. They inherit this context."
+  @spec start(Telemetry.span(), Context.t()) :: t()
+  def start(span, context) do
     if Telemetry.handlers?() do
       server = self()
 
       spawn(fn ->
-        # By which a tracer finds the parent of the span.
-        Process.put(:"$callers", span.callers)
+        Context.adopt(context)
         announce(span, Process.monitor(server))
       end)
     end
@@ -41,7 +41,7 @@ defmodule NetRunner.Process.Announcer do
       {:DOWN, ^reply, :process, _, _} ->
         :ok
 
-      # It still has to be acted on.
+      # Race: owner dies during the start. The server still has to receive this.
       {:DOWN, ^owner, :process, _, _} = news ->
         send(self(), news)
         forget(reply)

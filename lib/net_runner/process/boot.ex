@@ -3,18 +3,17 @@ defmodule NetRunner.Process.Boot do
   # The start of a command, in the process that becomes its server: from the options to a command that runs, or
   # the reason why not.
   #
-  # Its life: build the spec, make the cgroup, ask the launcher, and hear that the command has started.
-  # Whatever is waited for, the command's owner and its deadline are minded meanwhile.
+  # In order: build the spec, make the cgroup, submit the command to a shepherd, and wait until it says that the command
+  # has started. A wait ends early when the command's owner dies, or when its time is over.
 
   alias NetRunner.Process.{Announcer, Counters, Inlet, Lifecycle, Listing, Outlets, Pipe}
   alias NetRunner.System.{Cgroup, Descriptors, Launcher, Native, Spec}
-  alias NetRunner.Telemetry
 
-  # Launchers that die one after the other, each with the request unread.
+  # How many launchers in a row may die with the request unread.
   @attempts 20
 
-  # A command that has started. `fds`: its further descriptors, by their numbers: an `Inlet` each for those that it reads,
-  # and `Outlets` with nothing but a stdout for those that it writes. `rest_of_timeout`: ms that are left of `:timeout`.
+  # A command that has started. `fds`: its further descriptors, by their numbers: an `Inlet` for each that it reads, and
+  # `Outlets` with only a stdout for each that it writes. `rest_of_timeout`: the ms that are left of `:timeout`.
   @enforce_keys [
     :control,
     :owner,
@@ -45,8 +44,8 @@ defmodule NetRunner.Process.Boot do
         }
 
   @doc """
-  Starts the command. `extra.input` is `:none` where stdin stays empty; `extra.grace?` says whether `:output_grace`
-  counts.
+  Starts the command. `extra.input` is `:none` when nothing will be written to stdin; `extra.grace?` says whether
+  `:output_grace` applies; `extra.context` is that of the caller, for telemetry handlers.
   """
   @spec start(Spec.command(), map(), map()) :: {:ok, t()} | {:error, term()}
   def start(command, options, extra) do
@@ -76,8 +75,7 @@ defmodule NetRunner.Process.Boot do
         grace: if(extra[:grace?], do: options.output_grace, else: :none)
       }
 
-      announcer = Announcer.start(span(command, os_pid, started))
-      Announcer.await_start(announcer, owner, remaining(elem(patience, 1)))
+      announcer = announce(span(command, os_pid, started, extra.context), extra.context, patience)
 
       {:ok,
        %__MODULE__{
@@ -96,19 +94,24 @@ defmodule NetRunner.Process.Boot do
     else
       {:error, reason} ->
         reason = Spec.blame(reason, options)
-        span = span(command, nil, started)
-        Telemetry.start(span)
-        Telemetry.finish(span, {:exception, :error, reason})
+        announcer = announce(span(command, nil, started, extra.context), extra.context, patience)
+        Announcer.finish(announcer, fn -> {:exception, :error, reason} end)
         {:error, reason}
     end
   end
 
-  defp span(command, os_pid, started) do
-    callers = Process.get(:"$callers", [])
+  defp announce(span, context, {owner, deadline}) do
+    announcer = Announcer.start(span, context)
+    Announcer.await_start(announcer, owner, remaining(deadline))
+    announcer
+  end
+
+  defp span(command, os_pid, started, context) do
+    callers = context.callers
     %{command: command, pid: self(), os_pid: os_pid, callers: callers, started: started}
   end
 
-  # Also false for an application that is being stopped.
+  # Race: stopped application.
   defp application_started do
     if Process.whereis(NetRunner.Registry), do: :ok, else: {:error, :not_started}
   end
@@ -140,11 +143,11 @@ defmodule NetRunner.Process.Boot do
 
   defp stderr(:disabled, _stdout), do: :null
   defp stderr(mode, _stdout) when mode in [:consume, :pipe], do: :pipe
-  # One open file, so that neither writes over the other.
+  # Both share one open file, so that neither overwrites what the other wrote.
   defp stderr({_, _} = file, file), do: :redirect
   defp stderr(kind, _stdout), do: kind
 
-  # --- asking the launcher --------------------------------------------------------------------------
+  # --- submitting the command -----------------------------------------------------------------------
 
   defp join(fields, nil), do: fields
   defp join(fields, joined), do: [{:joined_cgroup, joined} | fields]
@@ -152,17 +155,17 @@ defmodule NetRunner.Process.Boot do
   defp start_in(cgroup, fields, connections, pipe_size, patience) do
     fields = if cgroup, do: [{:cgroup, cgroup} | fields], else: fields
 
-    with {:error, reason} <- spawn_command(fields, connections, pipe_size, patience, @attempts) do
+    with {:error, reason} <- submit(fields, connections, pipe_size, patience, @attempts) do
       Cgroup.remove(cgroup)
       {:error, reason}
     end
   end
 
-  # A launcher that died with the request unread has done nothing yet, so another may be asked.
-  defp spawn_command(fields, connections, pipe_size, patience, attempts) do
+  # Race: unread begin. `:not_taken` means that nothing has happened yet.
+  defp submit(fields, connections, pipe_size, patience, attempts) do
     with {:ok, control, stdin, stdout, stderr, further} <-
-           Launcher.spawn(fields, connections, pipe_size, patience) do
-      case await_start(control, patience) do
+           Launcher.submit(fields, connections, pipe_size, patience) do
+      case await_started(control, patience) do
         {:ok, os_pid} ->
           {:ok, os_pid, {control, stdin, stdout, stderr, further}}
 
@@ -171,14 +174,14 @@ defmodule NetRunner.Process.Boot do
           for fd <- [control, stdin, stdout, stderr | further], fd != nil, do: Native.close(fd)
 
           if failed == :not_taken and attempts > 1,
-            do: spawn_command(fields, connections, pipe_size, patience, attempts - 1),
+            do: submit(fields, connections, pipe_size, patience, attempts - 1),
             else: with(:not_taken <- failed, do: {:error, :launcher_died})
       end
     end
   end
 
-  # An execve(2) can take long: the program may lie on a file system that does not answer.
-  defp await_start(control, {owner, deadline} = patience) do
+  # An execve(2) may take any time: the program may be on a file system that does not answer.
+  defp await_started(control, {owner, deadline} = patience) do
     case Native.receive_event(control) do
       {:started, os_pid} ->
         {:ok, os_pid}
@@ -192,17 +195,23 @@ defmodule NetRunner.Process.Boot do
 
       {:error, :eagain} ->
         receive do
-          {:select, ^control, _, :ready_input} -> await_start(control, patience)
+          {:select, ^control, _, :ready_input} -> await_started(control, patience)
+          # Race: owner dies during the start.
           {:DOWN, ^owner, :process, _, _} -> {:error, :closed}
         after
           remaining(deadline) -> {:error, :timeout}
         end
 
+      # No shepherd of ours says that before the start.
+      {:exited, _how, _usage} ->
+        {:error, :malformed}
+
       :reset ->
         :not_taken
 
+      # It took the request, so the command may have run.
       :eof ->
-        {:error, :launcher_died}
+        {:error, :shepherd_died}
 
       {:error, reason} ->
         {:error, reason}

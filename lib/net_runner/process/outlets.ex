@@ -2,21 +2,20 @@ defmodule NetRunner.Process.Outlets do
   @moduledoc false
   # A command's stdout and stderr, as its server sees them, and who waits for their bytes.
   #
-  # Of each stream, bytes are read when somebody asks for them (on demand), or by the server: a consumed stderr,
-  # of which the end is kept, and what a command prints that is being ended, which is discarded so that a full
-  # pipe does not keep it from ending.
+  # A stream is read when somebody asks for its bytes. Two streams are read by the server itself: a stderr that is
+  # consumed, of which only the last bytes are kept; and the output of a command that is being ended, which is
+  # discarded, so that a full pipe does not keep the command from ending.
   #
-  # Bytes of stdout that a `read_until` has looked at are kept: whoever is next takes them first. While it looks, it holds
-  # its place, and nobody behind it is served.
+  # A `read_until` keeps the bytes of stdout that it has looked at: whoever is next takes them first. While it looks, it
+  # holds its place, and nobody behind it is served.
   #
-  # Functions give the new outlets and what is to be done: answers, `{:again, stream}` where going on at once would keep
-  # other messages waiting, `{:condemn, cause}` where the command has to end, `{:collected, operation, result}`, and what the
-  # asker is sent.
+  # Functions return the new outlets and what is to be done: answers; `{:again, stream}`, to go on after other messages;
+  # `{:condemn, cause}`, to end the command; `{:collected, operation, result}`; and what the asker is sent.
 
   alias NetRunner.Process.{Asker, Caller, Collector, Counters, Lifecycle, Operations, Pipe}
   alias NetRunner.System.Native
 
-  # What is read at once of what nobody has asked for in pieces.
+  # How much the server reads at once for itself, or for a caller that wants everything.
   @bulk 524_288
 
   # What an asker is sent at once, and a `read_until` gets to see.
@@ -24,7 +23,8 @@ defmodule NetRunner.Process.Outlets do
 
   defmodule Outlet do
     @moduledoc false
-    # `demand`: whose the bytes are. `left`: how many more are read. `kept`: bytes that were read, and are still to be had.
+    # `demand`: who gets the bytes. `left`: how many more bytes will be read. `kept`: bytes that were read from the pipe,
+    # and that nobody has got yet.
     @enforce_keys [:pipe, :demand]
     defstruct [:pipe, :demand, left: :infinity, kept: ""]
 
@@ -37,12 +37,12 @@ defmodule NetRunner.Process.Outlets do
     @type error :: {:error, term()}
   end
 
-  # `writers`: who may still write. `:running`: the command. `:left_behind`: what it left, while that is waited for.
-  # `:lingering`: the same, but an empty pipe is its end. `:gone`: nobody, unless a process outside of
-  # the command's tree was given the pipe, and that is not waited for.
+  # `writers`: who may still write. `:running`: the command. `:left_behind`: processes that it has left, and that are
+  # waited for. `:lingering`: the same, but they are not waited for any more. `:gone`: nobody, except a process outside of
+  # the command's tree that was given the pipe; that is not waited for.
   # `clock`: whether the times of `{:idle, ms}` run.
-  # `first`: the stream that `read_any` looks at first, so that none starves. `exit`: what an asker is told of the end of
-  # the command, when that is known.
+  # `first`: the stream that `read_any` tries first. It changes, so that none starves. `exit`: what an asker is told of
+  # the end of the command, when that is known.
   @enforce_keys [:stdout, :stderr, :counters]
   defstruct [
     :stdout,
@@ -77,7 +77,7 @@ defmodule NetRunner.Process.Outlets do
           | {:answer_holder, GenServer.from(), term()}
           | {:send, pid(), {stream() | :eof | :exit, term()}}
 
-  @doc "`tail`: how many bytes are kept of the end of a stderr that is consumed; `nil`: it is not."
+  @doc "`tail`: how many of its last bytes are kept of a stderr that is consumed; `nil`: it is not consumed."
   @spec new(Pipe.t() | nil, Pipe.t() | nil, non_neg_integer() | nil, Counters.t()) :: t()
   def new(stdout, stderr, tail, counters) do
     %__MODULE__{
@@ -90,7 +90,7 @@ defmodule NetRunner.Process.Outlets do
 
   # --- what callers ask ---------------------------------------------------------------------------
 
-  @doc "A read that a caller has asked for: what it comes to at once, or it is queued, for so many ms."
+  @doc "A caller's read, with so many ms: its result if it has one at once; otherwise it is queued."
   @spec read(t(), GenServer.from(), stream() | :any, pos_integer(), Caller.time()) ::
           {:reply, term(), t()} | {:wait, t(), [effect()]}
   def read(outlets, from, :any, max_bytes, timeout) do
@@ -106,13 +106,9 @@ defmodule NetRunner.Process.Outlets do
   end
 
   def read(outlets, from, stream, max_bytes, timeout) do
-    if piped?(outlets, stream),
-      do: read_piped(outlets, from, stream, max_bytes, timeout),
-      else: {:reply, {:error, :not_piped}, outlets}
-  end
+    competes? = gone?(from) or Operations.any?(outlets.queue, competing(stream))
 
-  defp read_piped(outlets, from, stream, max_bytes, timeout) do
-    if gone?(from) or Operations.any?(outlets.queue, competing(stream)) do
+    if competes? and gives_bytes?(outlets, stream) do
       {:wait, park(outlets, stream, from, max_bytes, timeout), []}
     else
       case take(outlets, stream, max_bytes) do
@@ -217,7 +213,7 @@ defmodule NetRunner.Process.Outlets do
   @spec exited(t(), 0..255 | :shepherd_died) :: {t(), [effect()]}
   def exited(outlets, exit), do: tell_exit(%{outlets | exit: exit})
 
-  @doc "The descriptor of stdout, for a caller that reads by itself what is there."
+  @doc "The descriptor of stdout, for a caller that reads it by itself as long as something is there."
   @spec lend(t()) :: {:ok, Native.fd()} | :no
   def lend(
         %{stdout: %Outlet{demand: :readers, pipe: pipe, kept: ""}, writers: :running} = outlets
@@ -229,7 +225,7 @@ defmodule NetRunner.Process.Outlets do
 
   def lend(_outlets), do: :no
 
-  @doc "Sets the size of the terminal, where there is one, and a program to tell."
+  @doc "Sets the size of the terminal, if the command has one and is there."
   @spec set_window_size(t(), non_neg_integer(), non_neg_integer()) :: :ok | {:error, atom()}
   def set_window_size(
         %{stdout: %Outlet{pipe: %Pipe{terminal?: true, fd: fd}}} = outlets,
@@ -267,12 +263,12 @@ defmodule NetRunner.Process.Outlets do
   @doc "The command is to end: what it still prints is discarded, and readers get this error."
   @spec discard_all(t(), {:error, term()}) :: {t(), [effect()]}
   def discard_all(outlets, error) do
-    # Before the first byte is discarded: whoever reads by itself looks at it after each read.
+    # Race: read under a discard.
     Counters.put_access(outlets.counters, :nobody)
     outlets |> map(&stop_reading(&1, error)) |> serve_all()
   end
 
-  # A tail is for error messages, of which one may follow.
+  # A consumed stderr is read on: its last bytes are for an error message, which may follow.
   defp stop_reading(%Outlet{demand: :readers} = outlet, error),
     do: %{outlet | demand: {:discard, error}, kept: ""}
 
@@ -282,15 +278,14 @@ defmodule NetRunner.Process.Outlets do
   @spec writers(t(), :left_behind | :gone | :lingering) :: {t(), [effect()]}
   def writers(outlets, :left_behind), do: serve_all(%{outlets | writers: :left_behind})
 
-  # What is in the pipes now is the rest. What comes later was written by somebody who is not waited for, and who may
-  # write for ever.
+  # What is in the pipes now is the rest. Race: rest without an end.
   def writers(outlets, writers) do
     Counters.put_access(outlets.counters, :server)
     outlets = map(outlets, &%{&1 | left: Pipe.rest(&1.pipe)})
     serve_all(%{outlets | writers: writers})
   end
 
-  @doc "Closes both, whoever may still write; nobody is answered."
+  @doc "Closes both, even if somebody may still write. Answers nobody."
   @spec close(t()) :: t()
   def close(outlets) do
     Counters.put_access(outlets.counters, :nobody)
@@ -304,7 +299,7 @@ defmodule NetRunner.Process.Outlets do
     {close(outlets), effects}
   end
 
-  @doc "Takes out a caller that died; `nil` when it does not wait here, `:collector` when it was to get all."
+  @doc "Takes out a caller that died: `nil` if it does not wait here, `:collector` if it was to get all the output."
   @spec drop_caller(t(), reference()) :: {t(), [effect()]} | :collector | nil
   def drop_caller(%{asker: %{monitor: monitor}} = outlets, monitor), do: drop_asker(outlets)
 
@@ -316,7 +311,7 @@ defmodule NetRunner.Process.Outlets do
       {%{kind: :collect}, _} ->
         :collector
 
-      # Whoever stood behind it may be served now.
+      # The next in the queue may have its turn now.
       {operation, queue} ->
         Caller.forget(operation)
         serve_all(%{outlets | queue: queue})
@@ -339,12 +334,12 @@ defmodule NetRunner.Process.Outlets do
     end
   end
 
-  @doc "The end of a stderr that is consumed."
+  @doc "The last bytes of a stderr that is consumed."
   @spec tail(t()) :: binary()
   def tail(%{stderr: %Outlet{demand: {:tail, tail, _}}}), do: tail
   def tail(_outlets), do: ""
 
-  @doc "Whether a stream's descriptor is this one."
+  @doc "The stream that has this descriptor."
   @spec stream_of(t(), Native.fd()) :: stream() | nil
   def stream_of(%{stdout: %Outlet{pipe: %Pipe{fd: fd}}}, fd), do: :stdout
   def stream_of(%{stderr: %Outlet{pipe: %Pipe{fd: fd}}}, fd), do: :stderr
@@ -360,7 +355,7 @@ defmodule NetRunner.Process.Outlets do
     end
   end
 
-  # Which waiting operations take bytes of a stream.
+  # The kinds of operations that take bytes of a stream.
   defp competing(:stdout), do: [:stdout, :any, :collect, :hold, :ask_stdout]
   defp competing(:stderr), do: [:stderr, :any, :ask_stderr]
 
@@ -372,32 +367,33 @@ defmodule NetRunner.Process.Outlets do
       else: %{outlets | queue: queue}
   end
 
-  # What is read for a caller that is dead is lost, and the news of its death may be further back in the
-  # mailbox than what made the pipe worth a read.
+  # Race: dead reader first.
   defp gone?({pid, _}), do: node(pid) == node() and not Process.alive?(pid)
 
   defp serve_next(outlets, stream) do
     case Operations.next(outlets.queue, competing(stream)) do
-      nil ->
-        look_for_end(outlets, stream)
+      nil -> look_for_end(outlets, stream)
+      operation -> serve_operation(outlets, operation, stream)
+    end
+  end
 
-      %{kind: :collect} = operation ->
-        serve_collect(outlets, operation)
+  defp serve_operation(outlets, %{kind: :collect} = operation, _stream),
+    do: serve_collect(outlets, operation)
 
-      %{kind: kind} = operation when kind in [:ask_stdout, :ask_stderr] ->
-        serve_asker(outlets, operation, stream)
+  defp serve_operation(outlets, %{kind: kind} = operation, stream)
+       when kind in [:ask_stdout, :ask_stderr],
+       do: serve_asker(outlets, operation, stream)
 
-      # Its caller looks at what it has got.
-      %{kind: :hold, from: nil} ->
-        {outlets, []}
+  # Its caller looks at what it has got.
+  defp serve_operation(outlets, %{kind: :hold, from: nil}, _stream), do: {outlets, []}
 
-      operation ->
-        cond do
-          gone?(operation.from) -> outlets |> forget(operation) |> serve_all()
-          operation.kind == :any -> serve_any(outlets, operation)
-          operation.kind == :hold -> serve_hold(outlets, operation)
-          true -> serve_reader(outlets, operation, stream)
-        end
+  defp serve_operation(outlets, operation, stream) do
+    cond do
+      # On both streams somebody may have waited behind it.
+      gone?(operation.from) -> outlets |> forget(operation) |> serve_all()
+      operation.kind == :any -> serve_any(outlets, operation, stream)
+      operation.kind == :hold -> serve_hold(outlets, operation)
+      true -> serve_reader(outlets, operation, stream)
     end
   end
 
@@ -411,15 +407,35 @@ defmodule NetRunner.Process.Outlets do
     end
   end
 
-  # It takes no bytes of a stream on which somebody has waited longer.
-  defp serve_any(outlets, operation) do
+  # It takes bytes only of streams on which nobody has waited longer.
+  defp serve_any(outlets, operation, stream) do
     first? = &(Operations.next(outlets.queue, competing(&1)) == operation)
     streams = Enum.filter([:stdout, :stderr], first?)
 
     case take_any(outlets, streams, operation.data) do
-      {{:error, :eagain}, outlets} -> {outlets, []}
-      {:eof, outlets} when length(streams) == 1 -> {outlets, []}
+      {{:error, :eagain}, outlets} -> serve_end(outlets, stream)
+      {:eof, outlets} when length(streams) == 1 -> serve_end(outlets, stream)
       {result, outlets} -> outlets |> finish(operation) |> serve_all() |> reply(operation, result)
+    end
+  end
+
+  # An end is there for all. Who waits behind one that waits for the other stream need not wait for that.
+  defp serve_end(outlets, stream) do
+    if gives_bytes?(outlets, stream) do
+      {outlets, []}
+    else
+      case Operations.next(outlets.queue, competing(stream) -- [:any, :collect]) do
+        nil -> look_for_end(outlets, stream)
+        operation -> serve_operation(outlets, operation, stream)
+      end
+    end
+  end
+
+  # Whether there can be any for readers.
+  defp gives_bytes?(outlets, stream) do
+    case Map.fetch!(outlets, stream) do
+      %Outlet{demand: :readers, kept: kept, pipe: %Pipe{fd: fd}} -> kept != "" or fd != nil
+      _discarded_consumed_or_not_piped -> false
     end
   end
 
@@ -578,12 +594,12 @@ defmodule NetRunner.Process.Outlets do
 
         if fits == :ok,
           do: {outlets, [{:again, :stdout}]},
-          else: too_much(outlets, operation, collector)
+          else: break_off(outlets, operation, {:max_output_exceeded, Collector.output(collector)})
 
       {{:error, :eagain}, outlets} ->
         {outlets, []}
 
-      # The status is not known yet.
+      # The output is complete, but the status is not known yet.
       {end_of_file, %{writers: :running} = outlets}
       when end_of_file in [:eof, {:error, :not_piped}] ->
         {outlets, []}
@@ -592,16 +608,16 @@ defmodule NetRunner.Process.Outlets do
         {finish(outlets, operation), [{:collected, operation, Collector.output(collector)}]}
 
       {{:error, reason}, outlets} ->
-        {outlets, [{:condemn, {:read_failed, reason}}]}
+        break_off(outlets, operation, {:read_failed, reason})
     end
   end
 
-  defp too_much(outlets, operation, collector) do
-    cause = {:max_output_exceeded, Collector.output(collector)}
+  # Where the command has exited, there is nothing left to end, and so nothing that would have it answered later.
+  defp break_off(%{writers: :running} = outlets, _operation, cause),
+    do: {outlets, [{:condemn, cause}]}
 
-    if outlets.writers == :running,
-      do: {outlets, [{:condemn, cause}]},
-      else: {finish(outlets, operation), [{:collected, operation, {:error, cause}}]}
+  defp break_off(outlets, operation, cause) do
+    {finish(outlets, operation), [{:collected, operation, Lifecycle.error(cause)}]}
   end
 
   # --- what nobody asks for -----------------------------------------------------------------------
@@ -619,7 +635,7 @@ defmodule NetRunner.Process.Outlets do
     end
   end
 
-  # A copy, so that a few bytes do not keep a large chunk alive.
+  # Copied, so that a few bytes do not keep a large chunk alive.
   defp tail(_tail, bytes, size) when byte_size(bytes) >= size do
     :binary.copy(binary_part(bytes, byte_size(bytes) - size, size))
   end
@@ -629,7 +645,7 @@ defmodule NetRunner.Process.Outlets do
     binary_part(tail, byte_size(tail) - keep, keep) <> bytes
   end
 
-  # Readers are answered at once; a collect when the command is over.
+  # Readers are answered at once; a collect is answered when the command is over.
   defp discard(outlets, stream) do
     if Asker.follows?(outlets.asker, stream),
       do: tell_end(outlets, stream),
@@ -705,7 +721,7 @@ defmodule NetRunner.Process.Outlets do
     end
   end
 
-  # An end of file is one only when both streams are at theirs.
+  # `read_any` is at its end only when both streams are.
   defp worse(:eof, other), do: other
   defp worse(result, :eof), do: result
   defp worse({:error, :eagain}, other), do: other

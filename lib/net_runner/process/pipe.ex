@@ -1,11 +1,14 @@
 defmodule NetRunner.Process.Pipe do
   @moduledoc false
-  # One of a command's output pipes, as the server sees it: open until its end was read.
+  # One of a command's output pipes, as the server sees it. It is open until its end has been read.
   #
-  # A terminal stays open: many programs close their standard descriptors before they exit, and a terminal
-  # that both sides have closed sends them SIGHUP.
+  # A terminal stays open: many programs close their standard descriptors before they exit, and they would get a SIGHUP
+  # if the VM closed its side then.
 
   alias NetRunner.System.Native
+
+  # More than any kernel keeps of what goes through a terminal (Linux: some 12 KiB).
+  @most_in_terminal 65_536
 
   defstruct [:fd, terminal?: false]
 
@@ -16,7 +19,7 @@ defmodule NetRunner.Process.Pipe do
   def new(nil, _terminal?), do: nil
   def new(fd, terminal?), do: %__MODULE__{fd: fd, terminal?: terminal?}
 
-  @doc "Reads what is there, at most `max_bytes`."
+  @doc "Reads at most `max_bytes` of what is there."
   @spec read(t(), pos_integer()) :: {{:ok, binary()} | :eof | {:error, atom()}, t()}
   def read(%__MODULE__{fd: nil} = pipe, _max_bytes), do: {:eof, pipe}
 
@@ -37,10 +40,12 @@ defmodule NetRunner.Process.Pipe do
   def take_back(%__MODULE__{fd: nil}), do: true
   def take_back(%__MODULE__{fd: fd}), do: Native.take_back(fd)
 
-  @doc "How many bytes are in it. What is on its way through a terminal is not counted: that has an end of its own."
-  @spec rest(t()) :: non_neg_integer() | :infinity
-  def rest(%__MODULE__{terminal?: true}), do: :infinity
+  @doc """
+  How many bytes are in it, at most: bytes on their way through a terminal cannot be counted.
+  """
+  @spec rest(t()) :: non_neg_integer()
   def rest(%__MODULE__{fd: nil}), do: 0
+  def rest(%__MODULE__{terminal?: true}), do: @most_in_terminal
 
   def rest(%__MODULE__{fd: fd}) do
     {:ok, size} = Native.unread(fd)

@@ -22,28 +22,40 @@ defmodule NetRunner.Process.Server do
   import NetRunner.Process.State
 
   alias NetRunner.Error
-  alias NetRunner.Process.{Boot, Caller, Feeder, Inlet, Lifecycle, Operations, Outlets, Report}
-  alias NetRunner.Process.State
+
+  alias NetRunner.Process.{
+    Boot,
+    Caller,
+    Context,
+    Feeder,
+    Inlet,
+    Lifecycle,
+    Operations,
+    Outlets,
+    Report,
+    State
+  }
+
   alias NetRunner.System.{Descriptors, Native, Spec}
 
-  # In words: what a start needs, the environment as lists of characters above all. Without it that is allocated
-  # in pieces.
+  # In words. A start needs this much, mostly for the environment as lists of characters; a smaller heap would grow
+  # several times on the way.
   @heap_to_start 8192
   @heap_to_run 233
 
-  # A chunk that a garbage collection finds in use is kept until the next full one. The heap is small, so
-  # those are cheap.
+  # A chunk that is in use during a garbage collection is kept until the next full one. Full ones are cheap, as the
+  # heap is small.
   @fullsweep_after 8
 
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
   def start(command, options, extra \\ []) do
     options = if options.owner == :caller, do: %{options | owner: self()}, else: options
-    extra = [callers: [self() | Process.get(:"$callers", [])]] ++ extra
+    extra = Keyword.put_new_lazy(extra, :context, &Context.capture/0)
 
     if options.node in [nil, node()] do
       start_here(command, options, extra)
     else
-      # What it enumerates may exist on this node only.
+      # An enumerable may refer to what exists on this node only.
       there = %{options | node: nil, env: Enum.to_list(options.env)}
       NetRunner.System.Node.start(options.node, {__MODULE__, :start, [command, there, extra]})
     end
@@ -69,8 +81,6 @@ defmodule NetRunner.Process.Server do
   @impl true
   def init({command, options, extra}) do
     Process.flag(:trap_exit, true)
-    # Of the span of its command.
-    Process.put(:"$callers", extra.callers)
 
     case boot(command, options, extra) do
       {:ok, boot} ->
@@ -80,7 +90,7 @@ defmodule NetRunner.Process.Server do
         {:ok, State.new(command, boot, extra),
          {:continue, {:begin, Map.get(extra, :input, :open), Descriptors.inputs(options.fds)}}}
 
-      # A shutdown, so that nothing is logged: the caller gets the reason.
+      # With `:shutdown` nothing is logged; the caller gets the reason.
       {:error, reason} ->
         {:stop, {:shutdown, {:not_started, reason}}}
 
@@ -105,7 +115,7 @@ defmodule NetRunner.Process.Server do
 
   @impl true
   def handle_continue({:begin, input, inputs}, state) do
-    # The garbage that starting leaves is 100 KB, which the process of an idle command would keep.
+    # A start leaves 100 KB of garbage, which the process of a command that does nothing would keep.
     Process.flag(:min_heap_size, @heap_to_run)
     :erlang.garbage_collect()
 
@@ -200,7 +210,7 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  # Everything the command prints, and its status: `NetRunner.run/2`. Stops the server.
+  # For `NetRunner.run/2`: everything the command prints, and its status. Stops the server.
   def handle_call({:collect, limit, timeout}, from, state) do
     if timeout != :infinity, do: arm(:expired, timeout)
     outlets(state, Outlets.collect(state.outlets, from, limit))
@@ -210,7 +220,7 @@ defmodule NetRunner.Process.Server do
     state |> wait(:stop, from) |> life({:end, :stopped, {:stop, :normal}})
   end
 
-  # `:asked`: what it printed can still be read; `:stopped`: it is discarded.
+  # After `:asked`, what the command prints can still be read; after `:stopped`, it is discarded.
   def handle_call({:end_command, cause}, from, state) do
     GenServer.reply(from, :ok)
     life(state, {:end, cause, :stay})
@@ -294,6 +304,12 @@ defmodule NetRunner.Process.Server do
     {:reply, :ok, %{state | stream: :taken, owner: Process.monitor(owner)}}
   end
 
+  # By whoever has got hold of this pid. The error of a call that fits no clause would show the whole state.
+  def handle_call(_request, {caller, _}, _state) do
+    raise ArgumentError,
+          "#{inspect(caller)} asked the process of a command for something that it does not know"
+  end
+
   # The capture goes on to read. What has exited by now was not ended by that.
   @impl true
   def handle_cast({:end_captured, why}, state) do
@@ -309,6 +325,7 @@ defmodule NetRunner.Process.Server do
 
   def handle_info({:select, fd, _, :ready_input}, state) do
     case Outlets.stream_of(state.outlets, fd) do
+      # Race: late select.
       nil -> serve_number(state, fd)
       stream -> outlets(state, Outlets.serve(state.outlets, stream))
     end
@@ -320,7 +337,7 @@ defmodule NetRunner.Process.Server do
 
   def handle_info({:select, fd, _, :ready_output}, state), do: serve_number(state, fd)
 
-  # To itself, where going on at once would keep other messages waiting.
+  # A message to itself, so that other messages get their turn.
   def handle_info({:again, :stdin}, state), do: inlet(state, Inlet.serve(state.inlet))
 
   def handle_info({:again, {number, _stream}}, state), do: serve_fd(state, number)
@@ -331,7 +348,7 @@ defmodule NetRunner.Process.Server do
 
   def handle_info({:waited, monitor}, state), do: expire(state, monitor)
 
-  # What has exited by now did not pass its time.
+  # Race: exit before the timeout. A stream that nobody enumerates has nobody to tell, so its server stops.
   def handle_info(:expired, state) do
     next = if state.stream == :offered, do: {:stop, :normal}, else: :stay
 
@@ -360,7 +377,7 @@ defmodule NetRunner.Process.Server do
 
     case reason do
       :normal -> {:noreply, state}
-      # It was taken along before it could close stdin itself.
+      # Race: feeder goes with its task.
       ^unwanted -> inlet(state, Inlet.feed(state.inlet, []))
       # It has told why.
       {:input_failed, _failure} -> {:noreply, state}
@@ -368,26 +385,23 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  # As any process that is linked.
+  # From any other process that is linked.
   def handle_info({:EXIT, _pid, :normal}, state), do: {:noreply, state}
 
-  # The caller of `start_link/3`, or a supervisor on its behalf, waits until the command is gone.
+  # The parent, which called `start_link/3`, waits until the server is gone; so the command is ended first.
   def handle_info({:EXIT, parent, reason}, %{parent: parent} = state) do
     life(state, {:end, :stopped, {:stop, shutdown(reason)}})
   end
 
-  # The registry, because the application stops.
+  # The registry: the application stops.
   def handle_info({:EXIT, _pid, reason}, state), do: {:stop, shutdown(reason), state}
 
   def handle_info(message, state) do
-    Logger.warning(
-      "#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}"
-    )
-
+    log("#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}")
     {:noreply, state}
   end
 
-  # Nothing that a user can plug in is called before the command has been told to end, and what it prints is closed.
+  # A user's code is called only after the command was told to end and its output was closed.
   @impl true
   def terminate(_reason, state) do
     unless Lifecycle.over?(state.life), do: Native.close(state.control)
@@ -399,11 +413,8 @@ defmodule NetRunner.Process.Server do
         operation <- Operations.all(queue),
         do: Caller.reply(operation, {:error, :closed})
 
-    if state.feeder do
-      # Else it would die of the server's reason, with no cleanup.
-      Process.unlink(state.feeder)
-      Feeder.let_go(state.feeder)
-    end
+    # Linked, it would die with the server, before its cleanup.
+    if state.feeder, do: Process.unlink(state.feeder)
   end
 
   # In crash reports: neither what the command was given nor what it printed.
@@ -417,7 +428,7 @@ defmodule NetRunner.Process.Server do
 
   # --- in common ------------------------------------------------------------------------------------
 
-  # The input is not the command: it may fail also when that is over, and then nothing is left to end.
+  # The input may also fail when the command is over; then nothing is left to end.
   defp fail_input(state, failure) do
     state = %{state | input_failure: {:error, {:input_failed, failure}}}
     life(state, {:end, cause(state, {:input_failed, failure}), :stay})
@@ -431,8 +442,7 @@ defmodule NetRunner.Process.Server do
   defp tell_unseen(%{stream: :offered, life: %{phase: {:ending, :timeout, _}}} = state) do
     command = Error.command_line(state.command)
 
-    Logger.warning(
-      "`#{command}` was ended by its :timeout, and nobody had enumerated its stream by then",
+    log("`#{command}` was ended by its :timeout, and nobody had enumerated its stream by then",
       command: command
     )
 
@@ -441,7 +451,12 @@ defmodule NetRunner.Process.Server do
 
   defp tell_unseen(state), do: {:noreply, state}
 
-  # Sent before a pipe was closed, received after it, where it is nobody's.
+  # By another process: a log handler may hang, and the command may have to end.
+  defp log(message, metadata \\ []) do
+    spawn(fn -> Logger.warning(message, metadata) end)
+  end
+
+  # A late select is nobody's.
   defp serve_number(state, fd) do
     case number_of(state, fd) do
       nil -> {:noreply, state}

@@ -20,9 +20,10 @@ defmodule NetRunner.Process.State do
 
   alias NetRunner.System.{Cgroup, Descriptors, Native, Spec}
 
-  # `fds`: see `Boot`. `waiters`: for the end, as `:exit` or `:stop`. `stream`: whether its output is a stream's, and
-  # whether somebody enumerates that; another would take bytes away. `parent`: to whom it is linked. `capture`: the
-  # monitor of whoever captures it, and reads on when it is ended. `watchers`: who gets the exit as a message.
+  # `fds`: see `Boot`. `waiters`: callers that wait for the exit (`:exit`) or for the server to stop (`:stop`). `stream`:
+  # whether the output is a stream's (`:offered`), and whether somebody enumerates it (`:taken`); a second one would take
+  # bytes from the first. `parent`: the process that the server is linked to by `start_link/3`. `capture`: the monitor of
+  # whoever captures the command, and reads on when it is ended. `watchers`: who gets the exit as a message.
   @enforce_keys [
     :command,
     :control,
@@ -124,7 +125,7 @@ defmodule NetRunner.Process.State do
     end)
   end
 
-  @doc "Hears what the shepherd says, until it has nothing more to say."
+  @doc "Receives what the shepherd has said, until there is nothing more for now. Selects the control socket for more."
   @spec listen(t()) :: result()
   def listen(state) do
     case not Lifecycle.over?(state.life) and Native.receive_event(state.control) do
@@ -155,7 +156,7 @@ defmodule NetRunner.Process.State do
       if operation, do: Caller.forget(operation)
       {:noreply, %{state | waiters: waiters}}
     else
-      # Nobody is left who could get the output or the status.
+      # Nobody is left to give the output and the status to.
       :collector -> {:stop, :normal, state}
       {%Outlets{}, _} = outlets -> outlets(state, outlets)
       {%Inlet{}, _} = inlet -> inlet(state, inlet)
@@ -208,7 +209,7 @@ defmodule NetRunner.Process.State do
          nil <- Inlet.expire(state.inlet, monitor),
          nil <- find_fd(state, & &1.expire(&2, monitor)),
          {nil, _} <- Operations.withdraw(state.waiters, monitor) do
-      # It was answered, or died, when the message was on its way.
+      # Race: answered before its time is over. Or the caller has died.
       {:noreply, state}
     else
       {%Outlets{}, _} = outlets ->
@@ -232,7 +233,7 @@ defmodule NetRunner.Process.State do
     %{state | waiters: Caller.park(state.waiters, kind, from, nil, timeout)}
   end
 
-  @doc "The output of a command whose input is incomplete has an end that is none."
+  @doc "The end of the output is an error when the command's input was incomplete."
   @spec with_failure(term(), t()) :: term()
   def with_failure(:eof, %{input_failure: {:error, _} = failure}), do: failure
   def with_failure(result, _state), do: result
@@ -254,7 +255,7 @@ defmodule NetRunner.Process.State do
 
   # --- of a life
 
-  # Fails only when the shepherd is gone, which `listen/1` hears.
+  # Fails only when the shepherd is gone, which `listen/1` sees.
   defp carry_out_one(state, :tell_end) do
     _ = Native.end_command(state.control)
     # The end resumes what was suspended.
@@ -272,7 +273,7 @@ defmodule NetRunner.Process.State do
     {:noreply, state}
   end
 
-  # Where the shepherd could not.
+  # In case the shepherd could not.
   defp carry_out_one(state, :remove_cgroup) do
     kill? = state.life.leftovers == :kill
 
@@ -319,7 +320,12 @@ defmodule NetRunner.Process.State do
   defp carry_out_one(state, {:answer, :collect, result}) do
     {waiting, queue} = Operations.take_all(state.outlets.queue, :collect)
     Enum.each(waiting, &Caller.reply(&1, result))
-    {:noreply, %{state | outlets: %{state.outlets | queue: queue}}}
+    state = %{state | outlets: %{state.outlets | queue: queue}}
+
+    # Nobody else would stop the server, when the command is gone at last.
+    if waiting == [],
+      do: {:noreply, state},
+      else: life(state, {:end, :stopped, {:stop, :normal}})
   end
 
   defp carry_out_one(state, {:answer, who, result}) do
@@ -366,7 +372,7 @@ defmodule NetRunner.Process.State do
 
   defp carry_out_one(state, {:collected, operation, output}) do
     Caller.reply(operation, collected(state, output))
-    # The caller goes on before this process is cleaned up.
+    # Lets the caller go on before this process is cleaned up.
     :erlang.yield()
     {:stop, :normal, state}
   end

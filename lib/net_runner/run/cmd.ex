@@ -229,7 +229,8 @@ defmodule NetRunner.Run.Cmd do
         raise ArgumentError, message
 
       {_, reason}
-      when is_tuple(reason) or reason in [:launcher_died, :not_started, :timeout, :closed] ->
+      when is_tuple(reason) or
+             reason in [:launcher_died, :shepherd_died, :not_started, :timeout, :closed] ->
         raise Error, reason: reason, command: command
 
       # The system is out of something.

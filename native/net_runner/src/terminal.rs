@@ -1,6 +1,6 @@
 //! Pseudo-terminals (pty(7)): the VM keeps the master, the command gets the slave.
 
-use crate::io::from_rustix;
+use crate::errno::from_rustix;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
@@ -9,7 +9,7 @@ use rustix::pty::{grantpt, openpt, unlockpt, OpenptFlags};
 use rustix::termios::{tcsetwinsize, Winsize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// How a terminal is when the command finds it.
+/// How a terminal is set when the command starts.
 pub struct Settings {
     pub rows: u16,
     pub columns: u16,
@@ -38,7 +38,7 @@ fn flags(flags: OFlag) -> OpenptFlags {
     OpenptFlags::from_bits_retain(flags.bits() as _)
 }
 
-/// Without a look at /dev/pts, which may be that of another mount namespace (ioctl_tty(2)).
+/// Opens the slave without its name: /dev/pts may be that of another mount namespace (ioctl_tty(2)).
 #[cfg(target_os = "linux")]
 fn open_slave(master: &OwnedFd, birth: OFlag) -> nix::Result<OwnedFd> {
     rustix::pty::ioctl_tiocgptpeer(master, flags(birth)).map_err(from_rustix)

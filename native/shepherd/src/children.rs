@@ -1,9 +1,8 @@
 //! Finding and ending the children of this process.
 //!
-//! A PID is only ever signalled here while it names a child that this process has not reaped:
-//! until then the kernel gives the number to nobody else, not as a PID and not as a process group.
-//! Descendants further down are never signalled by number. They become children, as soon as
-//! their parent is gone, because the helpers are child subreapers.
+//! A PID is signalled only while it names a child that this process has not reaped: until then the kernel gives the number
+//! to nobody else, neither as a PID nor as a process group. Descendants further down are never signalled by number; they
+//! become children when their parents are gone, because the helpers are child subreapers. Race: reused PID.
 
 use crate::sys::{self, Dead};
 use nix::errno::Errno;
@@ -147,8 +146,7 @@ fn ticks_per_second() -> u64 {
     u64::try_from(ticks).map_or(100, |ticks| ticks.max(1))
 }
 
-/// SIGKILL to a child, and to the process group that has its number: at once to all of it, so that no fork
-/// of a member slips through.
+/// SIGKILL to a child, and to the process group that has its number. Race: fork under SIGKILL.
 ///
 /// To both: a child may have led a group and moved to another since, with others still in the first.
 pub fn kill(child: Pid) {

@@ -59,7 +59,7 @@ enum Task {
 }
 
 pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
-    // The guard has seen that these work.
+    // The guard has seen that these work. Race: parent died first. The loop below asks who the parent is.
     let _ = sys::become_subreaper();
     let _ = sys::signal_at_parents_death(Some(Signal::SIGCHLD));
     let (Ok((bell, spares_bell)), Ok(flags)) = (
@@ -96,8 +96,11 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
         phase,
         watch,
         flags,
+        socket,
         ..
     } = launcher;
+    // Race: request at a withdrawn launcher. What nobody has taken is lost now, and the VM asks again.
+    drop(socket);
     match phase {
         Phase::Withdrawn => watch.attend_until_childless(|dead| {
             phase.is_expected(dead.pid, dead.exit_code, &flags.now())
@@ -220,7 +223,7 @@ impl Launcher {
     }
 }
 
-/// Waits for a request, and dies with its launcher.
+/// Waits for a request, and dies with its launcher. Race: parent died first.
 fn wait_as_spare(socket: &OwnedFd, launcher: Pid) -> Result<OwnedFd, ExitCode> {
     let _ = sys::signal_at_parents_death(Some(Signal::SIGKILL));
     if getppid() != launcher {
@@ -229,7 +232,7 @@ fn wait_as_spare(socket: &OwnedFd, launcher: Pid) -> Result<OwnedFd, ExitCode> {
     loop {
         match socket::await_launcher_request(socket.as_fd()) {
             LauncherRequest::NewShepherd(Some(control)) => return Ok(control),
-            // The next spare has the launcher's limit of today.
+            // Race: full table.
             LauncherRequest::NewShepherd(None) => return Err(ExitCode::SUCCESS),
             LauncherRequest::Nothing => {}
             LauncherRequest::Closed => return Err(ExitCode::from(VM_CLOSED)),
@@ -238,10 +241,10 @@ fn wait_as_spare(socket: &OwnedFd, launcher: Pid) -> Result<OwnedFd, ExitCode> {
 }
 
 fn leave_spares(flags: Flags, place: usize, bell: &OwnedFd) {
+    // Race: two last spares.
     flags.set(place, false);
-    // Of two that are taken at the same time, at least one sees that no other is left.
     if spares::none_waits(&flags.now()) {
-        // When the bell is full, it rings anyway.
+        // A write that finds the pipe full may fail: what is in it wakes the launcher, too.
         let _ = nix::unistd::write(bell, &[0]);
     }
 }

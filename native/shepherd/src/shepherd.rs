@@ -5,8 +5,7 @@
 //! command that runs (`hold`), for the end of what that left (`await_leftovers`), or for the VM to have read the
 //! figures of a cgroup.
 //!
-//! The command stays a zombie until the signals to its process group are sent: that keeps its PID,
-//! and with it the number of its group, from being given to anybody else.
+//! The command stays a zombie until the signals to its process group are sent. Race: reused PID.
 
 use crate::attributes::Attributes;
 use crate::cgroup;
@@ -82,6 +81,7 @@ pub fn run(control: OwnedFd, parent: &Parent, attributes: &Attributes) {
             },
             Life::Between => {
                 // While it is idle it has no child, and nobody needs it when its parent is gone.
+                // Race: parent died first. Race: retired too late.
                 let _ = sys::signal_at_parents_death(Some(Signal::SIGKILL));
                 let may_serve_again =
                     parent.takes_requests() && Attributes::of_this_process() == *attributes;
@@ -222,7 +222,7 @@ impl<'a> Shepherd<'a> {
         Some(until.saturating_duration_since(Instant::now()))
     }
 
-    /// The command is dead. A process that traces it keeps its death from its parent (ptrace(2)).
+    /// The command is dead. Race: held zombie.
     fn see_exit(&mut self) {
         self.exit = None;
         let Some(command) = self.life.command() else {

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{send, MsgFlags};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use wire::socket::{NO_SIGNAL, ONE_MORE};
-use wire::{Event, Request, MAX_FDS, MAX_SHORT_SPEC, REQUEST_SIZE, START};
+use wire::{Event, Request, MAX_FDS, MAX_SHORT_SPEC, NEW_SHEPHERD, REQUEST_SIZE};
 
 pub use wire::socket::pair;
 
@@ -55,12 +55,11 @@ pub struct Begin {
     /// The spec, or nothing, where it is in a file.
     pub spec: Vec<u8>,
     pub fds: Vec<OwnedFd>,
-    /// Some descriptors were lost because the table was full.
+    /// Some descriptors were lost. Race: full table.
     pub lost: bool,
 }
 
-/// Waits for a command; `None` when the VM has closed its end. What is asked here otherwise came too late for the
-/// command before.
+/// Waits for a command; `None` when the VM has closed its end. Skips everything else. Race: late request.
 pub fn await_begin(socket: BorrowedFd) -> Option<Begin> {
     loop {
         match receive_with_fds(socket, REQUEST_SIZE + MAX_SHORT_SPEC, 0) {
@@ -97,7 +96,9 @@ pub fn await_launcher_request(socket: BorrowedFd) -> LauncherRequest {
 
 fn launcher_request(socket: BorrowedFd, flags: libc::c_int) -> LauncherRequest {
     match receive_with_fds(socket, 1 + ONE_MORE, flags) {
-        Ok((message, mut fds, _)) if message == [START] => LauncherRequest::NewShepherd(fds.pop()),
+        Ok((message, mut fds, _)) if message == [NEW_SHEPHERD] => {
+            LauncherRequest::NewShepherd(fds.pop())
+        }
         Err(Errno::EAGAIN | Errno::EINTR) => LauncherRequest::Nothing,
         Ok(_) | Err(_) => LauncherRequest::Closed,
     }

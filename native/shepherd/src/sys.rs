@@ -236,7 +236,7 @@ pub unsafe fn spawn(
     })
 }
 
-/// The end of the stack on which a new process runs until it is the command. One serves a shepherd for its
+/// The end of the stack on which a new process runs until it is the command. A shepherd has one for its
 /// life. Below it is a page that nobody may touch: running over the stack ends the new process and changes nothing.
 #[cfg(target_os = "linux")]
 fn stack_top() -> nix::Result<*mut libc::c_void> {

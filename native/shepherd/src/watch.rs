@@ -131,6 +131,8 @@ mod tests {
         let script = "setsid sleep 1000 >&- & echo $!";
         let mut stranger = Command::new("setsid");
         stranger.args(["sh", "-c", script]).stdout(Stdio::piped());
+        // `attend` reaps it.
+        #[allow(clippy::zombie_processes)]
         let stranger = stranger.spawn().unwrap();
         let mut line = String::new();
         let mut output = BufReader::new(stranger.stdout.unwrap());

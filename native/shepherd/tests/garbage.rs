@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use wire::socket::{pair, Begin, NO_SIGNAL};
-use wire::{Event, Request, SpecWriter, Step, Tag, Target, GREETING, LAUNCHER_FD, START};
+use wire::{Event, Request, SpecWriter, Step, Tag, Target, GREETING, LAUNCHER_FD, NEW_SHEPHERD};
 
 /// Leaves room for a machine that is ten times slower.
 const PATIENCE: TimeVal = TimeVal::new(60, 0);
@@ -48,7 +48,7 @@ impl Helper {
     fn shepherd(&self) -> OwnedFd {
         let (control, theirs) = pair().unwrap();
         let fds = [theirs.as_raw_fd()];
-        let parts = [IoSlice::new(&[START])];
+        let parts = [IoSlice::new(&[NEW_SHEPHERD])];
         let rights = [ControlMessage::ScmRights(&fds)];
         sendmsg::<()>(self.launcher.as_raw_fd(), &parts, &rights, NO_SIGNAL, None).unwrap();
         control

@@ -58,13 +58,7 @@ defmodule NetRunner.Process.CallersTest do
   end
 
   test "read_any does not overtake a reader that has waited longer" do
-    go =
-      Path.join(
-        System.tmp_dir!(),
-        "net_runner_go_#{System.pid()}_#{System.unique_integer([:positive])}"
-      )
-
-    on_exit(fn -> File.rm(go) end)
+    go = go_file()
 
     script =
       "until [ -e #{go} ]; do sleep 0.01; done; printf err >&2; printf out; exec sleep 1000"
@@ -79,15 +73,24 @@ defmodule NetRunner.Process.CallersTest do
     :ok = :sys.suspend(p)
     File.write!(go, "")
     # It hears of stderr first, when stdout has something too.
-    Tree.await(fn -> told_of_both?(p) end)
+    Tree.await(fn -> told(p) >= 2 end)
     :ok = :sys.resume(p)
     assert_receive {:reader, {:ok, "out"}}, 60_000
     assert_receive {:any, {:ok, {:stderr, "err"}}}, 60_000
   end
 
-  defp told_of_both?(p) do
+  # The name of a file that is not there yet.
+  defp go_file do
+    name = "net_runner_go_#{System.pid()}_#{System.unique_integer([:positive])}"
+    go = Path.join(System.tmp_dir!(), name)
+    on_exit(fn -> File.rm(go) end)
+    go
+  end
+
+  # How many messages of the poll threads the server has not come to.
+  defp told(p) do
     {:messages, messages} = Process.info(p, :messages)
-    Enum.count(messages, &match?({:select, _, _, :ready_input}, &1)) >= 2
+    Enum.count(messages, &match?({:select, _, _, :ready_input}, &1))
   end
 
   test "a caller that was answered is not monitored any more" do
@@ -163,6 +166,89 @@ defmodule NetRunner.Process.CallersTest do
     assert Task.await(writer, 60_000) == {:error, :epipe}
     assert Command.write(p, :binary.copy("x", 5_000_000)) == {:error, :epipe}
     Port.close(holder)
+  end
+
+  describe "when the shepherd was killed, and a stranger holds a pipe of the command," do
+    defp hold(os_pid, number) do
+      open = "exec 3<>/proc/#{os_pid}/fd/#{number}; echo held; exec sleep 1000"
+      holder = start!(open)
+      assert Command.read(holder) == {:ok, "held\n"}
+    end
+
+    defp kill_shepherd(os_pid) do
+      {"", 0} = System.cmd("kill", ["-KILL", "#{Tree.parent(os_pid)}"])
+    end
+
+    test "a run returns" do
+      command = ["sleep", "1000.#{System.unique_integer([:positive])}"]
+      running = Task.async(fn -> NetRunner.run(command) end)
+      find = fn -> Enum.find(NetRunner.list(), &(&1.command == command)) end
+      Tree.await(fn -> find.() != nil end)
+      hold(find.().os_pid, 1)
+      kill_shepherd(find.().os_pid)
+      assert Task.await(running, 60_000) == {:error, :shepherd_died}
+    end
+
+    test "a reader gets what is there, and the end" do
+      p = start!("echo there; exec sleep 1000")
+      os_pid = Command.os_pid(p)
+      hold(os_pid, 1)
+      kill_shepherd(os_pid)
+      assert Command.await_exit(p) == {:error, :shepherd_died}
+      assert Command.read(p) == {:ok, "there\n"}
+      assert Task.await(Task.async(fn -> Command.read(p) end), 60_000) == :eof
+    end
+
+    test "a waiting write is answered" do
+      p = start!("exec sleep 1000")
+      os_pid = Command.os_pid(p)
+      hold(os_pid, 0)
+      writer = Task.async(fn -> Command.write(p, :binary.copy("x", 5_000_000)) end)
+      NetRunner.Waiting.await(p, :stdin)
+      kill_shepherd(os_pid)
+      assert Task.await(writer, 60_000) == {:error, :epipe}
+    end
+  end
+
+  test "who waits for the exit of a run gets the status" do
+    command = ["sh", "-c", "read line; exit 3", "#{System.unique_integer([:positive])}"]
+    {:ok, input} = Command.start("sleep", ["1000"])
+    fifo = "/proc/#{Command.os_pid(input)}/fd/1"
+    running = Task.async(fn -> NetRunner.run(command, stdin: {:file, fifo}) end)
+    find = fn -> Enum.find(NetRunner.list(), &(&1.command == command)) end
+    Tree.await(fn -> find.() != nil end)
+    %{pid: server} = find.()
+    waiting = Task.async(fn -> Command.await_exit(server) end)
+    NetRunner.Waiting.await(server, :exit)
+    :ok = Command.stop(input)
+    assert Task.await(waiting, 60_000) == {:ok, 3}
+    assert Task.await(running, 60_000) == {"", 3}
+  end
+
+  describe "behind a read_any that waits for the other stream," do
+    test "a reader is told of the end of its own" do
+      p = start!("read line; exec >&-; exec sleep 1000", stderr: :pipe)
+      any = Task.async(fn -> Command.read_any(p) end)
+      NetRunner.Waiting.await(p, :any)
+      before = Task.async(fn -> Command.read(p) end)
+      NetRunner.Waiting.await(p, :stdout)
+      :ok = Command.write(p, "close\n")
+      assert Task.await(before, 60_000) == :eof
+      assert Task.await(Task.async(fn -> Command.read(p) end), 60_000) == :eof
+      assert Task.yield(any, 0) == nil
+      :ok = Command.stop(p)
+      assert Task.await(any, 60_000) == {:error, :closed}
+    end
+
+    test "a reader is told that its own is no pipe" do
+      p = start!("exec sleep 1000")
+      any = Task.async(fn -> Command.read_any(p) end)
+      NetRunner.Waiting.await(p, :any)
+      reader = Task.async(fn -> Command.read_stderr(p) end)
+      assert Task.await(reader, 60_000) == {:error, :not_piped}
+      :ok = Command.stop(p)
+      assert Task.await(any, 60_000) == {:error, :closed}
+    end
   end
 
   test "a write that fits into :pipe_size returns though nobody reads" do
@@ -326,6 +412,25 @@ defmodule NetRunner.Process.CallersTest do
         do: assert_raise(RuntimeError, "late", run)
   end
 
+  test "an input that traps exits and waits does not outlive a server that is killed, nor does its run" do
+    test = self()
+    command = ["sleep", "1000.#{System.unique_integer([:positive])}"]
+
+    input = fn _sink ->
+      Process.flag(:trap_exit, true)
+      send(test, {:feeder, self()})
+      receive(do: (:never -> :ok))
+    end
+
+    running = Task.async(fn -> NetRunner.run(command, input: input) end)
+    assert_receive {:feeder, feeder}, 60_000
+    monitor = Process.monitor(feeder)
+    %{pid: server} = Enum.find(NetRunner.list(), &(&1.command == command))
+    Process.exit(server, :kill)
+    assert_receive {:DOWN, ^monitor, :process, _, :killed}, 60_000
+    assert Task.await(running, 60_000) == {:error, :closed}
+  end
+
   test "an input is not left when a stream stops early" do
     test = self()
 
@@ -334,8 +439,13 @@ defmodule NetRunner.Process.CallersTest do
       Process.sleep(:infinity)
     end
 
-    assert ["y\n" <> _] = ~w(yes) |> NetRunner.stream!(input: input) |> Enum.take(1)
-    assert_receive {:feeder, feeder}, 60_000
+    # It has begun when the stream stops.
+    [feeder] =
+      ~w(yes)
+      |> NetRunner.stream!(input: input)
+      |> Stream.map(fn _chunk -> assert_receive({:feeder, feeder}) && feeder end)
+      |> Enum.take(1)
+
     refute Process.alive?(feeder)
   end
 
@@ -442,6 +552,43 @@ defmodule NetRunner.Process.CallersTest do
     on_exit(fn -> Command.stop(p) end)
     assert Command.read(p) == {:ok, "\n"}
     refute inspect(:sys.get_status(p), limit: :infinity, printable_limit: :infinity) =~ "s3cret"
+  end
+
+  test "a call that it does not know ends a server without showing what it holds" do
+    p = start!("exec sleep 1000")
+    writer = Task.async(fn -> Command.write(p, :binary.copy("s3cret", 1_000_000)) end)
+    NetRunner.Waiting.await(p, :stdin)
+
+    log =
+      ExUnit.CaptureLog.capture_log(fn ->
+        {reason, _} = catch_exit(GenServer.call(p, {:no, "such call"}))
+        shown = inspect(reason, limit: :infinity, printable_limit: :infinity)
+        refute shown =~ "s3cret"
+        assert Task.await(writer, 60_000) == {:error, :closed}
+      end)
+
+    assert log =~ "asked the process of a command for something that it does not know"
+    refute log =~ "s3cret"
+  end
+
+  def log(%{msg: message}, %{config: %{test: test}}) do
+    if inspect(message) =~ "a stray message" do
+      send(test, :logging)
+      Process.sleep(:infinity)
+    end
+  end
+
+  @tag :capture_log
+  test "a log handler that hangs keeps no command alive whose owner has died" do
+    owner = spawn(fn -> Process.sleep(:infinity) end)
+    p = start!("exec sleep 1000", owner: owner)
+    os_pid = Command.os_pid(p)
+    :ok = :logger.add_handler(__MODULE__, __MODULE__, %{config: %{test: self()}})
+    on_exit(fn -> :logger.remove_handler(__MODULE__) end)
+    send(p, "a stray message")
+    assert_receive :logging, 60_000
+    kill(owner)
+    Tree.await(fn -> Tree.stat(os_pid) == nil end)
   end
 
   test "a terminal whose program is over has no size that could be set" do

@@ -3,21 +3,23 @@ defmodule NetRunner.System.NativeTest do
   # and in items, and more goes to a dirty scheduler.
   use ExUnit.Case, async: false
 
-  alias NetRunner.System.Native
+  alias NetRunner.Guarantees.Tree
+  alias NetRunner.Process, as: Command
+  alias NetRunner.System.{Launcher, Native}
 
   describe "a scheduler is not held" do
     test "by a command with tens of thousands of arguments" do
       arguments = List.duplicate("a", 70_000)
-      assert dirty?(:nif_spawn_bulk, 5, fn -> NetRunner.run(["true" | arguments]) end)
+      assert dirty?(:nif_submit_bulk, 5, fn -> NetRunner.run(["true" | arguments]) end)
 
-      refute dirty?(:nif_spawn_bulk, 5, fn ->
+      refute dirty?(:nif_submit_bulk, 5, fn ->
                NetRunner.run(["true" | Enum.take(arguments, 100)])
              end)
     end
 
     test "by a command in thousands of groups" do
       gids = Enum.to_list(1..8_000)
-      assert dirty?(:nif_spawn_bulk, 5, fn -> NetRunner.run(["true"], groups: gids) end)
+      assert dirty?(:nif_submit_bulk, 5, fn -> NetRunner.run(["true"], groups: gids) end)
     end
 
     test "by thousands of variables, or by long ones" do
@@ -41,6 +43,16 @@ defmodule NetRunner.System.NativeTest do
       Native.close(read)
       Native.close(write)
     end
+
+    test "by a large read, by whatever process" do
+      {:ok, p} = Command.start("head", ["-c", "3000000", "/dev/zero"], pipe_size: 1_048_576)
+      on_exit(fn -> Command.stop(p) end)
+      {:ok, fd, _} = Command.lend_stdout(p)
+      # The pipe grows when so much has gone through it, and is full then.
+      for _ <- 1..8, do: read_some(fd, 32_768)
+      Tree.await(fn -> elem(Native.unread(fd), 1) > 900_000 end)
+      assert dirty?(:nif_try_read_bulk, 2, fn -> read_some(fd, 900_000) end)
+    end
   end
 
   test "the VM's own monitor sees no long call when a command has tens of thousands of arguments" do
@@ -61,6 +73,48 @@ defmodule NetRunner.System.NativeTest do
         long_call?(seen? or Enum.any?([info[:in], info[:out]], &match?({Native, _, _}, &1)))
     after
       0 -> seen?
+    end
+  end
+
+  defp read_some(fd, size) do
+    Tree.await(fn ->
+      case Native.try_read(fd, size) do
+        {:ok, bytes} -> byte_size(bytes) == size
+        {:error, :eagain} -> false
+      end
+    end)
+  end
+
+  # Its end with requests unread resets the connection (unix(7)), and the kernel tells that before it gives what was sent.
+  test "what a shepherd said is heard, though it ended with something unread" do
+    Native.let_idle_go()
+    # A shepherd that was changed serves no other command.
+    script = "renice -n 5 -p $PPID >&2; echo ready; read line; exit 7"
+    fields = [file: "/bin/sh", args: ["sh", "-c", script], env: ["PATH=/usr/bin:/bin"]]
+
+    {:ok, control, stdin, stdout, nil} = Launcher.submit(fields, {:pipe, :pipe, :null}, 65_536)
+    {:started, os_pid} = await(fn -> Native.receive_event(control) end)
+    assert {:ok, "ready\n"} = await(fn -> Native.read(stdout, 100) end)
+    shepherd = Tree.parent(os_pid)
+    {_, 0} = System.cmd("kill", ["-STOP", "#{shepherd}"])
+    Tree.await_stopped(shepherd)
+
+    assert Native.write(stdin, ["go\n"]) == :ok
+    Tree.await(fn -> Tree.stat(os_pid)[:state] == "Z" end)
+    # It reads one of them before it finds its command dead.
+    for _ <- 1..5, do: assert(Native.send_signal(control, 0) == :ok)
+    {_, 0} = System.cmd("kill", ["-CONT", "#{shepherd}"])
+    Tree.await(fn -> Tree.stat(shepherd) == nil end, 60_000)
+
+    assert {:exited, {:exited, 7}, _usage} = Native.receive_event(control)
+    assert Native.receive_event(control) == :eof
+    for fd <- [control, stdin, stdout], do: Native.close(fd)
+  end
+
+  defp await(fun) do
+    with {:error, :eagain} <- fun.() do
+      assert_receive {:select, _, _, :ready_input}, 60_000
+      await(fun)
     end
   end
 

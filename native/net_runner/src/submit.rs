@@ -1,67 +1,31 @@
-//! Starting the helper, and asking it for a shepherd.
+//! Handing a command to a shepherd: the VM's part of a start.
 
 use crate::atoms;
 use crate::fd::Fd;
 use crate::idle;
 use crate::inherit;
+use crate::pipe;
 use crate::system;
 use crate::terminal::{self, Settings};
 use nix::errno::Errno;
-use nix::fcntl::{fcntl, FcntlArg, OFlag};
-use nix::spawn::{posix_spawn, PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags};
-use nix::sys::signal::{SigSet, Signal};
+use nix::fcntl::OFlag;
 use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags};
 use nix::sys::stat::Mode;
-use nix::unistd::Pid;
 use rustler::{Atom, Decoder, Env, Error, ListIterator, NifResult, Term};
-use std::ffi::{CStr, CString};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use wire::socket::{self, Begin, NO_SIGNAL};
-use wire::{Leftovers, SpecWriter, Tag, LAUNCHER_FD, START};
+use wire::{Leftovers, SpecWriter, Tag, NEW_SHEPHERD};
 
-/// Starts the helper program and returns the VM's end of its socket.
-pub fn start_helper(path: &[u8]) -> nix::Result<(OwnedFd, Pid)> {
-    let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
-    let (ours, theirs) = socket::pair()?;
-    let mut actions = PosixSpawnFileActions::init()?;
-    // The helper keeps nothing of the VM's: a reader of the VM's output must see its end.
-    for target in 0..=2 {
-        actions.add_open(target, c"/dev/null", OFlag::O_RDWR, Mode::empty())?;
-    }
-    actions.add_dup2(theirs.as_raw_fd(), LAUNCHER_FD)?;
-    let mut attributes = PosixSpawnAttr::init()?;
-    attributes.set_flags(
-        PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK,
-    )?;
-    let mut ignored = SigSet::empty();
-    for signal in Signal::iterator() {
-        ignored.add(signal);
-    }
-    ignored.remove(Signal::SIGKILL);
-    ignored.remove(Signal::SIGSTOP);
-    attributes.set_sigdefault(&ignored)?;
-    attributes.set_sigmask(&SigSet::empty())?;
-    let arguments: [&CStr; 2] = [c"net_runner_shepherd", c"launcher"];
-    let pid = posix_spawn(
-        path.as_c_str(),
-        &actions,
-        &attributes,
-        &arguments,
-        &[] as &[&CStr],
-    )?;
-    Ok((ours, pid))
-}
-
-/// The VM's ends of a command's descriptors.
-pub struct Ends {
+/// What the VM keeps of a command: its ends of the control socket and of the pipes.
+pub struct VmSide {
     pub control: OwnedFd,
     pub stdio: [Option<OwnedFd>; 3],
     /// By their numbers in the command.
     pub further: Vec<(u8, OwnedFd)>,
 }
 
-/// Where one standard descriptor of a command leads, as Elixir says it.
+/// Where one standard descriptor of a command leads, as the Elixir side says.
 enum Stdio<'a> {
     Pipe,
     Null,
@@ -70,7 +34,7 @@ enum Stdio<'a> {
     /// A descriptor of the VM, such as one end of a pipe to another command.
     Fd(&'a Fd),
     File(Tag, rustler::Binary<'a>),
-    /// The terminal that `Terminal` opened.
+    /// The terminal of `Connections`.
     Terminal,
 }
 
@@ -126,7 +90,7 @@ impl<'a> Decoder<'a> for Further<'a> {
     }
 }
 
-/// How a command is connected: its three standard descriptors, the terminal that they may be, and further ones.
+/// How a command is connected: its three standard descriptors, the terminal if they are one, and further ones.
 pub struct Connections<'a> {
     stdio: [Stdio<'a>; 3],
     terminal: Option<Settings>,
@@ -168,7 +132,7 @@ impl Connections<'_> {
     }
 }
 
-/// Why a command could not be handed over.
+/// Why a command could not be submitted.
 pub enum Failure {
     /// What was to be taken from the VM, by its name in the error.
     Of(Atom, Errno),
@@ -176,7 +140,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// That a table is full is nobody's fault.
+    /// A full table, or no memory, is not the fault of what was to be taken.
     fn of(name: Atom) -> impl Fn(Errno) -> Failure {
         move |errno| match errno {
             Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Failure::Other(errno),
@@ -191,14 +155,14 @@ impl From<Errno> for Failure {
     }
 }
 
-/// Makes the pipes and hands the command over to a shepherd: an idle one, or another, from the launcher.
-pub fn spawn(
+/// Makes the pipes, and sends the command to a shepherd: an idle one or, where there is none, a new one of the launcher's.
+pub fn submit(
     env: Env,
     launcher: BorrowedFd,
     cwd: OwnedFd,
     mut spec: SpecWriter,
     connections: &Connections,
-) -> Result<Ends, Failure> {
+) -> Result<VmSide, Failure> {
     let mut passed = Vec::with_capacity(3 + connections.further.len());
     let stdio = match &connections.terminal {
         Some(settings) => connect_terminal(settings, &mut spec, &mut passed)?,
@@ -216,30 +180,30 @@ pub fn spawn(
         further.extend(end.map(|end| (*number, end)));
     }
     let begin = Begin::new(spec.finish(), cwd, passed);
-    let control = hand_over(launcher, begin)?;
-    Ok(Ends {
+    let control = send(launcher, begin)?;
+    Ok(VmSide {
         control,
         stdio,
         further,
     })
 }
 
-/// Gives the control socket of the shepherd that was asked.
-fn hand_over(launcher: BorrowedFd, mut begin: Begin) -> nix::Result<OwnedFd> {
+/// Sends `Begin`, and gives the control socket of the shepherd that gets it.
+fn send(launcher: BorrowedFd, mut begin: Begin) -> nix::Result<OwnedFd> {
     while let Some(control) = idle::take() {
         match begin.send(control.as_fd()) {
             Ok(()) => return Ok(control),
-            // Its shepherd died meanwhile, with its launcher or alone; or somebody stopped it (EAGAIN), and what it
-            // was told last is still there.
+            // Race: dead idle shepherd. EAGAIN: somebody stopped it, and its socket is full of what it has not read.
             Err(Errno::EPIPE | Errno::ECONNRESET | Errno::EAGAIN) => {}
             Err(errno) => return Err(errno),
         }
     }
     let (control, shepherds_control) = socket::pair()?;
+    // Race: unread begin. It is there before anybody could have missed it.
     begin.send(control.as_fd())?;
     sendmsg::<()>(
         launcher.as_raw_fd(),
-        &[IoSlice::new(&[START])],
+        &[IoSlice::new(&[NEW_SHEPHERD])],
         &[ControlMessage::ScmRights(&[shepherds_control.as_raw_fd()])],
         NO_SIGNAL | MsgFlags::MSG_DONTWAIT,
         None,
@@ -268,7 +232,7 @@ fn connect(
         }
         Stdio::Fd(fd) => {
             let inside = fd.enter(env).ok_or(refused(Errno::EBADF))?;
-            passed.push(clone(inside.as_fd()).map_err(&refused)?);
+            passed.push(pipe::duplicate(inside.as_fd()).map_err(&refused)?);
             spec.flag(Tag::Passed);
         }
         Stdio::Terminal => return Err(refused(Errno::EINVAL)),
@@ -282,9 +246,9 @@ fn connect_pipe(
     spec: &mut SpecWriter,
     passed: &mut Vec<OwnedFd>,
 ) -> Result<OwnedFd, Failure> {
-    let (read, write) = pipe()?;
+    let (read, write) = pipe::new()?;
     let (ours, theirs) = if input { (write, read) } else { (read, write) };
-    set_nonblocking(ours.as_fd())?;
+    pipe::set_nonblocking(ours.as_fd())?;
     passed.push(theirs);
     spec.flag(Tag::Passed);
     Ok(ours)
@@ -308,7 +272,7 @@ fn connect_further(
     }
 }
 
-/// The VM writes to one copy of the master and reads from another, so that each is selected for one thing.
+/// The VM writes to one copy of the master and reads from another, so that each is selected for one event only.
 fn connect_terminal(
     settings: &Settings,
     spec: &mut SpecWriter,
@@ -316,23 +280,17 @@ fn connect_terminal(
 ) -> nix::Result<[Option<OwnedFd>; 3]> {
     let (master, slave) = terminal::open(settings)?;
     for _ in 0..2 {
-        passed.push(clone(slave.as_fd())?);
+        passed.push(pipe::duplicate(slave.as_fd())?);
         spec.flag(Tag::Passed);
     }
     passed.push(slave);
     spec.flag(Tag::Passed);
     spec.flag(Tag::Terminal);
-    let written = clone(master.as_fd())?;
+    let written = pipe::duplicate(master.as_fd())?;
     Ok([Some(written), Some(master), None])
 }
 
-pub fn clone(fd: BorrowedFd) -> nix::Result<OwnedFd> {
-    fd.try_clone_to_owned()
-        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
-}
-
-/// Writes the fields that Elixir gave: `{name, value}`, the value a binary, a number, or a list of
-/// binaries.
+/// Writes the fields that the Elixir side gave, each `{name, value}`; see `NetRunner.System.Native.field/0`.
 pub fn write_spec(fields: ListIterator, size: usize) -> NifResult<SpecWriter> {
     let mut writer = SpecWriter::with_capacity(size);
     for field in fields {
@@ -362,7 +320,7 @@ pub fn write_spec(fields: ListIterator, size: usize) -> NifResult<SpecWriter> {
             writer.number(Tag::Nice, value.decode::<i64>()? as u64);
         } else if name == atoms::rlimit() {
             let (resource, soft, hard): (Term, u64, u64) = value.decode()?;
-            // One that this system does not have.
+            // A resource that this system does not have.
             let unknown = || Error::Term(Box::new((atoms::rlimits(), atoms::einval())));
             let resource = system::resource(&resource.atom_to_string()?).ok_or_else(unknown)?;
             writer.numbers(Tag::Rlimit, &[resource, soft, hard]);
@@ -404,30 +362,7 @@ fn strings(writer: &mut SpecWriter, tag: Tag, values: Term) -> NifResult<()> {
     Ok(())
 }
 
-#[cfg(not(target_vendor = "apple"))]
-pub fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
-    nix::unistd::pipe2(OFlag::O_CLOEXEC)
-}
-
-#[cfg(target_vendor = "apple")]
-pub fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
-    let pair = nix::unistd::pipe()?;
-    set_cloexec(pair.0.as_fd())?;
-    set_cloexec(pair.1.as_fd())?;
-    Ok(pair)
-}
-
-#[cfg(target_vendor = "apple")]
-fn set_cloexec(fd: BorrowedFd) -> nix::Result<()> {
-    fcntl(fd, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC)).map(drop)
-}
-
-fn set_nonblocking(fd: BorrowedFd) -> nix::Result<()> {
-    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop)
-}
-
-/// The VM's working directory, as it is now, under whatever name. The file system that it is on may have to be asked,
-/// and may not answer.
+/// The VM's current working directory. Its file system may have to be asked, and may never answer.
 pub fn working_directory() -> Result<OwnedFd, Failure> {
     #[cfg(target_os = "linux")]
     let access = OFlag::O_PATH;
@@ -437,7 +372,8 @@ pub fn working_directory() -> Result<OwnedFd, Failure> {
     nix::fcntl::open(c".", flags, Mode::empty()).map_err(Failure::of(atoms::cwd()))
 }
 
-/// The same, when the kernel has all that it takes; `None`: it has not, or cannot tell (before Linux 5.12).
+/// The same, without asking a file system: `None` if the kernel does not have it in its cache, or cannot tell (before
+/// Linux 5.12).
 #[cfg(target_os = "linux")]
 pub fn working_directory_at_hand() -> Option<OwnedFd> {
     use rustix::fs::{openat2, Mode, OFlags, ResolveFlags, CWD};
