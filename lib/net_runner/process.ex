@@ -481,8 +481,6 @@ defmodule NetRunner.Process do
       iex> NetRunner.Process.suspend(p)
       :ok
       iex> NetRunner.Process.write(p, "hello")
-      iex> NetRunner.Process.read(p, 100, 100)
-      {:error, :timeout}
       iex> NetRunner.Process.resume(p)
       :ok
       iex> NetRunner.Process.read(p)

@@ -18,8 +18,7 @@ server = [
   {"an_exit_that_was_not_heard_is_a_cancellation",
    "    state |> listen() |> and_then(&life(&1, {:end, {:asked, why}, :stay}))",
    "    life(state, {:end, {:asked, why}, :stay})", [capture]},
-  {"a_timeout_that_nobody_sees_is_not_logged", "    |> and_then(&tell_unseen/1)\n", "", [stream]},
-  {"the_span_has_no_caller", "    Process.put(:\"$callers\", extra.callers)\n", "", [telemetry]}
+  {"a_timeout_that_nobody_sees_is_not_logged", "    |> and_then(&tell_unseen/1)\n", "", [stream]}
 ]
 
 captures = [

@@ -34,10 +34,10 @@ for {file, mutants} <- [
        [
          {"a_return_at_the_border_stays", "[without_return(last) | earlier]", "[last | earlier]",
           lines},
-         {"any_return_at_the_border_goes", "chunk: <<?\\n, _::binary>>}, \"\")",
-          "chunk: <<_, _::binary>>}, \"\")", lines},
-         {"the_last_line_is_backwards", "[pieces |> Enum.reverse() |> IO.iodata_to_binary()]",
-          "[pieces |> IO.iodata_to_binary()]", lines},
+         {"any_return_at_the_border_goes", "chunk: <<?\\n, _::binary>>},",
+          "chunk: <<_, _::binary>>},", lines},
+         {"the_last_line_is_backwards", "IO.iodata_to_binary(Enum.reverse([held | pieces]))",
+          "IO.iodata_to_binary([held | pieces])", lines},
          {"a_long_line_keeps_its_last_piece", "pieces: [rest | lines.pieces]", "pieces: [rest]",
           lines},
          {"a_piece_is_in_two_lines", "%{lines | pieces: [], chunk: rest}",
@@ -47,8 +47,8 @@ for {file, mutants} <- [
        [
          {"the_last_of_two_options_counts", "Keyword.put_new(settings.options, name, value)",
           "Keyword.put(settings.options, name, value)", cmd},
-         {"an_empty_variable_is_set", "when value in [nil, \"\"], do: {utf8!(name), nil}",
-          "when value in [nil], do: {utf8!(name), nil}", cmd},
+         {"an_empty_variable_is_set", "value in [nil, \"\"] -> {name, nil}",
+          "value in [nil] -> {name, nil}", cmd},
          {"a_collectable_is_not_told_of_a_failure", "        collector.(collected, :halt)\n", "",
           cmd},
          {"a_collectable_is_not_told_of_the_end", "{collector.(collected, :done), status}",
@@ -122,8 +122,8 @@ for {file, mutants} <- [
           "value >= 0 and value < 0x2_0000_0000", options},
          {"a_nul_in_a_path", "is_binary(value) and :binary.match(value, <<0>>) == :nomatch",
           "is_binary(value) and :binary.match(value, <<0>>) != :never", options},
-         {"any_option_for_any_function", "unless group in groups do", "unless group != nil do",
-          options}
+         {"any_option_for_any_function", "fn {group, _} -> group in groups end) do",
+          "fn {group, _} -> group != nil end) do", options}
        ]},
       {"process/announcer",
        [

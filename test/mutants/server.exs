@@ -20,8 +20,8 @@ server = [
    "        if boot.rest_of_timeout != :infinity, do: arm(:expired, boot.rest_of_timeout)\n", "",
    [run]},
   {"an_exit_that_is_not_heard_yet_is_a_timeout",
-   "state |> listen() |> and_then(&life(&1, {:end, :timeout, next}))",
-   "life(state, {:end, :timeout, next})", [callers]},
+   "    |> listen()\n    |> and_then(&life(&1, {:end, cause(state, :timeout), next}))",
+   "    |> life({:end, cause(state, :timeout), next})", [callers]},
   {"a_stream_that_nobody_enumerates_stays",
    "next = if state.stream == :offered, do: {:stop, :normal}, else: :stay", "next = :stay",
    [ending]},
@@ -106,8 +106,8 @@ boot = [
   {"rows_and_columns_change_places",
    "{:terminal, Keyword.get(settings, :rows, 24), Keyword.get(settings, :cols, 80),",
    "{:terminal, Keyword.get(settings, :cols, 80), Keyword.get(settings, :rows, 24),", [process]},
-  {"a_failed_step_is_not_named", "if(step in [:fork, :exec], do: errno, else: {step, errno})",
-   "if(step in [:fork, :exec], do: errno, else: errno)", [run]}
+  {"a_failed_step_is_not_named", "defp not_started(step, errno), do: {step, errno}",
+   "defp not_started(_step, errno), do: errno", [run]}
 ]
 
 exit_and_report = [

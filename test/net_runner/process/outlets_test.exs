@@ -53,12 +53,12 @@ defmodule NetRunner.Process.OutletsTest do
         :ok = Native.write(write, [:binary.copy("x", 1_024)])
 
         {:reply, {:ok, <<_::binary-size(1_024)>>}, outlets} =
-          Outlets.read(outlets, from(), :stdout, 1_024)
+          Outlets.read(outlets, from(), :stdout, 1_024, :infinity)
 
         outlets
       end)
 
-    assert {:reply, :eof, outlets} = Outlets.read(outlets, from(), :stdout, 1_024)
+    assert {:reply, :eof, outlets} = Outlets.read(outlets, from(), :stdout, 1_024, :infinity)
     assert outlets.stdout.pipe.fd == nil
   end
 

@@ -92,7 +92,9 @@ defmodule NetRunner.System.NativeTest do
     script = "renice -n 5 -p $PPID >&2; echo ready; read line; exit 7"
     fields = [file: "/bin/sh", args: ["sh", "-c", script], env: ["PATH=/usr/bin:/bin"]]
 
-    {:ok, control, stdin, stdout, nil} = Launcher.submit(fields, {:pipe, :pipe, :null}, 65_536)
+    {:ok, control, stdin, stdout, nil, []} =
+      Launcher.submit(fields, {{:pipe, :pipe, :null}, []}, 65_536)
+
     {:started, os_pid} = await(fn -> Native.receive_event(control) end)
     assert {:ok, "ready\n"} = await(fn -> Native.read(stdout, 100) end)
     shepherd = Tree.parent(os_pid)
