@@ -42,18 +42,22 @@ defmodule NetRunner.Daemon.StopCommand do
   def run(%__MODULE__{} = stop) do
     context = Context.capture()
 
+    answer = make_ref()
+    daemon = self()
+
     # Linked, so that it does not outlive a daemon that is killed.
     {pid, monitor} =
       :erlang.spawn_opt(
         fn ->
           Context.adopt(context)
-          exit({:result, result(stop)})
+          send(daemon, {answer, result(stop)})
         end,
         [:link, :monitor]
       )
 
     receive do
-      {:DOWN, ^monitor, :process, _, {:result, result}} ->
+      {^answer, result} ->
+        Process.demonitor(monitor, [:flush])
         result
 
       {:DOWN, ^monitor, :process, _, reason} ->

@@ -316,6 +316,11 @@ defmodule NetRunner.Process.Server do
     state |> listen() |> and_then(&life(&1, {:end, {:asked, why}, :stay}))
   end
 
+  # As of an unknown call.
+  def handle_cast(_request, _state) do
+    raise ArgumentError, "somebody told the process of a command something that it does not know"
+  end
+
   # --- what the VM and the system tell --------------------------------------------------------------
 
   @impl true

@@ -240,6 +240,29 @@ defmodule NetRunner.Process.CallersTest do
       assert Task.await(any, 60_000) == {:error, :closed}
     end
 
+    test "so is a process that asks, with and without credit, and a read_until" do
+      p = start!("echo 1; read line; exec >&-; exec sleep 1000", stderr: :pipe)
+      :ok = Command.ask(p, 1)
+      assert_receive {:net_runner, ^p, {:stdout, "1\n"}}, 60_000
+      any = Task.async(fn -> Command.read_any(p) end)
+      NetRunner.Waiting.await(p, :any)
+      until = Task.async(fn -> Command.read_until(p, "x") end)
+      NetRunner.Waiting.await(p, :hold)
+      :ok = Command.write(p, "close\n")
+      assert Task.await(until, 60_000) == :eof
+      assert_receive {:net_runner, ^p, {:eof, :stdout}}, 60_000
+      assert Task.yield(any, 0) == nil
+      assert Command.read_until(p, "x") == :eof
+
+      p = start!("read line; exec >&-; exec sleep 1000", stderr: :pipe)
+      _any = Task.async(fn -> Command.read_any(p) end)
+      NetRunner.Waiting.await(p, :any)
+      :ok = Command.ask(p, 5)
+      :ok = Command.write(p, "close\n")
+      assert_receive {:net_runner, ^p, {:eof, :stdout}}, 60_000
+      refute_received {:net_runner, _, _}
+    end
+
     test "a reader is told that its own is no pipe" do
       p = start!("exec sleep 1000")
       any = Task.async(fn -> Command.read_any(p) end)
@@ -554,10 +577,8 @@ defmodule NetRunner.Process.CallersTest do
     refute inspect(:sys.get_status(p), limit: :infinity, printable_limit: :infinity) =~ "s3cret"
   end
 
-  test "a call that it does not know ends a server without showing what it holds" do
-    p = start!("exec sleep 1000")
-    writer = Task.async(fn -> Command.write(p, :binary.copy("s3cret", 1_000_000)) end)
-    NetRunner.Waiting.await(p, :stdin)
+  test "a call or cast that it does not know ends a server without showing what it holds" do
+    {p, writer} = start_with_secret!()
 
     log =
       ExUnit.CaptureLog.capture_log(fn ->
@@ -569,6 +590,24 @@ defmodule NetRunner.Process.CallersTest do
 
     assert log =~ "asked the process of a command for something that it does not know"
     refute log =~ "s3cret"
+    {p, writer} = start_with_secret!()
+
+    log =
+      ExUnit.CaptureLog.capture_log(fn ->
+        GenServer.cast(p, {:no, "such cast"})
+        assert Task.await(writer, 60_000) == {:error, :closed}
+        Tree.await(fn -> not Process.alive?(p) end)
+      end)
+
+    assert log =~ "told the process of a command something that it does not know"
+    refute log =~ "s3cret"
+  end
+
+  defp start_with_secret! do
+    p = start!("exec sleep 1000")
+    writer = Task.async(fn -> Command.write(p, :binary.copy("s3cret", 1_000_000)) end)
+    NetRunner.Waiting.await(p, :stdin)
+    {p, writer}
   end
 
   def log(%{msg: message}, %{config: %{test: test}}) do
