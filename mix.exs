@@ -34,11 +34,11 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
   end
 
   # Mix runs the compilers of a git dependency only as long as its application is missing, but it loads this file every
-  # time. Without what was deleted the application is none.
-  def notice_deleted(application) do
-    if File.exists?(Path.join(application, ".mix/compile.net_runner_native")) and
-         not installed?(Path.join(application, "priv")) do
-      File.rm(Path.join(application, "ebin/net_runner.app"))
+  # time, before it looks for that. So without what was deleted it must find no application. (Called when Mix knows
+  # where this project is compiled to: while it asks for `project/0`, it says what is true of the project above.)
+  def notice_deleted(_env, _bytecode) do
+    if File.exists?(stamp()) and not installed?(priv()) do
+      File.rm(Path.join(Mix.Project.app_path(), "ebin/net_runner.app"))
     end
   end
 
@@ -183,11 +183,10 @@ end
 defmodule NetRunner.MixProject do
   use Mix.Project
 
-  def project do
-    Mix.Tasks.Compile.NetRunnerNative.notice_deleted(
-      Path.join(Mix.Project.build_path(), "lib/net_runner")
-    )
+  # After the callback of Mix.Project, which makes this the current project.
+  @after_compile {Mix.Tasks.Compile.NetRunnerNative, :notice_deleted}
 
+  def project do
     [
       app: :net_runner,
       version: "0.1.0",

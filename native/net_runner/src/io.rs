@@ -202,7 +202,7 @@ pub fn from_rustix(errno: rustix::io::Errno) -> Errno {
 
 /// Gives the pipe the size that was asked for, once. A refusal (the limits of an unprivileged
 /// user, pipe(7)) leaves it as it is.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn grow_pipe(fd: &Fd, inside: &Inside) -> bool {
     use nix::fcntl::{fcntl, FcntlArg};
     let size = fd.pipe_size.swap(0, Ordering::Relaxed);
@@ -210,7 +210,7 @@ fn grow_pipe(fd: &Fd, inside: &Inside) -> bool {
     size != 0 && fcntl(inside, change).is_ok()
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 fn grow_pipe(_fd: &Fd, _inside: &Inside) -> bool {
     false
 }

@@ -8,8 +8,6 @@ use crate::system;
 use crate::terminal::{self, Settings};
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
-use nix::spawn::{posix_spawn, PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags};
-use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
@@ -24,12 +22,22 @@ use wire::{Leftovers, SpecWriter, Tag, LAUNCHER_FD, START};
 pub fn start_helper(path: &[u8]) -> nix::Result<(OwnedFd, Pid)> {
     let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
     let (ours, theirs) = socket::pair()?;
+    let pid = spawn_helper(&path, theirs.as_fd())?;
+    Ok((ours, pid))
+}
+
+const HELPER_ARGUMENTS: [&CStr; 2] = [c"net_runner_shepherd", c"launcher"];
+
+#[cfg(not(any(target_os = "openbsd", net_runner_posix)))]
+fn spawn_helper(path: &CStr, socket: BorrowedFd) -> nix::Result<Pid> {
+    use nix::spawn::{posix_spawn, PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags};
+    use nix::sys::signal::{SigSet, Signal};
     let mut actions = PosixSpawnFileActions::init()?;
     // The helper keeps nothing of the VM's: a reader of the VM's output must see its end.
     for target in 0..=2 {
         actions.add_open(target, c"/dev/null", OFlag::O_RDWR, Mode::empty())?;
     }
-    actions.add_dup2(theirs.as_raw_fd(), LAUNCHER_FD)?;
+    actions.add_dup2(socket.as_raw_fd(), LAUNCHER_FD)?;
     let mut attributes = PosixSpawnAttr::init()?;
     attributes.set_flags(
         PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK,
@@ -42,15 +50,58 @@ pub fn start_helper(path: &[u8]) -> nix::Result<(OwnedFd, Pid)> {
     ignored.remove(Signal::SIGSTOP);
     attributes.set_sigdefault(&ignored)?;
     attributes.set_sigmask(&SigSet::empty())?;
-    let arguments: [&CStr; 2] = [c"net_runner_shepherd", c"launcher"];
-    let pid = posix_spawn(
-        path.as_c_str(),
+    let no_environment: [&CStr; 0] = [];
+    posix_spawn(
+        path,
         &actions,
         &attributes,
-        &arguments,
-        &[] as &[&CStr],
-    )?;
-    Ok((ours, pid))
+        &HELPER_ARGUMENTS,
+        &no_environment,
+    )
+}
+
+/// For OpenBSD nix has no posix_spawn(3). The signals are left to the helper, which sees to them before all else.
+#[cfg(any(target_os = "openbsd", net_runner_posix))]
+fn spawn_helper(path: &CStr, socket: BorrowedFd) -> nix::Result<Pid> {
+    use std::{mem::MaybeUninit, ptr};
+    let checked = |result: libc::c_int| match result {
+        0 => Ok(()),
+        errno => Err(Errno::from_raw(errno)),
+    };
+    let [name, role] = HELPER_ARGUMENTS.map(|argument| argument.as_ptr().cast_mut());
+    let arguments = [name, role, ptr::null_mut()];
+    let no_environment = [ptr::null_mut()];
+    let mut actions = MaybeUninit::uninit();
+    let mut pid = 0;
+    // SAFETY: the actions are used between their making and their end; the strings and arrays live, and end with null.
+    unsafe {
+        checked(libc::posix_spawn_file_actions_init(actions.as_mut_ptr()))?;
+        let actions = actions.as_mut_ptr();
+        let spawned = (0..=2)
+            .try_for_each(|target| {
+                let null = c"/dev/null".as_ptr();
+                let added =
+                    libc::posix_spawn_file_actions_addopen(actions, target, null, libc::O_RDWR, 0);
+                checked(added)
+            })
+            .and_then(|()| {
+                let (from, to) = (socket.as_raw_fd(), LAUNCHER_FD);
+                checked(libc::posix_spawn_file_actions_adddup2(actions, from, to))
+            })
+            .and_then(|()| {
+                checked(libc::posix_spawn(
+                    &mut pid,
+                    path.as_ptr(),
+                    actions,
+                    ptr::null(),
+                    arguments.as_ptr(),
+                    no_environment.as_ptr(),
+                ))
+            });
+        libc::posix_spawn_file_actions_destroy(actions);
+        spawned?;
+    }
+    Ok(Pid::from_raw(pid))
 }
 
 /// The VM's ends of a command's descriptors.
@@ -340,12 +391,12 @@ fn strings(writer: &mut SpecWriter, tag: Tag, values: Term) -> NifResult<()> {
     Ok(())
 }
 
-#[cfg(not(target_vendor = "apple"))]
+#[cfg(not(any(target_vendor = "apple", net_runner_posix)))]
 pub fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC)
 }
 
-#[cfg(target_vendor = "apple")]
+#[cfg(any(target_vendor = "apple", net_runner_posix))]
 pub fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     let pair = nix::unistd::pipe()?;
     set_cloexec(pair.0.as_fd())?;
@@ -353,7 +404,7 @@ pub fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     Ok(pair)
 }
 
-#[cfg(target_vendor = "apple")]
+#[cfg(any(target_vendor = "apple", net_runner_posix))]
 fn set_cloexec(fd: BorrowedFd) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC)).map(drop)
 }
@@ -365,23 +416,23 @@ fn set_nonblocking(fd: BorrowedFd) -> nix::Result<()> {
 /// The VM's working directory, as it is now, under whatever name. The file system that it is on may have to be asked,
 /// and may not answer.
 pub fn working_directory() -> Result<OwnedFd, Failure> {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(net_runner_posix)))]
     let access = OFlag::O_PATH;
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(any(not(target_os = "linux"), net_runner_posix))]
     let access = OFlag::O_RDONLY;
     let flags = access | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     nix::fcntl::open(c".", flags, Mode::empty()).map_err(Failure::of(atoms::cwd()))
 }
 
 /// The same, when the kernel has all that it takes; `None`: it has not, or cannot tell (before Linux 5.12).
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 pub fn working_directory_at_hand() -> Option<OwnedFd> {
     use rustix::fs::{openat2, Mode, OFlags, ResolveFlags, CWD};
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat2(CWD, c".", flags, Mode::empty(), ResolveFlags::CACHED).ok()
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 pub fn working_directory_at_hand() -> Option<OwnedFd> {
     None
 }

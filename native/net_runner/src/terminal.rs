@@ -39,12 +39,12 @@ fn flags(flags: OFlag) -> OpenptFlags {
 }
 
 /// Without a look at /dev/pts, which may be that of another mount namespace (ioctl_tty(2)).
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn open_slave(master: &OwnedFd, birth: OFlag) -> nix::Result<OwnedFd> {
     rustix::pty::ioctl_tiocgptpeer(master, flags(birth)).map_err(from_rustix)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 fn open_slave(master: &OwnedFd, birth: OFlag) -> nix::Result<OwnedFd> {
     let name = rustix::pty::ptsname(master, Vec::new()).map_err(from_rustix)?;
     nix::fcntl::open(name.as_c_str(), birth, nix::sys::stat::Mode::empty())

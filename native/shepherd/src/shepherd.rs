@@ -39,7 +39,11 @@ pub struct Parent {
 
 impl Parent {
     /// A killed launcher is followed by the guard, which is in the session of all helpers.
+    /// Where it could do nothing for the command, it does not matter.
     fn is_there(&self) -> bool {
+        if !sys::ADOPTS {
+            return true;
+        }
         let parent = getppid();
         parent == self.launcher || (parent.as_raw() > 0 && !children::is_stranger(parent))
     }
@@ -265,8 +269,8 @@ impl Shepherd {
     /// it: leftovers are what stays when a command exits by itself, and what left its group before.
     fn signal_all(&self, number: i32) {
         match self.leftovers {
-            Leftovers::Kill => children::signal_all(number),
-            Leftovers::Leave => children::signal_group(self.command, number),
+            Leftovers::Kill if sys::ADOPTS => children::signal_all(number),
+            Leftovers::Kill | Leftovers::Leave => children::signal_group(self.command, number),
         }
     }
 

@@ -153,7 +153,7 @@ fn receive_with_fds(
             header = libc::CMSG_NXTHDR(&message, header);
         }
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(any(not(target_os = "linux"), net_runner_posix))]
     for fd in &fds {
         use nix::fcntl::{fcntl, FcntlArg, FdFlag};
         fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
@@ -162,7 +162,7 @@ fn receive_with_fds(
 }
 
 /// Close-on-exec from birth, where the system can.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 const RECEIVE_CLOEXEC: libc::c_int = libc::MSG_CMSG_CLOEXEC;
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 const RECEIVE_CLOEXEC: libc::c_int = 0;

@@ -10,25 +10,25 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// Makes the other end being gone an error, not a SIGPIPE.
-#[cfg(not(target_vendor = "apple"))]
+#[cfg(not(any(target_vendor = "apple", net_runner_posix)))]
 pub const NO_SIGNAL: MsgFlags = MsgFlags::MSG_NOSIGNAL;
 
 /// No such flag there; nor is it missed: the VM ignores SIGPIPE, and the helpers block it.
-#[cfg(target_vendor = "apple")]
+#[cfg(any(target_vendor = "apple", net_runner_posix))]
 pub const NO_SIGNAL: MsgFlags = MsgFlags::empty();
 
 /// Whether what was sent at once is received at once.
-pub const KEEPS_MESSAGES: bool = cfg!(not(target_vendor = "apple"));
+pub const KEEPS_MESSAGES: bool = cfg!(not(any(target_vendor = "apple", net_runner_posix)));
 
 /// Two connected sockets, close-on-exec, with message boundaries and an end of file.
-#[cfg(not(target_vendor = "apple"))]
+#[cfg(not(any(target_vendor = "apple", net_runner_posix)))]
 pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
     let kind = SockType::SeqPacket;
     socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
 }
 
 /// Only streams are there, which serve: all frames have a fixed size, and descriptors keep requests apart.
-#[cfg(target_vendor = "apple")]
+#[cfg(any(target_vendor = "apple", net_runner_posix))]
 pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
     use nix::fcntl::{fcntl, FcntlArg, FdFlag};
     let kind = SockType::Stream;
@@ -95,7 +95,7 @@ pub fn send_begin(control: BorrowedFd, spec: &[u8], fds: &[RawFd]) -> nix::Resul
 }
 
 /// A file without a name that holds the bytes, to be read from its start.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn file_of(bytes: &[u8]) -> nix::Result<OwnedFd> {
     use nix::sys::memfd::{memfd_create, MFdFlags};
     let name = c"net_runner_spec";
@@ -107,7 +107,7 @@ fn file_of(bytes: &[u8]) -> nix::Result<OwnedFd> {
     Ok(fd)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 fn file_of(bytes: &[u8]) -> nix::Result<OwnedFd> {
     use nix::fcntl::{fcntl, FcntlArg, FdFlag};
     let template = std::env::temp_dir().join("net_runner_spec_XXXXXX");
