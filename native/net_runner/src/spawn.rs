@@ -77,27 +77,31 @@ fn spawn_helper(path: &CStr, socket: BorrowedFd) -> nix::Result<Pid> {
     unsafe {
         checked(libc::posix_spawn_file_actions_init(actions.as_mut_ptr()))?;
         let actions = actions.as_mut_ptr();
-        let spawned = (0..=2)
-            .try_for_each(|target| {
-                let null = c"/dev/null".as_ptr();
-                let added =
-                    libc::posix_spawn_file_actions_addopen(actions, target, null, libc::O_RDWR, 0);
-                checked(added)
-            })
-            .and_then(|()| {
-                let (from, to) = (socket.as_raw_fd(), LAUNCHER_FD);
-                checked(libc::posix_spawn_file_actions_adddup2(actions, from, to))
-            })
-            .and_then(|()| {
-                checked(libc::posix_spawn(
-                    &mut pid,
-                    path.as_ptr(),
+        let mut spawn = || {
+            for target in 0..=2 {
+                checked(libc::posix_spawn_file_actions_addopen(
                     actions,
-                    ptr::null(),
-                    arguments.as_ptr(),
-                    no_environment.as_ptr(),
-                ))
-            });
+                    target,
+                    c"/dev/null".as_ptr(),
+                    libc::O_RDWR,
+                    0,
+                ))?;
+            }
+            checked(libc::posix_spawn_file_actions_adddup2(
+                actions,
+                socket.as_raw_fd(),
+                LAUNCHER_FD,
+            ))?;
+            checked(libc::posix_spawn(
+                &mut pid,
+                path.as_ptr(),
+                actions,
+                ptr::null(),
+                arguments.as_ptr(),
+                no_environment.as_ptr(),
+            ))
+        };
+        let spawned = spawn();
         libc::posix_spawn_file_actions_destroy(actions);
         spawned?;
     }
