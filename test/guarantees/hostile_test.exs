@@ -8,6 +8,7 @@ defmodule NetRunner.Guarantees.HostileTest do
   alias NetRunner.System.Native
 
   @moduletag timeout: 180_000
+  @moduletag skip: Tree.needs_linux()
   @moduletag :capture_log
 
   @kill_timeout 400

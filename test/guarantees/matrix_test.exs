@@ -134,6 +134,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
         assert_clean(tree)
       end
 
+      @tag skip: Tree.needs_linux()
       test "the shepherd is killed", %{tree: tree} do
         command = start_ready(tree, @shape)
         Tree.kill(Tree.shepherd(command))
@@ -151,6 +152,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
         assert_clean(tree)
       end
 
+      @tag skip: Tree.needs_linux()
       test "the launcher is killed, and later the shepherd", %{tree: tree} do
         command = start_ready(tree, @shape)
         shepherd = Tree.shepherd(command)
@@ -163,6 +165,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
         assert_clean(tree)
       end
 
+      @tag skip: Tree.needs_linux()
       test "the shepherd and the launcher are killed at once", %{tree: tree} do
         command = start_ready(tree, @shape)
         Tree.kill([Tree.shepherd(command), Tree.launcher(command)])
@@ -171,6 +174,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
         assert_clean(tree)
       end
 
+      @tag skip: Tree.needs_linux()
       test "the guard is killed, and then the shepherd", %{tree: tree} do
         command = start_ready(tree, @shape)
         Tree.kill(Tree.parent(Tree.launcher(command)))

@@ -107,6 +107,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
     assert_clean(trees)
   end
 
+  @tag skip: Tree.needs_linux()
   test "one shepherd is killed", %{trees: trees} do
     started(trees)
     {server, _} = running(hd(trees))
@@ -127,7 +128,9 @@ defmodule NetRunner.Guarantees.PipelineTest do
   for {what, reason} <- [server: :closed, shepherd: :shepherd_died] do
     @what what
     @reason reason
+    @needs if what == :shepherd, do: Tree.needs_linux()
 
+    @tag skip: @needs
     test "the #{what} of one in the middle is killed while the first idles", %{trees: trees} do
       started(trees)
       kill_middle(@what)
@@ -135,6 +138,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
       assert_clean(trees)
     end
 
+    @tag skip: @needs
     test "the #{what} of one in the middle of a stream is killed while the first idles", %{
       trees: trees
     } do

@@ -68,12 +68,14 @@ defmodule NetRunner.Guarantees.ReuseTest do
 
   for change <- @changes do
     @change change
+    unless change =~ "renice", do: @tag(skip: Tree.needs_linux())
+
     test "what a command does to its shepherd does not reach the next: #{change}" do
       assert_not_carried_over(@change)
     end
   end
 
-  unless System.cmd("id", ["-u"]) == {"0\n", 0}, do: @tag(skip: "needs root")
+  @tag skip: if(Tree.root?(), do: Tree.needs_linux(), else: "needs root")
 
   test "what a command of root does to its shepherd does not reach the next" do
     # Nobody else may write these: the helpers are not dumpable (proc(5)).
@@ -81,8 +83,11 @@ defmodule NetRunner.Guarantees.ReuseTest do
     assert_not_carried_over("echo 1 > /proc/$PPID/coredump_filter")
   end
 
-  unless Tree.cgroup_root() != nil, do: @tag(skip: "needs a cgroup file system of version 2")
-
+  @tag skip:
+         if(Tree.cgroup_root(),
+           do: Tree.needs_linux(),
+           else: "needs a cgroup file system of version 2"
+         )
   test "a command that moves its shepherd to another cgroup keeps it to itself", %{tree: tree} do
     group = Path.join(Tree.cgroup_root(), tree.mark)
     File.mkdir!(group)

@@ -164,6 +164,11 @@ pub fn signal_group(leader: Pid, number: i32) {
     unsafe { libc::kill(-leader.as_raw(), number) };
 }
 
+/// Whether any process is in the group that this one led.
+pub fn has_group(leader: Pid) -> bool {
+    nix::sys::signal::killpg(leader, None) != Err(Errno::ESRCH)
+}
+
 /// A signal to one child.
 pub fn signal(child: Pid, number: i32) {
     // SAFETY: as in `kill`.

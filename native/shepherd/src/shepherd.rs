@@ -319,6 +319,9 @@ impl Shepherd {
                     cgroup::kill(cgroup);
                 }
                 end_leftovers();
+                if !sys::ADOPTS {
+                    await_end_of_group(self.command);
+                }
                 report(control, exit);
             }
             Leftovers::Leave => {
@@ -352,6 +355,17 @@ fn end_leftovers() {
     let mut backoff = Backoff::new();
     while children::reap(|_| {}) == Left::Some {
         children::kill_all();
+        let _ = signals::wait([], Some(backoff.next()));
+    }
+}
+
+/// Where orphans are not given to this process, the rest of the command's group is all that is known of them. It has got
+/// SIGKILL. When it is gone, its number may become that of another group, so it is asked for only so long.
+fn await_end_of_group(leader: Pid) {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let until = Instant::now() + PATIENCE;
+    let mut backoff = Backoff::new();
+    while children::has_group(leader) && Instant::now() < until {
         let _ = signals::wait([], Some(backoff.next()));
     }
 }

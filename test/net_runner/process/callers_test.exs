@@ -178,6 +178,8 @@ defmodule NetRunner.Process.CallersTest do
     Tree.await(fn -> find.() != nil end)
     %{os_pid: os_pid, pid: server} = find.()
     monitor = Process.monitor(server)
+    # It is listed before its caller asks for the result.
+    NetRunner.Waiting.await(server, :collect)
     kill(caller)
     assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
     Tree.await(fn -> Tree.stat(os_pid) == nil end)

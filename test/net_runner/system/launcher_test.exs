@@ -72,8 +72,9 @@ defmodule NetRunner.LauncherTest do
     end
 
     test "is not there" do
-      assert refusal("/no/such/helper") =~
-               "cannot be started: no such file or directory (:enoent)"
+      message = refusal("/no/such/helper")
+      assert message =~ "cannot be started: no such file or directory (:enoent)"
+      assert message =~ "mix deps.compile net_runner --force"
     end
 
     test "is no program" do
