@@ -16,7 +16,8 @@ defmodule NetRunner.Guarantees.PipelineTest do
   defp commands(trees) do
     for {tree, number} <- Enum.with_index(trees) do
       reading = if number == 0, do: "read go; echo first", else: "cat"
-      script = "trap '' TERM HUP; setsid sleep 100 & : > $READY; #{reading}"
+      session = if Tree.needs_linux(), do: "", else: "setsid"
+      script = "trap '' TERM HUP; #{session} sleep 100 & : > $READY; #{reading}"
 
       NetRunner.Command.new("sh", ["-c", script],
         env: [{"READY", tree.ready_file} | Tree.env(tree)]

@@ -85,7 +85,7 @@ defmodule NetRunner.LauncherTest do
   end
 
   describe "under a filter of system calls (seccomp)" do
-    unless match?({:unix, :linux}, :os.type()), do: @describetag(skip: "Linux has them")
+    @describetag skip: Tree.needs_linux()
 
     for {call, name} <- [
           {"prctl=36", "prctl(PR_SET_CHILD_SUBREAPER)"},
