@@ -164,9 +164,9 @@ pub fn signal_group(leader: Pid, number: i32) {
     unsafe { libc::kill(-leader.as_raw(), number) };
 }
 
-/// Whether any process is in the group that this one led.
+/// Whether a process that may be signalled is in the group that this one led.
 pub fn has_group(leader: Pid) -> bool {
-    nix::sys::signal::killpg(leader, None) != Err(Errno::ESRCH)
+    nix::sys::signal::killpg(leader, None).is_ok()
 }
 
 /// A signal to one child.

@@ -360,9 +360,10 @@ fn end_leftovers() {
 }
 
 /// Where orphans are not given to this process, the rest of the command's group is all that is known of them. It has got
-/// SIGKILL. When it is gone, its number may become that of another group, so it is asked for only so long.
+/// SIGKILL. It is asked for only so long: process 1 may take its time to reap it, and when it is gone, its number may
+/// become that of another group.
 fn await_end_of_group(leader: Pid) {
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const PATIENCE: Duration = Duration::from_secs(1);
     let until = Instant::now() + PATIENCE;
     let mut backoff = Backoff::new();
     while children::has_group(leader) && Instant::now() < until {
