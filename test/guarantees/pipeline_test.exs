@@ -161,6 +161,8 @@ defmodule NetRunner.Guarantees.PipelineTest do
   end
 
   defp kill_middle(what) do
+    # A command may run before its server has listed it.
+    Tree.await(fn -> length(NetRunner.list()) == 3 end)
     [_first, %{pid: server}, _last] = NetRunner.list()
     if what == :server, do: Process.exit(server, :kill), else: Tree.kill(Tree.shepherd(server))
   end
