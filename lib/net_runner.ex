@@ -73,11 +73,12 @@ defmodule NetRunner do
     {command, options} = Command.unfold(command, options, @run_groups)
     options = Options.validate!(options, @run_groups)
     input = Input.new(options)
-
+    # Nobody else can get the result.
+    options = %{options | owner: options.owner || self()}
     extra = [input: Input.for_server(input), grace?: true]
 
     with {:ok, server} <- Server.start(command, options, extra) do
-      feeder = Input.feed(input, server)
+      feeder = input |> Input.feed(server) |> Input.watch()
       result = NetRunner.Process.collect(server, options.max_output_size)
 
       case {result, Input.await_end(feeder)} do

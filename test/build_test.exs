@@ -1,6 +1,6 @@
 defmodule NetRunner.BuildTest do
   # NetRunner as a dependency: projects that are made, compiled and released for real, elsewhere.
-  use ExUnit.Case, async: false
+  use ExUnit.Case, async: true
 
   @moduletag timeout: 600_000
   @source File.cwd!()

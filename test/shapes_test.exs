@@ -30,7 +30,6 @@ defmodule NetRunner.ShapesTest do
     )
   end
 
-  @tag timeout: 180_000
   test "1 GiB through gzip and gunzip, joined by a stream, is the same at both ends" do
     input = hashing(blocks(@gib), self())
     compressed = NetRunner.stream!(~w(gzip -1), input: input)
@@ -46,7 +45,6 @@ defmodule NetRunner.ShapesTest do
     assert :crypto.hash_final(context) == sent
   end
 
-  @tag timeout: 180_000
   test "1 GiB written to cat while it is read back: no deadlock, every byte in order" do
     {:ok, p} = Command.start("cat")
 

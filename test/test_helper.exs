@@ -1,2 +1,3 @@
 # The longest wait of a test is 60 s, on machines that are ten times slower; several may follow one another.
-ExUnit.start(timeout: 300_000)
+# What is logged is shown with a test that fails: many kill a launcher, which is worth a warning.
+ExUnit.start(timeout: 300_000, capture_log: true)

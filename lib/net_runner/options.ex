@@ -200,7 +200,7 @@ defmodule NetRunner.Options do
 
   ## The end: `:stop_signal`, `:kill_timeout`, `:leftovers`
 
-      iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "sleep 0.1 & echo $!"], leftovers: :leave)
+      iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "sleep 5 & echo $!"], leftovers: :leave)
       iex> {:ok, pid} = NetRunner.Process.read(p)
       iex> NetRunner.Process.await_exit(p)
       {:ok, 0}

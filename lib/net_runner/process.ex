@@ -77,6 +77,7 @@ defmodule NetRunner.Process do
   @type read_error ::
           gone()
           | :not_piped
+          | {:not_ended, os_pid :: pos_integer()}
           | {:input_failed, {:error | :exit | :throw, term(), Exception.stacktrace()}}
           | posix()
 
@@ -194,7 +195,8 @@ defmodule NetRunner.Process do
 
   `{:error, :epipe}`: the command closed its stdin or is gone. `{:error, :closed}`: `close_stdin/1` was called.
   """
-  @spec write(t(), iodata()) :: :ok | {:error, :epipe | gone() | :not_piped | posix()}
+  @spec write(t(), iodata()) ::
+          :ok | {:error, :epipe | gone() | :not_piped | {:not_ended, pos_integer()} | posix()}
   def write(process, iodata), do: call(process, {:write, :erlang.iolist_to_iovec(iodata)})
 
   @doc """
@@ -355,6 +357,12 @@ defmodule NetRunner.Process do
   # To the one process that enumerates its stream, as its owner, where that is not nil.
   @spec hand_over(t(), pid() | nil) :: :ok | {:error, :already_enumerated | gone()}
   def hand_over(process, owner), do: call(process, {:hand_over, owner})
+
+  @doc false
+  # From its feeder, which exits with the same when that is known.
+  @spec input_failed(t(), {:error | :exit | :throw, term(), Exception.stacktrace()}) ::
+          :ok | {:error, gone()}
+  def input_failed(process, failure), do: call(process, {:input_failed, failure})
 
   @doc false
   # What is known of a command that failed, as fields of `NetRunner.Error`.

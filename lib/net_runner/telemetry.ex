@@ -25,43 +25,44 @@ defmodule NetRunner.Telemetry do
         if ms > 1_000, do: Logger.warning("\#{hd(metadata.command)} took \#{ms} ms")
       end, nil)
 
-  Handlers run in the process of the command, before those who wait for its end are answered, so a slow
-  handler makes commands slow. A process that is killed (`Process.exit(pid, :kill)`) emits nothing
-  more. A command on another node (`:node`) gives its events there.
+  The handlers of a command run one after the other in a process that does nothing else for it. Whoever starts the
+  command or waits for its end waits for them, so a slow handler makes commands slow. It keeps no command running that
+  has to end: the death of the owner and `:timeout` are acted on meanwhile. A command on another node (`:node`) gives its
+  events there.
   """
 
   alias NetRunner.Process.Stats
 
-  @typep command :: [String.t()]
-  @typep started :: {system_time :: integer(), monotonic_time :: integer()}
+  @typedoc false
+  @type span :: %{
+          command: [String.t()],
+          pid: pid(),
+          os_pid: pos_integer() | nil,
+          started: {system_time :: integer(), monotonic_time :: integer()}
+        }
+
+  @typedoc false
+  @type ending :: {:stop, Stats.t()} | {:exception, :error | :exit, reason :: term()}
 
   @doc false
-  @spec start(command(), pos_integer() | nil, started()) :: :ok
-  def start(command, os_pid, {system_time, monotonic_time}) do
-    emit(:start, command, os_pid, fn ->
-      {%{system_time: system_time, monotonic_time: monotonic_time}, %{}}
-    end)
+  @spec start(span()) :: :ok
+  def start(%{started: {system_time, monotonic_time}} = span) do
+    emit(:start, span, %{system_time: system_time, monotonic_time: monotonic_time}, %{})
   end
 
   @doc false
-  @spec stop(command(), pos_integer(), started(), (... -> Stats.t())) :: :ok
-  def stop(command, os_pid, started, stats) do
-    emit(:stop, command, os_pid, fn ->
-      stats = stats.()
-      usage = Map.take(stats, [:max_rss_bytes, :user_time_us, :system_time_us])
-      {Map.merge(ended(started), usage), %{status: stats.exit_status, exit: stats.exit}}
-    end)
+  @spec finish(span(), ending()) :: :ok
+  def finish(span, {:stop, stats}) do
+    usage = Map.take(stats, [:max_rss_bytes, :user_time_us, :system_time_us])
+    metadata = %{status: stats.exit_status, exit: stats.exit}
+    emit(:stop, span, Map.merge(ended(span), usage), metadata)
   end
 
-  @doc false
-  @spec exception(command(), pos_integer() | nil, started(), :error | :exit, term()) :: :ok
-  def exception(command, os_pid, started, kind, reason) do
-    emit(:exception, command, os_pid, fn ->
-      {ended(started), %{kind: kind, reason: reason, stacktrace: []}}
-    end)
+  def finish(span, {:exception, kind, reason}) do
+    emit(:exception, span, ended(span), %{kind: kind, reason: reason, stacktrace: []})
   end
 
-  defp ended({_, started}) do
+  defp ended(%{started: {_, started}}) do
     now = System.monotonic_time()
     %{monotonic_time: now, duration: now - started}
   end
@@ -72,10 +73,14 @@ defmodule NetRunner.Telemetry do
   @spec handlers?() :: boolean()
   def handlers?, do: :erlang.function_exported(:telemetry, :execute, 3)
 
-  defp emit(event, command, os_pid, details) do
+  defp emit(event, span, measurements, metadata) do
     if handlers?() do
-      {measurements, metadata} = details.()
-      common = %{command: command, pid: self(), os_pid: os_pid, telemetry_span_context: self()}
+      common = %{
+        command: span.command,
+        pid: span.pid,
+        os_pid: span.os_pid,
+        telemetry_span_context: span.pid
+      }
 
       execute([[:net_runner, :command, event], measurements, Map.merge(common, metadata)])
     end

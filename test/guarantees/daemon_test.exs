@@ -6,7 +6,6 @@ defmodule NetRunner.Guarantees.DaemonTest do
   alias NetRunner.Daemon
   alias NetRunner.Guarantees.Tree
 
-  @moduletag timeout: 120_000
   @moduletag :capture_log
   @kill_timeout 400
   @within @kill_timeout + 60_000

@@ -4,7 +4,6 @@ defmodule NetRunner.Guarantees.DeadFileSystemTest do
 
   alias NetRunner.Guarantees.Tree
 
-  @moduletag timeout: 120_000
   @script Path.expand("hung_fs.py", __DIR__)
   @possible File.exists?("/dev/fuse") and System.cmd("id", ["-u"]) == {"0\n", 0}
 

@@ -236,8 +236,11 @@ defmodule NetRunner.Guarantees.EndingTest do
       %{p: p, os_pid: os_pid, shepherd: shepherd} = context
       waiting = Task.async(fn -> Command.await_exit(p) end)
       NetRunner.Waiting.await(p, :exit)
+      writing = Task.async(fn -> Command.write(p, :binary.copy("x", 4_000_000)) end)
+      NetRunner.Waiting.await(p, :stdin)
       assert took(fn -> Command.stop(p) end) == {:error, {:not_ended, os_pid}}
       assert Task.await(waiting) == {:error, {:not_ended, os_pid}}
+      assert Task.await(writing) == {:error, {:not_ended, os_pid}}
       assert Command.stop(p) == {:error, {:not_ended, os_pid}}
       assert Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid))
       refute gone?(os_pid)
@@ -247,23 +250,34 @@ defmodule NetRunner.Guarantees.EndingTest do
       Tree.await(fn -> gone?(os_pid) end)
       refute Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid))
     end
+
+    # The command is only asked to end, so that what it prints is still of interest.
+    test "is given up by a reader", %{p: p, os_pid: os_pid, shepherd: shepherd} do
+      reading = Task.async(fn -> Command.read(p) end)
+      NetRunner.Waiting.await(p, :stdout)
+      :ok = Command.end_command(p, :asked)
+      assert Task.await(reading, @soon) == {:error, {:not_ended, os_pid}}
+      assert Command.read(p) == {:error, {:not_ended, os_pid}}
+      {_, 0} = System.cmd("kill", ["-CONT", "#{shepherd}"])
+      Tree.await(fn -> Command.await_exit(p) == {:ok, 143} end)
+      :ok = Command.stop(p)
+    end
   end
 
   test "run gives up a command that does not end, in a sentence" do
     task =
       Task.async(fn ->
-        NetRunner.run(["sh", "-c", "sleep 0.5; kill -STOP $PPID; sleep 1000"],
-          timeout: 5_000,
+        NetRunner.run(["sh", "-c", "read go; kill -STOP $PPID; sleep 1000"],
+          input: "go\n",
+          timeout: 2_000,
           kill_timeout: 100,
           give_up_after: 100
         )
       end)
 
     assert {:error, {:not_ended, os_pid} = reason} = Task.await(task, @soon)
-    refute gone?(os_pid)
-    {_, 0} = System.cmd("kill", ["-CONT", "#{Tree.parent(os_pid)}"])
+    # Its shepherd is let go on in the end.
     Tree.await(fn -> gone?(os_pid) end)
-
     assert NetRunner.Error.describe(reason) =~ "the kernel has not let it go"
   end
 

@@ -108,7 +108,6 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
     assert_clean(tree)
   end
 
-  @tag timeout: 120_000
   test "an unprivileged user with all pipe memory taken (pipe-user-pages-soft)" do
     # 100 busy pipes of 1 MiB are more than the 64 MiB that a user may have.
     code = """

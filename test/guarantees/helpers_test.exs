@@ -5,8 +5,6 @@ defmodule NetRunner.Guarantees.HelpersTest do
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
 
-  @moduletag timeout: 60_000
-
   @deaf ["-c", "trap '' TERM; echo ready; while :; do sleep 1; done"]
 
   test "a command that is being stopped can still be killed" do

@@ -7,7 +7,6 @@ defmodule NetRunner.Guarantees.HostileTest do
   alias NetRunner.Process, as: Command
   alias NetRunner.System.Native
 
-  @moduletag timeout: 180_000
   @moduletag skip: Tree.needs_linux()
   @moduletag :capture_log
 
@@ -116,7 +115,7 @@ defmodule NetRunner.Guarantees.HostileTest do
     test "all at once: the kernel ends the command", %{tree: tree} do
       command = start(tree, :kill_helpers_at_once, [])
 
-      # The signals come one after the other: a shepherd that sees all above it die before its own comes ends the command.
+      # As below.
       assert wait_for_end(command) in [{:ok, {:error, :shepherd_died}}, {:ok, {:ok, 137}}]
       :ok = Command.stop(command)
       assert_clean(tree)
@@ -130,7 +129,7 @@ defmodule NetRunner.Guarantees.HostileTest do
       options = Tree.options(tree, :cgroup)
       command = start(tree, :kill_helpers_at_once_and_stay, [], options)
 
-      # The signals come one after the other: a shepherd that sees all above it die before its own comes ends the command.
+      # As below.
       assert wait_for_end(command) in [{:ok, {:error, :shepherd_died}}, {:ok, {:ok, 137}}]
       :ok = Command.stop(command)
       assert_clean(tree)
@@ -149,12 +148,15 @@ defmodule NetRunner.Guarantees.HostileTest do
   end
 
   describe "all helpers are killed at once by somebody else:" do
+    # The signals come one after the other: a shepherd that sees all above it die before its own comes ends the command.
+    @ends [{:error, :shepherd_died}, {:ok, 137}]
+
     test "the command ends", %{tree: tree} do
       {:ok, command} = Command.start("sleep", ["1000"], env: Tree.env(tree))
       shepherd = Tree.shepherd(command)
       launcher = Tree.parent(shepherd)
       :ok = Tree.kill([Tree.parent(launcher), launcher, shepherd])
-      assert Command.await_exit(command, @within) == {:error, :shepherd_died}
+      assert Command.await_exit(command, @within) in @ends
       :ok = Command.stop(command)
       assert_clean(tree)
     end
@@ -166,7 +168,7 @@ defmodule NetRunner.Guarantees.HostileTest do
       shepherd = Tree.shepherd(command)
       launcher = Tree.parent(shepherd)
       :ok = Tree.kill([Tree.parent(launcher), launcher, shepherd])
-      assert Command.await_exit(command, @within) == {:error, :shepherd_died}
+      assert Command.await_exit(command, @within) in @ends
       :ok = Command.stop(command)
       assert_clean(tree)
     end

@@ -4,8 +4,6 @@ defmodule NetRunner.Guarantees.InheritTest do
 
   alias NetRunner.Guarantees.Tree
 
-  @moduletag timeout: 120_000
-
   @nonblocking 0o4000
 
   setup do

@@ -7,7 +7,6 @@ defmodule NetRunner.Guarantees.MatrixTest do
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
 
-  @moduletag timeout: 120_000
   @kill_timeout 400
   @within @kill_timeout + 60_000
 

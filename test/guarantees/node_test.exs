@@ -6,7 +6,6 @@ defmodule NetRunner.Guarantees.NodeTest do
   alias NetRunner.Guarantees.{Nodes, Tree}
   alias NetRunner.Process, as: Command
 
-  @moduletag timeout: 120_000
   @kill_timeout 400
   @within @kill_timeout + 60_000
 

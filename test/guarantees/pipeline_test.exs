@@ -4,7 +4,6 @@ defmodule NetRunner.Guarantees.PipelineTest do
 
   alias NetRunner.Guarantees.Tree
 
-  @moduletag timeout: 120_000
   @kill_timeout 400
   @within @kill_timeout + 60_000
 
@@ -30,12 +29,17 @@ defmodule NetRunner.Guarantees.PipelineTest do
 
   defp await_ready(trees), do: Tree.await(fn -> Enum.all?(trees, &Tree.ready?/1) end)
 
+  # A command may be ready before its server has heard that it runs.
+  defp await_listed(trees),
+    do: Tree.await(fn -> length(NetRunner.list()) == length(trees) end, 60_000, &NetRunner.list/0)
+
   defp started(trees) do
     test = self()
 
     pid = spawn(fn -> send(test, {:result, NetRunner.pipeline(commands(trees), options())}) end)
     on_exit(fn -> Process.exit(pid, :kill) end)
     await_ready(trees)
+    await_listed(trees)
     pid
   end
 
@@ -45,7 +49,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
     Tree.await(fn -> Tree.at_rest?() end, @within, fn -> Tree.helpers() end)
     [%{fds: fds} | _] = trees
     Tree.await(fn -> Tree.fds() <= fds end, @within, fn -> {Tree.fds(), fds} end)
-    assert NetRunner.list() == []
+    Tree.await(fn -> NetRunner.list() == [] end, @within, &NetRunner.list/0)
     assert NetRunner.run(~w(echo next)) == {"next\n", 0}
   end
 
@@ -153,6 +157,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
       end)
 
       await_ready(trees)
+      await_listed(trees)
       kill_middle(@what)
       assert_receive {:result, %{reason: @reason, command: ["sh" | args]}}, 30_000
       assert args == Enum.at(commands, 1).args

@@ -4,8 +4,6 @@ defmodule NetRunner.Guarantees.ResultsTest do
 
   alias NetRunner.Guarantees.Tree
 
-  @moduletag timeout: 300_000
-
   @commands [
     {["true"], {"", 0}},
     {["false"], {"", 1}},

@@ -6,8 +6,6 @@ defmodule NetRunner.Guarantees.SchedulesTest do
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
 
-  @moduletag timeout: 300_000
-
   test "10,000 schedules end, without a mixed-up byte" do
     fds = Tree.new().fds
     run_schedules(10_000)

@@ -6,7 +6,6 @@ defmodule NetRunner.Guarantees.StopSignalTest do
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
 
-  @moduletag timeout: 60_000
   @kill_timeout 10_000
 
   setup do

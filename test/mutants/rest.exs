@@ -5,6 +5,7 @@ cmd = ["test/net_runner/run/cmd_test.exs"]
 spec = ["test/net_runner/bad_input_test.exs", "test/net_runner_test.exs"]
 cgroup = ["test/net_runner/system/cgroup_test.exs"]
 error = ["test/net_runner/error_test.exs"]
+telemetry = ["test/net_runner/telemetry_test.exs"]
 options = ["test/net_runner/options_test.exs", "test/net_runner/bad_input_test.exs"]
 signal = ["test/net_runner/signal_test.exs"]
 launcher = ["test/net_runner/system/launcher_test.exs"]
@@ -123,6 +124,13 @@ for {file, mutants} <- [
           "is_binary(value) and :binary.match(value, <<0>>) != :never", options},
          {"any_option_for_any_function", "unless group in groups do", "unless group != nil do",
           options}
+       ]},
+      {"process/announcer",
+       [
+         {"nobody_hears_of_a_killed_process",
+          "Telemetry.finish(span, {:exception, :exit, reason})", "reason && :ok", telemetry},
+         {"an_owner_that_dies_during_a_start", "        send(self(), news)\n",
+          "        _ = news\n", telemetry}
        ]},
       {"signal",
        [

@@ -83,7 +83,7 @@ outlets = [
   {"stderr_has_no_tail_after_an_end",
    "defp stop_reading(%Outlet{demand: :readers} = outlet, error)",
    "defp stop_reading(%Outlet{} = outlet, error)", [callers]},
-  {"what_was_left_is_read_for_ever", "map(outlets, &%{&1 | left: outlets.pipe_size})",
+  {"what_was_left_is_read_for_ever", "map(outlets, &%{&1 | left: Pipe.rest(&1.pipe)})",
    "map(outlets, &%{&1 | left: :infinity})", ["test/net_runner/process/outlets_test.exs"]},
   {"a_stream_reads_what_was_left_for_ever",
    "    Counters.put_access(outlets.counters, :server)\n", "",
@@ -147,8 +147,8 @@ stream = [
    ["test/net_runner/run/pipeline_test.exs", "test/net_runner/run/stream_test.exs"]},
   {"the_last_line_is_lost", "tag(stream, &1, Lines.last(lines[&1]))", "tag(stream, &1, [])",
    ["test/net_runner/run/stream_test.exs"]},
-  {"an_input_is_left_when_a_stream_stops", "    _ = Input.await_end(stream.feeder)\n", "",
-   [ending, callers]}
+  {"an_input_is_left_when_a_stream_stops",
+   "    _ = stream.feeder |> Input.watch() |> Input.await_end()\n", "", [ending, callers]}
 ]
 
 input = [
@@ -158,8 +158,9 @@ input = [
 ]
 
 feeder = [
-  {"an_input_has_no_time_for_its_cleanup", "(leaves?(feeder) and gone?(monitor, @cleanup))",
-   "(leaves?(feeder) and gone?(monitor, 0))", [ending]},
+  {"an_input_has_no_time_for_its_cleanup", "(hears?(feeder) and gone?(monitor, @cleanup))",
+   "(hears?(feeder) and gone?(monitor, 0))", [ending]},
+  {"an_input_that_writes_is_killed", "== {@mark, :writes}", "== {@mark, :produces}", [callers]},
   {"an_input_that_hears_nothing_is_left", "      Process.exit(feeder, :kill)\n", "      true\n",
    [callers]}
 ]

@@ -7,7 +7,6 @@ defmodule NetRunner.HonouredTest do
   alias NetRunner.Command
   alias NetRunner.Process, as: Running
 
-  @moduletag timeout: 60_000
   @both ["sh", "-c", "echo out; echo err >&2; exit 3"]
 
   defp refused(text, function) do

@@ -16,7 +16,10 @@ defmodule NetRunner.TelemetryTest do
           def execute(event, measurements, metadata) do
             send(:net_runner_telemetry_test, {event, measurements, metadata})
             # A handler that takes its time with this event of this command.
-            if "slow \#{List.last(event)}" in metadata.command, do: receive(do: (:go_on -> :ok))
+            if "slow \#{List.last(event)}" in metadata.command do
+              send(:net_runner_telemetry_test, {:slow_handler, self()})
+              receive(do: (:go_on -> :ok))
+            end
           end
         end
         """)
@@ -126,29 +129,51 @@ defmodule NetRunner.TelemetryTest do
       assert_receive {[_, _, :start], _, %{os_pid: os_pid, pid: p}}, 60_000
       if event == :exception, do: assert_receive(:started, 60_000)
       Process.exit(owner, :kill)
-      if event == :exception, do: assert_receive({[_, _, :exception], _, %{pid: ^p}}, 60_000)
       NetRunner.Guarantees.Tree.await(fn -> not File.exists?("/proc/#{os_pid}") end)
-      # The handler has not returned yet.
-      assert Process.alive?(p)
-      monitor = Process.monitor(p)
-      send(p, :go_on)
+      assert_receive {:slow_handler, handler}, 60_000
+      monitor = Process.monitor(handler)
+      send(handler, :go_on)
+      assert_receive {[_, _, :exception], _, %{pid: ^p, reason: :normal}}, 60_000
       assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
     end
   end
 
-  test "nobody watches a command's process for the sake of a handler that has returned" do
-    {:ok, p} = Command.start("cat")
-    assert_receive {[_, _, :start], _, %{pid: ^p}}
-    {:monitored_by, watchers} = Process.info(p, :monitored_by)
-    await_none(Enum.filter(watchers, &is_pid/1) -- [self()])
+  test "a slow handler of the start does not delay :timeout" do
+    task =
+      Task.async(fn ->
+        NetRunner.run(["sh", "-c", "exec sleep 1000", "slow start"], timeout: 100)
+      end)
+
+    assert_receive {:slow_handler, handler}, 60_000
+    assert_receive {[_, _, :start], _, %{os_pid: os_pid}}
+    NetRunner.Guarantees.Tree.await(fn -> not File.exists?("/proc/#{os_pid}") end)
+    send(handler, :go_on)
+    assert Task.await(task, 60_000) == {:error, :timeout}
+    assert_received {[_, _, :stop], _, %{os_pid: ^os_pid, status: 143}}
+  end
+
+  test "a command whose process is killed: exception" do
+    {:ok, p} = Command.start("sleep", ["1000"])
+    Process.exit(p, :kill)
+
+    assert_receive {[_, _, :exception], %{duration: _}, %{pid: ^p, kind: :exit, reason: :killed}},
+                   60_000
+  end
+
+  test "handlers of a command run in one process, which ends with it" do
+    {:ok, p} = Command.start("sh", ["-c", "read a", "slow stop"])
+    assert [announcer] = announcers(p)
+    monitor = Process.monitor(announcer)
+    :ok = Command.close_stdin(p)
+    assert_receive {:slow_handler, ^announcer}, 60_000
+    send(announcer, :go_on)
+    assert Command.await_exit(p) == {:ok, 1}
+    assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
     Command.stop(p)
   end
 
-  # Those that are being ended may still be there.
-  defp await_none(watchers) do
-    for pid <- watchers do
-      monitor = Process.monitor(pid)
-      assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
-    end
+  defp announcers(p) do
+    {:monitored_by, watchers} = Process.info(p, :monitored_by)
+    Enum.filter(watchers, &is_pid/1) -- [self()]
   end
 end

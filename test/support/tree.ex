@@ -262,6 +262,8 @@ defmodule NetRunner.Guarantees.Tree do
         :binary,
         :exit_status,
         :use_stdio,
+        # A crash dump is announced there.
+        :stderr_to_stdout,
         args: args,
         env: env
       ])

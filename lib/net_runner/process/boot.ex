@@ -6,15 +6,12 @@ defmodule NetRunner.Process.Boot do
   # Its life: build the spec, make the cgroup, ask the launcher, and hear that the command has started.
   # Whatever is waited for, the command's owner and its deadline are minded meanwhile.
 
-  alias NetRunner.Process.{Counters, Inlet, Lifecycle, Listing, Outlets, Pipe}
+  alias NetRunner.Process.{Announcer, Counters, Inlet, Lifecycle, Listing, Outlets, Pipe}
   alias NetRunner.System.{Cgroup, Launcher, Native, Spec}
   alias NetRunner.Telemetry
 
   # Launchers that die one after the other, each with the request unread.
   @attempts 20
-
-  # What a pipe has that nobody made larger (pipe(7)).
-  @least_pipe 65_536
 
   # A command that has started. `rest_of_timeout`: ms that are left of `:timeout`.
   @enforce_keys [
@@ -26,6 +23,7 @@ defmodule NetRunner.Process.Boot do
     :life,
     :inlet,
     :outlets,
+    :announcer,
     :rest_of_timeout
   ]
   defstruct @enforce_keys
@@ -39,6 +37,7 @@ defmodule NetRunner.Process.Boot do
           life: Lifecycle.t(),
           inlet: Inlet.t(),
           outlets: Outlets.t(),
+          announcer: Announcer.t(),
           rest_of_timeout: timeout()
         }
 
@@ -63,7 +62,6 @@ defmodule NetRunner.Process.Boot do
       {control, stdin, stdout, stderr} = fds
       terminal? = options.pty != false
       tail = if options.stderr == :consume, do: options.stderr_tail
-      pipe_size = max(options.pipe_size, @least_pipe)
 
       life = %Lifecycle{
         os_pid: os_pid,
@@ -73,7 +71,8 @@ defmodule NetRunner.Process.Boot do
         grace: if(extra[:grace?], do: options.output_grace, else: :none)
       }
 
-      announce(command, life, started, {options.owner, control})
+      announcer = Announcer.start(span(command, os_pid, started))
+      Announcer.await_start(announcer, owner, remaining(elem(patience, 1)))
 
       {:ok,
        %__MODULE__{
@@ -84,18 +83,22 @@ defmodule NetRunner.Process.Boot do
          cgroup: cgroup,
          life: life,
          inlet: Inlet.new(stdin, terminal?, counters),
-         outlets:
-           Outlets.new(Pipe.new(stdout, terminal?), Pipe.new(stderr), tail, pipe_size, counters),
+         outlets: Outlets.new(Pipe.new(stdout, terminal?), Pipe.new(stderr), tail, counters),
+         announcer: announcer,
          rest_of_timeout: remaining(elem(patience, 1))
        }}
     else
       {:error, reason} ->
         reason = Spec.blame(reason, options)
-        Telemetry.start(command, nil, started)
-        Telemetry.exception(command, nil, started, :error, reason)
+        span = span(command, nil, started)
+        Telemetry.start(span)
+        Telemetry.finish(span, {:exception, :error, reason})
         {:error, reason}
     end
   end
+
+  defp span(command, os_pid, started),
+    do: %{command: command, pid: self(), os_pid: os_pid, started: started}
 
   # Also false for an application that is being stopped.
   defp application_started do
@@ -104,29 +107,6 @@ defmodule NetRunner.Process.Boot do
 
   defp give_up_after(%{give_up_after: :infinity}), do: :infinity
   defp give_up_after(options), do: options.kill_timeout + options.give_up_after
-
-  defp announce(command, life, started, {owner, control}) do
-    # A handler may take long, and this process hears nothing of its owner meanwhile.
-    guard = if owner && Telemetry.handlers?(), do: guard(owner, control)
-    Telemetry.start(command, life.os_pid, started)
-    if guard, do: Process.exit(guard, :kill)
-  end
-
-  defp guard(owner, control) do
-    server = self()
-
-    spawn(fn ->
-      monitors = {Process.monitor(owner), Process.monitor(server)}
-
-      receive do
-        {:DOWN, monitor, :process, _, _} when monitor == elem(monitors, 0) ->
-          Native.close(control)
-
-        {:DOWN, monitor, :process, _, _} when monitor == elem(monitors, 1) ->
-          :ok
-      end
-    end)
-  end
 
   # --- connections --------------------------------------------------------------------------------
 

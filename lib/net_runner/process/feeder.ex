@@ -3,19 +3,19 @@ defmodule NetRunner.Process.Feeder do
   # The process that produces a command's input, as the command's server sees it.
   #
   # When the command has had enough, the feeder hears so at its next write, and leaves what it runs as an
-  # enumeration is left early, so that its cleanup runs. One that produces for long before it writes hears nothing.
-  # So that nothing goes on being produced for a command that is gone, it is killed then.
+  # enumeration is left early, so that its cleanup runs. One that waits for something else hears nothing. So that
+  # nothing goes on being produced for a command that is gone, it is killed then.
 
   # What a feeder gets to hear that its command is gone, and then for its cleanup, in ms.
   @notice 50
   @cleanup 5_000
 
-  @mark :net_runner_leaves
+  @mark :net_runner_feeder
 
-  @doc "Called by the feeder when it hears that its command has had enough."
-  @spec leave() :: :ok
-  def leave do
-    _ = Process.put(@mark, true)
+  @doc "Called by the feeder: it is about to write, so it hears what becomes of its command; or it produces the next."
+  @spec mark(:writes | :produces) :: :ok
+  def mark(what) do
+    _ = Process.put(@mark, what)
     :ok
   end
 
@@ -36,7 +36,7 @@ defmodule NetRunner.Process.Feeder do
   def see_off(feeder) do
     monitor = Process.monitor(feeder)
 
-    unless gone?(monitor, @notice) or (leaves?(feeder) and gone?(monitor, @cleanup)) do
+    unless gone?(monitor, @notice) or (hears?(feeder) and gone?(monitor, @cleanup)) do
       Process.exit(feeder, :kill)
     end
   end
@@ -49,9 +49,10 @@ defmodule NetRunner.Process.Feeder do
     end
   end
 
-  defp leaves?(feeder) do
+  # Of one that writes, this is certain, also where the machine is so busy that it has not run since.
+  defp hears?(feeder) do
     case Process.info(feeder, :dictionary) do
-      {:dictionary, dictionary} -> List.keymember?(dictionary, @mark, 0)
+      {:dictionary, dictionary} -> List.keyfind(dictionary, @mark, 0) == {@mark, :writes}
       nil -> true
     end
   end

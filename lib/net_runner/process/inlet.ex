@@ -98,6 +98,13 @@ defmodule NetRunner.Process.Inlet do
   @spec readers_gone(t()) :: {t(), [effect()]}
   def readers_gone(inlet), do: serve(%{inlet | readers: :gone})
 
+  @doc "Nobody will read: stdin is closed, and whoever waits for room gets this error."
+  @spec give_up(t(), {:error, term()}) :: {t(), [effect()]}
+  def give_up(inlet, error) do
+    {waiting, queue} = Operations.take_all(inlet.queue, :stdin)
+    {shut(%{inlet | queue: queue}), Enum.map(waiting, &{:reply, &1, error})}
+  end
+
   @doc "Takes out a caller that died; `nil` when it does not wait here."
   @spec drop_caller(t(), reference()) :: {t(), [effect()]} | nil
   def drop_caller(inlet, monitor) do

@@ -59,7 +59,8 @@ defmodule NetRunner.Process.Lifecycle do
           | :remove_cgroup
           | :announce_end
           | {:arm, :give_up | :grace_over, non_neg_integer()}
-          | {:output, :discard | {:fail, term()} | :left_behind | :gone | :lingering | :close}
+          | {:output, :discard | {:fail, term()} | :left_behind | :gone | :lingering}
+          | {:give_up_pipes, {:error, term()}}
           | {:answer, :exit | :stop | :collect, term()}
           | {:stop, reason :: term()}
 
@@ -135,7 +136,7 @@ defmodule NetRunner.Process.Lifecycle do
 
   def event(%{phase: {:ending, cause, next}} = life, :give_up) do
     answers = for who <- [:exit, :stop, :collect], do: {:answer, who, not_ended(life)}
-    {%{life | phase: {:given_up, cause, next}}, [{:output, :close} | answers]}
+    {%{life | phase: {:given_up, cause, next}}, [{:give_up_pipes, not_ended(life)} | answers]}
   end
 
   # The command has ended, but its cgroup is not to be removed.

@@ -33,12 +33,11 @@ defmodule NetRunner.Process.Outlets do
   # `:lingering`: the same, but an empty pipe is its end. `:gone`: nobody, unless a process outside of
   # the command's tree was given the pipe, and that is not waited for.
   # `first`: the stream that `read_any` looks at first, so that none starves.
-  @enforce_keys [:stdout, :stderr, :counters, :pipe_size]
+  @enforce_keys [:stdout, :stderr, :counters]
   defstruct [
     :stdout,
     :stderr,
     :counters,
-    :pipe_size,
     writers: :running,
     first: :stdout,
     queue: Operations.new()
@@ -49,7 +48,6 @@ defmodule NetRunner.Process.Outlets do
           stdout: Outlet.t() | nil,
           stderr: Outlet.t() | nil,
           counters: Counters.t(),
-          pipe_size: pos_integer(),
           writers: :running | :left_behind | :lingering | :gone,
           first: stream(),
           queue: Operations.t()
@@ -62,15 +60,13 @@ defmodule NetRunner.Process.Outlets do
           | {:collected, Operations.operation(), binary() | {:error, term()}}
 
   @doc "`tail`: how many bytes are kept of the end of a stderr that is consumed; `nil`: it is not."
-  @spec new(Pipe.t() | nil, Pipe.t() | nil, non_neg_integer() | nil, pos_integer(), Counters.t()) ::
-          t()
-  def new(stdout, stderr, tail, pipe_size, counters) do
+  @spec new(Pipe.t() | nil, Pipe.t() | nil, non_neg_integer() | nil, Counters.t()) :: t()
+  def new(stdout, stderr, tail, counters) do
     %__MODULE__{
       stdout: stdout && %Outlet{pipe: stdout, demand: :readers},
       stderr:
         stderr && %Outlet{pipe: stderr, demand: if(tail, do: {:tail, "", tail}, else: :readers)},
-      counters: counters,
-      pipe_size: pipe_size
+      counters: counters
     }
   end
 
@@ -169,14 +165,15 @@ defmodule NetRunner.Process.Outlets do
 
   @doc "The command has exited; see `writers`."
   @spec writers(t(), :left_behind | :gone | :lingering) :: {t(), [effect()]}
-  def writers(outlets, :lingering) do
-    # More than a full pipe would be what is written after the time was over.
-    Counters.put_access(outlets.counters, :server)
-    outlets = map(outlets, &%{&1 | left: outlets.pipe_size})
-    serve_all(%{outlets | writers: :lingering})
-  end
+  def writers(outlets, :left_behind), do: serve_all(%{outlets | writers: :left_behind})
 
-  def writers(outlets, writers), do: serve_all(%{outlets | writers: writers})
+  # What is in the pipes now is the rest. What comes later was written by somebody who is not waited for, and who may
+  # write for ever.
+  def writers(outlets, writers) do
+    Counters.put_access(outlets.counters, :server)
+    outlets = map(outlets, &%{&1 | left: Pipe.rest(&1.pipe)})
+    serve_all(%{outlets | writers: writers})
+  end
 
   @doc "Closes both, whoever may still write; nobody is answered."
   @spec close(t()) :: t()

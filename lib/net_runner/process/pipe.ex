@@ -27,6 +27,16 @@ defmodule NetRunner.Process.Pipe do
     end
   end
 
+  @doc "How many bytes are in it. What is on its way through a terminal is not counted: that has an end of its own."
+  @spec rest(t()) :: non_neg_integer() | :infinity
+  def rest(%__MODULE__{terminal?: true}), do: :infinity
+  def rest(%__MODULE__{fd: nil}), do: 0
+
+  def rest(%__MODULE__{fd: fd}) do
+    {:ok, size} = Native.unread(fd)
+    size
+  end
+
   @spec close(t()) :: t()
   def close(%__MODULE__{fd: fd} = pipe) do
     if fd, do: Native.close(fd)

@@ -23,7 +23,6 @@ defmodule NetRunner.Process.Server do
 
   alias NetRunner.Process.{Boot, Feeder, Inlet, Lifecycle, Operations, Outlets, Report, State}
   alias NetRunner.System.{Native, Spec}
-  alias NetRunner.Telemetry
 
   # In words: what a start needs, the environment as lists of characters above all. Without it that is allocated
   # in pieces.
@@ -58,6 +57,7 @@ defmodule NetRunner.Process.Server do
 
     case GenServer.start(__MODULE__, {command, options, Map.new(extra)}, start_options) do
       {:error, {:shutdown, {:not_started, reason}}} -> {:error, reason}
+      {:error, {:shutdown, {:crashed, sentence}}} -> raise sentence
       result -> result
     end
   end
@@ -66,7 +66,7 @@ defmodule NetRunner.Process.Server do
   def init({command, options, extra}) do
     Process.flag(:trap_exit, true)
 
-    case Boot.start(command, options, extra) do
+    case boot(command, options, extra) do
       {:ok, boot} ->
         if link = extra[:link], do: Process.link(link)
         if boot.rest_of_timeout != :infinity, do: arm(:expired, boot.rest_of_timeout)
@@ -77,7 +77,24 @@ defmodule NetRunner.Process.Server do
       # A shutdown, so that nothing is logged: the caller gets the reason.
       {:error, reason} ->
         {:stop, {:shutdown, {:not_started, reason}}}
+
+      {:crashed, sentence} ->
+        {:stop, {:shutdown, {:crashed, sentence}}}
     end
+  end
+
+  # A stacktrace, and the terms of an exception, hold arguments: the environment, and more that may be secret.
+  defp boot(command, options, extra) do
+    Boot.start(command, options, extra)
+  catch
+    kind, reason ->
+      {module, function, arguments, _} = hd(__STACKTRACE__)
+      what = if kind == :error, do: Exception.normalize(:error, reason).__struct__, else: kind
+      arity = if is_list(arguments), do: length(arguments), else: arguments
+
+      {:crashed,
+       "a command could not be started because of a fault in NetRunner: " <>
+         "#{inspect(what)} in #{Exception.format_mfa(module, function, arity)}"}
   end
 
   @impl true
@@ -165,6 +182,11 @@ defmodule NetRunner.Process.Server do
   def handle_call(:attach_feeder, {pid, _}, state) do
     Process.link(pid)
     {:reply, :ok, %{state | feeder: pid}}
+  end
+
+  def handle_call({:input_failed, failure}, from, state) do
+    GenServer.reply(from, :ok)
+    fail_input(state, failure)
   end
 
   def handle_call(:os_pid, _from, state), do: {:reply, state.life.os_pid, state}
@@ -258,7 +280,8 @@ defmodule NetRunner.Process.Server do
       :normal -> {:noreply, state}
       # It was taken along before it could close stdin itself.
       ^unwanted -> inlet(state, Inlet.feed(state.inlet, []))
-      {:input_failed, kind, what, stack} -> fail_input(state, {kind, what, stack})
+      # It has told why.
+      {:input_failed, _failure} -> {:noreply, state}
       reason -> fail_input(state, {:exit, reason, []})
     end
   end
@@ -284,7 +307,7 @@ defmodule NetRunner.Process.Server do
 
   # Nothing that a user can plug in is called before the command has been told to end, and what it prints is closed.
   @impl true
-  def terminate(reason, state) do
+  def terminate(_reason, state) do
     unless Lifecycle.over?(state.life), do: Native.close(state.control)
     Outlets.close(state.outlets)
 
@@ -296,10 +319,6 @@ defmodule NetRunner.Process.Server do
       # Else it would die of the server's reason, with no cleanup.
       Process.unlink(state.feeder)
       Feeder.let_go(state.feeder)
-    end
-
-    unless Lifecycle.over?(state.life) do
-      Telemetry.exception(state.command, state.life.os_pid, state.started, :exit, reason)
     end
   end
 

@@ -3,10 +3,20 @@ defmodule NetRunner.Process.State do
   # The state of a command's server, and how it is changed: what `Lifecycle`, `Inlet` and `Outlets` say is to be done
   # is done here, in its order. All functions give what a callback of a GenServer returns.
 
-  alias NetRunner.Process.{Boot, Counters, Exit, Inlet, Lifecycle, Operations, Outlets, Report}
+  alias NetRunner.Process.{
+    Announcer,
+    Boot,
+    Counters,
+    Exit,
+    Inlet,
+    Lifecycle,
+    Operations,
+    Outlets,
+    Report
+  }
+
   alias NetRunner.Process.Stats
   alias NetRunner.System.{Cgroup, Native, Spec}
-  alias NetRunner.Telemetry
 
   # `waiters`: for the end, as `:exit` or `:stop`. `stream`: whether its output is a stream's, and whether somebody
   # enumerates that; another would take bytes away. `parent`: to whom it is linked.
@@ -21,7 +31,8 @@ defmodule NetRunner.Process.State do
     :inlet,
     :outlets,
     :stream,
-    :parent
+    :parent,
+    :announcer
   ]
   defstruct @enforce_keys ++ [feeder: nil, input_failure: nil, waiters: Operations.new()]
 
@@ -41,7 +52,8 @@ defmodule NetRunner.Process.State do
       inlet: boot.inlet,
       outlets: boot.outlets,
       stream: if(extra[:stream?], do: :offered, else: :none),
-      parent: extra[:link]
+      parent: extra[:link],
+      announcer: boot.announcer
     }
   end
 
@@ -166,11 +178,11 @@ defmodule NetRunner.Process.State do
   end
 
   defp carry_out_one(state, :announce_end) do
-    %{command: command, started: started, life: life} = state
-
-    if match?(%Exit{}, Lifecycle.exit(life)),
-      do: Telemetry.stop(command, life.os_pid, started, fn -> stats(state) end),
-      else: Telemetry.exception(command, life.os_pid, started, :error, :shepherd_died)
+    Announcer.finish(state.announcer, fn ->
+      if match?(%Exit{}, Lifecycle.exit(state.life)),
+        do: {:stop, stats(state)},
+        else: {:exception, :error, :shepherd_died}
+    end)
 
     {:noreply, state}
   end
@@ -188,8 +200,11 @@ defmodule NetRunner.Process.State do
     outlets(state, Outlets.discard_all(state.outlets, error))
   end
 
-  defp carry_out_one(state, {:output, :close}) do
-    {:noreply, %{state | outlets: Outlets.close(state.outlets)}}
+  defp carry_out_one(state, {:give_up_pipes, error}) do
+    state
+    |> outlets(Outlets.discard_all(state.outlets, error))
+    |> and_then(&{:noreply, %{&1 | outlets: Outlets.close(&1.outlets)}})
+    |> and_then(&inlet(&1, Inlet.give_up(&1.inlet, error)))
   end
 
   defp carry_out_one(state, {:output, :gone}) do

@@ -5,7 +5,7 @@ defmodule NetRunner.Run.Input do
   # their own (the feeder) is started.
   #
   # The feeder is linked to the server. When what it runs raises, throws or exits, the server is told why,
-  # ends the command, and the failure surfaces where the output is read. When the command has had enough,
+  # ends the command, and the failure surfaces where the output is read, also when the command has exited meanwhile. When the command has had enough,
   # the feeder's next write says so, and what it runs is left as an enumeration is left early: its
   # cleanup runs.
 
@@ -80,18 +80,23 @@ defmodule NetRunner.Run.Input do
   def feed(_input, _server), do: nil
 
   @doc """
-  Waits until the feeder is gone, of a command that is: it sees that its command has had enough, or it is
-  killed. Gives how it failed, if it did so only now; before that, the command's server was told.
+  Watches a feeder, while the command's server is there. A failure is lost to nobody: one from before was told to the
+  server, and `await_end/1` gives one that comes later.
   """
-  @spec await_end(pid() | nil) :: :ok | {:error, {:input_failed, term()}}
+  @spec watch(pid() | nil) :: reference() | nil
+  def watch(feeder), do: feeder && Process.monitor(feeder)
+
+  @doc """
+  Waits until the feeder is gone, of a command that is: it sees that its command has had enough, or it is
+  killed. Gives how it failed, if it did so since `watch/1`.
+  """
+  @spec await_end(reference() | nil) :: :ok | {:error, {:input_failed, term()}}
   def await_end(nil), do: :ok
 
-  def await_end(feeder) do
-    monitor = Process.monitor(feeder)
-
+  def await_end(monitor) do
     receive do
-      {:DOWN, ^monitor, _, _, {:input_failed, kind, reason, stack}} ->
-        {:error, {:input_failed, {kind, reason, stack}}}
+      {:DOWN, ^monitor, _, _, {:input_failed, _} = failed} ->
+        {:error, failed}
 
       {:DOWN, ^monitor, _, _, _} ->
         :ok
@@ -101,13 +106,14 @@ defmodule NetRunner.Run.Input do
   @doc "Writes, or leaves what the feeder runs."
   @spec write(%Sink{}, iodata()) :: %Sink{}
   def write(%Sink{server: server} = sink, iodata) do
+    Feeder.mark(:writes)
     with {:error, _} <- Command.write(server, iodata), do: leave(sink)
+    Feeder.mark(:produces)
     sink
   end
 
   @spec leave(%Sink{}) :: no_return()
   defp leave(%Sink{server: server, feeder: feeder}) when feeder == self() do
-    Feeder.leave()
     throw({__MODULE__, :unwanted, server})
   end
 
@@ -132,7 +138,9 @@ defmodule NetRunner.Run.Input do
         Command.close_stdin(server)
 
       kind, reason ->
-        exit({:input_failed, kind, reason, __STACKTRACE__})
+        failure = {kind, reason, __STACKTRACE__}
+        _ = Command.input_failed(server, failure)
+        exit({:input_failed, failure})
     end
   end
 

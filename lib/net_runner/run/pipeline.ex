@@ -146,9 +146,17 @@ defmodule NetRunner.Run.Pipeline do
   @doc "Runs all to their end."
   @spec run(t()) :: {binary(), [0..255]} | {:error, term()}
   def run(%__MODULE__{} = plan) do
-    case start(plan) do
-      {:ok, members, feeder} -> finish(members, feeder, plan.options.max_output_size)
-      {:error, reason, _command} -> {:error, reason}
+    # Nobody else can get the result.
+    commands =
+      for {words, options} <- plan.commands,
+          do: {words, %{options | owner: options.owner || self()}}
+
+    case start(%{plan | commands: commands}) do
+      {:ok, members, feeder} ->
+        finish(members, Input.watch(feeder), plan.options.max_output_size)
+
+      {:error, reason, _command} ->
+        {:error, reason}
     end
   end
 

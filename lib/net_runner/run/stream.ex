@@ -115,7 +115,7 @@ defmodule NetRunner.Run.Stream do
 
   defp stop(stream) do
     :ok = Pipeline.stop(stream.members)
-    _ = Input.await_end(stream.feeder)
+    _ = stream.feeder |> Input.watch() |> Input.await_end()
     :ok
   end
 
@@ -135,8 +135,11 @@ defmodule NetRunner.Run.Stream do
     }
   end
 
-  defp next(%__MODULE__{ended?: true, failure: nil} = stream), do: {:halt, stream}
-  defp next(%__MODULE__{ended?: true, failure: failure}), do: raise(failure)
+  defp next(%__MODULE__{ended?: true} = stream) do
+    await_input!(stream)
+    if stream.failure, do: raise(stream.failure)
+    {:halt, stream}
+  end
 
   # The bytes that were allowed have been given, as lines or not.
   defp next(%__MODULE__{left: :exceeded, splitting: nil, lines: nil} = stream),
@@ -224,6 +227,19 @@ defmodule NetRunner.Run.Stream do
       if on_exit == :raise and status != 0 and (status != @sigpipe or member == last),
         do: error(:exit_status, member, status: status)
     end)
+  end
+
+  # An input may fail when its command has exited already.
+  defp await_input!(%{members: [{first, _} = member | _]} = stream) do
+    watch = Input.watch(stream.feeder)
+    verdict = Command.verdict(first)
+    :ok = Pipeline.stop(stream.members)
+
+    case {verdict, Input.await_end(watch)} do
+      {{:error, {:input_failed, _} = reason}, _} -> failed(reason, member)
+      {_, {:error, reason}} -> failed(reason, member)
+      {_, :ok} -> :ok
+    end
   end
 
   # The output cannot be read, which ends all commands. Why, shows in the first that it happened to.

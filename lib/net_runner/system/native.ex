@@ -180,6 +180,10 @@ defmodule NetRunner.System.Native do
           :ok | {:error, :closed | posix()}
   def set_window_size(terminal, rows, columns), do: nif_set_window_size(terminal, rows, columns)
 
+  @doc "How many bytes can be read from a pipe (FIONREAD)."
+  @spec unread(fd()) :: {:ok, non_neg_integer()} | {:error, :closed | posix()}
+  def unread(fd), do: nif_unread(fd)
+
   @doc "The character that a terminal takes for the end of its input."
   @spec eof_character(fd()) :: {:ok, byte()} | {:error, :closed | posix()}
   def eof_character(terminal), do: nif_eof_character(terminal)
@@ -269,6 +273,7 @@ defmodule NetRunner.System.Native do
   def nif_pipe, do: not_loaded()
   def nif_set_window_size(_terminal, _rows, _columns), do: not_loaded()
   def nif_eof_character(_terminal), do: not_loaded()
+  def nif_unread(_fd), do: not_loaded()
   def nif_environment(_variables, _except), do: not_loaded()
   def nif_environment_bulk(_variables, _except), do: not_loaded()
   def nif_user(_user), do: not_loaded()

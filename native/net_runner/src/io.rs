@@ -163,7 +163,13 @@ fn wait_if_again(errno: Errno, inside: &Inside, interest: Interest) -> Failure {
 
 /// How many bytes a read would give now; 0 when it cannot be told.
 fn available(inside: &Inside) -> usize {
-    rustix::io::ioctl_fionread(inside).map_or(0, |count| count as usize)
+    unread(inside).unwrap_or(0)
+}
+
+/// How many bytes can be read (FIONREAD, pipe(7)).
+pub fn unread(inside: &Inside) -> nix::Result<usize> {
+    let count = rustix::io::ioctl_fionread(inside).map_err(from_rustix)?;
+    Ok(count as usize)
 }
 
 fn read_small<'a>(env: Env<'a>, inside: &Inside, room: usize) -> nix::Result<(usize, Term<'a>)> {

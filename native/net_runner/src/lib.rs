@@ -327,6 +327,16 @@ fn nif_set_window_size<'a>(env: Env<'a>, terminal: &Fd, rows: u16, columns: u16)
     }
 }
 
+/// How many bytes can be read at once.
+#[rustler::nif]
+fn nif_unread<'a>(env: Env<'a>, fd: &Fd) -> Term<'a> {
+    match fd.enter(env).map(|inside| io::unread(&inside)) {
+        None => error_term(env, atoms::closed()),
+        Some(Ok(count)) => (atoms::ok(), count).encode(env),
+        Some(Err(errno)) => error_term(env, errno_atom(env, errno)),
+    }
+}
+
 /// The terminal's end-of-file character.
 #[rustler::nif]
 fn nif_eof_character<'a>(env: Env<'a>, terminal: &Fd) -> Term<'a> {

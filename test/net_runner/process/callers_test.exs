@@ -172,18 +172,20 @@ defmodule NetRunner.Process.CallersTest do
     assert Task.await(writer, 60_000) == :ok
   end
 
-  test "a run without an owner is ended when nobody is left who could get its result" do
-    mark = "1000.#{System.unique_integer([:positive])}"
-    caller = spawn(fn -> NetRunner.run(["sleep", mark], owner: nil) end)
-    find = fn -> Enum.find(NetRunner.list(), &(&1.command == ["sleep", mark])) end
-    Tree.await(fn -> find.() != nil end)
-    %{os_pid: os_pid, pid: server} = find.()
-    monitor = Process.monitor(server)
-    # It is listed before its caller asks for the result.
-    NetRunner.Waiting.await(server, :collect)
-    kill(caller)
-    assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
-    Tree.await(fn -> Tree.stat(os_pid) == nil end)
+  for owner <- [:nobody, :the_test] do
+    test "a run that belongs to #{owner} is ended when nobody is left who could get its result" do
+      mark = "1000.#{System.unique_integer([:positive])}"
+      owner = if unquote(owner) == :the_test, do: self()
+      caller = spawn(fn -> NetRunner.run(["sleep", mark], owner: owner) end)
+      find = fn -> Enum.find(NetRunner.list(), &(&1.command == ["sleep", mark])) end
+      Tree.await(fn -> find.() != nil end)
+      %{os_pid: os_pid, pid: server} = find.()
+      if owner, do: NetRunner.Waiting.await(server, :collect)
+      monitor = Process.monitor(server)
+      kill(caller)
+      assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
+      Tree.await(fn -> Tree.stat(os_pid) == nil end)
+    end
   end
 
   test "a writer that dies while it waits does not keep a close waiting" do
@@ -279,18 +281,50 @@ defmodule NetRunner.Process.CallersTest do
 
   test "what a stream reads is counted, and as much as is allowed is not too much" do
     mark = "#{System.unique_integer([:positive])}"
+    test = self()
+
+    input = fn _sink ->
+      send(test, {:feeder, self()})
+      receive do: (:done -> :ok)
+    end
 
     # Only what the consumer takes by itself comes in pieces that are seen while the command runs.
     counted =
-      ["sh", "-c", "head -c 200000 /dev/zero; exec sleep 0.2", mark]
-      |> NetRunner.stream!(max_output_size: 200_000)
+      ["sh", "-c", "head -c 200000 /dev/zero; exec cat", mark]
+      |> NetRunner.stream!(max_output_size: 200_000, input: input)
       |> Enum.reduce(0, fn chunk, before ->
         %{bytes: bytes} = Enum.find(NetRunner.list(), &(List.last(&1.command) == mark))
         assert bytes.out == before + byte_size(chunk)
+
+        if bytes.out == 200_000,
+          do: assert_receive({:feeder, feeder}, 60_000) && send(feeder, :done)
+
         bytes.out
       end)
 
     assert counted == 200_000
+  end
+
+  test "an input that fails when its command has exited raises all the same" do
+    # It fails when it hears that nobody reads any more, which is after the first byte.
+    input = Stream.resource(fn -> nil end, &{["x"], &1}, fn nil -> raise "late" end)
+
+    head = ~w(head -c 1)
+
+    for _ <- 1..10,
+        run <- [
+          fn -> NetRunner.run(head, input: input) end,
+          fn -> NetRunner.pipeline([head, ["cat"]], input: input) end,
+          fn -> head |> NetRunner.stream!(input: input) |> Stream.run() end,
+          fn ->
+            ["sh", "-c", "head -c 1; exit 1"] |> NetRunner.stream!(input: input) |> Stream.run()
+          end,
+          fn -> head |> NetRunner.stream(input: input) |> elem(1) |> Stream.run() end,
+          fn ->
+            [head, ["cat"]] |> NetRunner.pipeline_stream!(input: input) |> Stream.run()
+          end
+        ],
+        do: assert_raise(RuntimeError, "late", run)
   end
 
   test "an input is not left when a stream stops early" do

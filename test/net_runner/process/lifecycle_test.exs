@@ -162,7 +162,7 @@ defmodule NetRunner.Process.LifecycleTest do
       {life, effects} = Lifecycle.event(life, :give_up)
 
       assert effects == [
-               {:output, :close},
+               {:give_up_pipes, not_ended},
                {:answer, :exit, not_ended},
                {:answer, :stop, not_ended},
                {:answer, :collect, not_ended}

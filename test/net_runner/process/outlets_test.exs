@@ -7,32 +7,35 @@ defmodule NetRunner.Process.OutletsTest do
 
   # A pipe with so many bytes; its other end stays open, as with something that a command has left behind. No read
   # here finds it empty, which would wait.
-  defp outlets(size, pipe_size) do
+  defp outlets(size) do
     {:ok, read, write} = Native.pipe()
     :ok = Native.write(write, [:binary.copy("x", size)])
     counters = Counters.new()
     on_exit(fn -> Native.close(write) end)
-    {Outlets.new(Pipe.new(read), nil, nil, pipe_size, counters), counters}
+    {Outlets.new(Pipe.new(read), nil, nil, counters), counters, write}
   end
 
   defp from, do: {self(), make_ref()}
 
-  test "when the grace is over, a full pipe more is read, and then the end has come" do
-    {outlets, counters} = outlets(5_000, 1_000)
-    assert Counters.access(counters) == :anybody
-    {outlets, []} = Outlets.writers(outlets, :lingering)
-    # Whoever enumerates it would not stop after so many bytes.
-    assert Counters.access(counters) == :server
-    assert {:reply, {:ok, some}, outlets} = Outlets.read(outlets, from(), :stdout, 400)
-    assert byte_size(some) == 400
-    assert {:reply, {:ok, rest}, outlets} = Outlets.read(outlets, from(), :stdout, 5_000)
-    assert byte_size(rest) == 600
-    assert {:reply, :eof, outlets} = Outlets.read(outlets, from(), :stdout, 5_000)
-    assert outlets.stdout.pipe.fd == nil
+  for writers <- [:gone, :lingering] do
+    test "what is written into the pipe when nobody who writes is waited for is not read (#{writers})" do
+      {outlets, counters, write} = outlets(5_000)
+      assert Counters.access(counters) == :anybody
+      {outlets, []} = Outlets.writers(outlets, unquote(writers))
+      # Whoever enumerates it would not stop after so many bytes.
+      assert Counters.access(counters) == :server
+      assert {:reply, {:ok, some}, outlets} = Outlets.read(outlets, from(), :stdout, 400)
+      assert byte_size(some) == 400
+      :ok = Native.write(write, ["late"])
+      assert {:reply, {:ok, rest}, outlets} = Outlets.read(outlets, from(), :stdout, 5_000)
+      assert byte_size(rest) == 4_600
+      assert {:reply, :eof, outlets} = Outlets.read(outlets, from(), :stdout, 5_000)
+      assert outlets.stdout.pipe.fd == nil
+    end
   end
 
   test "when it is ended, nobody reads by himself what is discarded, and readers hear why" do
-    {outlets, counters} = outlets(5_000, 65_536)
+    {outlets, counters, _write} = outlets(5_000)
     {outlets, _} = Outlets.discard_all(outlets, {:error, :timeout})
     assert Counters.access(counters) == :nobody
     assert {:reply, {:error, :timeout}, _} = Outlets.read(outlets, from(), :stdout, 400)
@@ -40,7 +43,7 @@ defmodule NetRunner.Process.OutletsTest do
   end
 
   test "when it is given up, its pipes are closed" do
-    {outlets, counters} = outlets(5_000, 65_536)
+    {outlets, counters, _write} = outlets(5_000)
     outlets = Outlets.close(outlets)
     assert Counters.access(counters) == :nobody
     assert outlets.stdout.pipe.fd == nil

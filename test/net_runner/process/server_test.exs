@@ -8,6 +8,22 @@ defmodule NetRunner.Process.ServerTest do
 
   alias NetRunner.Process, as: Command
 
+  test "a fault in the start raises, and shows nothing of what the command was given" do
+    options = %{owner: nil, node: nil, env: [{"SECRET", "hidden"}]}
+
+    log =
+      capture_log(fn ->
+        error =
+          assert_raise RuntimeError, ~r/FunctionClauseError in NetRunner.+\d$/, fn ->
+            NetRunner.Process.Server.start(["true"], options)
+          end
+
+        refute inspect(error) =~ "hidden"
+      end)
+
+    refute log =~ "hidden"
+  end
+
   defp start!(executable, args, options \\ []) do
     {:ok, p} = Command.start(executable, args, options)
     on_exit(fn -> Command.stop(p) end)

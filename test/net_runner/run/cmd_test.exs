@@ -5,9 +5,9 @@ defmodule NetRunner.CmdTest do
   use ExUnit.Case, async: true
 
   import ExUnit.CaptureIO
+  alias NetRunner.Guarantees.Tree
 
   @moduletag :tmp_dir
-  @moduletag timeout: 30_000
 
   # What `System.cmd/3` of this Elixir has no idea of.
   @lacks for {option, since} <- [lines: "1.15.0", use_stdio: "1.18.0"],
@@ -209,9 +209,19 @@ defmodule NetRunner.CmdTest do
     for {args, status, text} <- cases do
       says = capture_io(:stderr, fn -> assert apply(NetRunner, :cmd, args) == {"", status} end)
       assert says =~ text
-      assert apply(System, :cmd, args) == {"", status}
+      assert system_cmd(args) == {"", status}
     end
   end
+
+  # In another VM: of a directory that is none, the runtime system writes to the VM's stderr.
+  defp system_cmd([_, _, [cd: _]] = args) do
+    [elixir | code] = Tree.elixir("IO.inspect(apply(System, :cmd, #{inspect(args)}))")
+    {output, 0} = System.cmd(elixir, code, stderr_to_stdout: true)
+    {result, []} = output |> String.split("\n", trim: true) |> List.last() |> Code.eval_string()
+    result
+  end
+
+  defp system_cmd(args), do: apply(System, :cmd, args)
 
   test "a text without #! is run by a shell", %{tmp_dir: dir} do
     path = Path.join(dir, "text")

@@ -1,8 +1,6 @@
 defmodule NetRunner.PipelineTest do
   use ExUnit.Case, async: true
 
-  @moduletag timeout: 60_000
-
   defp sh(script), do: ["sh", "-c", script]
 
   test "joins commands, and gives the status of each" do

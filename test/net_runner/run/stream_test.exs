@@ -1,8 +1,6 @@
 defmodule NetRunner.StreamTest do
   use ExUnit.Case, async: true
 
-  @moduletag timeout: 60_000
-
   defp sh(script), do: ["sh", "-c", script]
 
   defp await_gone(os_pid, looks \\ 500) do

@@ -2,8 +2,6 @@ defmodule NetRunner.System.LibraryTest do
   # Where the library lies, and whether it loads: each in a VM of its own, with a copy of the application.
   use ExUnit.Case, async: true
 
-  @moduletag timeout: 120_000
-
   setup do
     root = Path.join(System.tmp_dir!(), "nr-library-#{System.unique_integer([:positive])}")
     on_exit(fn -> File.rm_rf(root) end)

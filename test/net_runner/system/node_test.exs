@@ -5,8 +5,6 @@ defmodule NetRunner.NodeTest do
   alias NetRunner.Guarantees.{Nodes, Tree}
   alias NetRunner.Process, as: Command
 
-  @moduletag timeout: 120_000
-
   setup_all do
     epmd = Nodes.start_epmd()
     {caller, caller_node} = Nodes.start(epmd)

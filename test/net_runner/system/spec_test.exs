@@ -3,8 +3,6 @@ defmodule NetRunner.Process.SpecTest do
   # VM is one of its own, started for the test.
   use ExUnit.Case, async: true
 
-  @moduletag timeout: 60_000
-
   @root? NetRunner.Guarantees.Tree.root?()
 
   describe "the environment" do

@@ -1,0 +1,88 @@
+defmodule NetRunner.Process.Announcer do
+  @moduledoc false
+  # Tells telemetry handlers of one command, in a process of its own.
+  #
+  # Handlers are a user's code and may take any time. The command's server waits for them, so that an event has been
+  # handled when the next thing happens, but not beyond what it has to mind: the death of the owner, and the deadline.
+  # When the server ends before its command, for whatever reason, the announcer is still there to say so.
+
+  alias NetRunner.Telemetry
+
+  @type t :: pid() | nil
+
+  @doc "Starts it, where there may be handlers, for the command of the calling process."
+  @spec start(Telemetry.span()) :: t()
+  def start(span) do
+    if Telemetry.handlers?() do
+      server = self()
+      spawn(fn -> announce(span, Process.monitor(server)) end)
+    end
+  end
+
+  @doc """
+  Returns when the handlers of the command's start have returned, its owner (a monitor) is dead, or so many ms have
+  passed.
+  """
+  @spec await_start(t(), reference() | nil, timeout()) :: :ok
+  def await_start(nil, _owner, _timeout), do: :ok
+
+  def await_start(announcer, owner, timeout) do
+    reply = ask(announcer, :start)
+
+    receive do
+      {^reply, :handled} ->
+        :ok
+
+      {:DOWN, ^reply, :process, _, _} ->
+        :ok
+
+      # It still has to be acted on.
+      {:DOWN, ^owner, :process, _, _} = news ->
+        send(self(), news)
+        forget(reply)
+    after
+      timeout -> forget(reply)
+    end
+  end
+
+  @doc "Returns when the handlers of the command's end have returned."
+  @spec finish(t(), (() -> Telemetry.ending())) :: :ok
+  def finish(nil, _ending), do: :ok
+
+  def finish(announcer, ending) do
+    reply = ask(announcer, {:finish, ending.()})
+
+    receive do
+      {^reply, :handled} -> forget(reply)
+      {:DOWN, ^reply, :process, _, _} -> :ok
+    end
+  end
+
+  # An answer that comes when nobody waits for it any more is dropped.
+  defp ask(announcer, request) do
+    reply = :erlang.monitor(:process, announcer, alias: :reply_demonitor)
+    send(announcer, {reply, request})
+    reply
+  end
+
+  defp forget(reply) do
+    Process.demonitor(reply, [:flush])
+    :ok
+  end
+
+  defp announce(span, server) do
+    receive do
+      {reply, :start} ->
+        Telemetry.start(span)
+        send(reply, {reply, :handled})
+        announce(span, server)
+
+      {reply, {:finish, ending}} ->
+        Telemetry.finish(span, ending)
+        send(reply, {reply, :handled})
+
+      {:DOWN, ^server, :process, _, reason} ->
+        Telemetry.finish(span, {:exception, :exit, reason})
+    end
+  end
+end
