@@ -121,8 +121,10 @@ defmodule NetRunner.Guarantees.Tree do
   """
   def at_rest? do
     NetRunner.System.Native.let_idle_go()
-    length(helpers()) == if(needs_linux(), do: 2, else: 4)
+    length(helpers()) == resting_helpers()
   end
+
+  def resting_helpers, do: if(needs_linux(), do: 2, else: 4)
 
   # Helpers live in the session that their guard made, and only they.
   defp sessions_of(vm) when is_integer(vm), do: sessions(vm)
