@@ -325,10 +325,14 @@ impl Shepherd {
                 report(control, exit);
             }
             Leftovers::Leave => {
-                if !matches!(self.stage, Stage::Serving) {
+                let ended = !matches!(self.stage, Stage::Serving);
+                if ended {
                     children::kill(self.command);
                 }
                 let exit = sys::reap_with_usage(self.command);
+                if ended {
+                    await_end_of_group(self.command);
+                }
                 report(control, exit);
                 // They are orphans of this process now, and it stays as long as they do: given
                 // on to the launcher they would pass for what a killed shepherd left.
@@ -359,14 +363,18 @@ fn end_leftovers() {
     }
 }
 
-/// Where orphans are not given to this process, the rest of the command's group is all that is known of them. It has got
-/// SIGKILL. It is asked for only so long: process 1 may take its time to reap it, and when it is gone, its number may
-/// become that of another group.
+/// The rest of the command's group has got SIGKILL; it may have children of this process in it, or not. It is asked for
+/// only so long: process 1 may take its time to reap it, and when it is gone, its number may become that of another
+/// group.
 fn await_end_of_group(leader: Pid) {
     const PATIENCE: Duration = Duration::from_secs(1);
     let until = Instant::now() + PATIENCE;
     let mut backoff = Backoff::new();
-    while children::has_group(leader) && Instant::now() < until {
+    loop {
+        children::reap(|_| {});
+        if !children::has_group(leader) || Instant::now() >= until {
+            return;
+        }
         let _ = signals::wait([], Some(backoff.next()));
     }
 }
