@@ -34,6 +34,12 @@ defmodule NetRunner.Guarantees.EndingTest do
   defp pid(text), do: text |> String.trim() |> String.to_integer()
 
   describe "a timeout is about the command" do
+    test "also when its stream is enumerated later" do
+      {:ok, stream} = NetRunner.stream(["echo", "hi"], timeout: 3_000)
+      Process.sleep(3_500)
+      assert Enum.to_list(stream) == ["hi\n"]
+    end
+
     for {options, pause} <- [
           {[], 3_500},
           {[lines: :trim], 1_200},
@@ -265,19 +271,26 @@ defmodule NetRunner.Guarantees.EndingTest do
   end
 
   test "run gives up a command that does not end, in a sentence" do
+    test = self()
+
     task =
       Task.async(fn ->
         NetRunner.run(["sh", "-c", "read go; kill -STOP $PPID; sleep 1000"],
           input: "go\n",
           timeout: 2_000,
+          owner: test,
           kill_timeout: 100,
           give_up_after: 100
         )
       end)
 
     assert {:error, {:not_ended, os_pid} = reason} = Task.await(task, @soon)
+    %{pid: server} = Enum.find(NetRunner.list(), &(&1.os_pid == os_pid))
+    monitor = Process.monitor(server)
     # Its shepherd is let go on in the end.
     Tree.await(fn -> gone?(os_pid) end)
+    # Though its owner lives on.
+    assert_receive {:DOWN, ^monitor, :process, ^server, :normal}, @soon
     assert NetRunner.Error.describe(reason) =~ "the kernel has not let it go"
   end
 

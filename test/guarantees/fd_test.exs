@@ -1,5 +1,5 @@
 defmodule NetRunner.Guarantees.FdTest do
-  # Every transition of an fd resource (docs/fds.md), on real pipes of a real `cat`.
+  # Every transition of an fd resource (docs/internals.md), on real pipes of a real `cat`.
   use ExUnit.Case, async: false
 
   alias NetRunner.Guarantees.Tree
@@ -201,7 +201,7 @@ defmodule NetRunner.Guarantees.FdTest do
     {:ok, fields} = Spec.build(command, options)
 
     {:ok, control, stdin, stdout, stderr} =
-      NetRunner.System.Launcher.spawn(fields, {:pipe, :pipe, :null}, 0)
+      NetRunner.System.Launcher.submit(fields, {:pipe, :pipe, :null}, 0)
 
     nil = stderr
     %{control: control, stdin: stdin, stdout: stdout}

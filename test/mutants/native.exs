@@ -26,7 +26,7 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
   },
   %{
     id: "dead_idle_shepherd_is_not_skipped",
-    file: "native/net_runner/src/spawn.rs",
+    file: "native/net_runner/src/submit.rs",
     old: "Err(Errno::EPIPE | Errno::ECONNRESET | Errno::EAGAIN) => {}",
     new: "Err(Errno::EAGAIN) => {}",
     tests: ["test/guarantees/reuse_test.exs"]

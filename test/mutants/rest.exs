@@ -154,8 +154,8 @@ for {file, mutants} <- [
          {"it_does_not_try_again", "retry_later(state)\n    end\n  end", "state\n    end\n  end",
           launcher},
          {"an_old_socket_is_replaced",
-          "def handle_call({:replace, socket}, from, %{socket: socket} = state) do",
-          "def handle_call({:replace, _socket}, from, %{socket: socket} = state) when socket != nil do",
+          "def handle_cast({{:replace, socket}, who}, %{socket: socket} = state) do",
+          "def handle_cast({{:replace, _socket}, who}, %{socket: socket} = state) when socket != nil do",
           launcher}
        ]}
     ],

@@ -266,6 +266,30 @@ defmodule NetRunner.DaemonTest do
         assert metadata[:request_id] == "r-1"
       end
     end
+
+    # Killed: nobody is left who could end them.
+    test "end with those who started them, also when that code makes them trap exits" do
+      test = self()
+
+      trap = fn _ ->
+        Process.flag(:trap_exit, true)
+        send(test, {:trapping, self()})
+      end
+
+      for options <- [[ready: trap], [on_output: trap]] do
+        spawn(fn ->
+          Process.flag(:trap_exit, true)
+          Daemon.start_link(shell("echo hello; read stop", options))
+          receive(do: ({:EXIT, _, _} -> :ok))
+        end)
+
+        assert_receive {:trapping, pid}, 60_000
+        monitor = Process.monitor(pid)
+        {:links, [starter]} = Process.info(pid, :links)
+        Process.exit(starter, :kill)
+        assert_receive {:DOWN, ^monitor, :process, ^pid, :killed}, 60_000
+      end
+    end
   end
 
   describe "the log" do

@@ -10,4 +10,17 @@ defmodule NetRunner.DocumentationTest do
   doctest NetRunner.Signal
   doctest NetRunner.Error
   doctest NetRunner.Process.Stats
+
+  test "a race that a comment names is told in docs/internals.md" do
+    root = Path.expand("../..", __DIR__)
+    told = Regex.scan(~r/^\*\*(.+?)\.\*\*/m, File.read!(Path.join(root, "docs/internals.md")))
+    sources = Path.wildcard(Path.join(root, "{lib,native}/**/*.{ex,rs}"))
+    named = for file <- sources, race <- Regex.scan(~r/Race: (.+?)\./, File.read!(file)), do: race
+
+    told = for [_, race] <- told, do: downcase_first(race)
+    named = for [_, race] <- named, uniq: true, do: race
+    assert named != [] and named -- told == []
+  end
+
+  defp downcase_first(<<first::utf8, rest::binary>>), do: String.downcase(<<first::utf8>>) <> rest
 end

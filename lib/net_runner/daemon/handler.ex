@@ -14,8 +14,9 @@ defmodule NetRunner.Daemon.Handler do
   # A longer line is logged in pieces.
   @longest_line 8_192
 
-  @enforce_keys [:sink, :metadata]
-  defstruct [:sink, :metadata, lines: %{}]
+  # `output`: the process that hands it work.
+  @enforce_keys [:output, :sink, :metadata]
+  defstruct [:output, :sink, :metadata, lines: %{}]
 
   @typedoc """
   A piece of output; the end of it; the reason why the last handler died; the number of bytes that were dropped because the
@@ -31,7 +32,7 @@ defmodule NetRunner.Daemon.Handler do
   @spec start_link({:log, Logger.level()} | fun(), keyword()) :: pid()
   def start_link(sink, metadata) do
     context = Context.capture()
-    handler = %__MODULE__{sink: sink, metadata: metadata}
+    handler = %__MODULE__{output: self(), sink: sink, metadata: metadata}
 
     start = fn ->
       Context.adopt(context)
@@ -45,16 +46,20 @@ defmodule NetRunner.Daemon.Handler do
   @doc "Hands it work. It sends `{handler, :done}` to the caller when it is ready for more."
   @spec work(pid(), work()) :: :ok
   def work(handler, work) do
-    send(handler, {__MODULE__, self(), work})
+    send(handler, {__MODULE__, work})
     :ok
   end
 
-  defp loop(handler) do
+  defp loop(%{output: output} = handler) do
     receive do
-      {__MODULE__, from, work} ->
+      {__MODULE__, work} ->
         handler = handle(handler, work)
-        send(from, {self(), :done})
+        send(output, {self(), :done})
         loop(handler)
+
+      # A callback has made this process trap exits.
+      {:EXIT, ^output, reason} ->
+        exit(reason)
     end
   end
 

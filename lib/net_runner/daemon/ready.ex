@@ -145,8 +145,13 @@ defmodule NetRunner.Daemon.Ready do
 
       {:not_yet, _} = not_yet ->
         send(daemon, {ref, not_yet})
-        Process.sleep(@pause)
-        probe(daemon, ref, try)
+
+        receive do
+          # The function has made this process trap exits.
+          {:EXIT, ^daemon, reason} -> exit(reason)
+        after
+          @pause -> probe(daemon, ref, try)
+        end
     end
   end
 

@@ -36,7 +36,7 @@ defmodule NetRunner.Process.Announcer do
       {:DOWN, ^reply, :process, _, _} ->
         :ok
 
-      # It still has to be acted on.
+      # Race: owner dies during the start. The server still has to receive this.
       {:DOWN, ^owner, :process, _, _} = news ->
         send(self(), news)
         forget(reply)
@@ -46,7 +46,7 @@ defmodule NetRunner.Process.Announcer do
   end
 
   @doc "Returns when the handlers of the command's end have returned."
-  @spec finish(t(), (() -> Telemetry.ending())) :: :ok
+  @spec finish(t(), (... -> Telemetry.ending())) :: :ok
   def finish(nil, _ending), do: :ok
 
   def finish(announcer, ending) do

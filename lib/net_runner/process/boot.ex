@@ -3,17 +3,17 @@ defmodule NetRunner.Process.Boot do
   # The start of a command, in the process that becomes its server: from the options to a command that runs, or
   # the reason why not.
   #
-  # Its life: build the spec, make the cgroup, ask the launcher, and hear that the command has started.
-  # Whatever is waited for, the command's owner and its deadline are minded meanwhile.
+  # In order: build the spec, make the cgroup, submit the command to a shepherd, and wait until it says that the command
+  # has started. A wait ends early when the command's owner dies, or when its time is over.
 
   alias NetRunner.Process.{Announcer, Counters, Inlet, Lifecycle, Listing, Outlets, Pipe}
   alias NetRunner.System.{Cgroup, Launcher, Native, Spec}
   alias NetRunner.Telemetry
 
-  # Launchers that die one after the other, each with the request unread.
+  # How many launchers in a row may die with the request unread.
   @attempts 20
 
-  # A command that has started. `rest_of_timeout`: ms that are left of `:timeout`.
+  # A command that has started. `rest_of_timeout`: the ms that are left of `:timeout`.
   @enforce_keys [
     :control,
     :owner,
@@ -42,8 +42,8 @@ defmodule NetRunner.Process.Boot do
         }
 
   @doc """
-  Starts the command. `extra.input` is `:none` where stdin stays empty; `extra.grace?` says whether `:output_grace`
-  counts.
+  Starts the command. `extra.input` is `:none` when nothing will be written to stdin; `extra.grace?` says whether
+  `:output_grace` applies.
   """
   @spec start(Spec.command(), map(), map()) :: {:ok, t()} | {:error, term()}
   def start(command, options, extra) do
@@ -100,7 +100,7 @@ defmodule NetRunner.Process.Boot do
   defp span(command, os_pid, started),
     do: %{command: command, pid: self(), os_pid: os_pid, started: started}
 
-  # Also false for an application that is being stopped.
+  # Race: stopped application.
   defp application_started do
     if Process.whereis(NetRunner.Registry), do: :ok, else: {:error, :not_started}
   end
@@ -128,26 +128,26 @@ defmodule NetRunner.Process.Boot do
 
   defp stderr(:disabled, _stdout), do: :null
   defp stderr(mode, _stdout) when mode in [:consume, :pipe], do: :pipe
-  # One open file, so that neither writes over the other.
+  # Both share one open file, so that neither overwrites what the other wrote.
   defp stderr({_, _} = file, file), do: :redirect
   defp stderr(kind, _stdout), do: kind
 
-  # --- asking the launcher --------------------------------------------------------------------------
+  # --- submitting the command -----------------------------------------------------------------------
 
   defp start_in(cgroup, fields, connections, pipe_size, patience) do
     fields = if cgroup, do: [{:cgroup, cgroup} | fields], else: fields
 
-    with {:error, reason} <- spawn_command(fields, connections, pipe_size, patience, @attempts) do
+    with {:error, reason} <- submit(fields, connections, pipe_size, patience, @attempts) do
       Cgroup.remove(cgroup)
       {:error, reason}
     end
   end
 
-  # A launcher that died with the request unread has done nothing yet, so another may be asked.
-  defp spawn_command(fields, connections, pipe_size, patience, attempts) do
+  # Race: unread begin. `:not_taken` means that nothing has happened yet.
+  defp submit(fields, connections, pipe_size, patience, attempts) do
     with {:ok, control, stdin, stdout, stderr} <-
-           Launcher.spawn(fields, connections, pipe_size, patience) do
-      case await_start(control, patience) do
+           Launcher.submit(fields, connections, pipe_size, patience) do
+      case await_started(control, patience) do
         {:ok, os_pid} ->
           {:ok, os_pid, {control, stdin, stdout, stderr}}
 
@@ -155,14 +155,14 @@ defmodule NetRunner.Process.Boot do
           for fd <- [control, stdin, stdout, stderr], fd != nil, do: Native.close(fd)
 
           if failed == :not_taken and attempts > 1,
-            do: spawn_command(fields, connections, pipe_size, patience, attempts - 1),
+            do: submit(fields, connections, pipe_size, patience, attempts - 1),
             else: with(:not_taken <- failed, do: {:error, :launcher_died})
       end
     end
   end
 
-  # An execve(2) can take long: the program may lie on a file system that does not answer.
-  defp await_start(control, {owner, deadline} = patience) do
+  # An execve(2) may take any time: the program may be on a file system that does not answer.
+  defp await_started(control, {owner, deadline} = patience) do
     case Native.receive_event(control) do
       {:started, os_pid} ->
         {:ok, os_pid}
@@ -176,7 +176,8 @@ defmodule NetRunner.Process.Boot do
 
       {:error, :eagain} ->
         receive do
-          {:select, ^control, _, :ready_input} -> await_start(control, patience)
+          {:select, ^control, _, :ready_input} -> await_started(control, patience)
+          # Race: owner dies during the start.
           {:DOWN, ^owner, :process, _, _} -> {:error, :closed}
         after
           remaining(deadline) -> {:error, :timeout}

@@ -23,7 +23,7 @@ defmodule NetRunner.Process.Collector do
     {fits, %{collector | size: size, chunks: [collector.chunks, bytes]}}
   end
 
-  @doc "What was collected, and no more than the limit allows."
+  @doc "What was collected, cut to the limit."
   @spec output(t()) :: binary()
   def output(%__MODULE__{size: size, limit: limit} = collector) when size > limit do
     collector.chunks |> IO.iodata_to_binary() |> binary_part(0, limit)

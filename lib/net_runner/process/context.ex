@@ -1,14 +1,14 @@
 defmodule NetRunner.Process.Context do
   @moduledoc false
-  # What a process that runs a user's code inherits from the one that it works for: `$callers`, as a `Task` does, by
-  # which test sandboxes and mocks find the test, and the metadata of Logger, by which log lines are traced.
+  # What a process that runs a user's code inherits from the process that it works for: `$callers`, as a `Task` does, by
+  # which sandboxes and mocks find their test; and the metadata of Logger.
 
   @enforce_keys [:callers, :ancestors, :metadata]
   defstruct @enforce_keys
 
   @type t :: %__MODULE__{callers: [pid()], ancestors: [pid() | atom()], metadata: keyword()}
 
-  @doc "That of the calling process, for one that is to work for it."
+  @doc "The context of the calling process, for a process that will work for it."
   @spec capture() :: t()
   def capture do
     %__MODULE__{
@@ -18,7 +18,7 @@ defmodule NetRunner.Process.Context do
     }
   end
 
-  @doc "Makes it that of the calling process. What OTP itself has noted as its ancestors stays."
+  @doc "Makes it the context of the calling process. Ancestors that OTP has noted stay."
   @spec adopt(t()) :: :ok
   def adopt(%__MODULE__{} = context) do
     Process.put(:"$callers", context.callers)

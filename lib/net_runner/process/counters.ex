@@ -1,7 +1,7 @@
 defmodule NetRunner.Process.Counters do
   @moduledoc false
-  # What has gone through the pipes of a command, in counters that any process can read without asking
-  # the command's server, which may be busy: `NetRunner.list/0` does.
+  # What has gone through the pipes of a command, in counters that any process can read (`NetRunner.list/0` does)
+  # without asking the command's server, which may be busy.
 
   alias NetRunner.Process.Stats
 
@@ -13,7 +13,7 @@ defmodule NetRunner.Process.Counters do
   @ended 6
   @access 7
 
-  # Who may read stdout beside the command's server.
+  # Who may read stdout.
   @anybody 0
   @server 1
   @nobody 2
@@ -47,8 +47,8 @@ defmodule NetRunner.Process.Counters do
   def ended?(counters), do: :counters.get(counters, @ended) == 1
 
   @doc """
-  Says who reads stdout from now on: the process that it is lent to as well, the server alone, or `:nobody`: what is
-  read now comes behind bytes that were discarded.
+  Says who may read stdout from now on: the server alone, or `:nobody`, as bytes are being discarded. Before, it is
+  `:anybody`: the server, and the process that it has lent stdout to. Race: read under a discard.
   """
   @spec put_access(t(), :server | :nobody) :: :ok
   def put_access(counters, :server), do: :counters.put(counters, @access, @server)
@@ -73,7 +73,7 @@ defmodule NetRunner.Process.Counters do
     }
   end
 
-  @doc "Fills in what is counted."
+  @doc "Puts the counts into the statistics."
   @spec into(t(), Stats.t()) :: Stats.t()
   def into(counters, stats) do
     %{

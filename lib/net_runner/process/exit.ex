@@ -1,13 +1,13 @@
 defmodule NetRunner.Process.Exit do
   @moduledoc false
-  # How a command ended, as its shepherd reported it, and when that was heard.
+  # How a command exited, as its shepherd has said, and when the server received that.
 
   alias NetRunner.Signal
 
   @enforce_keys [:how, :usage, :at]
   defstruct [:how, :usage, :at, :cgroup]
 
-  # `at`: `System.monotonic_time/0`. `cgroup`: what was counted there.
+  # `at`: `System.monotonic_time/0`. `cgroup`: what the kernel counted for the command's cgroup.
   @type t :: %__MODULE__{
           how: {:exited, 0..255} | {:signaled, pos_integer(), boolean()},
           usage:
@@ -17,12 +17,12 @@ defmodule NetRunner.Process.Exit do
           cgroup: %{atom() => non_neg_integer()} | nil
         }
 
-  @doc "As a shell gives it: 128 + the number of a signal."
+  @doc "The status as a shell gives it: the exit code, or 128 + the number of the signal."
   @spec status(t()) :: 0..255
   def status(%__MODULE__{how: {:exited, code}}), do: code
   def status(%__MODULE__{how: {:signaled, number, _core?}}), do: 128 + number
 
-  @doc "How it ended, the signal by its name where it has one."
+  @doc "How it exited, with the name of the signal if it has one."
   @spec named(t()) :: {:exited, 0..255} | {:signaled, atom() | pos_integer(), boolean()}
   def named(%__MODULE__{how: {:exited, _} = how}), do: how
 

@@ -2,11 +2,11 @@ defmodule NetRunner.Process.Feeder do
   @moduledoc false
   # The process that produces a command's input, as the command's server sees it.
   #
-  # When the command has had enough, the feeder hears so at its next write, and leaves what it runs as an
-  # enumeration is left early, so that its cleanup runs. One that waits for something else hears nothing. So that
-  # nothing goes on being produced for a command that is gone, it is killed then.
+  # When the command has had enough, the feeder hears so at its next write. It leaves the user's code as an enumeration
+  # is left early, so that the cleanup of that runs. A feeder that is not writing hears nothing, and may go on producing
+  # for ever, so it is killed when its command is gone.
 
-  # What a feeder gets to hear that its command is gone, and then for its cleanup, in ms.
+  # How long a feeder has to hear that its command is gone, and then for its cleanup, in ms.
   @notice 50
   @cleanup 5_000
 
@@ -19,14 +19,14 @@ defmodule NetRunner.Process.Feeder do
     :ok
   end
 
-  @doc "The reason of whoever works for the input of this server, and hears that its command has had enough."
+  @doc "The exit reason of a process that helps to produce the input, and hears that the command has had enough."
   @spec unwanted(pid()) :: {:shutdown, term()}
   def unwanted(server), do: {:shutdown, {__MODULE__, :unwanted, server}}
 
-  @doc "Called by the server when it ends: the feeder finds out by itself, or is killed."
+  @doc "Called by the server when it ends: the feeder ends by itself, or is killed."
   @spec let_go(pid()) :: :ok
   def let_go(feeder) do
-    # Where the feeder is: only there it can be looked at.
+    # On the feeder's node: only there can its dictionary be read.
     _ = :erlang.spawn(node(feeder), __MODULE__, :see_off, [feeder])
     :ok
   end
@@ -49,7 +49,7 @@ defmodule NetRunner.Process.Feeder do
     end
   end
 
-  # Of one that writes, this is certain, also where the machine is so busy that it has not run since.
+  # Race: killed before it hears.
   defp hears?(feeder) do
     case Process.info(feeder, :dictionary) do
       {:dictionary, dictionary} -> List.keyfind(dictionary, @mark, 0) == {@mark, :writes}

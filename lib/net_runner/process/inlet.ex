@@ -2,15 +2,16 @@ defmodule NetRunner.Process.Inlet do
   @moduledoc false
   # A command's stdin, as its server sees it: the descriptor, and who waits to write to it.
   #
-  # Writes are served in the order of their calls, and the bytes of two are never mixed: one that has begun is carried
-  # to its end, also when its caller is gone. Functions give the new inlet and what is to be done: answers, and
-  # `{:again, :stdin}` where going on at once would keep other messages waiting.
+  # Writes are done in the order of their calls, and the bytes of two writes are never mixed. Race: half a write.
+  # Functions return the new inlet and what is to be done: answers, and `{:again, :stdin}`, to go on after other
+  # messages.
 
   alias NetRunner.Process.{Counters, Operations}
   alias NetRunner.System.Native
 
-  # `stdin`: `:closed` by the VM; `:none`: it leads elsewhere. `readers`: whether anybody may be left to read.
-  # `line`: of a terminal, where an end of input is a character, whether a line is begun.
+  # `stdin`: the descriptor; `:closed` when the VM has closed it; `:none` when the command's stdin leads elsewhere.
+  # `readers`: whether somebody may be left who reads. `line`: for a terminal, whether the input is at the start of a
+  # line, which decides how its end is written.
   @enforce_keys [:stdin, :line, :counters]
   defstruct [:stdin, :line, :counters, readers: :present, queue: Operations.new()]
 
@@ -31,8 +32,7 @@ defmodule NetRunner.Process.Inlet do
   end
 
   @doc """
-  A write that a caller has asked for: what it comes to at once, or it is queued. Most find room, and are not
-  queued at all.
+  A caller's write: its result if there is room for all of it, as there mostly is; otherwise it is queued.
   """
   @spec write(t(), GenServer.from(), [binary()]) ::
           {:reply, term(), t()} | {:wait, t(), [effect()]}
@@ -41,7 +41,7 @@ defmodule NetRunner.Process.Inlet do
   def write(%{readers: :gone} = inlet, _from, _iovec), do: {:reply, {:error, :epipe}, inlet}
 
   def write(inlet, from, iovec) do
-    # While somebody waits for room, the select is armed, and those behind have to wait anyway.
+    # If somebody waits for room already, stdin is selected, and this write has to wait its turn.
     if Operations.any?(inlet.queue, [:stdin]) do
       {:wait, park(inlet, from, {:fresh, iovec}), []}
     else
@@ -62,7 +62,7 @@ defmodule NetRunner.Process.Inlet do
     end
   end
 
-  @doc "Closes stdin, after the writes that were called before."
+  @doc "Closes stdin, after the writes that were called before are done."
   @spec close(t(), GenServer.from()) :: {:reply, :ok, t()} | {:wait, t(), [effect()]}
   def close(%{stdin: none} = inlet, _from) when none in [:closed, :none], do: {:reply, :ok, inlet}
 
@@ -73,7 +73,7 @@ defmodule NetRunner.Process.Inlet do
     {:wait, inlet, effects}
   end
 
-  @doc "Writes iodata for nobody, and closes stdin behind it."
+  @doc "Writes what no caller waits for, and then closes stdin."
   @spec feed(t(), [binary()]) :: {t(), [effect()]}
   def feed(inlet, iovec) do
     queue =
@@ -84,7 +84,7 @@ defmodule NetRunner.Process.Inlet do
     serve(%{inlet | queue: queue})
   end
 
-  @doc "Goes on with who waits, as far as there is room."
+  @doc "Goes on with the queue, as far as there is room."
   @spec serve(t()) :: {t(), [effect()]}
   def serve(inlet) do
     case Operations.next(inlet.queue, [:stdin]) do
@@ -94,18 +94,18 @@ defmodule NetRunner.Process.Inlet do
     end
   end
 
-  @doc "The command is over, and nobody is left who could read: whoever waits for room hears so."
+  @doc "The command is over, and nobody is left who could read: whoever waits for room gets `:epipe`."
   @spec readers_gone(t()) :: {t(), [effect()]}
   def readers_gone(inlet), do: serve(%{inlet | readers: :gone})
 
-  @doc "Nobody will read: stdin is closed, and whoever waits for room gets this error."
+  @doc "The command is given up: stdin is closed, and whoever waits for room gets this error."
   @spec give_up(t(), {:error, term()}) :: {t(), [effect()]}
   def give_up(inlet, error) do
     {waiting, queue} = Operations.take_all(inlet.queue, :stdin)
     {shut(%{inlet | queue: queue}), Enum.map(waiting, &{:reply, &1, error})}
   end
 
-  @doc "Takes out a caller that died; `nil` when it does not wait here."
+  @doc "Takes out a caller that died; `nil` if it does not wait here."
   @spec drop_caller(t(), reference()) :: {t(), [effect()]} | nil
   def drop_caller(inlet, monitor) do
     case Operations.drop_caller(inlet.queue, monitor) do
@@ -123,14 +123,15 @@ defmodule NetRunner.Process.Inlet do
 
   defp serve_close(inlet, operation), do: inlet |> shut() |> answer(operation, :ok)
 
-  # The character ends the line that is begun; it ends the input only at the start of one (termios(3)).
+  # At the start of a line, the character ends the input; elsewhere it ends the line, and it takes a second one to end
+  # the input (termios(3)).
   defp write_end_of_file(inlet, operation) do
     with {:ok, character} <- Native.eof_character(inlet.stdin),
          bytes = if(inlet.line == :at_start, do: <<character>>, else: <<character, character>>),
          {:error, :eagain} <- Native.write(inlet.stdin, [bytes]) do
       {inlet, []}
     else
-      # The line is ended; its end of file follows.
+      # Only the first of two was written: the line is ended, the input not yet.
       {:partial, _} -> {%{inlet | line: :at_start}, [{:again, :stdin}]}
       _written_or_gone -> inlet |> shut() |> answer(operation, :ok)
     end
@@ -174,7 +175,7 @@ defmodule NetRunner.Process.Inlet do
     follow_lines(inlet, iovec)
   end
 
-  # Where a write was cut, the rest follows, and its end counts.
+  # After a partial write this is about the wrong end, but the rest follows and puts it right.
   defp follow_lines(%{line: :not_a_terminal} = inlet, _iovec), do: inlet
 
   defp follow_lines(inlet, iovec) do
@@ -190,7 +191,7 @@ defmodule NetRunner.Process.Inlet do
     %{inlet | queue: Operations.park(inlet.queue, :stdin, from, data, Process.monitor(pid))}
   end
 
-  # And goes on with the next.
+  # Answers, and goes on with the next.
   defp answer(inlet, operation, result) do
     {inlet, effects} = serve(%{inlet | queue: Operations.finish(inlet.queue, operation)})
     {inlet, [{:reply, operation, result} | effects]}

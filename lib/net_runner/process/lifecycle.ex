@@ -15,14 +15,17 @@ defmodule NetRunner.Process.Lifecycle do
   # `event/2` takes what happened and gives the next life and a list of effects, which the server carries out in
   # their order. Nothing here reads a clock, sends a message or calls the system.
   #
-  # The cause is the first reason for which NetRunner ended the command. A command that ends by itself has none, and
-  # gets none afterwards: no timeout is reported of a command that has exited.
+  # The cause is the first reason for which NetRunner ended the command. A command that exits by itself has none, and
+  # gets none later: no timeout is reported for a command that has exited.
 
   alias NetRunner.Process.Exit
 
+  # What the helpers above a shepherd that was killed take to end its command, in ms; more than they need.
+  @death_of_the_lost 1_000
+
   @typedoc """
-  Why the command was told to end. `:asked`: what it prints is still of interest. `:stopped`: it is not. The
-  others are verdicts, which are what the callers get instead of the output.
+  Why the command was told to end. After `:asked`, what it prints is still read; after `:stopped`, it is discarded.
+  The others are verdicts: callers get them instead of the output.
   """
   @type cause ::
           :asked
@@ -35,7 +38,7 @@ defmodule NetRunner.Process.Lifecycle do
   @typedoc "What the server does when the command is over."
   @type next :: :stay | {:stop, reason :: term()}
 
-  @typedoc "Its shepherd died, at `System.monotonic_time/0`: how it ended is not known."
+  @typedoc "The shepherd died, at `System.monotonic_time/0`, so nobody knows how the command exited."
   @type lost :: {:lost, at :: integer()}
 
   @type phase ::
@@ -64,8 +67,8 @@ defmodule NetRunner.Process.Lifecycle do
           | {:answer, :exit | :stop | :collect, term()}
           | {:stop, reason :: term()}
 
-  # `give_up_after`: ms after the command was told to end. `grace`: ms after its exit that reads wait for what
-  # it has left behind; `:none` where they wait as long as it holds the pipe.
+  # `give_up_after`: ms after the command was told to end. `grace`: for so many ms after the exit, reads wait for
+  # processes that the command has left behind; `:none`: they wait as long as such a process holds the pipe.
   @enforce_keys [:os_pid]
   defstruct [
     :os_pid,
@@ -93,7 +96,8 @@ defmodule NetRunner.Process.Lifecycle do
     {%{life | phase: {:ending, cause, next}}, [:tell_end] ++ give_up_timer(life) ++ output(cause)}
   end
 
-  # The first cause stays. Output that is of no interest any more must not keep the command from ending.
+  # The first cause stays. From `:stopped` on, output is discarded, so that a full pipe does not keep the command from
+  # ending. Race: asked to stop twice.
   def event(%{phase: {:ending, cause, before}} = life, {:end, :stopped, next}) do
     discard = if verdict?(cause), do: [], else: output(:stopped)
     {%{life | phase: {:ending, cause, later(before, next)}}, discard}
@@ -108,6 +112,10 @@ defmodule NetRunner.Process.Lifecycle do
      [{:answer, :stop, not_ended(life)}]}
   end
 
+  # What has exited did not pass its time.
+  def event(%{phase: {:leaving_cgroup, _, _, _}} = life, {:end, :timeout, _next}), do: {life, []}
+  def event(%{phase: {:over, _, _}} = life, {:end, :timeout, _next}), do: {life, []}
+
   def event(%{phase: {:leaving_cgroup, cause, before, exit}} = life, {:end, _cause, next}) do
     {%{life | phase: {:leaving_cgroup, cause, later(before, next), exit}}, []}
   end
@@ -116,8 +124,8 @@ defmodule NetRunner.Process.Lifecycle do
 
   # --- the shepherd reports -------------------------------------------------------------------------
 
-  # The shepherd waits for the end of the socket, removes the cgroup, and exits. What stays, by `leftovers: :leave`,
-  # stays in the cgroup, and is not waited for.
+  # When the control socket is shut, the shepherd removes the cgroup and exits. With `leftovers: :leave`, what the command
+  # left stays in the cgroup, so nothing is waited for. Race: late figures.
   def event(%{cgroup?: true, leftovers: :kill, phase: phase} = life, {:exited, exit}) do
     {cause, next} = cause_and_next(phase)
     {%{life | phase: {:leaving_cgroup, cause, next, exit}}, [:shut_control]}
@@ -139,13 +147,14 @@ defmodule NetRunner.Process.Lifecycle do
     {%{life | phase: {:given_up, cause, next}}, [{:give_up_pipes, not_ended(life)} | answers]}
   end
 
-  # The command has ended, but its cgroup is not to be removed.
+  # The command has exited, but its cgroup could not be removed in time.
   def event(%{phase: {:leaving_cgroup, _, _, _}} = life, :give_up) do
     {life, for(who <- [:exit, :stop, :collect], do: {:answer, who, not_ended(life)})}
   end
 
   def event(life, :give_up), do: {life, []}
 
+  def event(%{phase: {:over, _, {:lost, _}}} = life, :grace_over), do: {life, [{:output, :gone}]}
   def event(%{phase: {:over, _, _}} = life, :grace_over), do: {life, [{:output, :lingering}]}
 
   # --- what is asked of it --------------------------------------------------------------------------
@@ -156,24 +165,24 @@ defmodule NetRunner.Process.Lifecycle do
   def alive?(%{phase: {phase, _, _}}) when phase in [:ending, :given_up], do: true
   def alive?(_life), do: false
 
-  @doc "Whether nothing more will be heard of it."
+  @doc "Whether the shepherd will say nothing more."
   @spec over?(t()) :: boolean()
   def over?(%{phase: {:over, _, _}}), do: true
   def over?(_life), do: false
 
-  @doc "How it ended, where that is known."
+  @doc "How it exited, once that is known."
   @spec exit(t()) :: Exit.t() | lost() | nil
   def exit(%{phase: {:over, _, exit}}), do: exit
   def exit(_life), do: nil
 
-  @doc "What `await_exit` answers; `nil`: it has to wait."
+  @doc "The answer to `await_exit`, or `nil` when the caller has to wait."
   @spec result(t()) :: {:ok, 0..255} | {:error, term()} | nil
   def result(%{phase: {:over, _, {:lost, _at}}}), do: {:error, :shepherd_died}
   def result(%{phase: {:over, _, exit}}), do: {:ok, Exit.status(exit)}
   def result(%{phase: {:given_up, _, _}} = life), do: not_ended(life)
   def result(_life), do: nil
 
-  @doc "What ended the command before its time and is what its callers get instead of its output."
+  @doc "The reason for which NetRunner ended the command, if callers get it instead of the output."
   @spec verdict(t()) :: {:error, term()} | nil
   def verdict(%{phase: :running}), do: nil
 
@@ -193,19 +202,18 @@ defmodule NetRunner.Process.Lifecycle do
     effects =
       [{:release_control, release(life, exit)}] ++
         if(life.cgroup?, do: [:remove_cgroup], else: []) ++
-        [:announce_end] ++
+        [:announce_end, {:answer, :exit, result(life)}] ++
         output_after(life, cause, exit) ++
-        [{:answer, :exit, result(life)}] ++
         next(next)
 
     {life, effects}
   end
 
-  # Whether the shepherd has nothing more to do, and can serve the next command.
+  # A shepherd that has nothing more to do can serve the next command.
   defp release(%{leftovers: :kill, cgroup?: false}, %Exit{}), do: :retire
   defp release(_life, _exit), do: :close
 
-  # What it left is gone, or was left by a command that NetRunner ended, and is not waited for.
+  # Who may still write? With `leftovers: :kill`, nobody. What stays of a command that NetRunner ended is not waited for.
   defp output_after(%{leftovers: :kill}, _cause, %Exit{}), do: [{:output, :gone}]
   defp output_after(_life, cause, _exit) when cause != nil, do: [{:output, :gone}]
 
@@ -213,12 +221,17 @@ defmodule NetRunner.Process.Lifecycle do
     [{:arm, :grace_over, grace}, {:output, :left_behind}]
   end
 
-  defp output_after(_life, nil, _exit), do: [{:output, :left_behind}]
+  # The helpers above kill all that was below it; a process of somebody else that has the pipe is not waited for.
+  defp output_after(_life, nil, {:lost, _at}) do
+    [{:arm, :grace_over, @death_of_the_lost}, {:output, :left_behind}]
+  end
+
+  defp output_after(_life, nil, %Exit{}), do: [{:output, :left_behind}]
 
   defp next(:stay), do: []
   defp next({:stop, _reason} = stop), do: [{:answer, :stop, :ok}, stop]
 
-  # Whoever wanted the server to stop first gave the reason.
+  # The first who wanted the server to stop gave the reason.
   defp later(:stay, next), do: next
   defp later(stop, _next), do: stop
 

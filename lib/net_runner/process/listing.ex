@@ -16,8 +16,8 @@ defmodule NetRunner.Process.Listing do
         }
 
   @doc """
-  Lists the command of the calling process, which is linked to the registry by that: where the application
-  stops, so does the process.
+  Lists the command of the calling process. This links the process to the registry, so that it ends when the
+  application stops.
   """
   @spec register([String.t()], pos_integer(), system_time :: integer(), Counters.t()) ::
           :ok | {:error, :not_started}
@@ -25,11 +25,11 @@ defmodule NetRunner.Process.Listing do
     {:ok, _} = Registry.register(@registry, self(), {command, os_pid, started, counters})
     :ok
   rescue
-    # There is no registry: the application was stopped while the command started.
+    # Race: stopped application.
     ArgumentError -> {:error, :not_started}
   end
 
-  @doc "Those that run, in the order of their start. Asks no command's process."
+  @doc "The commands that run, in the order of their starts. Asks none of their processes."
   @spec list() :: [entry()]
   def list do
     for {{command, os_pid, started, counters}, pid} <- Enum.sort_by(entries(), &started/1),

@@ -1,11 +1,11 @@
 defmodule NetRunner.Process.Operations do
   @moduledoc false
-  # The callers that wait for something of a command, as pure data: what they asked for, in the order
+  # The callers that wait for something from a command, as pure data: what they asked for, in the order
   # in which they asked.
   #
-  # An operation has a kind, which names the queue it stands in, and data, which only the process
-  # looks at. Kinds that compete for the same thing (`read` and `read_any` for bytes of stdout) stand in
-  # queues of their own; `next/2` finds the one that has waited longest.
+  # An operation has a kind, which names its queue, and data, which means something only to whoever parked it. Kinds
+  # that compete for the same thing (`read` and `read_any`, for bytes of stdout) have queues of their own; `next/2` finds
+  # the operation that has waited longest.
 
   defmodule Operation do
     @moduledoc false
@@ -23,7 +23,7 @@ defmodule NetRunner.Process.Operations do
         }
   @opaque t :: %__MODULE__{}
 
-  # Each queue is a tree with the operations by their ids, so that one can also leave from the middle.
+  # Each queue is a tree of operations by their ids, so that one can also be taken from the middle.
   defstruct last_id: 0, queues: %{}, callers: %{}
 
   @spec new() :: t()
@@ -129,8 +129,7 @@ defmodule NetRunner.Process.Operations do
   @doc """
   Takes out the operation whose caller is gone, and gives it, or `nil` when there is none.
 
-  A write that was begun is not taken out: half of its bytes are in the pipe, and without the rest the
-  next write would stand in the middle of it. It loses its caller and stays.
+  A write that has begun stays, without its caller. Race: half a write.
   """
   @spec drop_caller(t(), reference()) :: {operation() | nil, t()}
   def drop_caller(%__MODULE__{} = operations, monitor) do

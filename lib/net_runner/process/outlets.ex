@@ -2,22 +2,22 @@ defmodule NetRunner.Process.Outlets do
   @moduledoc false
   # A command's stdout and stderr, as its server sees them, and who waits for their bytes.
   #
-  # Of each stream, bytes are read when somebody asks for them (on demand), or by the server: a consumed stderr,
-  # of which the end is kept, and what a command prints that is being ended, which is discarded so that a full
-  # pipe does not keep it from ending.
+  # A stream is read when somebody asks for its bytes. Two streams are read by the server itself: a stderr that is
+  # consumed, of which only the last bytes are kept; and the output of a command that is being ended, which is
+  # discarded, so that a full pipe does not keep the command from ending.
   #
-  # Functions give the new outlets and what is to be done: answers, `{:again, stream}` where going on at once would keep
-  # other messages waiting, `{:condemn, cause}` where the command has to end, and `{:collected, operation, result}`.
+  # Functions return the new outlets and what is to be done: answers; `{:again, stream}`, to go on after other messages;
+  # `{:condemn, cause}`, to end the command; and `{:collected, operation, result}`.
 
   alias NetRunner.Process.{Collector, Counters, Lifecycle, Operations, Pipe}
   alias NetRunner.System.Native
 
-  # What is read at once of what nobody has asked for in pieces.
+  # How much the server reads at once for itself, or for a caller that wants everything.
   @bulk 524_288
 
   defmodule Outlet do
     @moduledoc false
-    # `demand`: whose the bytes are. `left`: how many more are read.
+    # `demand`: who gets the bytes. `left`: how many more bytes will be read.
     @enforce_keys [:pipe, :demand]
     defstruct [:pipe, :demand, left: :infinity]
 
@@ -29,10 +29,10 @@ defmodule NetRunner.Process.Outlets do
     @type error :: {:error, term()}
   end
 
-  # `writers`: who may still write. `:running`: the command. `:left_behind`: what it left, while that is waited for.
-  # `:lingering`: the same, but an empty pipe is its end. `:gone`: nobody, unless a process outside of
-  # the command's tree was given the pipe, and that is not waited for.
-  # `first`: the stream that `read_any` looks at first, so that none starves.
+  # `writers`: who may still write. `:running`: the command. `:left_behind`: processes that it has left, and that are
+  # waited for. `:lingering`: the same, but they are not waited for any more. `:gone`: nobody, except a process outside of
+  # the command's tree that was given the pipe; that is not waited for.
+  # `first`: the stream that `read_any` tries first. It changes, so that none starves.
   @enforce_keys [:stdout, :stderr, :counters]
   defstruct [
     :stdout,
@@ -59,7 +59,7 @@ defmodule NetRunner.Process.Outlets do
           | {:condemn, Lifecycle.cause()}
           | {:collected, Operations.operation(), binary() | {:error, term()}}
 
-  @doc "`tail`: how many bytes are kept of the end of a stderr that is consumed; `nil`: it is not."
+  @doc "`tail`: how many of its last bytes are kept of a stderr that is consumed; `nil`: it is not consumed."
   @spec new(Pipe.t() | nil, Pipe.t() | nil, non_neg_integer() | nil, Counters.t()) :: t()
   def new(stdout, stderr, tail, counters) do
     %__MODULE__{
@@ -72,7 +72,7 @@ defmodule NetRunner.Process.Outlets do
 
   # --- what callers ask ---------------------------------------------------------------------------
 
-  @doc "A read that a caller has asked for: what it comes to at once, or it is queued."
+  @doc "A caller's read: its result if it has one at once; otherwise it is queued."
   @spec read(t(), GenServer.from(), stream() | :any, pos_integer()) ::
           {:reply, term(), t()} | {:wait, t(), [effect()]}
   def read(outlets, from, :any, max_bytes) do
@@ -88,7 +88,9 @@ defmodule NetRunner.Process.Outlets do
   end
 
   def read(outlets, from, stream, max_bytes) do
-    if gone?(from) or Operations.any?(outlets.queue, competing(stream)) do
+    competes? = gone?(from) or Operations.any?(outlets.queue, competing(stream))
+
+    if competes? and gives_bytes?(outlets, stream) do
       {:wait, park(outlets, stream, from, max_bytes), []}
     else
       case take(outlets, stream, max_bytes) do
@@ -104,7 +106,7 @@ defmodule NetRunner.Process.Outlets do
     outlets |> park(:collect, from, Collector.new(limit)) |> serve(:stdout)
   end
 
-  @doc "The descriptor of stdout, for a caller that reads by itself what is there."
+  @doc "The descriptor of stdout, for a caller that reads it by itself as long as something is there."
   @spec lend(t()) :: {:ok, Native.fd()} | :no
   def lend(%{stdout: %Outlet{demand: :readers, pipe: pipe}, writers: :running} = outlets) do
     if pipe.terminal? or pipe.fd == nil or Operations.any?(outlets.queue, competing(:stdout)),
@@ -114,7 +116,7 @@ defmodule NetRunner.Process.Outlets do
 
   def lend(_outlets), do: :no
 
-  @doc "Sets the size of the terminal, where there is one, and a program to tell."
+  @doc "Sets the size of the terminal, if the command has one and is there."
   @spec set_window_size(t(), non_neg_integer(), non_neg_integer()) :: :ok | {:error, atom()}
   def set_window_size(
         %{stdout: %Outlet{pipe: %Pipe{terminal?: true, fd: fd}}} = outlets,
@@ -152,12 +154,12 @@ defmodule NetRunner.Process.Outlets do
   @doc "The command is to end: what it still prints is discarded, and readers get this error."
   @spec discard_all(t(), {:error, term()}) :: {t(), [effect()]}
   def discard_all(outlets, error) do
-    # Before the first byte is discarded: whoever reads by itself looks at it after each read.
+    # Race: read under a discard.
     Counters.put_access(outlets.counters, :nobody)
     outlets |> map(&stop_reading(&1, error)) |> serve_all()
   end
 
-  # A tail is for error messages, of which one may follow.
+  # A consumed stderr is read on: its last bytes are for an error message, which may follow.
   defp stop_reading(%Outlet{demand: :readers} = outlet, error),
     do: %{outlet | demand: {:discard, error}}
 
@@ -167,38 +169,37 @@ defmodule NetRunner.Process.Outlets do
   @spec writers(t(), :left_behind | :gone | :lingering) :: {t(), [effect()]}
   def writers(outlets, :left_behind), do: serve_all(%{outlets | writers: :left_behind})
 
-  # What is in the pipes now is the rest. What comes later was written by somebody who is not waited for, and who may
-  # write for ever.
+  # What is in the pipes now is the rest. Race: rest without an end.
   def writers(outlets, writers) do
     Counters.put_access(outlets.counters, :server)
     outlets = map(outlets, &%{&1 | left: Pipe.rest(&1.pipe)})
     serve_all(%{outlets | writers: writers})
   end
 
-  @doc "Closes both, whoever may still write; nobody is answered."
+  @doc "Closes both, even if somebody may still write. Answers nobody."
   @spec close(t()) :: t()
   def close(outlets) do
     Counters.put_access(outlets.counters, :nobody)
     map(outlets, &%{&1 | pipe: Pipe.close(&1.pipe)})
   end
 
-  @doc "Takes out a caller that died; `nil` when it does not wait here, `:collector` when it was to get all."
+  @doc "Takes out a caller that died: `nil` if it does not wait here, `:collector` if it was to get all the output."
   @spec drop_caller(t(), reference()) :: {t(), [effect()]} | :collector | nil
   def drop_caller(outlets, monitor) do
     case Operations.drop_caller(outlets.queue, monitor) do
       {nil, _} -> nil
       {%{kind: :collect}, _} -> :collector
-      # Whoever stood behind it may be served now.
+      # The next in the queue may have its turn now.
       {_operation, queue} -> serve_all(%{outlets | queue: queue})
     end
   end
 
-  @doc "The end of a stderr that is consumed."
+  @doc "The last bytes of a stderr that is consumed."
   @spec tail(t()) :: binary()
   def tail(%{stderr: %Outlet{demand: {:tail, tail, _}}}), do: tail
   def tail(_outlets), do: ""
 
-  @doc "Whether a stream's descriptor is this one."
+  @doc "The stream that has this descriptor."
   @spec stream_of(t(), Native.fd()) :: stream() | nil
   def stream_of(%{stdout: %Outlet{pipe: %Pipe{fd: fd}}}, fd), do: :stdout
   def stream_of(%{stderr: %Outlet{pipe: %Pipe{fd: fd}}}, fd), do: :stderr
@@ -206,7 +207,7 @@ defmodule NetRunner.Process.Outlets do
 
   # --- the queues ---------------------------------------------------------------------------------
 
-  # Which waiting operations take bytes of a stream.
+  # The kinds of operations that take bytes of a stream.
   defp competing(:stdout), do: [:stdout, :any, :collect]
   defp competing(:stderr), do: [:stderr, :any]
 
@@ -214,8 +215,7 @@ defmodule NetRunner.Process.Outlets do
     %{outlets | queue: Operations.park(outlets.queue, kind, from, data, Process.monitor(pid))}
   end
 
-  # What is read for a caller that is dead is lost, and the news of its death may be further back in the
-  # mailbox than what made the pipe worth a read.
+  # Race: dead reader first.
   defp gone?({pid, _}), do: node(pid) == node() and not Process.alive?(pid)
 
   defp serve_next(outlets, stream) do
@@ -228,9 +228,9 @@ defmodule NetRunner.Process.Outlets do
 
       operation ->
         cond do
-          # The news, when it comes, has the others served that it kept waiting.
-          gone?(operation.from) -> outlets |> finish(operation) |> serve(stream)
-          operation.kind == :any -> serve_any(outlets, operation)
+          # On both streams somebody may have waited behind it.
+          gone?(operation.from) -> outlets |> finish(operation) |> serve_all()
+          operation.kind == :any -> serve_any(outlets, operation, stream)
           true -> serve_reader(outlets, operation, stream)
         end
     end
@@ -246,15 +246,32 @@ defmodule NetRunner.Process.Outlets do
     end
   end
 
-  # It takes no bytes of a stream on which somebody has waited longer.
-  defp serve_any(outlets, operation) do
+  # It takes bytes only of streams on which nobody has waited longer.
+  defp serve_any(outlets, operation, stream) do
     first? = &(Operations.next(outlets.queue, competing(&1)) == operation)
     streams = Enum.filter([:stdout, :stderr], first?)
 
     case take_any(outlets, streams, operation.data) do
-      {{:error, :eagain}, outlets} -> {outlets, []}
-      {:eof, outlets} when length(streams) == 1 -> {outlets, []}
+      {{:error, :eagain}, outlets} -> serve_end(outlets, stream)
+      {:eof, outlets} when length(streams) == 1 -> serve_end(outlets, stream)
       {result, outlets} -> outlets |> finish(operation) |> serve_all() |> reply(operation, result)
+    end
+  end
+
+  # An end is there for all. Who waits behind one that waits for the other stream need not wait for that.
+  defp serve_end(outlets, stream) do
+    operation = Operations.next(outlets.queue, [stream])
+
+    if operation == nil or gives_bytes?(outlets, stream),
+      do: {outlets, []},
+      else: serve_reader(outlets, operation, stream)
+  end
+
+  # Whether there can be any for readers.
+  defp gives_bytes?(outlets, stream) do
+    case Map.fetch!(outlets, stream) do
+      %Outlet{demand: :readers, pipe: %Pipe{fd: fd}} -> fd != nil
+      _discarded_consumed_or_not_piped -> false
     end
   end
 
@@ -281,7 +298,7 @@ defmodule NetRunner.Process.Outlets do
       {{:error, :eagain}, outlets} ->
         {outlets, []}
 
-      # The status is not known yet.
+      # The output is complete, but the status is not known yet.
       {end_of_file, %{writers: :running} = outlets}
       when end_of_file in [:eof, {:error, :not_piped}] ->
         {outlets, []}
@@ -317,7 +334,7 @@ defmodule NetRunner.Process.Outlets do
     end
   end
 
-  # A copy, so that a few bytes do not keep a large chunk alive.
+  # Copied, so that a few bytes do not keep a large chunk alive.
   defp tail(_tail, bytes, size) when byte_size(bytes) >= size do
     :binary.copy(binary_part(bytes, byte_size(bytes) - size, size))
   end
@@ -327,7 +344,7 @@ defmodule NetRunner.Process.Outlets do
     binary_part(tail, byte_size(tail) - keep, keep) <> bytes
   end
 
-  # Readers are answered at once; a collect when the command is over.
+  # Readers are answered at once; a collect is answered when the command is over.
   defp discard(outlets, stream) do
     %Outlet{demand: {:discard, error}} = outlet = Map.fetch!(outlets, stream)
 
@@ -383,7 +400,7 @@ defmodule NetRunner.Process.Outlets do
     end
   end
 
-  # An end of file is one only when both streams are at theirs.
+  # `read_any` is at its end only when both streams are.
   defp worse(:eof, other), do: other
   defp worse(result, :eof), do: result
   defp worse({:error, :eagain}, other), do: other

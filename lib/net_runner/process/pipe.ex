@@ -1,9 +1,9 @@
 defmodule NetRunner.Process.Pipe do
   @moduledoc false
-  # One of a command's output pipes, as the server sees it: open until its end was read.
+  # One of a command's output pipes, as the server sees it. It is open until its end has been read.
   #
-  # A terminal stays open: many programs close their standard descriptors before they exit, and a terminal
-  # that both sides have closed sends them SIGHUP.
+  # A terminal stays open: many programs close their standard descriptors before they exit, and they would get a SIGHUP
+  # if the VM closed its side then.
 
   alias NetRunner.System.Native
 
@@ -16,7 +16,7 @@ defmodule NetRunner.Process.Pipe do
   def new(nil, _terminal?), do: nil
   def new(fd, terminal?), do: %__MODULE__{fd: fd, terminal?: terminal?}
 
-  @doc "Reads what is there, at most `max_bytes`."
+  @doc "Reads at most `max_bytes` of what is there."
   @spec read(t(), pos_integer()) :: {{:ok, binary()} | :eof | {:error, atom()}, t()}
   def read(%__MODULE__{fd: nil} = pipe, _max_bytes), do: {:eof, pipe}
 
@@ -27,7 +27,10 @@ defmodule NetRunner.Process.Pipe do
     end
   end
 
-  @doc "How many bytes are in it. What is on its way through a terminal is not counted: that has an end of its own."
+  @doc """
+  How many bytes are in it. `:infinity` for a terminal: bytes on their way through it are not counted, but its end comes
+  by itself.
+  """
   @spec rest(t()) :: non_neg_integer() | :infinity
   def rest(%__MODULE__{terminal?: true}), do: :infinity
   def rest(%__MODULE__{fd: nil}), do: 0

@@ -1,6 +1,6 @@
 defmodule NetRunner.Process.Report do
   @moduledoc false
-  # What is told of a command: its statistics, and how it stands.
+  # What callers are told about a command: its statistics and its status.
 
   alias NetRunner.Process.{Counters, Exit, Lifecycle, Stats}
   alias NetRunner.System.Cgroup

@@ -24,16 +24,16 @@ defmodule NetRunner.Process.Server do
   alias NetRunner.Process.{Boot, Feeder, Inlet, Lifecycle, Operations, Outlets, Report, State}
   alias NetRunner.System.{Native, Spec}
 
-  # In words: what a start needs, the environment as lists of characters above all. Without it that is allocated
-  # in pieces.
+  # In words. A start needs this much, mostly for the environment as lists of characters; a smaller heap would grow
+  # several times on the way.
   @heap_to_start 8192
   @heap_to_run 233
 
-  # A chunk that a garbage collection finds in use is kept until the next full one. The heap is small, so
-  # those are cheap.
+  # A chunk that is in use during a garbage collection is kept until the next full one. Full ones are cheap, as the
+  # heap is small.
   @fullsweep_after 8
 
-  # What a timer can be set to.
+  # The longest time that a timer can be set to.
   @longest_wait 4_294_967_295
 
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
@@ -43,7 +43,7 @@ defmodule NetRunner.Process.Server do
     if options.node in [nil, node()] do
       start_here(command, options, extra)
     else
-      # What it enumerates may exist on this node only.
+      # An enumerable may refer to what exists on this node only.
       there = %{options | node: nil, env: Enum.to_list(options.env)}
       NetRunner.System.Node.start(options.node, {__MODULE__, :start, [command, there, extra]})
     end
@@ -74,7 +74,7 @@ defmodule NetRunner.Process.Server do
         {:ok, State.new(command, boot, extra),
          {:continue, {:begin, Map.get(extra, :input, :open)}}}
 
-      # A shutdown, so that nothing is logged: the caller gets the reason.
+      # With `:shutdown` nothing is logged; the caller gets the reason.
       {:error, reason} ->
         {:stop, {:shutdown, {:not_started, reason}}}
 
@@ -99,7 +99,7 @@ defmodule NetRunner.Process.Server do
 
   @impl true
   def handle_continue({:begin, input}, state) do
-    # The garbage that starting leaves is 100 KB, which the process of an idle command would keep.
+    # A start leaves 100 KB of garbage, which the process of a command that does nothing would keep.
     Process.flag(:min_heap_size, @heap_to_run)
     :erlang.garbage_collect()
 
@@ -163,7 +163,7 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  # Everything the command prints, and its status: `NetRunner.run/2`. Stops the server.
+  # For `NetRunner.run/2`: everything the command prints, and its status. Stops the server.
   def handle_call({:collect, limit, timeout}, from, state) do
     if timeout != :infinity, do: arm(:expired, timeout)
     outlets(state, Outlets.collect(state.outlets, from, limit))
@@ -173,7 +173,7 @@ defmodule NetRunner.Process.Server do
     state |> wait(:stop, from) |> life({:end, :stopped, {:stop, :normal}})
   end
 
-  # `:asked`: what it printed can still be read; `:stopped`: it is discarded.
+  # After `:asked`, what the command prints can still be read; after `:stopped`, it is discarded.
   def handle_call({:end_command, cause}, from, state) do
     GenServer.reply(from, :ok)
     life(state, {:end, cause, :stay})
@@ -230,7 +230,7 @@ defmodule NetRunner.Process.Server do
 
   def handle_info({:select, fd, _, :ready_input}, state) do
     case Outlets.stream_of(state.outlets, fd) do
-      # Sent before a pipe was closed, received after it.
+      # Race: late select.
       nil -> {:noreply, state}
       stream -> outlets(state, Outlets.serve(state.outlets, stream))
     end
@@ -240,13 +240,14 @@ defmodule NetRunner.Process.Server do
     inlet(state, Inlet.serve(state.inlet))
   end
 
-  # To itself, where going on at once would keep other messages waiting.
+  # A message to itself, so that other messages get their turn.
   def handle_info({:again, :stdin}, state), do: inlet(state, Inlet.serve(state.inlet))
 
   def handle_info({:again, stream}, state) do
     outlets(state, Outlets.serve(state.outlets, stream))
   end
 
+  # Race: answered before its time is over.
   def handle_info({:await_expired, id}, state) do
     case Operations.drop(state.waiters, id) do
       {nil, _} ->
@@ -258,7 +259,7 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  # What has exited by now did not pass its time. Nobody is told of that of a stream that nobody enumerates.
+  # Race: exit before the timeout. A stream that nobody enumerates has nobody to tell, so its server stops.
   def handle_info(:expired, state) do
     next = if state.stream == :offered, do: {:stop, :normal}, else: :stay
     state |> listen() |> and_then(&life(&1, {:end, :timeout, next}))
@@ -278,7 +279,7 @@ defmodule NetRunner.Process.Server do
 
     case reason do
       :normal -> {:noreply, state}
-      # It was taken along before it could close stdin itself.
+      # Race: feeder goes with its task.
       ^unwanted -> inlet(state, Inlet.feed(state.inlet, []))
       # It has told why.
       {:input_failed, _failure} -> {:noreply, state}
@@ -286,15 +287,15 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  # As any process that is linked.
+  # From any other process that is linked.
   def handle_info({:EXIT, _pid, :normal}, state), do: {:noreply, state}
 
-  # The caller of `start_link/3`, or a supervisor on its behalf, waits until the command is gone.
+  # The parent, which called `start_link/3`, waits until the server is gone; so the command is ended first.
   def handle_info({:EXIT, parent, reason}, %{parent: parent} = state) do
     life(state, {:end, :stopped, {:stop, shutdown(reason)}})
   end
 
-  # The registry, because the application stops.
+  # The registry: the application stops.
   def handle_info({:EXIT, _pid, reason}, state), do: {:stop, shutdown(reason), state}
 
   def handle_info(message, state) do
@@ -305,7 +306,7 @@ defmodule NetRunner.Process.Server do
     {:noreply, state}
   end
 
-  # Nothing that a user can plug in is called before the command has been told to end, and what it prints is closed.
+  # A user's code is called only after the command was told to end and its output was closed.
   @impl true
   def terminate(_reason, state) do
     unless Lifecycle.over?(state.life), do: Native.close(state.control)
@@ -316,7 +317,7 @@ defmodule NetRunner.Process.Server do
         do: reply(operation, {:error, :closed})
 
     if state.feeder do
-      # Else it would die of the server's reason, with no cleanup.
+      # Linked, it would die with the server, before its cleanup.
       Process.unlink(state.feeder)
       Feeder.let_go(state.feeder)
     end
@@ -333,7 +334,7 @@ defmodule NetRunner.Process.Server do
 
   # --- in common ------------------------------------------------------------------------------------
 
-  # The input is not the command: it may fail also when that is over, and then nothing is left to end.
+  # The input may also fail when the command is over; then nothing is left to end.
   defp fail_input(state, failure) do
     state = %{state | input_failure: {:error, {:input_failed, failure}}}
     life(state, {:end, {:input_failed, failure}, :stay})
@@ -341,7 +342,7 @@ defmodule NetRunner.Process.Server do
 
   defp signal(state, number) do
     case Native.send_signal(state.control, number) do
-      # The shepherd is gone already; its report is on the way.
+      # The shepherd is gone; what it said last has not been read yet.
       {:error, gone} when gone in [:epipe, :econnreset, :closed] -> {:error, :esrch}
       result -> result
     end

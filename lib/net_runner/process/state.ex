@@ -18,8 +18,9 @@ defmodule NetRunner.Process.State do
   alias NetRunner.Process.Stats
   alias NetRunner.System.{Cgroup, Native, Spec}
 
-  # `waiters`: for the end, as `:exit` or `:stop`. `stream`: whether its output is a stream's, and whether somebody
-  # enumerates that; another would take bytes away. `parent`: to whom it is linked.
+  # `waiters`: callers that wait for the exit (`:exit`) or for the server to stop (`:stop`). `stream`: whether the output
+  # is a stream's (`:offered`), and whether somebody enumerates it (`:taken`); a second one would take bytes from the
+  # first. `parent`: the process that the server is linked to by `start_link/3`.
   @enforce_keys [
     :command,
     :control,
@@ -77,7 +78,7 @@ defmodule NetRunner.Process.State do
   @spec outlets(t(), {Outlets.t(), [Outlets.effect()]}) :: result()
   def outlets(state, {outlets, effects}), do: carry_out(effects, %{state | outlets: outlets})
 
-  @doc "Hears what the shepherd says, until it has nothing more to say."
+  @doc "Receives what the shepherd has said, until there is nothing more for now. Selects the control socket for more."
   @spec listen(t()) :: result()
   def listen(state) do
     case not Lifecycle.over?(state.life) and Native.receive_event(state.control) do
@@ -105,7 +106,7 @@ defmodule NetRunner.Process.State do
       {_, waiters} = Operations.drop_caller(state.waiters, monitor)
       {:noreply, %{state | waiters: waiters}}
     else
-      # Nobody is left who could get the output or the status.
+      # Nobody is left to give the output and the status to.
       :collector -> {:stop, :normal, state}
       {%Outlets{}, _} = outlets -> outlets(state, outlets)
       {%Inlet{}, _} = inlet -> inlet(state, inlet)
@@ -127,7 +128,7 @@ defmodule NetRunner.Process.State do
     GenServer.reply(from, result)
   end
 
-  @doc "The output of a command whose input is incomplete has an end that is none."
+  @doc "The end of the output is an error when the command's input was incomplete."
   @spec with_failure(term(), t()) :: term()
   def with_failure(:eof, %{input_failure: {:error, _} = failure}), do: failure
   def with_failure(result, _state), do: result
@@ -149,7 +150,7 @@ defmodule NetRunner.Process.State do
 
   # --- of a life
 
-  # Fails only when the shepherd is gone, which `listen/1` hears.
+  # Fails only when the shepherd is gone, which `listen/1` sees.
   defp carry_out_one(state, :tell_end) do
     _ = Native.end_command(state.control)
     {:noreply, state}
@@ -166,7 +167,7 @@ defmodule NetRunner.Process.State do
     {:noreply, state}
   end
 
-  # Where the shepherd could not.
+  # In case the shepherd could not.
   defp carry_out_one(state, :remove_cgroup) do
     kill? = state.life.leftovers == :kill
 
@@ -220,7 +221,12 @@ defmodule NetRunner.Process.State do
   defp carry_out_one(state, {:answer, :collect, result}) do
     {waiting, queue} = Operations.take_all(state.outlets.queue, :collect)
     Enum.each(waiting, &reply(&1, result))
-    {:noreply, %{state | outlets: %{state.outlets | queue: queue}}}
+    state = %{state | outlets: %{state.outlets | queue: queue}}
+
+    # Nobody else would stop the server, when the command is gone at last.
+    if waiting == [],
+      do: {:noreply, state},
+      else: life(state, {:end, :stopped, {:stop, :normal}})
   end
 
   defp carry_out_one(state, {:answer, who, result}) do
@@ -247,7 +253,7 @@ defmodule NetRunner.Process.State do
 
   defp carry_out_one(state, {:collected, operation, output}) do
     reply(operation, collected(state, output))
-    # The caller goes on before this process is cleaned up.
+    # Lets the caller go on before this process is cleaned up.
     :erlang.yield()
     {:stop, :normal, state}
   end

@@ -1,9 +1,9 @@
 defmodule NetRunner.System.Cgroup do
   @moduledoc false
-  # The cgroup of a command (cgroups(7), version 2), as far as the VM sees to it: the directory and its
-  # limits are made before the command starts, in the process that starts it, and its figures are read
-  # when the command has exited. The command joins it by itself, and its shepherd ends what is in it and
-  # removes it, so that it is gone also when the VM is.
+  # The VM's part in a command's cgroup (cgroups(7), version 2): it makes the directory and sets the limits before the
+  # command starts, in the process that starts it, and reads the figures when the command has exited. The child joins
+  # the cgroup before it becomes the command. The shepherd ends what is in it and removes it, so that it is gone also
+  # when the VM is.
 
   @mountinfo "/proc/self/mountinfo"
 
@@ -21,7 +21,7 @@ defmodule NetRunner.System.Cgroup do
 
   @type t :: Path.t() | nil
 
-  @doc "Whether these are limits, with values that the kernel takes."
+  @doc "Whether these are limits, with values that the kernel accepts."
   @spec limits?(term()) :: boolean()
   def limits?(limits), do: Keyword.keyword?(limits) and Enum.all?(limits, &limit?/1)
 
@@ -37,7 +37,7 @@ defmodule NetRunner.System.Cgroup do
 
   defp limit?(_), do: false
 
-  @doc "Makes the cgroup that the options ask for, if they do."
+  @doc "Makes the cgroup, if the options ask for one."
   @spec create(map()) :: {:ok, t()} | {:error, term()}
   def create(%{cgroup_path: nil, cgroup: []}), do: {:ok, nil}
 
@@ -73,7 +73,7 @@ defmodule NetRunner.System.Cgroup do
     remove(directory, @removal_tries)
   end
 
-  # The kernel counts a process out a little after it was reaped, and tells nobody.
+  # Race: busy cgroup.
   defp remove(directory, tries) do
     directory |> Path.join("*/") |> Path.wildcard() |> Enum.each(&remove(&1, 1))
 
@@ -85,7 +85,7 @@ defmodule NetRunner.System.Cgroup do
     end
   end
 
-  @doc "What the kernel has counted; without what it does not count here."
+  @doc "What the kernel has counted. A figure that it does not count in this cgroup is missing."
   @spec figures(t()) :: %{atom() => non_neg_integer()} | nil
   def figures(nil), do: nil
 
@@ -143,8 +143,8 @@ defmodule NetRunner.System.Cgroup do
 
   defp invalid(message), do: {:error, {:invalid_cgroup_path, "the :cgroup_path " <> message}}
 
-  # proc(5): after a lone "-" come the type, the source and the options of the file system. Beside version 1
-  # (a hybrid layout), version 2 is mounted in a directory of its own.
+  # proc(5): behind a lone "-" are the type, the source and the options of the file system. In a hybrid layout, version 2
+  # is mounted beside version 1, in a directory of its own.
   defp mount_point do
     with {:ok, text} <- File.read(@mountinfo),
          [mount | _] <- for(line <- String.split(text, "\n"), mount = cgroup2(line), do: mount) do
@@ -164,7 +164,7 @@ defmodule NetRunner.System.Cgroup do
     end
   end
 
-  # Blanks and the like stand there as octal numbers.
+  # Blanks and some other characters are written as octal numbers.
   defp unescape(point) do
     Regex.replace(~r/\\([0-7]{3})/, point, fn _, digits -> <<String.to_integer(digits, 8)>> end)
   end
@@ -179,7 +179,7 @@ defmodule NetRunner.System.Cgroup do
     end
   end
 
-  # One that is there already may have processes of others in it, and they would be ended.
+  # A directory that exists already may hold processes of others, which would be ended.
   defp make(directory) do
     case File.mkdir(directory) do
       :ok ->
@@ -193,7 +193,7 @@ defmodule NetRunner.System.Cgroup do
     end
   end
 
-  # A controller is at hand below a cgroup when its parent, and so on, hands it down.
+  # A cgroup has a controller only if each cgroup above it hands the controller down.
   defp delegate(mount, parents, limits) do
     controllers = limits |> Enum.map(fn {name, _} -> elem(@limits[name], 1) end) |> Enum.uniq()
     directories = Enum.scan([mount | parents], &Path.join(&2, &1))

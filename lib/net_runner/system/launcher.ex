@@ -2,12 +2,12 @@ defmodule NetRunner.System.Launcher do
   @moduledoc false
   # Keeps the launcher running: the helper program that forks a shepherd for each command.
   #
-  # Its life: start the helper, hear its greeting (a NIF and a helper of different versions find out
-  # here), publish its socket in an ETS table, and wait. When the helper dies, the socket says so, and
-  # a new one is started. Commands that run are not touched by that: each has a shepherd of its own.
+  # Its life: start the helper, receive its greeting (a NIF and a helper of different versions find out here), publish
+  # the launcher's socket in an ETS table, and wait. When the launcher dies, its socket becomes readable, and a new helper
+  # is started. Commands that run are not touched by that: each has a shepherd of its own.
   #
-  # `spawn/3` runs in the process that wants the command, which so becomes the owner of its
-  # descriptors; this process is only asked when something is in the way.
+  # `submit/4` runs in the process that wants the command, which becomes the owner of the command's descriptors; this
+  # process is asked only when the launcher is gone or its socket is full.
 
   use GenServer
 
@@ -19,18 +19,18 @@ defmodule NetRunner.System.Launcher do
   @greeting_timeout 5_000
   @retry_after 100
 
-  # One that lives for less is not replaced at once: the next will hardly do better.
+  # A helper that lived for less than this is not replaced at once: the next one would hardly live longer.
   @shortest_life 20
 
-  # Descriptors in flight are limited by RLIMIT_NOFILE (unix(7), ETOOMANYREFS). There is no event for
-  # "fewer now", so the sender tries again for a while.
+  # Descriptors in flight are limited by RLIMIT_NOFILE (unix(7), ETOOMANYREFS). No event tells when there are
+  # fewer, so the sender tries again for a while.
   @in_flight_retries 500
   @in_flight_pause 2
 
-  # A launcher that is killed again and again.
+  # How many launchers in a row are tried that somebody kills.
   @replacements 10
 
-  # What the helper says instead of its greeting, with a reason behind it, and behind its greeting.
+  # What the helper says instead of its greeting, followed by a reason; and what may follow the greeting.
   @cannot "net_runner cannot: "
   @no_proc "; no /proc"
 
@@ -38,17 +38,17 @@ defmodule NetRunner.System.Launcher do
                   "nonetheless, but to find that takes up to a second of CPU time for each command that leaves " <>
                   "something. Mount one in the namespace of the VM: `mount -t proc proc /proc`"
 
-  # Times that there was room at the launcher, and others took it.
+  # Race: room taken by others.
   @rounds 1_000
 
-  # While the supervisor replaces this process, nobody answers, and there is no event to await.
+  # While the supervisor restarts this process, nobody answers, and no event tells when somebody does.
   @restart_retries 200
   @restart_pause 5
 
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
   @doc """
-  Makes the table; the calling process owns it, and so the application is started for as long as that lives.
+  Makes the table, which the calling process owns. The application counts as started as long as the table is there.
   """
   def create_table do
     :ets.new(@table, [:named_table, :public, read_concurrency: true])
@@ -56,21 +56,21 @@ defmodule NetRunner.System.Launcher do
   end
 
   @doc """
-  Asks for a command; see `NetRunner.System.Native.spawn/5`. The calling process owns the result.
+  Sends a command to a shepherd; see `NetRunner.System.Native.submit/5`. The calling process owns the result.
 
-  `patience` is the monitor of whoever the command is for, or `nil`, and `System.monotonic_time(:millisecond)` until
-  which there may be waited, or `:infinity`.
+  `patience` says how long this may wait: until the process with this monitor dies (`nil`: there is none), and until this
+  `System.monotonic_time(:millisecond)`, or `:infinity`.
   """
-  def spawn(fields, connections, pipe_size, patience \\ {nil, :infinity}) do
+  def submit(fields, connections, pipe_size, patience \\ {nil, :infinity}) do
     left = %{rounds: @rounds, in_flight: @in_flight_retries, replacements: @replacements}
-    spawn(fields, spec_size(fields), connections, pipe_size, patience, left)
+    submit(fields, spec_size(fields), connections, pipe_size, patience, left)
   end
 
-  defp spawn(fields, size, connections, pipe_size, patience, left) do
-    again = &spawn(fields, size, connections, pipe_size, patience, %{left | &1 => left[&1] - 1})
+  defp submit(fields, size, connections, pipe_size, patience, left) do
+    again = &submit(fields, size, connections, pipe_size, patience, %{left | &1 => left[&1] - 1})
 
-    with {:ok, socket} <- socket() do
-      case Native.spawn(socket, fields, size, connections, pipe_size) do
+    with {:ok, socket} <- socket(patience) do
+      case Native.submit(socket, fields, size, connections, pipe_size) do
         {:error, :eagain} when left.rounds > 0 ->
           with :ok <- await_room(socket, patience), do: again.(:rounds)
 
@@ -78,9 +78,9 @@ defmodule NetRunner.System.Launcher do
           :timer.sleep(@in_flight_pause)
           again.(:in_flight)
 
-        # The launcher is gone and did not take the request.
+        # The launcher is gone, and nobody took the request.
         {:error, reason} when reason in [:closed, :epipe, :econnreset] and left.replacements > 0 ->
-          with {:ok, _} <- call({:replace, socket}), do: again.(:replacements)
+          with {:ok, _} <- ask_for_socket({:replace, socket}, patience), do: again.(:replacements)
 
         {:error, reason} when reason in [:closed, :epipe, :econnreset] ->
           {:error, :launcher_died}
@@ -91,20 +91,46 @@ defmodule NetRunner.System.Launcher do
     end
   end
 
-  # Not a call: the launcher may be busy for longer than the caller has patience.
-  defp await_room(socket, {owner, deadline}) do
+  # The next try finds the successor of one that is gone.
+  defp await_room(socket, patience) do
+    with :gone <- ask({:await_room, socket}, patience), do: :ok
+  end
+
+  defp socket(patience) do
+    case :ets.lookup(@table, :socket) do
+      [{:socket, socket}] -> {:ok, socket}
+      [] -> ask_for_socket(:socket, patience)
+    end
+  rescue
+    ArgumentError -> {:error, :not_started}
+  end
+
+  defp ask_for_socket(request, patience, retries \\ @restart_retries) do
+    with :gone <- ask(request, patience) do
+      if retries == 0 or :ets.whereis(@table) == :undefined do
+        {:error, :not_started}
+      else
+        :timer.sleep(@restart_pause)
+        ask_for_socket(request, patience, retries - 1)
+      end
+    end
+  end
+
+  # Not a call: this process may be busy, or wait for a helper, for longer than the caller has patience.
+  defp ask(request, {owner, deadline}) do
     monitor = Process.monitor(__MODULE__)
-    GenServer.cast(__MODULE__, {:await_room, socket, {self(), monitor}})
+    GenServer.cast(__MODULE__, {request, {self(), monitor}})
 
     receive do
-      {^monitor, :try_again} ->
+      {^monitor, answer} ->
         Process.demonitor(monitor, [:flush])
-        :ok
+        answer
 
-      # The next try finds its successor.
+      # The GenServer died; the next try finds the one that follows.
       {:DOWN, ^monitor, :process, _, _} ->
-        :ok
+        :gone
 
+      # Race: owner dies during the start.
       {:DOWN, ^owner, :process, _, _} ->
         {:error, :closed}
     after
@@ -115,31 +141,7 @@ defmodule NetRunner.System.Launcher do
   defp remaining(:infinity), do: :infinity
   defp remaining(deadline), do: max(0, deadline - System.monotonic_time(:millisecond))
 
-  defp socket do
-    case :ets.lookup(@table, :socket) do
-      [{:socket, socket}] -> {:ok, socket}
-      [] -> call(:socket)
-    end
-  rescue
-    ArgumentError -> {:error, :not_started}
-  end
-
-  defp call(request, retries \\ @restart_retries) do
-    GenServer.call(__MODULE__, request, :infinity)
-  catch
-    :exit, _ when retries > 0 ->
-      if :ets.whereis(@table) == :undefined do
-        {:error, :not_started}
-      else
-        :timer.sleep(@restart_pause)
-        call(request, retries - 1)
-      end
-
-    :exit, _ ->
-      {:error, :not_started}
-  end
-
-  # What surrounds each value, and what numbers take.
+  # Bytes around each value, and of a number.
   @field 8
 
   defp spec_size(fields) do
@@ -160,12 +162,12 @@ defmodule NetRunner.System.Launcher do
 
   @impl true
   def init(_) do
-    # Of a launcher that ended with the process before this one.
+    # Idle shepherds of the launcher that was lost with the process before this one.
     Native.let_idle_go()
 
     case start_helper() do
       {:ok, socket, guard, notes} ->
-        # Once: later helpers of this system would say the same.
+        # Only here: later helpers on this system would say the same.
         if notes == @no_proc, do: Logger.warning(@without_proc)
 
         state = %{
@@ -185,45 +187,44 @@ defmodule NetRunner.System.Launcher do
   end
 
   @impl true
-  def handle_call(:socket, from, state), do: answer_when_tried(from, state)
+  def handle_cast({:socket, who}, state), do: {:noreply, answer_when_tried(who, state)}
 
-  # Somebody found this socket dead. It may have been replaced meanwhile.
-  def handle_call({:replace, socket}, from, %{socket: socket} = state) do
-    answer_when_tried(from, withdraw(state))
+  # Race: replaced already.
+  def handle_cast({{:replace, socket}, who}, %{socket: socket} = state) do
+    {:noreply, answer_when_tried(who, withdraw(state))}
   end
 
-  def handle_call({:replace, _older}, from, state), do: answer_when_tried(from, state)
+  def handle_cast({{:replace, _older}, who}, state), do: {:noreply, answer_when_tried(who, state)}
 
-  @impl true
-  def handle_cast({:await_room, socket, who}, state) do
+  def handle_cast({{:await_room, socket}, who}, state) do
     if socket == state.socket and Native.await_room(socket) == :ok do
       {:noreply, %{state | waiting_for_room: [who | state.waiting_for_room]}}
     else
-      try_again(who)
+      answer(who, :ok)
       {:noreply, state}
     end
   end
 
-  defp try_again({pid, monitor}), do: send(pid, {monitor, :try_again})
+  defp answer({pid, monitor}, answer), do: send(pid, {monitor, answer})
 
   @impl true
   def handle_info({:select, socket, _, :ready_output}, %{socket: socket} = state) do
     {:noreply, release_waiting(state)}
   end
 
-  # The helper says nothing after its greeting: this is its end.
+  # The launcher sends nothing after its greeting, so readable means that it is gone.
   def handle_info({:select, socket, _, :ready_input}, %{socket: socket} = state) do
     lived = System.monotonic_time(:millisecond) - state.since
     state = withdraw(state)
     {:noreply, if(lived < @shortest_life, do: retry_later(state), else: ensure(state))}
   end
 
-  # Of a socket that was replaced.
+  # From a socket that was replaced. Race: late select.
   def handle_info({:select, _, _, _}, state), do: {:noreply, state}
 
-  def handle_info(:start, state) do
+  def handle_info(:retry, state) do
     state = ensure(%{state | retry: nil})
-    Enum.each(state.waiting_for_start, &GenServer.reply(&1, socket_of(state)))
+    Enum.each(state.waiting_for_start, &answer(&1, socket_of(state)))
     {:noreply, %{state | waiting_for_start: []}}
   end
 
@@ -236,20 +237,21 @@ defmodule NetRunner.System.Launcher do
   end
 
   # While another try is due, the answer is what that comes to.
-  defp answer_when_tried(from, %{socket: nil, retry: retry} = state) when retry != nil do
-    {:noreply, %{state | waiting_for_start: [from | state.waiting_for_start]}}
+  defp answer_when_tried(who, %{socket: nil, retry: retry} = state) when retry != nil do
+    %{state | waiting_for_start: [who | state.waiting_for_start]}
   end
 
-  defp answer_when_tried(_from, state) do
+  defp answer_when_tried(who, state) do
     state = ensure(state)
-    {:reply, socket_of(state), state}
+    answer(who, socket_of(state))
+    state
   end
 
   defp socket_of(%{socket: nil}), do: {:error, :launcher_died}
   defp socket_of(%{socket: socket}), do: {:ok, socket}
 
-  # Starting fails when the system is out of descriptors, processes or memory; it goes on trying,
-  # so that commands start again once there is room.
+  # A start of the helper fails when the system is out of descriptors, processes or memory. It is tried again, so that
+  # commands start again once there is room.
   defp ensure(%{socket: nil, retry: nil} = state) do
     case start_helper() do
       {:ok, socket, guard, _notes} ->
@@ -264,7 +266,7 @@ defmodule NetRunner.System.Launcher do
   defp ensure(state), do: state
 
   defp retry_later(state) do
-    %{state | retry: Process.send_after(self(), :start, @retry_after)}
+    %{state | retry: Process.send_after(self(), :retry, @retry_after)}
   end
 
   defp publish(state, socket, guard) do
@@ -279,13 +281,13 @@ defmodule NetRunner.System.Launcher do
 
     :ets.delete(@table, :socket)
     Native.close(state.socket)
-    # Who would clean up after its shepherds is gone, or will be.
+    # Race: retired too late.
     Native.let_idle_go()
     release_waiting(%{state | socket: nil, guard: nil})
   end
 
   defp release_waiting(state) do
-    Enum.each(state.waiting_for_room, &try_again/1)
+    Enum.each(state.waiting_for_room, &answer(&1, :ok))
     %{state | waiting_for_room: []}
   end
 
@@ -293,12 +295,12 @@ defmodule NetRunner.System.Launcher do
     path = helper_path()
 
     with {:ok, socket, guard} <- Native.start_helper(path) do
-      case greet(socket) do
+      case hear_greeting(socket) do
         {:ok, notes} ->
           {:ok, socket, guard, notes}
 
         {:error, reason} ->
-          # Closed, it ends the helper.
+          # The close ends the helper.
           Native.close(socket)
           {:error, {path, reason}}
       end
@@ -307,9 +309,9 @@ defmodule NetRunner.System.Launcher do
     end
   end
 
-  defp greet(socket) do
+  defp hear_greeting(socket) do
     with {:ok, notes} <- await_greeting(socket) do
-      # Selects, so that the end of the helper is noticed.
+      # This selects the socket, so that the launcher's death is noticed.
       case Native.receive_greeting(socket) do
         {:error, :eagain} -> {:ok, notes}
         _its_end -> {:error, :silent}

@@ -1,10 +1,10 @@
 defmodule NetRunner.System.Native do
   @moduledoc false
-  # The NIF's functions. `fd` is a resource that owns one descriptor: it closes when it is closed,
-  # when the process that made it dies, or when nobody refers to it any more.
+  # The NIF's functions. `fd` is a resource that owns one descriptor. The descriptor closes by `close/1`,
+  # when the process that made it dies, or when nobody refers to the resource any more.
   #
-  # Where `{:error, :eagain}` comes back, the VM sends the calling process
-  # `{:select, fd, :undefined, :ready_input | :ready_output}` once when it is worth another try.
+  # A function that returns `{:error, :eagain}` has selected the descriptor: the VM sends the calling process
+  # `{:select, fd, :undefined, :ready_input | :ready_output}` once, when another try is worth it.
 
   @on_load :load
 
@@ -61,11 +61,11 @@ defmodule NetRunner.System.Native do
   @not_replaced "NetRunner's native library cannot be replaced while the VM runs; what is loaded goes on working, and a " <>
                   "restart of the VM takes the new one"
 
-  # A library that does not load must not keep this module from being loaded: in a release the VM would not
-  # even boot, and say nothing that helps. The application asks `loaded/0` when it starts.
+  # A library that does not load must not keep this module from being loaded: in a release, the VM would then not
+  # boot, and would not say why. The application asks `loaded/0` when it starts.
   def load do
     if :erlang.module_loaded(__MODULE__) and loaded() == :ok do
-      # Ends in a log line that shows it; the code of before stays.
+      # The VM logs this, and keeps the old code.
       {:error, @not_replaced}
     else
       load_library()
@@ -89,8 +89,8 @@ defmodule NetRunner.System.Native do
   end
 
   @doc """
-  A path that the VM gives, such as its working directory, in the bytes that the system has for it. Without a
-  locale (`LANG`) the VM takes each byte for a character.
+  The bytes of a path that the VM has as characters, such as its working directory. Without a locale (`LANG`), each
+  character stands for a byte.
   """
   @spec path_bytes(charlist()) :: binary()
   def path_bytes(path) do
@@ -106,7 +106,7 @@ defmodule NetRunner.System.Native do
     end
   end
 
-  @doc "Reads what is there, at most `max_bytes`; a lot of it on a dirty scheduler."
+  @doc "Reads at most `max_bytes` of what is there; a lot of it on a dirty scheduler."
   @spec read(fd(), pos_integer()) ::
           {:ok, binary()} | :eof | {:error, :eagain | :closed | posix()}
   def read(fd, max_bytes) do
@@ -114,17 +114,17 @@ defmodule NetRunner.System.Native do
   end
 
   @doc """
-  As `read/2`, for a process that is not the one that waits for it: `{:error, :eagain}` promises no message.
+  As `read/2`, for a process other than the one that selects the descriptor: after `{:error, :eagain}` no message comes.
   """
   @spec try_read(fd(), pos_integer()) ::
           {:ok, binary()} | :eof | {:error, :eagain | :closed | posix()}
   def try_read(fd, max_bytes) do
-    with :too_large <- nif_try_read(fd, max_bytes), do: nif_try_read_bulk(fd, max_bytes)
+    with :too_long <- nif_try_read(fd, max_bytes), do: nif_try_read_bulk(fd, max_bytes)
   end
 
   @doc """
-  Writes a list of binaries. `{:partial, rest}`: some is written, and there may be room for more at
-  once; another call finds out. `{:error, :eagain}`: nothing was written.
+  Writes a list of binaries. `{:partial, rest}`: some was written, and there may be room for more already, so the caller
+  tries again; no message comes. `{:error, :eagain}`: nothing was written.
   """
   @spec write(fd(), [binary()]) ::
           :ok | {:partial, [binary()]} | {:error, :eagain | :closed | posix()}
@@ -137,13 +137,13 @@ defmodule NetRunner.System.Native do
   def close(fd), do: nif_close(fd)
 
   @doc """
-  Closes the control socket of a command that is over, and keeps its shepherd for the next. It must have
-  said that the command has exited, and have nothing else to do.
+  Closes the control socket of a command that is over, and keeps its shepherd for the next command. It must have
+  said that the command has exited or has not started, and have nothing else to do.
   """
   @spec retire(fd()) :: :ok
   def retire(control), do: nif_retire(control)
 
-  @doc "Lets the shepherds go that are kept for the next commands."
+  @doc "Closes the control sockets that are kept for the next commands, which ends their shepherds."
   @spec let_idle_go() :: :ok
   def let_idle_go, do: nif_let_idle_go()
 
@@ -151,20 +151,21 @@ defmodule NetRunner.System.Native do
   @spec start_helper(binary()) :: {:ok, fd(), os_pid :: pos_integer()} | {:error, posix()}
   def start_helper(path), do: nif_start_helper(path)
 
-  @doc "What the helper said first, and what this library expects it to say."
+  @doc "What the helper said first, and the greeting that this library expects."
   @spec receive_greeting(fd()) :: {:ok, binary(), binary()} | :eof | {:error, posix()}
   def receive_greeting(socket), do: nif_receive_greeting(socket)
 
   @doc """
-  Asks the launcher for a command; the calling process owns the descriptors. `size`: about how many bytes
-  the fields have, and how many items the lists in them.
+  Makes the pipes of a command, and sends it to a shepherd: an idle one, or a new one of the launcher's. The calling
+  process owns the descriptors, and hears on the control socket whether the command has started. `size`: about how
+  many bytes the fields have, and how many items the lists in them.
   """
-  @spec spawn(fd(), [field()], size(), connections(), non_neg_integer()) ::
+  @spec submit(fd(), [field()], size(), connections(), non_neg_integer()) ::
           {:ok, control :: fd(), stdin :: fd() | nil, stdout :: fd() | nil, stderr :: fd() | nil}
           | {:error, posix() | {:stdin | :stdout | :stderr | :cwd, posix()}}
-  def spawn(launcher, fields, size, connections, pipe_size) do
-    with :too_long <- nif_spawn(launcher, fields, size, connections, pipe_size) do
-      nif_spawn_bulk(launcher, fields, size, connections, pipe_size)
+  def submit(launcher, fields, size, connections, pipe_size) do
+    with :too_long <- nif_submit(launcher, fields, size, connections, pipe_size) do
+      nif_submit_bulk(launcher, fields, size, connections, pipe_size)
     end
   end
 
@@ -173,7 +174,7 @@ defmodule NetRunner.System.Native do
   def pipe, do: nif_pipe()
 
   @doc """
-  Sets the size of a terminal; the kernel tells whoever is in its foreground (SIGWINCH). `{:error, :eio}` when no
+  Sets the size of a terminal; the kernel tells the process group in its foreground (SIGWINCH). `{:error, :eio}`: no
   process has it open any more.
   """
   @spec set_window_size(fd(), non_neg_integer(), non_neg_integer()) ::
@@ -184,7 +185,7 @@ defmodule NetRunner.System.Native do
   @spec unread(fd()) :: {:ok, non_neg_integer()} | {:error, :closed | posix()}
   def unread(fd), do: nif_unread(fd)
 
-  @doc "The character that a terminal takes for the end of its input."
+  @doc "The character that ends a terminal's input."
   @spec eof_character(fd()) :: {:ok, byte()} | {:error, :closed | posix()}
   def eof_character(terminal), do: nif_eof_character(terminal)
 
@@ -192,7 +193,7 @@ defmodule NetRunner.System.Native do
   The variables of the VM (as `:os.env/0` gives them), but not those that `except` names, byte for byte:
   `NAME=value`, a NUL after each; and the value of PATH, if it is among them.
 
-  `System.get_env/0` cannot say what bytes a value has: those that are no UTF-8 look like another text.
+  `System.get_env/0` cannot give the bytes of a value that is not UTF-8.
   """
   @spec environment([{charlist(), charlist()}], except :: [binary()]) ::
           {binary(), binary() | nil}
@@ -202,7 +203,7 @@ defmodule NetRunner.System.Native do
       else: nif_environment(variables, except)
   end
 
-  # What some 100 microseconds are enough for.
+  # So much takes about 100 microseconds.
   @most_variables 512
   @most_characters 65_536
 
@@ -211,8 +212,8 @@ defmodule NetRunner.System.Native do
       characters(variables, 0) > @most_characters
   end
 
-  # No fun may be in this module: when a hot upgrade is refused, OTP 25 has its funs lead to the code that is
-  # thrown away, and the VM crashes at the next call.
+  # There must be no fun in this module: when a hot upgrade is refused, OTP 25 leaves its funs pointing to the code
+  # that was thrown away, and the VM crashes at the next call.
   defp characters([], sum), do: sum
 
   defp characters([{name, value} | variables], sum) do
@@ -229,12 +230,12 @@ defmodule NetRunner.System.Native do
   @spec group(String.t()) :: {:ok, gid :: non_neg_integer()} | {:error, :enoent | posix()}
   def group(name), do: nif_group(name)
 
-  @doc "Has `{:select, launcher, :undefined, :ready_output}` sent when `spawn/5` is worth a try."
+  @doc "Has the VM send `{:select, launcher, :undefined, :ready_output}` when `submit/5` is worth another try."
   @spec await_room(fd()) :: :ok | {:error, posix()}
   def await_room(launcher), do: nif_await_room(launcher)
 
   @doc """
-  What the shepherd says; `:eof` when it is gone, `:reset` when it left something unread that it was told.
+  What the shepherd says; `:eof` when it is gone, `:reset` when it is gone and has left a request unread.
   """
   @spec receive_event(fd()) ::
           event() | :eof | :reset | {:error, :eagain | :closed | :malformed | posix()}
@@ -244,15 +245,15 @@ defmodule NetRunner.System.Native do
   @spec send_signal(fd(), pos_integer()) :: :ok | {:error, posix()}
   def send_signal(control, number), do: nif_send_signal(control, number)
 
-  @doc "Ends the command as a close of the control socket does, but its end can still be heard."
+  @doc "Has the shepherd end the command, as a close of the control socket would; its exit can still be received."
   @spec end_command(fd()) :: :ok | {:error, posix()}
-  def end_command(control), do: nif_end(control)
+  def end_command(control), do: nif_end_command(control)
 
-  @doc "The whole lines of a binary, no more than `max_lines`, and what is behind them."
+  @doc "The first whole lines of a binary, at most `max_lines`, and the rest."
   @spec lines(binary(), pos_integer(), boolean()) :: {[binary()], binary()}
   def lines(chunk, max_lines, trim?), do: nif_lines(chunk, max_lines, trim?)
 
-  @doc "Tells the shepherd that nothing more will come; what it says can still be heard."
+  @doc "Closes the VM's side of the control socket for requests; what the shepherd says can still be received."
   @spec shut(fd()) :: :ok | {:error, :closed | posix()}
   def shut(control), do: nif_shut(control)
 
@@ -267,8 +268,8 @@ defmodule NetRunner.System.Native do
   def nif_let_idle_go, do: not_loaded()
   def nif_start_helper(_path), do: not_loaded()
   def nif_receive_greeting(_socket), do: not_loaded()
-  def nif_spawn(_launcher, _fields, _size, _connections, _pipe_size), do: not_loaded()
-  def nif_spawn_bulk(_launcher, _fields, _size, _connections, _pipe_size), do: not_loaded()
+  def nif_submit(_launcher, _fields, _size, _connections, _pipe_size), do: not_loaded()
+  def nif_submit_bulk(_launcher, _fields, _size, _connections, _pipe_size), do: not_loaded()
   def nif_lines(_chunk, _max_lines, _trim), do: not_loaded()
   def nif_pipe, do: not_loaded()
   def nif_set_window_size(_terminal, _rows, _columns), do: not_loaded()
@@ -281,7 +282,7 @@ defmodule NetRunner.System.Native do
   def nif_await_room(_launcher), do: not_loaded()
   def nif_receive_event(_control), do: not_loaded()
   def nif_send_signal(_control, _number), do: not_loaded()
-  def nif_end(_control), do: not_loaded()
+  def nif_end_command(_control), do: not_loaded()
   def nif_shut(_control), do: not_loaded()
 
   defp not_loaded do

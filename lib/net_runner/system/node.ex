@@ -1,9 +1,8 @@
 defmodule NetRunner.System.Node do
   @moduledoc false
-  # Commands on other nodes. The server of such a command is started on the node where the command
-  # runs, and all else is Erlang's distribution: a read or a write is a `GenServer.call`, the owner's
-  # monitor and the feeder's link hold across nodes and fire when the connection goes. So nothing but
-  # the start has to know of nodes.
+  # Commands on other nodes. The server of such a command runs on the command's node, and Erlang's distribution does the
+  # rest: a read or a write is a `GenServer.call`, and the monitor of the owner and the link of the feeder work across
+  # nodes, and fire when the connection is lost. So only the start has to know of nodes.
 
   @typedoc "Why a node cannot run a command."
   @type reason ::
@@ -14,12 +13,12 @@ defmodule NetRunner.System.Node do
           | :disconnected
 
   @doc """
-  Calls a function that starts a command on another node. `{:error, :not_started}` of it means that NetRunner
-  does not run there.
+  Calls a function that starts a command on another node. If it returns `{:error, :not_started}`, NetRunner does not run
+  there.
   """
   @spec start(node(), {module(), atom(), [term()]}) :: {:ok, pid()} | {:error, term()}
   def start(node, function) do
-    # A call would connect by itself, and may wait for that as long as a connection takes to fail.
+    # Otherwise the call would connect first, which may take as long as a connection takes to fail.
     if node in Node.list(:connected),
       do: call(node, [version(), function]),
       else: {:error, {:node, :not_connected}}
@@ -48,7 +47,7 @@ defmodule NetRunner.System.Node do
     end
   end
 
-  # `nil` where the application is not even loaded.
+  # `nil` if the application is not loaded.
   defp version do
     with version when version != nil <- Application.spec(:net_runner, :vsn), do: "#{version}"
   end

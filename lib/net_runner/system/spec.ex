@@ -1,11 +1,10 @@
 defmodule NetRunner.System.Spec do
   @moduledoc false
-  # From a command and its options to the fields that the shepherd reads, checking what comes from
-  # outside on the way.
+  # Checks a command and its options, and makes the fields that the shepherd reads.
 
   alias NetRunner.System.Native
 
-  # What execvp(3) searches when there is no PATH.
+  # The search path of execvp(3) when there is no PATH.
   @default_path "/bin:/usr/bin"
 
   @type command :: [String.t()]
@@ -89,8 +88,8 @@ defmodule NetRunner.System.Spec do
     end
   end
 
-  # A program that is started in another directory is told so (POSIX, PWD); the VM's own PWD would be wrong.
-  # Symbolic links in `:cd` stay, as after a shell's `cd`.
+  # With `:cd`, the VM's own PWD would be wrong for the command (POSIX). Symbolic links in `:cd` stay, as after a
+  # shell's `cd`.
   defp pwd(nil), do: %{}
   defp pwd("/" <> _ = path), do: %{"PWD" => absolute([], path)}
 
@@ -100,14 +99,15 @@ defmodule NetRunner.System.Spec do
         base = cwd |> Native.path_bytes() |> String.split("/", trim: true)
         %{"PWD" => absolute(Enum.reverse(base), path)}
 
-      # It was removed.
+      # The VM's working directory was removed.
       {:error, _} ->
         %{"PWD" => nil}
     end
   end
 
-  # `base`: the names of a directory without links, the last one first. Only there `..` can be resolved by name. Behind
-  # a name from `path`, which may be a link, it cannot: without a PWD, who wants to know asks the kernel.
+  # `base`: the names of a directory without links, the last one first, so a `..` there only takes away a name. A `..`
+  # behind a name in `path`, which may be a link, needs the kernel: then there is no PWD, and a program that wants to
+  # know asks (getcwd(3)).
   defp absolute(base, path) do
     names = path |> String.split("/", trim: true) |> Enum.reject(&(&1 == "."))
     {ups, names} = Enum.split_while(names, &(&1 == ".."))
@@ -121,7 +121,7 @@ defmodule NetRunner.System.Spec do
         name == "" ->
           {:halt, invalid_env("the empty string is no name of a variable")}
 
-        # What follows may be meant as the value, and secret.
+        # What follows the "=" may be meant as the value, and may be secret.
         :binary.match(name, "=") != :nomatch ->
           [name, _] = :binary.split(name, "=")
           {:halt, invalid_env("#{inspect(name <> "=…")} is no name of a variable")}
@@ -143,7 +143,7 @@ defmodule NetRunner.System.Spec do
       else: {:ok, [{:cd, path}]}
   end
 
-  # A user comes with its groups, unless others are asked for.
+  # A user brings its groups, unless the options name others.
   defp account(%{user: nil} = options) do
     with {:ok, gid} <- group(options.group),
          {:ok, groups} <- groups(options.groups, nil) do
@@ -162,7 +162,7 @@ defmodule NetRunner.System.Spec do
   defp user(user, group) do
     case Native.user(user) do
       {:ok, _, _, _} = found -> found
-      # An ID that nobody has is good enough, when it is said what group goes with it.
+      # An ID without an account will do if the options name a group.
       {:error, :enoent} when is_integer(user) and group != nil -> {:ok, user, nil, []}
       {:error, reason} -> {:error, {:user, reason}}
     end
@@ -187,7 +187,7 @@ defmodule NetRunner.System.Spec do
     with {:ok, gid} <- group_id(group, :groups), do: group_ids(groups, [gid | gids])
   end
 
-  @doc "Why a command did not start, as the option that its user gave: a user comes with its groups."
+  @doc "Names the option that is to blame for a failed start: the groups may have come with `:user`."
   @spec blame(term(), map()) :: term()
   def blame({:group, reason}, %{group: nil}), do: {:user, reason}
   def blame({:groups, reason}, %{groups: nil}), do: {:user, reason}

@@ -1,26 +1,23 @@
-//! The gate before something that many use at once and somebody closes: who is inside, and who is the last.
+//! A gate in front of something that many threads use at once and one of them closes. It counts who is inside, and
+//! tells exactly one that it is the last.
 //!
-//! - **open**: users come and go;
-//! - **closed**: nobody can enter any more; who is inside finishes;
-//! - **over**: the last one out, or the closer when nobody was inside, was told that it is the last. It alone then
-//!   ends what is behind the gate.
+//! - **open**: users enter and leave;
+//! - **closing**: nobody can enter any more; those inside finish;
+//! - **over**: nobody is inside. The last user to leave was told so, or the closer when nobody was inside. It alone
+//!   releases what is behind the gate.
 //!
-//! Races that this guards against:
-//!
-//! - *Entered late*: a user looks, the gate is closed, the user goes in. One compare-and-exchange does both.
-//! - *Closed twice*: the owner closes while it dies. Only one of them closes the gate, or finds itself the last.
-//! - *Closed under a user*: a close while a user is inside ends nothing; the user does when it leaves.
-//! - *Kept after all*: the gate was closed for good (the owner died), then it is retired. What came first counts.
+//! `docs/internals.md` has the table of states, and these races: entered late, closed twice, closed under a user, kept
+//! after all.
 
 #[cfg(test)]
 use loom::sync::atomic::{AtomicU32, Ordering};
 #[cfg(not(test))]
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// In the state: closed by somebody. The bits below `KEPT` count who is inside.
-const CLOSED: u32 = 1 << 31;
+/// The gate is closing, or over. The bits below `KEPT` count who is inside.
+const CLOSING: u32 = 1 << 31;
 
-/// In the state, beside `CLOSED`: what is behind the gate goes on, without it.
+/// Set only together with `CLOSING`: what is behind the gate is kept for another use.
 const KEPT: u32 = 1 << 30;
 
 pub struct Gate {
@@ -36,11 +33,11 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Whether the caller is inside now; then it must `leave`.
+    /// Whether the caller is inside now; then it must `leave`. Race: entered late.
     #[must_use]
     pub fn enter(&self) -> bool {
         let mut state = self.state.load(Ordering::Relaxed);
-        while state & CLOSED == 0 {
+        while state & CLOSING == 0 {
             match self.state.compare_exchange_weak(
                 state,
                 state + 1,
@@ -54,27 +51,27 @@ impl Gate {
         false
     }
 
-    /// Whether the caller was the last one out of a closed gate.
+    /// Whether the caller was the last one out of a closing gate. Race: closed under a user.
     #[must_use]
     pub fn leave(&self) -> bool {
         let before = self.state.fetch_sub(1, Ordering::AcqRel);
-        before & CLOSED != 0 && before & !(CLOSED | KEPT) == 1
+        before & CLOSING != 0 && before & !(CLOSING | KEPT) == 1
     }
 
-    /// Closes the gate, when nobody has yet. Whether the caller is the last: nobody is inside.
+    /// Closes the gate, if nobody has yet. Whether the caller is the last, as nobody is inside. Race: closed twice.
     #[must_use]
     pub fn close(&self) -> bool {
-        self.state.fetch_or(CLOSED, Ordering::AcqRel) == 0
+        self.state.fetch_or(CLOSING, Ordering::AcqRel) == 0
     }
 
-    /// As `close`, but what is behind the gate is kept.
+    /// As `close`, but what is behind the gate is kept. Race: kept after all.
     #[must_use]
     pub fn retire(&self) -> bool {
         let mut state = self.state.load(Ordering::Relaxed);
-        while state & CLOSED == 0 {
+        while state & CLOSING == 0 {
             match self.state.compare_exchange_weak(
                 state,
-                state | CLOSED | KEPT,
+                state | CLOSING | KEPT,
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
@@ -85,14 +82,14 @@ impl Gate {
         false
     }
 
-    /// For the last: whether what is behind the gate is kept.
+    /// Whether what is behind the gate is kept. For the last.
     pub fn is_kept(&self) -> bool {
         self.state.load(Ordering::Acquire) & KEPT != 0
     }
 
-    /// For whoever collects what nobody refers to any more: whether it was never closed.
+    /// Whether it was never closed. For the destructor: then nobody was told that it is the last.
     pub fn is_open(&self) -> bool {
-        self.state.load(Ordering::Acquire) & CLOSED == 0
+        self.state.load(Ordering::Acquire) & CLOSING == 0
     }
 }
 
@@ -104,7 +101,7 @@ mod tests {
     use loom::sync::Arc;
     use loom::thread;
 
-    /// Stands for the descriptor. Loom fails when `end` runs beside a `use_it`, or is not ordered behind it.
+    /// Stands for the descriptor. Loom fails when `release` runs beside a `use_it`, or is not ordered behind it.
     #[derive(Default)]
     struct Shared {
         gate: Gate,
@@ -128,25 +125,25 @@ mod tests {
             self.number
                 .with(|number| assert_eq!(unsafe { (*number).closed + (*number).kept }, 0));
             if self.gate.leave() {
-                self.end();
+                self.release();
             }
             true
         }
 
         fn close(&self) {
             if self.gate.close() {
-                self.end();
+                self.release();
             }
         }
 
         fn retire(&self) {
             if self.gate.retire() {
-                self.end();
+                self.release();
             }
         }
 
         /// What the VM's `stop` callback does.
-        fn end(&self) {
+        fn release(&self) {
             // SAFETY: loom checks that nobody else is here.
             self.number.with_mut(|number| unsafe {
                 if self.gate.is_kept() {
@@ -157,7 +154,7 @@ mod tests {
             });
         }
 
-        fn ends(&self) -> (u32, u32) {
+        fn releases(&self) -> (u32, u32) {
             // SAFETY: as in `use_it`.
             self.number
                 .with(|number| unsafe { ((*number).closed, (*number).kept) })
@@ -168,18 +165,18 @@ mod tests {
         /// The VM's `dtor` callback.
         fn drop(&mut self) {
             if self.gate.is_open() {
-                self.end();
+                self.release();
             }
-            let (closed, kept) = self.ends();
-            assert_eq!(closed + kept, 1, "ended once");
+            let (closed, kept) = self.releases();
+            assert_eq!(closed + kept, 1, "released once");
             if let Some(collected) = &self.collected {
                 collected.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 
-    /// With three threads beside this one, the orders with more than so many preemptions are left out: they are
-    /// too many. (Loom's authors find that two or three show what there is to find.)
+    /// With three threads beside this one there are too many orders, so those with more preemptions than this are left
+    /// out. (Loom's authors say that two or three find most of what there is.)
     const PREEMPTIONS: usize = 2;
 
     fn model(test: impl Fn() + Sync + Send + 'static) {
@@ -208,19 +205,19 @@ mod tests {
     }
 
     #[test]
-    fn users_and_a_closer_end_it_once_and_nobody_uses_it_afterwards() {
+    fn users_and_a_closer_release_it_once_and_nobody_uses_it_afterwards() {
         model(|| {
             let shared = together(&[use_it, use_it, Shared::close]);
-            assert_eq!(shared.ends(), (1, 0));
+            assert_eq!(shared.releases(), (1, 0));
             assert!(!shared.use_it());
         });
     }
 
     #[test]
-    fn an_owner_that_closes_while_it_dies_ends_it_once() {
+    fn an_owner_that_closes_while_it_dies_releases_it_once() {
         model(|| {
             let shared = together(&[use_it, Shared::close, Shared::close]);
-            assert_eq!(shared.ends(), (1, 0));
+            assert_eq!(shared.releases(), (1, 0));
         });
     }
 
@@ -228,7 +225,7 @@ mod tests {
     fn it_is_kept_or_closed_and_what_came_first_counts() {
         model(|| {
             let shared = together(&[use_it, Shared::retire, Shared::close]);
-            let (closed, kept) = shared.ends();
+            let (closed, kept) = shared.releases();
             assert_eq!(closed + kept, 1);
         });
         loom::model(|| {
@@ -240,12 +237,12 @@ mod tests {
             shared.close();
             shared.retire();
             user.join().unwrap();
-            assert_eq!(shared.ends(), (1, 0), "closed first, so never kept");
+            assert_eq!(shared.releases(), (1, 0), "closed first, so never kept");
         });
     }
 
     #[test]
-    fn what_nobody_closed_is_ended_when_it_is_collected() {
+    fn what_nobody_closed_is_released_when_it_is_collected() {
         loom::model(|| {
             let collected = Arc::new(loom::sync::atomic::AtomicU32::new(0));
             let mut shared = Shared::default();

@@ -1,12 +1,13 @@
 //! File descriptors as resources of the VM. The only place that talks to the resource API.
 //!
-//! Life of an [`Fd`]: while its [`Gate`] is open, calls that use the descriptor enter and leave. Whoever is the last
-//! after a close gives the descriptor to `enif_select(STOP)`, after which the VM calls [`stop`], and that closes
-//! it.
+//! The life of an [`Fd`]: while its [`Gate`] is open, calls that use the descriptor enter and leave. After a close, the
+//! last one calls `enif_select(STOP)`. When no poll thread uses the number any more, the VM calls [`stop`], which closes
+//! it. So a number is closed once, never while a call uses it, and never while the VM polls it.
 //!
-//! So it is closed once, never while a call uses it, and never while the VM polls it. Each
-//! is monitored: when the process that made it dies, [`down`] closes it. One that was never closed
-//! and is garbage was never selected (a select keeps it alive), and [`destroy`] closes it.
+//! The process that made an `Fd` is monitored: when it dies, [`down`] closes the `Fd`. One that was never closed and is
+//! garbage was never selected (a select keeps it alive), and [`destroy`] closes the number.
+//!
+//! `docs/internals.md` has the table of states, and the races.
 
 use crate::idle;
 use crate::pace::Pace;
@@ -29,28 +30,29 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 static TYPE: AtomicPtr<ErlNifResourceType> = AtomicPtr::new(ptr::null_mut());
 
 pub struct Fd {
-    /// Used by whoever is inside the gate, and given up in `stop` or `destroy`.
+    /// Used by those inside the gate, and given up in `stop` or `destroy`.
     number: ManuallyDrop<OwnedFd>,
     gate: Gate,
-    /// The size that the pipe gets when its traffic shows that it pays; 0 when there is no more
-    /// to do.
+    /// The size that the pipe gets once it is busy; 0 when it has got it, or is to stay as it is.
     pub pipe_size: AtomicU32,
-    /// Bytes that were moved before it got that size.
+    /// Bytes that were read before the pipe got that size.
     pub traffic: AtomicU32,
-    /// The last read got all that was guessed, so there may be more.
+    /// The last read filled its buffer, so there may be more.
     pub plenty: AtomicBool,
-    /// How soon something comes to be read.
+    /// How soon answers come.
     pub pace: Pace,
     /// The master of a pseudo-terminal.
     pub terminal: bool,
 }
 
-/// What a descriptor is, as far as it matters here.
+/// What a descriptor is open on.
 #[derive(Clone, Copy)]
 pub enum Kind {
+    /// Nothing of the others.
     Plain,
-    /// And the size that it may be given.
+    /// With the size that it may be given.
     Pipe(u32),
+    /// The master of a pseudo-terminal.
     Terminal,
 }
 
@@ -111,7 +113,7 @@ pub fn into_term<'a>(env: Env<'a>, fd: OwnedFd, kind: Kind) -> NifResult<Term<'a
                 monitor.as_mut_ptr(),
             ) == 0;
         enif_release_resource(resource);
-        // Not monitored: the caller is exiting. `destroy` closes the descriptor.
+        // Race: dead owner of a new descriptor. `destroy` closes it.
         if monitored {
             Ok(Term::new(env, term))
         } else {
@@ -136,24 +138,24 @@ impl<'a> Decoder<'a> for &'a Fd {
     }
 }
 
-/// A call that is inside a descriptor; leaves when dropped.
+/// A call that is inside the gate of a descriptor; it leaves when this is dropped.
 pub struct Inside<'fd, 'env> {
     fd: &'fd Fd,
     env: Env<'env>,
 }
 
 impl Fd {
-    /// Keeps the descriptor open until the result is dropped; `None` when it was closed.
+    /// Keeps the descriptor open until the result is dropped; `None` when it is closed.
     pub fn enter<'env>(&self, env: Env<'env>) -> Option<Inside<'_, 'env>> {
         self.gate.enter().then(|| Inside { fd: self, env })
     }
 
-    /// Closes it, now or when the last one inside leaves. Does nothing when it was closed.
+    /// Closes it, now or when the last one inside leaves. Does nothing when it is closed already.
     pub fn close(&self, env: Env) {
         self.close_in(env.as_c_arg());
     }
 
-    /// Closes it for its users; the descriptor stays open, among the idle control sockets.
+    /// Closes it for its users, but keeps the number open, among the idle control sockets.
     pub fn retire(&self, env: Env) {
         if self.gate.retire() {
             self.stop_select(env.as_c_arg());
@@ -166,10 +168,10 @@ impl Fd {
         }
     }
 
-    /// Called once, by the last one.
+    /// Called once, by the last one. Race: closed under a poll.
     fn stop_select(&self, env: *mut ErlNifEnv) {
-        // The VM calls `stop` at once or when its poll threads have let go. It cannot fail for a
-        // number that is open, and calls `stop` for one that was never selected too.
+        // The VM calls `stop` at once, or when no poll thread uses the number any more; it does so also for a number
+        // that was never selected. For a number that is open this cannot fail.
         self.select(env, ERL_NIF_SELECT_STOP);
     }
 
@@ -226,10 +228,10 @@ impl Drop for Inside<'_, '_> {
 
 // The callbacks below hold no code that can panic.
 
-/// The VM polls the number no more.
+/// No poll thread uses the number any more.
 unsafe extern "C" fn stop(_env: *mut ErlNifEnv, fd: *mut c_void, event: c_int, _direct: c_int) {
-    // SAFETY: `Fd::stop_select` gave the number up, and nobody else closes it; the VM passes the resource, alive
-    // during the call.
+    // SAFETY: the last one called `stop_select`, so nobody else uses or closes the number; the VM passes the resource,
+    // alive during the call.
     let (number, fd) = unsafe { (OwnedFd::from_raw_fd(event), &*fd.cast::<Fd>()) };
     if fd.gate.is_kept() {
         idle::put(number);
@@ -249,7 +251,7 @@ unsafe extern "C" fn down(
 
 /// Nobody has a reference any more.
 unsafe extern "C" fn destroy(_env: *mut ErlNifEnv, fd: *mut c_void) {
-    // SAFETY: nothing else sees the resource now; never closed, its descriptor is open and its own.
+    // SAFETY: nobody else sees the resource any more. If it was never closed, its number is still open.
     unsafe {
         let fd = &mut *fd.cast::<Fd>();
         if fd.gate.is_open() {

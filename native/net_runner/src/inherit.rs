@@ -1,11 +1,13 @@
-//! The VM's own stdin, stdout or stderr for a command.
+//! The VM's own stdin, stdout or stderr, for a command that inherits it.
 //!
-//! A command expects a descriptor that blocks. Whether one does is a property of the open file, which all who have it share
-//! (`O_NONBLOCK`, fcntl(2)), and the VM sets its terminal to "does not block". So a terminal, and a pipe that does
-//! not block, is opened anew for the command: what one of both sets then does not reach the other. What cannot be opened
-//! anew and does not block is refused: the command would lose output, or take "nothing yet" for an error.
+//! Commands expect descriptors that block. Whether a descriptor blocks is a property of the open file (`O_NONBLOCK`,
+//! fcntl(2)), which all processes that have it share; and the VM makes its terminal non-blocking. So a terminal, or a pipe
+//! that does not block, is opened again for the command: then the VM and the command do not change it for each other. A
+//! descriptor that does not block and cannot be opened again is refused: the command would lose output, or would take
+//! "nothing yet" for an error.
 
-use crate::spawn;
+use crate::errno::from_rustix;
+use crate::pipe;
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, open as open_path, FcntlArg, OFlag};
 use nix::sys::stat::{fstat, Mode, SFlag};
@@ -23,10 +25,10 @@ pub fn open(number: usize) -> nix::Result<OwnedFd> {
     let terminal = rustix::termios::isatty(fd);
     if !terminal && (blocks || !is_kind(fd, &[SFlag::S_IFIFO, SFlag::S_IFSOCK])) {
         // A file or a device such as /dev/null blocks in any case; a file also has an offset, which is to be shared.
-        return spawn::clone(fd);
+        return pipe::duplicate(fd);
     }
-    match open_anew(fd, number, flags & OFlag::O_ACCMODE, terminal) {
-        Err(_) if blocks => spawn::clone(fd),
+    match open_again(fd, number, flags & OFlag::O_ACCMODE, terminal) {
+        Err(_) if blocks => pipe::duplicate(fd),
         opened => opened,
     }
 }
@@ -36,18 +38,23 @@ fn is_kind(fd: BorrowedFd, kinds: &[SFlag]) -> bool {
     kind.is_ok_and(|kind| kinds.contains(&kind))
 }
 
-fn open_anew(fd: BorrowedFd, number: usize, access: OFlag, terminal: bool) -> nix::Result<OwnedFd> {
+fn open_again(
+    fd: BorrowedFd,
+    number: usize,
+    access: OFlag,
+    terminal: bool,
+) -> nix::Result<OwnedFd> {
     if is_kind(fd, &[SFlag::S_IFSOCK]) {
         return Err(Errno::EOPNOTSUPP);
     }
-    // Does not wait for a serial line's carrier, or for the other end of a pipe.
+    // O_NONBLOCK: do not wait for a serial line's carrier, or for somebody to open the other end of a pipe.
     let flags = access | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let link = format!("/proc/self/fd/{number}");
     let opened = open_path(link.as_str(), flags, Mode::empty()).or_else(|errno| {
         if !terminal {
             return Err(errno);
         }
-        // Without /proc; or the terminal is that of another user (su(1)), who has let this one use it.
+        // There is no /proc; or the terminal belongs to another user (after su(1)), and may be used but not opened.
         by_name(fd, flags).or_else(|_| controlling(fd, flags))
     })?;
     fcntl(opened.as_fd(), FcntlArg::F_SETFL(access))?;
@@ -61,12 +68,12 @@ fn by_name(terminal: BorrowedFd, flags: OFlag) -> nix::Result<OwnedFd> {
 }
 
 fn controlling(terminal: BorrowedFd, flags: OFlag) -> nix::Result<OwnedFd> {
-    // Fails where the terminal is not that of this session.
-    rustix::termios::tcgetsid(terminal).map_err(crate::io::from_rustix)?;
+    // Fails if it is not the controlling terminal of this session, which /dev/tty is.
+    rustix::termios::tcgetsid(terminal).map_err(from_rustix)?;
     open_path(c"/dev/tty", flags, Mode::empty())
 }
 
-/// The name may mean another terminal here (a mount namespace of its own).
+/// In another mount namespace, the name may be that of another terminal.
 fn same(terminal: BorrowedFd, opened: OwnedFd) -> nix::Result<OwnedFd> {
     if fstat(terminal)?.st_rdev == fstat(&opened)?.st_rdev {
         Ok(opened)

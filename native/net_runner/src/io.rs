@@ -1,5 +1,6 @@
 //! Non-blocking reads and writes of a descriptor.
 
+use crate::errno::from_rustix;
 use crate::fd::{Fd, Inside, Interest};
 use crate::terminal;
 use nix::errno::Errno;
@@ -10,40 +11,40 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
-/// A pipe through which so much has come is worth more memory.
+/// A pipe through which so many bytes have come gets more memory.
 const BUSY: u32 = 128 * 1024;
 
 /// What one `writev(2)` takes at the most (IOV_MAX).
 const MAX_PARTS: usize = 1024;
 
-/// What each item of a list costs, beside its bytes: to look at it takes as long as to copy so many.
+/// What each item of a list costs beside its bytes: to decode one takes as long as to copy so many bytes.
 pub const ITEM: usize = 256;
 
-/// What a read or a write came to, when it did not fail.
+/// The result of a read or a write that did not fail.
 pub enum Outcome<'a> {
     Data(Term<'a>),
     EndOfFile,
-    /// Nothing was done: it would take too long on the scheduler that called.
+    /// Nothing was done, as it would hold this scheduler for too long.
     TooLong,
     Written,
-    /// Some was written and this is left; there may be room for more already.
+    /// Some was written, and this is left. Nothing is selected: the caller tries again by itself.
     Partial(Term<'a>),
 }
 
-/// What is read, into a buffer on the stack, where nothing says that there is more. The question how much there
-/// is (FIONREAD) would take the pipe's lock once more, for which the writer is waiting already.
+/// How much is read at once when the last read gave no sign that there is more. The buffer is on the stack. To ask how much
+/// there is (FIONREAD) would take the pipe's lock once more, for which the writer may be waiting.
 const GUESS: usize = 32 * 1024;
 
-/// What a read does where nothing is there.
+/// What a read does when there is nothing to read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum IfEmpty {
-    /// Looks for a quick answer, and then has the VM tell when there is something.
+    /// Polls for a quick answer, and then selects.
     Wait,
-    /// Says so.
+    /// Returns at once.
     Return,
 }
 
-/// Reads at most `max_bytes`; nothing, and says so, when more than `budget` would have to be moved.
+/// Reads at most `max_bytes`, or nothing (`TooLong`) when more than `budget` bytes would be moved.
 pub fn read<'a>(
     env: Env<'a>,
     fd: &Fd,
@@ -79,7 +80,7 @@ pub fn read<'a>(
         Ok((0, _)) => Ok(Outcome::EndOfFile),
         Ok((length, data)) => {
             fd.pace.found();
-            // Not counted on when the pipe has its size: the count would overflow.
+            // Counted only until the pipe has got its size, so that the count does not overflow.
             if fd.pipe_size.load(Ordering::Relaxed) != 0
                 && fd.traffic.fetch_add(length as u32, Ordering::Relaxed) >= BUSY
             {
@@ -87,14 +88,14 @@ pub fn read<'a>(
             }
             Ok(Outcome::Data(data))
         }
-        // Nobody has the terminal open any more.
+        // No process has the slave open any more.
         Err(Errno::EIO) if fd.terminal => Ok(Outcome::EndOfFile),
         Err(errno) if if_empty == IfEmpty::Return => Err(Failure::Errno(errno)),
         Err(errno) => Err(wait_if_again(errno, &inside, Interest::Read)),
     }
 }
 
-/// Writes a list of binaries until all is written, the pipe is full, or `budget` bytes are.
+/// Writes a list of binaries until all is written, the pipe is full, or `budget` bytes are written.
 pub fn write<'a>(
     env: Env<'a>,
     fd: &Fd,
@@ -102,7 +103,7 @@ pub fn write<'a>(
     budget: usize,
 ) -> Result<Outcome<'a>, Failure> {
     let inside = fd.enter(env).ok_or(Failure::Closed)?;
-    // The kernel would take it, and keep it for a reader that may never come.
+    // The kernel would accept the bytes, and keep them for a reader that may never come.
     if fd.terminal && terminal::is_hung_up(inside.as_fd()) {
         return Err(Failure::Errno(Errno::EPIPE));
     }
@@ -138,7 +139,7 @@ pub fn write<'a>(
 }
 
 pub enum Failure {
-    /// The VM will tell when it is worth another try.
+    /// Selected: the VM tells when another try is worth it.
     Again,
     Closed,
     Errno(Errno),
@@ -151,6 +152,7 @@ impl From<Error> for Failure {
     }
 }
 
+/// Race: ready before the select.
 fn wait_if_again(errno: Errno, inside: &Inside, interest: Interest) -> Failure {
     match errno {
         Errno::EAGAIN => match inside.select(interest) {
@@ -195,19 +197,15 @@ fn read_large<'a>(env: Env<'a>, inside: &Inside, size: usize) -> nix::Result<(us
             result => break result?,
         }
     };
-    // Shorter only when somebody else reads the same pipe.
+    // Less than was there only if somebody else reads the same pipe.
     if length < size {
         binary.realloc_or_copy(length);
     }
     Ok((length, binary.release(env).to_term(env)))
 }
 
-pub fn from_rustix(errno: rustix::io::Errno) -> Errno {
-    Errno::from_raw(errno.raw_os_error())
-}
-
-/// Gives the pipe the size that was asked for, once. A refusal (the limits of an unprivileged
-/// user, pipe(7)) leaves it as it is.
+/// Gives the pipe the size that was asked for, once. If the kernel refuses (pipe(7) has limits for an unprivileged user),
+/// it stays as it is.
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn grow_pipe(fd: &Fd, inside: &Inside) -> bool {
     use nix::fcntl::{fcntl, FcntlArg};
@@ -221,8 +219,8 @@ fn grow_pipe(_fd: &Fd, _inside: &Inside) -> bool {
     false
 }
 
-/// The first binaries of a list, where they lie, for one `writev(2)` of at most `budget` bytes: whole ones, but the
-/// first is cut to fit.
+/// The first binaries of a list, for one `writev(2)` of at most `budget` bytes, without a copy. Only the first may be cut to
+/// fit.
 fn parts<'a>(list: Term<'a>, budget: usize) -> NifResult<Vec<IoSlice<'a>>> {
     let mut parts = Vec::with_capacity(16);
     let mut left = budget;
@@ -241,7 +239,7 @@ fn parts<'a>(list: Term<'a>, budget: usize) -> NifResult<Vec<IoSlice<'a>>> {
     Ok(parts)
 }
 
-/// What is left of a list of binaries after its first `count` bytes, and the empty ones behind.
+/// What is left of a list of binaries behind its first `count` bytes, and the empty binaries that follow those.
 fn skip<'a>(env: Env<'a>, list: Term<'a>, mut count: usize) -> NifResult<Term<'a>> {
     let mut list = list;
     loop {
@@ -262,7 +260,7 @@ fn skip<'a>(env: Env<'a>, list: Term<'a>, mut count: usize) -> NifResult<Term<'a
     }
 }
 
-/// What the bytes and the items of a list of binaries cost, up to a limit that is not passed by much.
+/// What the bytes and the items of a list of binaries cost. Stops counting when the limit is passed.
 pub fn cost_up_to(list: ListIterator, limit: usize) -> usize {
     let mut total = 0;
     for item in list {

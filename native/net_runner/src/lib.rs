@@ -1,13 +1,16 @@
 //! The NIF: pipe descriptors as resources, reads and writes with `enif_select`, and the VM's end of
 //! the helper's sockets. The Elixir side of it is `NetRunner.System.Native`.
 
+mod errno;
 mod fd;
+mod helper;
 mod idle;
 mod inherit;
 mod io;
 mod lines;
 mod pace;
-mod spawn;
+mod pipe;
+mod submit;
 mod system;
 mod terminal;
 
@@ -16,10 +19,10 @@ use io::{Failure, IfEmpty, Outcome};
 use nix::errno::Errno;
 use nix::sys::socket::{recv, send, shutdown, MsgFlags, Shutdown};
 use rustler::{Atom, Encoder, Env, Error, ListIterator, NifResult, Term};
-use spawn::Connections;
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use submit::Connections;
 use wire::socket::NO_SIGNAL;
 use wire::{Event, Request, Step, EVENT_SIZE, GREETING};
 
@@ -34,11 +37,11 @@ mod atoms {
     }
 }
 
-/// What a call on a normal scheduler may cost: the bytes that it moves, and [`io::ITEM`] for each item of a list. A copy of
-/// so many bytes takes some 100 microseconds, and a change of the scheduler costs more than it would save.
+/// What a call on a normal scheduler may cost: the bytes that it moves, and [`io::ITEM`] for each item of a list. To copy
+/// so many bytes takes some 100 microseconds. For less, the change to a dirty scheduler costs more than it saves.
 const SMALL: usize = 512 * 1024;
 
-/// What a call on a dirty scheduler writes before it gives the process a chance to do other work.
+/// What one call on a dirty scheduler writes at most, so that the process gets to its other messages.
 const BUDGET: usize = 1024 * 1024;
 
 rustler::init!("Elixir.NetRunner.System.Native", load = load);
@@ -48,7 +51,7 @@ fn load(env: Env, _info: Term) -> bool {
 }
 
 fn errno_atom(env: Env, errno: Errno) -> Term {
-    // As many names as nix knows errnos.
+    // This makes no more atoms than there are errnos that nix knows.
     Atom::from_str(env, &format!("{errno:?}").to_ascii_lowercase())
         .unwrap_or(atoms::malformed())
         .encode(env)
@@ -58,8 +61,8 @@ fn error_term<'a>(env: Env<'a>, reason: impl Encoder) -> Term<'a> {
     (atoms::error(), reason).encode(env)
 }
 
-/// The VM counts the time of a process by its calls; one that moves much is told to be dear, so that a
-/// process that only reads and writes lets others run.
+/// The VM counts calls, not time. A call that moves this much uses up the process's timeslice, so that a process that
+/// only reads and writes lets others run.
 const MOVED_IN_A_TIMESLICE: usize = 2 * 1024 * 1024;
 
 fn charge(env: Env, bytes: usize) {
@@ -94,7 +97,7 @@ fn nif_read_bulk<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<
     answer(env, io::read(env, fd, max_bytes, usize::MAX, IfEmpty::Wait))
 }
 
-/// For a process other than the one that waits for the descriptor: nothing is selected.
+/// For a process other than the one that selects this descriptor: selects nothing.
 #[rustler::nif]
 fn nif_try_read<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<'a>> {
     read_some(env, fd, max_bytes, IfEmpty::Return)
@@ -142,7 +145,7 @@ fn nif_close(env: Env, fd: &Fd) -> Atom {
     atoms::ok()
 }
 
-/// Closes the control socket of a shepherd that can serve another command, and keeps that for it.
+/// Closes the control socket for its users, and keeps it for the next command: its shepherd is idle.
 #[rustler::nif]
 fn nif_retire(env: Env, control: &Fd) -> Atom {
     control.retire(env);
@@ -158,7 +161,7 @@ fn nif_let_idle_go() -> Atom {
 
 #[rustler::nif(schedule = "DirtyIo")]
 fn nif_start_helper<'a>(env: Env<'a>, path: rustler::Binary) -> NifResult<Term<'a>> {
-    match spawn::start_helper(&path) {
+    match helper::start(&path) {
         Ok((socket, pid)) => {
             let socket = fd::into_term(env, socket, Kind::Plain)?;
             Ok((atoms::ok(), socket, pid.as_raw()).encode(env))
@@ -197,7 +200,7 @@ fn again_or_error<'a>(env: Env<'a>, inside: &fd::Inside, errno: Errno) -> Term<'
 
 /// `spec_size` is about the bytes of the fields, `items` how many there are of all lists in them.
 #[rustler::nif]
-fn nif_spawn<'a>(
+fn nif_submit<'a>(
     env: Env<'a>,
     launcher: &Fd,
     fields: ListIterator<'a>,
@@ -208,9 +211,9 @@ fn nif_spawn<'a>(
     if spec_size.saturating_add(items.saturating_mul(io::ITEM)) > SMALL {
         return Ok(atoms::too_long().encode(env));
     }
-    // Where the file system of the working directory would have to be asked, it may take its time to answer.
-    match spawn::working_directory_at_hand() {
-        Some(cwd) => spawn_command(
+    // On a dirty scheduler if the file system must be asked for the working directory: that may take any time.
+    match submit::working_directory_at_hand() {
+        Some(cwd) => submit_command(
             env,
             launcher,
             fields,
@@ -224,7 +227,7 @@ fn nif_spawn<'a>(
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
-fn nif_spawn_bulk<'a>(
+fn nif_submit_bulk<'a>(
     env: Env<'a>,
     launcher: &Fd,
     fields: ListIterator<'a>,
@@ -232,8 +235,8 @@ fn nif_spawn_bulk<'a>(
     connections: Connections<'a>,
     pipe_size: u32,
 ) -> NifResult<Term<'a>> {
-    match spawn::working_directory() {
-        Ok(cwd) => spawn_command(
+    match submit::working_directory() {
+        Ok(cwd) => submit_command(
             env,
             launcher,
             fields,
@@ -246,15 +249,15 @@ fn nif_spawn_bulk<'a>(
     }
 }
 
-fn failure_term(env: Env, failure: spawn::Failure) -> Term {
+fn failure_term(env: Env, failure: submit::Failure) -> Term {
     match failure {
-        // EAGAIN: the launcher has not kept up, and its socket is full.
-        spawn::Failure::Other(errno) => error_term(env, errno_atom(env, errno)),
-        spawn::Failure::Of(name, errno) => error_term(env, (name, errno_atom(env, errno))),
+        // EAGAIN: the launcher's socket is full.
+        submit::Failure::Other(errno) => error_term(env, errno_atom(env, errno)),
+        submit::Failure::Of(name, errno) => error_term(env, (name, errno_atom(env, errno))),
     }
 }
 
-fn spawn_command<'a>(
+fn submit_command<'a>(
     env: Env<'a>,
     launcher: &Fd,
     fields: ListIterator<'a>,
@@ -266,9 +269,9 @@ fn spawn_command<'a>(
     let Some(inside) = launcher.enter(env) else {
         return Ok(error_term(env, atoms::closed()));
     };
-    let spec = spawn::write_spec(fields, spec_size)?;
-    let ends = match spawn::spawn(env, inside.as_fd(), cwd, spec, &connections) {
-        Ok(ends) => ends,
+    let spec = submit::write_spec(fields, spec_size)?;
+    let side = match submit::submit(env, inside.as_fd(), cwd, spec, &connections) {
+        Ok(side) => side,
         Err(failure) => return Ok(failure_term(env, failure)),
     };
     let kind = if connections.is_terminal() {
@@ -280,8 +283,8 @@ fn spawn_command<'a>(
         Some(end) => fd::into_term(env, end, kind),
         None => Ok(atoms::nil().encode(env)),
     };
-    let control = fd::into_term(env, ends.control, Kind::Plain)?;
-    let [stdin, stdout, stderr] = ends.stdio;
+    let control = fd::into_term(env, side.control, Kind::Plain)?;
+    let [stdin, stdout, stderr] = side.stdio;
     Ok((
         atoms::ok(),
         control,
@@ -292,7 +295,7 @@ fn spawn_command<'a>(
         .encode(env))
 }
 
-/// Whole lines, and the rest.
+/// The whole lines of a chunk, and the rest.
 #[rustler::nif]
 fn nif_lines<'a>(
     env: Env<'a>,
@@ -303,10 +306,10 @@ fn nif_lines<'a>(
     lines::split(env, chunk, max_lines, trim)
 }
 
-/// A pipe between two commands: what one reads and what the other writes.
+/// A pipe between two commands: the end that one reads from, and the end that the other writes to.
 #[rustler::nif]
 fn nif_pipe<'a>(env: Env<'a>) -> NifResult<Term<'a>> {
-    match spawn::pipe() {
+    match pipe::new() {
         Ok((read, write)) => {
             let read = fd::into_term(env, read, Kind::Plain)?;
             let write = fd::into_term(env, write, Kind::Plain)?;
@@ -361,7 +364,7 @@ fn nif_environment<'a>(
     environment(env, variables, except)
 }
 
-/// For one that is large.
+/// As `nif_environment`, for a large one.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn nif_environment_bulk<'a>(
     env: Env<'a>,
@@ -390,8 +393,8 @@ fn environment<'a>(
             }
             continue;
         }
-        // What bytes the VM has read so is not known: they were UTF-8, or each was a character. There may
-        // be a variable of either name.
+        // The VM does not tell which bytes it decoded to this name: they were UTF-8, or each byte was a character. There
+        // may be a variable of either name.
         let characters: Vec<u32> = name.decode()?;
         let text: Option<String> = characters.iter().map(|c| char::from_u32(*c)).collect();
         let bytes: Option<Vec<u8>> = characters.iter().map(|c| u8::try_from(*c).ok()).collect();
@@ -411,8 +414,8 @@ fn environment<'a>(
     Ok((block.encode(env), path))
 }
 
-/// Appends `NAME=value` and a NUL; whether there is such a variable. Characters beyond ASCII in a value do not tell what bytes
-/// it has.
+/// Appends `NAME=value` and a NUL; whether there is such a variable. A `value` beyond ASCII does not tell which bytes it
+/// has; those are asked for.
 fn append_variable(
     name: &[u8],
     value: Option<Term>,
@@ -435,8 +438,8 @@ fn append_variable(
     found
 }
 
-/// The user with this name or ID: `{:ok, uid, gid, groups}`. The system may ask a server for it (nsswitch.conf(5)), and
-/// wait for the answer as long as it likes.
+/// The user with this name or ID: `{:ok, uid, gid, groups}`. The C library may ask a server for it (nsswitch.conf(5)) and
+/// wait for the answer for any time.
 #[rustler::nif(schedule = "DirtyIo")]
 fn nif_user<'a>(env: Env<'a>, user: Term<'a>) -> NifResult<Term<'a>> {
     let found = match user.decode::<u32>() {
@@ -464,7 +467,7 @@ fn nif_group<'a>(env: Env<'a>, name: &str) -> Term<'a> {
     }
 }
 
-/// Has the VM tell when the launcher's socket has room.
+/// Selects the launcher's socket: the VM tells when it has room.
 #[rustler::nif]
 fn nif_await_room<'a>(env: Env<'a>, launcher: &Fd) -> Term<'a> {
     match launcher.enter(env) {
@@ -479,8 +482,8 @@ fn nif_receive_event<'a>(env: Env<'a>, control: &Fd) -> Term<'a> {
         return error_term(env, atoms::closed());
     };
     let mut frame = [0; EVENT_SIZE];
-    // A shepherd that exits with a request unread resets the connection (unix(7)): that is told
-    // once, before what it had said.
+    // A shepherd that exits with a request unread resets the connection (unix(7)).
+    // Race: reset before the report. Race: unread begin.
     let (received, reset) = match recv(inside.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
         Err(Errno::ECONNRESET) => (
             recv(inside.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT),
@@ -552,21 +555,21 @@ fn send_now(control: &fd::Inside, request: Request) -> nix::Result<()> {
     send(control.as_raw_fd(), &request.encode(), flags).map(drop)
 }
 
-/// Ends the command as a close does, but its end can still be heard.
+/// Has the shepherd end the command, as a close of the socket would; but `Exited` can still be received.
 #[rustler::nif]
-fn nif_end<'a>(env: Env<'a>, control: &Fd) -> Term<'a> {
+fn nif_end_command<'a>(env: Env<'a>, control: &Fd) -> Term<'a> {
     let Some(inside) = control.enter(env) else {
         return error_term(env, atoms::closed());
     };
-    let ended = match send_now(&inside, Request::End) {
-        // The shepherd has not kept up with signals. The end of the stream has room, always.
+    let sent = match send_now(&inside, Request::End) {
+        // Race: full control socket.
         Err(Errno::EAGAIN | Errno::ENOBUFS) => shutdown(inside.as_raw_fd(), Shutdown::Write),
         result => result,
     };
-    done(env, ended)
+    done(env, sent)
 }
 
-/// Nothing more will be asked; what the shepherd says can still be heard.
+/// Shuts the VM's side of the control socket, which the shepherd takes for a close; what it says can still be received.
 #[rustler::nif]
 fn nif_shut<'a>(env: Env<'a>, control: &Fd) -> Term<'a> {
     match control.enter(env) {

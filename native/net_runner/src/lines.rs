@@ -3,11 +3,10 @@
 use memchr::memchr_iter;
 use rustler::{Binary, Encoder, Env, NewBinary, NifResult, Term};
 
-/// A line of up to this size is copied: the VM keeps it on the heap, and it keeps no chunk alive.
+/// A line of up to this size is copied to the process's heap. A longer one is a part of the chunk, and keeps it alive.
 const COPIED: usize = 64;
 
-/// The lines of `chunk`, at most `max_lines`, and what is left behind the last newline found. `trim` leaves
-/// the newlines out, also those of two bytes.
+/// The first lines of `chunk`, at most `max_lines`, and the rest. With `trim`, lines come without their `\n` or `\r\n`.
 pub fn split<'a>(
     env: Env<'a>,
     chunk: Binary<'a>,

@@ -1,4 +1,4 @@
-//! What the VM's process knows of its environment and of the system's users.
+//! The environment of the VM, the system's users and groups, and the names of resource limits.
 
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User};
@@ -7,20 +7,20 @@ use rustler::Term;
 use std::ffi::{c_char, c_int, c_uint, CStr, CString};
 
 extern "C" {
-    /// erl_driver(3). The VM keeps an environment of its own; this is the only door to its bytes.
+    /// erl_driver(3). The VM keeps an environment of its own; no other call gives its bytes.
     fn erl_drv_getenv(key: *const c_char, value: *mut c_char, size: *mut usize) -> c_int;
 }
 
-/// Longer strings are rare.
+/// Strings that are longer are left to the slow way.
 const SHORT_STRING: usize = 4096;
 
-/// Appends a list of characters, when there is nothing but ASCII in it, and it is short. (One call of the VM
-/// for all of a string is several times faster than one for each character.)
+/// Appends a list of characters if it is short and all ASCII; whether it was. One call of the VM for a whole string is
+/// several times faster than one for each character.
 pub fn append_ascii(list: Term, buffer: &mut Vec<u8>) -> bool {
     let start = buffer.len();
     buffer.reserve(SHORT_STRING);
-    // SAFETY: the room from the end of the content on is the buffer's own, and the VM says how much of it it has filled,
-    // with the NUL behind it.
+    // SAFETY: SHORT_STRING bytes behind the buffer's content are reserved, and the VM says how many of them it has written,
+    // the NUL included.
     unsafe {
         let end = buffer.as_mut_ptr().add(start);
         let written = enif_get_string(
@@ -42,14 +42,13 @@ pub fn append_ascii(list: Term, buffer: &mut Vec<u8>) -> bool {
     ascii
 }
 
-/// The value of a variable of the VM's environment, byte for byte, written behind what `buffer` holds.
-/// Whether there is such a variable.
+/// Appends the value of a variable of the VM's environment, byte for byte; whether there is such a variable.
 pub fn append_variable(name: &CStr, buffer: &mut Vec<u8>) -> bool {
     let mut room = 256;
     loop {
         buffer.reserve(room);
         let mut size = buffer.capacity() - buffer.len();
-        // SAFETY: `size` bytes from the end of the content on are the buffer's own.
+        // SAFETY: `size` bytes behind the buffer's content are reserved.
         let result = unsafe {
             let end = buffer.as_mut_ptr().add(buffer.len());
             erl_drv_getenv(name.as_ptr(), end.cast(), &mut size)
@@ -60,7 +59,7 @@ pub fn append_variable(name: &CStr, buffer: &mut Vec<u8>) -> bool {
                 unsafe { buffer.set_len(buffer.len() + size) };
                 return true;
             }
-            // Too small. How much is needed is not told: OTP 25 leaves `size` below what it was given.
+            // There was too little room. OTP 25 does not say how much is needed.
             1.. => room *= 2,
             _ => return false,
         }
@@ -97,7 +96,7 @@ fn groups(user: &CStr, gid: Gid) -> nix::Result<Vec<Gid>> {
     nix::unistd::getgrouplist(user, gid)
 }
 
-/// There a user may be in more groups than a process; the system looks them up by itself.
+/// On macOS a user may be in more groups than a process can have; the system looks them up by itself.
 #[cfg(target_os = "macos")]
 fn groups(_user: &CStr, gid: Gid) -> nix::Result<Vec<Gid>> {
     Ok(vec![gid])

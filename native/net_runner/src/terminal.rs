@@ -1,6 +1,6 @@
 //! Pseudo-terminals (pty(7)): the VM keeps the master, the command gets the slave.
 
-use crate::io::from_rustix;
+use crate::errno::from_rustix;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
@@ -9,7 +9,7 @@ use rustix::pty::{grantpt, openpt, unlockpt, OpenptFlags};
 use rustix::termios::{tcsetwinsize, Winsize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// How a terminal is when the command finds it.
+/// How a terminal is set when the command starts.
 pub struct Settings {
     pub rows: u16,
     pub columns: u16,
@@ -38,7 +38,7 @@ fn flags(flags: OFlag) -> OpenptFlags {
     OpenptFlags::from_bits_retain(flags.bits() as _)
 }
 
-/// Without a look at /dev/pts, which may be that of another mount namespace (ioctl_tty(2)).
+/// Opens the slave without its name: /dev/pts may be that of another mount namespace (ioctl_tty(2)).
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn open_slave(master: &OwnedFd, birth: OFlag) -> nix::Result<OwnedFd> {
     rustix::pty::ioctl_tiocgptpeer(master, flags(birth)).map_err(from_rustix)
@@ -46,8 +46,26 @@ fn open_slave(master: &OwnedFd, birth: OFlag) -> nix::Result<OwnedFd> {
 
 #[cfg(any(not(target_os = "linux"), net_runner_posix))]
 fn open_slave(master: &OwnedFd, birth: OFlag) -> nix::Result<OwnedFd> {
-    let name = rustix::pty::ptsname(master, Vec::new()).map_err(from_rustix)?;
-    nix::fcntl::open(name.as_c_str(), birth, nix::sys::stat::Mode::empty())
+    nix::fcntl::open(
+        slave_name(master)?.as_c_str(),
+        birth,
+        nix::sys::stat::Mode::empty(),
+    )
+}
+
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
+fn slave_name(master: &OwnedFd) -> nix::Result<std::ffi::CString> {
+    use std::sync::{Mutex, PoisonError};
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: ptsname(3) gives a string that stays until it is called again; not every system has ptsname_r(3).
+    unsafe {
+        let name = libc::ptsname(std::os::fd::AsRawFd::as_raw_fd(master));
+        if name.is_null() {
+            return Err(Errno::last());
+        }
+        Ok(std::ffi::CStr::from_ptr(name).to_owned())
+    }
 }
 
 /// Sets the size; fails when no program has the terminal open any more.

@@ -21,8 +21,7 @@ pub fn kill(cgroup: &CStr) {
 const PAUSE: Duration = Duration::from_millis(5);
 const PATIENCE: u32 = 200;
 
-/// Removes the directory, with what the command made in it. The kernel counts a process out a little
-/// after it was reaped, and tells that by no event that rmdir(2) could wait for.
+/// Removes the directory, with what the command made in it. Race: busy cgroup.
 pub fn remove(cgroup: &CStr) {
     for _ in 0..PATIENCE {
         remove_children(path(cgroup));

@@ -160,8 +160,7 @@ extern "C" fn become_command(plan: *mut libc::c_void) -> libc::c_int {
 fn set_up(plan: &Plan) -> Result<(), Failure> {
     let spec = plan.spec;
     nix::unistd::setsid().map_err(at(Step::Setup))?;
-    // Before setsid(2) this process counts as a helper and nobody would end it. If the shepherd
-    // died meanwhile, it ends itself; if it dies later, whoever adopts it sees a stranger.
+    // Race: before setsid.
     has_shepherd(plan)?;
     if let Some(members) = &plan.members {
         join(members).map_err(at(Step::Cgroup))?;
@@ -196,8 +195,8 @@ fn set_up(plan: &Plan) -> Result<(), Failure> {
         sys::give_up_new_privileges().map_err(at(Step::NoNewPrivs))?;
     }
     if spec.leftovers == Leftovers::Kill {
-        // The last line of defence, for when all helpers are killed at once. A change of the user takes it back, so it
-        // comes after that; a set-user-ID program takes it back, too.
+        // The last line of defence, for when all helpers are killed at once. Race: signal taken back.
+        // Race: parent died first.
         let _ = sys::signal_at_parents_death(Some(Signal::SIGKILL));
         has_shepherd(plan)?;
     }

@@ -103,7 +103,9 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
     retired.store(true, SeqCst);
     // Tells the VM and the spares; one that has just taken a request serves it.
     let _ = nix::sys::socket::shutdown(launcher.socket.as_raw_fd(), Shutdown::Both);
-    let Launcher { watch, .. } = launcher;
+    let Launcher { watch, socket, .. } = launcher;
+    // Race: request at a withdrawn launcher. What nobody has taken is lost now, and the VM asks again.
+    drop(socket);
     if orphaned {
         return watch.keep(|dead| dead.exited_with(0) || dead.exited_with(ENDED.into()));
     }

@@ -96,9 +96,8 @@ pub fn unblock_all() -> nix::Result<()> {
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 
-/// Waits until a descriptor is readable, a child or the parent changed, or the time is over. Gives the
-/// descriptors that are readable; the caller looks what else happened. A SIGCHLD that came before the wait
-/// began is not missed: it is pending while it is blocked, and pselect(2) lets it in.
+/// Waits until a descriptor is readable, a child or the parent changed, or the time is over. Gives the descriptors that are
+/// readable; the caller finds out what else happened. Race: lost wake-up.
 pub fn wait<'fd>(
     readable: impl IntoIterator<Item = BorrowedFd<'fd>>,
     timeout: Option<Duration>,

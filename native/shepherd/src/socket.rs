@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{send, MsgFlags};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use wire::socket::NO_SIGNAL;
-use wire::{Event, Request, MAX_FDS, MAX_SHORT_SPEC, REQUEST_SIZE, START};
+use wire::{Event, Request, MAX_FDS, MAX_SHORT_SPEC, NEW_SHEPHERD, REQUEST_SIZE};
 
 pub use wire::socket::pair;
 
@@ -96,7 +96,7 @@ pub fn await_start(socket: BorrowedFd) -> Start {
 
 fn start(socket: BorrowedFd, flags: libc::c_int) -> Start {
     match receive_with_fds(socket, 1, flags) {
-        Ok((message, mut fds, _)) if message == [START] => Start::Control(fds.pop()),
+        Ok((message, mut fds, _)) if message == [NEW_SHEPHERD] => Start::Control(fds.pop()),
         Err(Errno::EAGAIN | Errno::EINTR) => Start::Nothing,
         Ok(_) | Err(_) => Start::Ended,
     }

@@ -6,11 +6,11 @@ pub const EVENT_SIZE: usize = 32;
 /// Every request has this size.
 pub const REQUEST_SIZE: usize = 8;
 
-/// Bytes that no encoder of this protocol version wrote.
+/// The error for bytes that this version of the protocol does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
-/// What was being done when a command could not be started.
+/// The step at which the start of a command failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Step {
@@ -18,9 +18,9 @@ pub enum Step {
     Receive = 1,
     /// Making the process: `fork(2)` or `clone(2)`.
     Fork,
-    /// `setsid(2)`, `dup2(2)` and the like: what never fails on a healthy system.
+    /// `setsid(2)`, signals and the like: what does not fail on a healthy system.
     Setup,
-    /// Going to the VM's working directory, from which the paths of the options start.
+    /// Going to the VM's working directory, to which the paths in the options are relative.
     Cwd,
     /// Opening the files of the standard descriptors.
     Stdin,
@@ -28,7 +28,7 @@ pub enum Step {
     Stderr,
     /// Joining the cgroup.
     Cgroup,
-    /// Going to the working directory.
+    /// Going to the directory of the option `:cd`.
     Cd,
     Nice,
     Rlimits,
@@ -65,10 +65,10 @@ impl Step {
     }
 }
 
-/// How a command ended, and what the kernel counted for it.
+/// How a command exited, and what the kernel counted for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
-    /// `Ok(code)` when it exited, `Err(signal)` when a signal ended it.
+    /// `Ok(code)`, or `Err(signal)` when it was killed by a signal.
     pub result: Result<u8, u8>,
     pub core_dumped: bool,
     pub max_rss_bytes: u64,
@@ -76,7 +76,8 @@ pub struct Exit {
     pub system_time_us: u64,
 }
 
-/// What a shepherd (or the launcher, when it could not fork one) tells the VM.
+/// What a shepherd tells the VM of its command: `Started` and later `Exited`, or `Failed`. When the launcher cannot fork a
+/// shepherd, it says `Failed` in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     Started { pid: i32 },
@@ -84,16 +85,15 @@ pub enum Event {
     Exited(Exit),
 }
 
-/// What the VM asks of a shepherd. When its end closes, that is an `End` too.
+/// What the VM asks of a shepherd. When the VM's end of the socket closes, that counts as an `End`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// In the socket from the start, and read before the command is started: while it is there
-    /// unread, nothing has happened, and the VM may ask another launcher.
+    /// Start a command. Race: unread begin.
     Begin,
     Signal {
         number: i32,
     },
-    /// The polite end of the command: its stop signal, and SIGKILL after `kill_timeout`.
+    /// End the command: the stop signal, and SIGKILL after `kill_timeout`.
     End,
 }
 

@@ -1,4 +1,4 @@
-//! The sockets that the bytes travel on.
+//! The sockets that the frames travel on.
 
 use crate::{Request, MAX_FDS, MAX_SHORT_SPEC};
 use nix::errno::Errno;
@@ -9,25 +9,26 @@ use nix::sys::socket::{
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// Makes the other end being gone an error, not a SIGPIPE.
+/// With this flag, to send to a socket whose other end is closed is an error, not a SIGPIPE.
 #[cfg(not(any(target_vendor = "apple", net_runner_posix)))]
 pub const NO_SIGNAL: MsgFlags = MsgFlags::MSG_NOSIGNAL;
 
-/// No such flag there; nor is it missed: the VM ignores SIGPIPE, and the helpers block it.
+/// Apple's systems have no such flag, and need none here: the VM ignores SIGPIPE, and the helpers block it.
 #[cfg(any(target_vendor = "apple", net_runner_posix))]
 pub const NO_SIGNAL: MsgFlags = MsgFlags::empty();
 
-/// Whether what was sent at once is received at once.
+/// Whether what was sent by one call is received by one call.
 pub const KEEPS_MESSAGES: bool = cfg!(not(any(target_vendor = "apple", net_runner_posix)));
 
-/// Two connected sockets, close-on-exec, with message boundaries and an end of file.
+/// Two connected sockets that keep messages apart and have an end of file. Race: born without close-on-exec.
 #[cfg(not(any(target_vendor = "apple", net_runner_posix)))]
 pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
     let kind = SockType::SeqPacket;
     socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
 }
 
-/// Only streams are there, which serve: all frames have a fixed size, and descriptors keep requests apart.
+/// Apple's systems have only streams for this. They do: all frames have a fixed size, and a stream is not read beyond a
+/// frame that has descriptors beside it.
 #[cfg(any(target_vendor = "apple", net_runner_posix))]
 pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
     use nix::fcntl::{fcntl, FcntlArg, FdFlag};
@@ -39,7 +40,7 @@ pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
     Ok((one, other))
 }
 
-/// A command on its way to a shepherd.
+/// The message that makes a shepherd start a command.
 pub struct Begin {
     /// Empty once it is in a file.
     spec: Vec<u8>,
@@ -55,13 +56,13 @@ impl Begin {
         Begin { spec, fds }
     }
 
-    /// Asks a shepherd for it, without waiting for room. A spec that is too long for a message travels as a file.
+    /// Sends it, without waiting for room. A spec that is too long for a message travels as a file.
     pub fn send(&mut self, control: BorrowedFd) -> nix::Result<()> {
         if self.spec.len() > MAX_SHORT_SPEC {
             self.write_spec_to_file()?;
         }
         match self.try_send(control) {
-            // The system gives a socket little room (net.core.wmem_default).
+            // This system gives sockets little room (net.core.wmem_default).
             Err(Errno::EMSGSIZE) if !self.spec.is_empty() => {
                 self.write_spec_to_file()?;
                 self.try_send(control)
@@ -94,16 +95,16 @@ pub fn send_begin(control: BorrowedFd, spec: &[u8], fds: &[RawFd]) -> nix::Resul
     .map(drop)
 }
 
-/// A file without a name that holds the bytes, to be read from its start.
+/// A file without a name that holds the bytes. Its offset is 0.
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn file_of(bytes: &[u8]) -> nix::Result<OwnedFd> {
     use nix::sys::memfd::{memfd_create, MFdFlags};
     let name = c"net_runner_spec";
-    // A system may insist on it (vm.memfd_noexec); before Linux 6.3 nobody knows it.
+    // Some systems insist on this flag (vm.memfd_noexec); Linux before 6.3 does not know it.
     let no_exec = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
     let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | no_exec)
         .or_else(|_| memfd_create(name, MFdFlags::MFD_CLOEXEC))?;
-    write_from_start(fd.as_fd(), bytes)?;
+    write_at_zero(fd.as_fd(), bytes)?;
     Ok(fd)
 }
 
@@ -114,12 +115,12 @@ fn file_of(bytes: &[u8]) -> nix::Result<OwnedFd> {
     let (fd, path) = nix::unistd::mkstemp(&template)?;
     nix::unistd::unlink(&path)?;
     fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    write_from_start(fd.as_fd(), bytes)?;
+    write_at_zero(fd.as_fd(), bytes)?;
     Ok(fd)
 }
 
-/// The offset, which the shepherd shares, stays at the start.
-fn write_from_start(fd: BorrowedFd, bytes: &[u8]) -> nix::Result<()> {
+/// Leaves the offset at 0: the shepherd reads from there, as both share the open file.
+fn write_at_zero(fd: BorrowedFd, bytes: &[u8]) -> nix::Result<()> {
     let mut written = 0;
     while written < bytes.len() {
         written += nix::sys::uio::pwrite(fd, &bytes[written..], written as libc::off_t)?;

@@ -1,7 +1,7 @@
 //! A command's specification: written by the NIF, read by the shepherd.
 //!
-//! It is a sequence of fields: a tag byte, a length of four bytes, the value. Strings end with
-//! their NUL, so that the shepherd hands them to system calls where they stand.
+//! It is a sequence of fields, each a tag byte, a length of four bytes, and the value. Strings are NUL-terminated, so
+//! that the shepherd can pass them to system calls without a copy.
 
 use crate::Malformed;
 use std::ffi::CStr;
@@ -10,17 +10,17 @@ use std::ffi::CStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Tag {
-    /// The executable: a name to look up on `SearchPath`, or a path.
+    /// The executable: a path, or a name to be found on `SearchPath`.
     File = 1,
-    /// Directories with a `:` between them.
+    /// Directories, separated by `:`.
     SearchPath,
     /// One argument; the first is `argv[0]`.
     Arg,
     /// One `NAME=value`.
     Env,
-    /// Any number of them, each with its NUL.
+    /// Any number of `NAME=value`, each NUL-terminated.
     Environment,
-    /// The directory to go to, from the VM's own.
+    /// The command's working directory, relative to the VM's.
     Cd,
     /// Where the three standard descriptors lead, in their order; see [`Stdio`].
     Passed,
@@ -44,7 +44,7 @@ pub enum Tag {
     NoNewPrivs,
     /// Standard input is a terminal, and becomes the command's controlling one.
     Terminal,
-    /// The directory of the cgroup that the command joins, and that ends with it.
+    /// The directory of the cgroup that the command joins. The shepherd removes it when the command is over.
     Cgroup,
 }
 
@@ -90,12 +90,12 @@ pub enum Stdio<'a> {
     /// Where stdout leads; for stderr.
     Redirected,
     Read(&'a CStr),
-    /// Made, or emptied, before it is written.
+    /// Created, or truncated.
     Write(&'a CStr),
     Append(&'a CStr),
 }
 
-/// What happens to processes that outlive the command that started them.
+/// What happens to the processes that a command leaves behind when it exits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leftovers {
     Kill,
@@ -140,7 +140,7 @@ impl SpecWriter {
         }
     }
 
-    /// A string field. A string that holds a NUL, or that no length field can count, is refused.
+    /// A string field. A string that contains a NUL, or is longer than a length field can say, is refused.
     pub fn string(&mut self, tag: Tag, value: &[u8]) -> Result<(), Malformed> {
         let length = u32::try_from(value.len() + 1).map_err(|_| Malformed)?;
         if value.contains(&0) {
@@ -152,7 +152,7 @@ impl SpecWriter {
         Ok(())
     }
 
-    /// Any number of strings, each with its NUL, as they are.
+    /// A field of any number of strings, each NUL-terminated already.
     pub fn strings(&mut self, tag: Tag, block: &[u8]) -> Result<(), Malformed> {
         let length = u32::try_from(block.len()).map_err(|_| Malformed)?;
         if block.last().is_some_and(|last| *last != 0) {
@@ -188,7 +188,7 @@ impl SpecWriter {
     }
 }
 
-/// A specification as the shepherd reads it: the strings stay where they are.
+/// A specification as the shepherd reads it. The strings are borrowed from the message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Spec<'a> {
     pub file: &'a CStr,

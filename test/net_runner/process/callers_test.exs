@@ -58,13 +58,7 @@ defmodule NetRunner.Process.CallersTest do
   end
 
   test "read_any does not overtake a reader that has waited longer" do
-    go =
-      Path.join(
-        System.tmp_dir!(),
-        "net_runner_go_#{System.pid()}_#{System.unique_integer([:positive])}"
-      )
-
-    on_exit(fn -> File.rm(go) end)
+    go = go_file()
 
     script =
       "until [ -e #{go} ]; do sleep 0.01; done; printf err >&2; printf out; exec sleep 1000"
@@ -79,15 +73,24 @@ defmodule NetRunner.Process.CallersTest do
     :ok = :sys.suspend(p)
     File.write!(go, "")
     # It hears of stderr first, when stdout has something too.
-    Tree.await(fn -> told_of_both?(p) end)
+    Tree.await(fn -> told(p) >= 2 end)
     :ok = :sys.resume(p)
     assert_receive {:reader, {:ok, "out"}}, 60_000
     assert_receive {:any, {:ok, {:stderr, "err"}}}, 60_000
   end
 
-  defp told_of_both?(p) do
+  # The name of a file that is not there yet.
+  defp go_file do
+    name = "net_runner_go_#{System.pid()}_#{System.unique_integer([:positive])}"
+    go = Path.join(System.tmp_dir!(), name)
+    on_exit(fn -> File.rm(go) end)
+    go
+  end
+
+  # How many messages of the poll threads the server has not come to.
+  defp told(p) do
     {:messages, messages} = Process.info(p, :messages)
-    Enum.count(messages, &match?({:select, _, _, :ready_input}, &1)) >= 2
+    Enum.count(messages, &match?({:select, _, _, :ready_input}, &1))
   end
 
   test "a caller that was answered is not monitored any more" do
@@ -163,6 +166,92 @@ defmodule NetRunner.Process.CallersTest do
     assert Task.await(writer, 60_000) == {:error, :epipe}
     assert Command.write(p, :binary.copy("x", 5_000_000)) == {:error, :epipe}
     Port.close(holder)
+  end
+
+  describe "when the shepherd was killed, and a stranger holds a pipe of the command," do
+    # Elsewhere nobody would end the command.
+    @describetag skip: Tree.needs_linux()
+
+    defp hold(os_pid, number) do
+      open = "exec 3<>/proc/#{os_pid}/fd/#{number}; echo held; exec sleep 1000"
+      holder = start!(open)
+      assert Command.read(holder) == {:ok, "held\n"}
+    end
+
+    defp kill_shepherd(os_pid) do
+      {"", 0} = System.cmd("kill", ["-KILL", "#{Tree.parent(os_pid)}"])
+    end
+
+    test "a run returns" do
+      command = ["sleep", "1000.#{System.unique_integer([:positive])}"]
+      running = Task.async(fn -> NetRunner.run(command) end)
+      find = fn -> Enum.find(NetRunner.list(), &(&1.command == command)) end
+      Tree.await(fn -> find.() != nil end)
+      hold(find.().os_pid, 1)
+      kill_shepherd(find.().os_pid)
+      assert Task.await(running, 60_000) == {:error, :shepherd_died}
+    end
+
+    test "a reader gets what is there, and the end" do
+      p = start!("echo there; exec sleep 1000")
+      os_pid = Command.os_pid(p)
+      hold(os_pid, 1)
+      kill_shepherd(os_pid)
+      assert Command.await_exit(p) == {:error, :shepherd_died}
+      assert Command.read(p) == {:ok, "there\n"}
+      assert Task.await(Task.async(fn -> Command.read(p) end), 60_000) == :eof
+    end
+
+    test "a waiting write is answered" do
+      p = start!("exec sleep 1000")
+      os_pid = Command.os_pid(p)
+      hold(os_pid, 0)
+      writer = Task.async(fn -> Command.write(p, :binary.copy("x", 5_000_000)) end)
+      NetRunner.Waiting.await(p, :stdin)
+      kill_shepherd(os_pid)
+      assert Task.await(writer, 60_000) == {:error, :epipe}
+    end
+  end
+
+  test "who waits for the exit of a run gets the status" do
+    command = ["sh", "-c", "read line; exit 3", "#{System.unique_integer([:positive])}"]
+    {:ok, input} = Command.start("sleep", ["1000"])
+    fifo = "/proc/#{Command.os_pid(input)}/fd/1"
+    running = Task.async(fn -> NetRunner.run(command, stdin: {:file, fifo}) end)
+    find = fn -> Enum.find(NetRunner.list(), &(&1.command == command)) end
+    Tree.await(fn -> find.() != nil end)
+    %{pid: server} = find.()
+    waiting = Task.async(fn -> Command.await_exit(server) end)
+    NetRunner.Waiting.await(server, :exit)
+    :ok = Command.stop(input)
+    assert Task.await(waiting, 60_000) == {:ok, 3}
+    assert Task.await(running, 60_000) == {"", 3}
+  end
+
+  describe "behind a read_any that waits for the other stream," do
+    test "a reader is told of the end of its own" do
+      p = start!("read line; exec >&-; exec sleep 1000", stderr: :pipe)
+      any = Task.async(fn -> Command.read_any(p) end)
+      NetRunner.Waiting.await(p, :any)
+      before = Task.async(fn -> Command.read(p) end)
+      NetRunner.Waiting.await(p, :stdout)
+      :ok = Command.write(p, "close\n")
+      assert Task.await(before, 60_000) == :eof
+      assert Task.await(Task.async(fn -> Command.read(p) end), 60_000) == :eof
+      assert Task.yield(any, 0) == nil
+      :ok = Command.stop(p)
+      assert Task.await(any, 60_000) == {:error, :closed}
+    end
+
+    test "a reader is told that its own is no pipe" do
+      p = start!("exec sleep 1000")
+      any = Task.async(fn -> Command.read_any(p) end)
+      NetRunner.Waiting.await(p, :any)
+      reader = Task.async(fn -> Command.read_stderr(p) end)
+      assert Task.await(reader, 60_000) == {:error, :not_piped}
+      :ok = Command.stop(p)
+      assert Task.await(any, 60_000) == {:error, :closed}
+    end
   end
 
   @tag skip: Tree.needs_linux()

@@ -27,8 +27,8 @@ defmodule NetRunner.Process.LifecycleTest do
       assert effects == [
                {:release_control, :retire},
                :announce_end,
-               {:output, :gone},
-               {:answer, :exit, {:ok, 0}}
+               {:answer, :exit, {:ok, 0}},
+               {:output, :gone}
              ]
 
       assert Lifecycle.result(life) == {:ok, 0}
@@ -41,6 +41,15 @@ defmodule NetRunner.Process.LifecycleTest do
 
       for verdict <- @verdicts do
         assert Lifecycle.event(over, {:end, verdict, :stay}) == {over, []}
+      end
+    end
+
+    test "is not stopped by a time that is over later" do
+      stop = {:end, :timeout, {:stop, :normal}}
+
+      for life <- [life(), life(cgroup?: true)] do
+        {exited, _} = Lifecycle.event(life, {:exited, @exit})
+        assert Lifecycle.event(exited, stop) == {exited, []}
       end
     end
 

@@ -8,7 +8,7 @@ defmodule NetRunner.LauncherTest do
   import ExUnit.CaptureLog
 
   alias NetRunner.Guarantees.Tree
-  alias NetRunner.System.Launcher
+  alias NetRunner.System.{Launcher, Native}
   alias NetRunner.Process, as: Command
 
   setup do
@@ -265,6 +265,25 @@ defmodule NetRunner.LauncherTest do
     end
   end
 
+  test "a start waits for a helper that says nothing no longer than it has time, or its owner lives" do
+    Tree.new()
+    Application.put_env(:net_runner, :helper, helper("cat <&3"))
+
+    capture_log(fn ->
+      :ok = Tree.kill(Tree.current_launcher())
+      Tree.await(fn -> :ets.lookup(Launcher, :socket) == [] end)
+      assert NetRunner.run(~w(true), timeout: 100) == {:error, :timeout}
+
+      owner = spawn(fn -> Process.sleep(:infinity) end)
+      start = Task.async(fn -> Command.start("true", [], owner: owner) end)
+      Process.exit(owner, :kill)
+      assert Task.await(start, 60_000) == {:error, :closed}
+
+      Application.delete_env(:net_runner, :helper)
+      Tree.await(fn -> NetRunner.run(~w(true)) == {"", 0} end, 60_000)
+    end)
+  end
+
   test "a launcher that cannot be replaced is tried again without anybody asking for a command" do
     Tree.new()
     old = Tree.current_launcher()
@@ -276,6 +295,39 @@ defmodule NetRunner.LauncherTest do
       Application.delete_env(:net_runner, :helper)
       Tree.await(fn -> Tree.current_launcher() not in [nil, old] end, 20_000)
     end)
+  end
+
+  test "a request that a launcher had not taken when its guard was killed goes to the next one" do
+    tree = Tree.new()
+    # For its sake the launcher stays.
+    {:ok, command} = Command.start("sleep", ["1000"], env: Tree.env(tree))
+    on_exit(fn -> Command.stop(command) end)
+    shepherd = Tree.shepherd(command)
+    launcher = Tree.launcher(command)
+    children = fn -> for pid <- Tree.helpers(), Tree.parent(pid) == launcher, do: pid end
+    on_exit(fn -> signal([launcher, shepherd], "CONT") end)
+    Native.let_idle_go()
+
+    Tree.await(fn ->
+      helpers = [launcher | children.()]
+      signal(helpers, "STOP")
+      Enum.all?(helpers, &(Tree.stat(&1)[:state] in ["T", "Z", nil]))
+    end)
+
+    run = Task.async(fn -> NetRunner.run(~w(true)) end)
+    waits = {:current_function, {NetRunner.Process.Boot, :await_started, 2}}
+
+    Tree.await(fn ->
+      Enum.any?(Process.list(), &(Process.info(&1, :current_function) == waits))
+    end)
+
+    capture_log(fn ->
+      :ok = Tree.kill([Tree.parent(launcher) | children.() -- [shepherd]])
+      signal([launcher, shepherd], "CONT")
+      assert Task.await(run, 60_000) == {"", 0}
+    end)
+
+    assert Command.alive?(command)
   end
 
   describe "a launcher that does not get to its requests" do
@@ -358,8 +410,10 @@ defmodule NetRunner.LauncherTest do
   test "whoever has found an older launcher dead gets the one that is there, which stays" do
     Tree.new()
     launcher = Tree.current_launcher()
-    assert {:ok, socket} = GenServer.call(Launcher, {:replace, make_ref()})
-    assert GenServer.call(Launcher, :socket) == {:ok, socket}
+    [{:socket, socket}] = :ets.lookup(Launcher, :socket)
+    ref = make_ref()
+    GenServer.cast(Launcher, {{:replace, make_ref()}, {self(), ref}})
+    assert_receive {^ref, {:ok, ^socket}}, 60_000
     assert Tree.current_launcher() == launcher
   end
 

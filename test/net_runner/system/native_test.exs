@@ -3,22 +3,24 @@ defmodule NetRunner.System.NativeTest do
   # and in items, and more goes to a dirty scheduler.
   use ExUnit.Case, async: false
 
+  alias NetRunner.Guarantees.Tree
+  alias NetRunner.Process, as: Command
   alias NetRunner.System.Native
 
   describe "a scheduler is not held" do
     test "by a command with tens of thousands of arguments" do
       arguments = List.duplicate("a", 70_000)
-      assert dirty?(:nif_spawn_bulk, 5, fn -> NetRunner.run(["true" | arguments]) end)
+      assert dirty?(:nif_submit_bulk, 5, fn -> NetRunner.run(["true" | arguments]) end)
 
       # Elsewhere than on Linux, no call tells whether the file system of the working directory has to be asked.
       few = ["true" | Enum.take(arguments, 100)]
       other_system = NetRunner.Guarantees.Tree.needs_linux() != nil
-      assert dirty?(:nif_spawn_bulk, 5, fn -> NetRunner.run(few) end) == other_system
+      assert dirty?(:nif_submit_bulk, 5, fn -> NetRunner.run(few) end) == other_system
     end
 
     test "by a command in thousands of groups" do
       gids = Enum.to_list(1..8_000)
-      assert dirty?(:nif_spawn_bulk, 5, fn -> NetRunner.run(["true"], groups: gids) end)
+      assert dirty?(:nif_submit_bulk, 5, fn -> NetRunner.run(["true"], groups: gids) end)
     end
 
     test "by thousands of variables, or by long ones" do
@@ -42,6 +44,16 @@ defmodule NetRunner.System.NativeTest do
       Native.close(read)
       Native.close(write)
     end
+
+    test "by a large read, by whatever process" do
+      {:ok, p} = Command.start("head", ["-c", "3000000", "/dev/zero"], pipe_size: 1_048_576)
+      on_exit(fn -> Command.stop(p) end)
+      {:ok, fd, _} = Command.lend_stdout(p)
+      # The pipe grows when so much has gone through it, and is full then.
+      for _ <- 1..8, do: read_some(fd, 32_768)
+      Tree.await(fn -> elem(Native.unread(fd), 1) > 900_000 end)
+      assert dirty?(:nif_try_read_bulk, 2, fn -> read_some(fd, 900_000) end)
+    end
   end
 
   test "the VM's own monitor sees no long call when a command has tens of thousands of arguments" do
@@ -63,6 +75,15 @@ defmodule NetRunner.System.NativeTest do
     after
       0 -> seen?
     end
+  end
+
+  defp read_some(fd, size) do
+    Tree.await(fn ->
+      case Native.try_read(fd, size) do
+        {:ok, bytes} -> byte_size(bytes) == size
+        {:error, :eagain} -> false
+      end
+    end)
   end
 
   # Whether this function of the NIF was called meanwhile.

@@ -1,120 +1,29 @@
-//! Starting the helper, and asking it for a shepherd.
+//! Handing a command to a shepherd: the VM's part of a start.
 
 use crate::atoms;
 use crate::fd::Fd;
 use crate::idle;
 use crate::inherit;
+use crate::pipe;
 use crate::system;
 use crate::terminal::{self, Settings};
 use nix::errno::Errno;
-use nix::fcntl::{fcntl, FcntlArg, OFlag};
+use nix::fcntl::OFlag;
 use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags};
 use nix::sys::stat::Mode;
-use nix::unistd::Pid;
 use rustler::{Atom, Decoder, Env, Error, ListIterator, NifResult, Term};
-use std::ffi::{CStr, CString};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use wire::socket::{self, Begin, NO_SIGNAL};
-use wire::{Leftovers, SpecWriter, Tag, LAUNCHER_FD, START};
+use wire::{Leftovers, SpecWriter, Tag, NEW_SHEPHERD};
 
-/// Starts the helper program and returns the VM's end of its socket.
-pub fn start_helper(path: &[u8]) -> nix::Result<(OwnedFd, Pid)> {
-    let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
-    let (ours, theirs) = socket::pair()?;
-    let pid = spawn_helper(&path, theirs.as_fd())?;
-    Ok((ours, pid))
-}
-
-const HELPER_ARGUMENTS: [&CStr; 2] = [c"net_runner_shepherd", c"launcher"];
-
-#[cfg(not(any(target_os = "openbsd", net_runner_posix)))]
-fn spawn_helper(path: &CStr, socket: BorrowedFd) -> nix::Result<Pid> {
-    use nix::spawn::{posix_spawn, PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags};
-    use nix::sys::signal::{SigSet, Signal};
-    let mut actions = PosixSpawnFileActions::init()?;
-    // The helper keeps nothing of the VM's: a reader of the VM's output must see its end.
-    for target in 0..=2 {
-        actions.add_open(target, c"/dev/null", OFlag::O_RDWR, Mode::empty())?;
-    }
-    actions.add_dup2(socket.as_raw_fd(), LAUNCHER_FD)?;
-    let mut attributes = PosixSpawnAttr::init()?;
-    attributes.set_flags(
-        PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK,
-    )?;
-    let mut ignored = SigSet::empty();
-    for signal in Signal::iterator() {
-        ignored.add(signal);
-    }
-    ignored.remove(Signal::SIGKILL);
-    ignored.remove(Signal::SIGSTOP);
-    attributes.set_sigdefault(&ignored)?;
-    attributes.set_sigmask(&SigSet::empty())?;
-    let no_environment: [&CStr; 0] = [];
-    posix_spawn(
-        path,
-        &actions,
-        &attributes,
-        &HELPER_ARGUMENTS,
-        &no_environment,
-    )
-}
-
-/// For OpenBSD nix has no posix_spawn(3). The signals are left to the helper, which sees to them before all else.
-#[cfg(any(target_os = "openbsd", net_runner_posix))]
-fn spawn_helper(path: &CStr, socket: BorrowedFd) -> nix::Result<Pid> {
-    use std::{mem::MaybeUninit, ptr};
-    let checked = |result: libc::c_int| match result {
-        0 => Ok(()),
-        errno => Err(Errno::from_raw(errno)),
-    };
-    let [name, role] = HELPER_ARGUMENTS.map(|argument| argument.as_ptr().cast_mut());
-    let arguments = [name, role, ptr::null_mut()];
-    let no_environment = [ptr::null_mut()];
-    let mut actions = MaybeUninit::uninit();
-    let mut pid = 0;
-    // SAFETY: the actions are used between their making and their end; the strings and arrays live, and end with null.
-    unsafe {
-        checked(libc::posix_spawn_file_actions_init(actions.as_mut_ptr()))?;
-        let actions = actions.as_mut_ptr();
-        let mut spawn = || {
-            for target in 0..=2 {
-                checked(libc::posix_spawn_file_actions_addopen(
-                    actions,
-                    target,
-                    c"/dev/null".as_ptr(),
-                    libc::O_RDWR,
-                    0,
-                ))?;
-            }
-            checked(libc::posix_spawn_file_actions_adddup2(
-                actions,
-                socket.as_raw_fd(),
-                LAUNCHER_FD,
-            ))?;
-            checked(libc::posix_spawn(
-                &mut pid,
-                path.as_ptr(),
-                actions,
-                ptr::null(),
-                arguments.as_ptr(),
-                no_environment.as_ptr(),
-            ))
-        };
-        let spawned = spawn();
-        libc::posix_spawn_file_actions_destroy(actions);
-        spawned?;
-    }
-    Ok(Pid::from_raw(pid))
-}
-
-/// The VM's ends of a command's descriptors.
-pub struct Ends {
+/// What the VM keeps of a command: its ends of the control socket and of the pipes.
+pub struct VmSide {
     pub control: OwnedFd,
     pub stdio: [Option<OwnedFd>; 3],
 }
 
-/// Where one standard descriptor of a command leads, as Elixir says it.
+/// Where one standard descriptor of a command leads, as the Elixir side says.
 enum Stdio<'a> {
     Pipe,
     Null,
@@ -123,7 +32,7 @@ enum Stdio<'a> {
     /// A descriptor of the VM, such as one end of a pipe to another command.
     Fd(&'a Fd),
     File(Tag, rustler::Binary<'a>),
-    /// The terminal that `Terminal` opened.
+    /// The terminal of `Connections`.
     Terminal,
 }
 
@@ -156,7 +65,7 @@ impl<'a> Decoder<'a> for Stdio<'a> {
     }
 }
 
-/// How a command is connected: its three standard descriptors, and the terminal that they may be.
+/// How a command is connected: its three standard descriptors, and the terminal if they are one.
 pub struct Connections<'a> {
     stdio: [Stdio<'a>; 3],
     terminal: Option<Settings>,
@@ -191,7 +100,7 @@ impl Connections<'_> {
     }
 }
 
-/// Why a command could not be handed over.
+/// Why a command could not be submitted.
 pub enum Failure {
     /// What was to be taken from the VM, by its name in the error.
     Of(Atom, Errno),
@@ -199,7 +108,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// That a table is full is nobody's fault.
+    /// A full table, or no memory, is not the fault of what was to be taken.
     fn of(name: Atom) -> impl Fn(Errno) -> Failure {
         move |errno| match errno {
             Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Failure::Other(errno),
@@ -214,14 +123,14 @@ impl From<Errno> for Failure {
     }
 }
 
-/// Makes the pipes and hands the command over to a shepherd: an idle one, or another, from the launcher.
-pub fn spawn(
+/// Makes the pipes, and sends the command to a shepherd: an idle one or, where there is none, a new one of the launcher's.
+pub fn submit(
     env: Env,
     launcher: BorrowedFd,
     cwd: OwnedFd,
     mut spec: SpecWriter,
     connections: &Connections,
-) -> Result<Ends, Failure> {
+) -> Result<VmSide, Failure> {
     let mut passed = Vec::with_capacity(3);
     let stdio = match &connections.terminal {
         Some(settings) => connect_terminal(settings, &mut spec, &mut passed)?,
@@ -234,26 +143,26 @@ pub fn spawn(
         }
     };
     let begin = Begin::new(spec.finish(), cwd, passed);
-    let control = hand_over(launcher, begin)?;
-    Ok(Ends { control, stdio })
+    let control = send(launcher, begin)?;
+    Ok(VmSide { control, stdio })
 }
 
-/// Gives the control socket of the shepherd that was asked.
-fn hand_over(launcher: BorrowedFd, mut begin: Begin) -> nix::Result<OwnedFd> {
+/// Sends `Begin`, and gives the control socket of the shepherd that gets it.
+fn send(launcher: BorrowedFd, mut begin: Begin) -> nix::Result<OwnedFd> {
     while let Some(control) = idle::take() {
         match begin.send(control.as_fd()) {
             Ok(()) => return Ok(control),
-            // Its shepherd died meanwhile, with its launcher or alone; or somebody stopped it (EAGAIN), and what it
-            // was told last is still there.
+            // Race: dead idle shepherd. EAGAIN: somebody stopped it, and its socket is full of what it has not read.
             Err(Errno::EPIPE | Errno::ECONNRESET | Errno::EAGAIN) => {}
             Err(errno) => return Err(errno),
         }
     }
     let (control, shepherds_control) = socket::pair()?;
+    // Race: unread begin. It is there before anybody could have missed it.
     begin.send(control.as_fd())?;
     sendmsg::<()>(
         launcher.as_raw_fd(),
-        &[IoSlice::new(&[START])],
+        &[IoSlice::new(&[NEW_SHEPHERD])],
         &[ControlMessage::ScmRights(&[shepherds_control.as_raw_fd()])],
         NO_SIGNAL | MsgFlags::MSG_DONTWAIT,
         None,
@@ -273,13 +182,13 @@ fn connect(
     let refused = Failure::of([atoms::stdin(), atoms::stdout(), atoms::stderr()][number]);
     match stdio {
         Stdio::Pipe => {
-            let (read, write) = pipe()?;
+            let (read, write) = pipe::new()?;
             let (ours, theirs) = if number == 0 {
                 (write, read)
             } else {
                 (read, write)
             };
-            set_nonblocking(ours.as_fd())?;
+            pipe::set_nonblocking(ours.as_fd())?;
             passed.push(theirs);
             spec.flag(Tag::Passed);
             return Ok(Some(ours));
@@ -293,7 +202,7 @@ fn connect(
         }
         Stdio::Fd(fd) => {
             let inside = fd.enter(env).ok_or(refused(Errno::EBADF))?;
-            passed.push(clone(inside.as_fd()).map_err(&refused)?);
+            passed.push(pipe::duplicate(inside.as_fd()).map_err(&refused)?);
             spec.flag(Tag::Passed);
         }
         Stdio::Terminal => return Err(refused(Errno::EINVAL)),
@@ -301,7 +210,7 @@ fn connect(
     Ok(None)
 }
 
-/// The VM writes to one copy of the master and reads from another, so that each is selected for one thing.
+/// The VM writes to one copy of the master and reads from another, so that each is selected for one event only.
 fn connect_terminal(
     settings: &Settings,
     spec: &mut SpecWriter,
@@ -309,23 +218,17 @@ fn connect_terminal(
 ) -> nix::Result<[Option<OwnedFd>; 3]> {
     let (master, slave) = terminal::open(settings)?;
     for _ in 0..2 {
-        passed.push(clone(slave.as_fd())?);
+        passed.push(pipe::duplicate(slave.as_fd())?);
         spec.flag(Tag::Passed);
     }
     passed.push(slave);
     spec.flag(Tag::Passed);
     spec.flag(Tag::Terminal);
-    let written = clone(master.as_fd())?;
+    let written = pipe::duplicate(master.as_fd())?;
     Ok([Some(written), Some(master), None])
 }
 
-pub fn clone(fd: BorrowedFd) -> nix::Result<OwnedFd> {
-    fd.try_clone_to_owned()
-        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
-}
-
-/// Writes the fields that Elixir gave: `{name, value}`, the value a binary, a number, or a list of
-/// binaries.
+/// Writes the fields that the Elixir side gave, each `{name, value}`; see `NetRunner.System.Native.field/0`.
 pub fn write_spec(fields: ListIterator, size: usize) -> NifResult<SpecWriter> {
     let mut writer = SpecWriter::with_capacity(size);
     for field in fields {
@@ -353,7 +256,7 @@ pub fn write_spec(fields: ListIterator, size: usize) -> NifResult<SpecWriter> {
             writer.number(Tag::Nice, value.decode::<i64>()? as u64);
         } else if name == atoms::rlimit() {
             let (resource, soft, hard): (Term, u64, u64) = value.decode()?;
-            // One that this system does not have.
+            // A resource that this system does not have.
             let unknown = || Error::Term(Box::new((atoms::rlimits(), atoms::einval())));
             let resource = system::resource(&resource.atom_to_string()?).ok_or_else(unknown)?;
             writer.numbers(Tag::Rlimit, &[resource, soft, hard]);
@@ -395,30 +298,7 @@ fn strings(writer: &mut SpecWriter, tag: Tag, values: Term) -> NifResult<()> {
     Ok(())
 }
 
-#[cfg(not(any(target_vendor = "apple", net_runner_posix)))]
-pub fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
-    nix::unistd::pipe2(OFlag::O_CLOEXEC)
-}
-
-#[cfg(any(target_vendor = "apple", net_runner_posix))]
-pub fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
-    let pair = nix::unistd::pipe()?;
-    set_cloexec(pair.0.as_fd())?;
-    set_cloexec(pair.1.as_fd())?;
-    Ok(pair)
-}
-
-#[cfg(any(target_vendor = "apple", net_runner_posix))]
-fn set_cloexec(fd: BorrowedFd) -> nix::Result<()> {
-    fcntl(fd, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC)).map(drop)
-}
-
-fn set_nonblocking(fd: BorrowedFd) -> nix::Result<()> {
-    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop)
-}
-
-/// The VM's working directory, as it is now, under whatever name. The file system that it is on may have to be asked,
-/// and may not answer.
+/// The VM's current working directory. Its file system may have to be asked, and may never answer.
 pub fn working_directory() -> Result<OwnedFd, Failure> {
     #[cfg(all(target_os = "linux", not(net_runner_posix)))]
     let access = OFlag::O_PATH;
@@ -428,7 +308,8 @@ pub fn working_directory() -> Result<OwnedFd, Failure> {
     nix::fcntl::open(c".", flags, Mode::empty()).map_err(Failure::of(atoms::cwd()))
 }
 
-/// The same, when the kernel has all that it takes; `None`: it has not, or cannot tell (before Linux 5.12).
+/// The same, without asking a file system: `None` if the kernel does not have it in its cache, or cannot tell (before
+/// Linux 5.12).
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 pub fn working_directory_at_hand() -> Option<OwnedFd> {
     use rustix::fs::{openat2, Mode, OFlags, ResolveFlags, CWD};
