@@ -88,7 +88,7 @@ defmodule NetRunner.Process.Server do
     Boot.start(command, options, extra)
   catch
     kind, reason ->
-      {module, function, arguments, _} = hd(__STACKTRACE__)
+      [{module, function, arguments, _} | _] = __STACKTRACE__
       what = if kind == :error, do: Exception.normalize(:error, reason).__struct__, else: kind
       arity = if is_list(arguments), do: length(arguments), else: arguments
 
