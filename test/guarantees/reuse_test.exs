@@ -145,6 +145,8 @@ defmodule NetRunner.Guarantees.ReuseTest do
     assert_clean(tree)
   end
 
+  # Elsewhere a shepherd is not given what its command left.
+  @tag skip: Tree.needs_linux()
   test "one that holds what a command left running serves no other", %{tree: tree} do
     Native.let_idle_go()
     on_exit(fn -> Tree.kill_all(tree) end)

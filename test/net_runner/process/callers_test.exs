@@ -385,8 +385,10 @@ defmodule NetRunner.Process.CallersTest do
         %{bytes: bytes} = Enum.find(NetRunner.list(), &(List.last(&1.command) == mark))
         assert bytes.out == before + byte_size(chunk)
 
-        if bytes.out == 200_000,
-          do: assert_receive({:feeder, feeder}, 60_000) && send(feeder, :done)
+        if bytes.out == 200_000 do
+          assert_receive {:feeder, feeder}, 60_000
+          send(feeder, :done)
+        end
 
         bytes.out
       end)

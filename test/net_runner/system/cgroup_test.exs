@@ -55,7 +55,7 @@ defmodule NetRunner.CgroupTest do
              Command.stats(p)
 
     assert used >= running
-    if "memory" in @controllers, do: assert(figures.memory_peak_bytes > 0)
+    if Enum.member?(@controllers, "memory"), do: assert(figures.memory_peak_bytes > 0)
     Command.stop(p)
     {:ok, p} = Command.start("true")
     assert Command.stats(p).cgroup == nil
