@@ -202,7 +202,7 @@ defmodule NetRunner.MixProject do
       compilers: [:net_runner_native | Mix.compilers()],
       elixirc_paths: elixirc_paths(Mix.env()),
       start_permanent: Mix.env() == :prod,
-      test_ignore_filters: [&String.starts_with?(&1, "test/mutants/")],
+      test_ignore_filters: [&String.starts_with?(&1, ["test/mutants/", "test/soak/"])],
       package: package(),
       deps: []
     ]

@@ -89,13 +89,18 @@ defmodule Bench do
 
   @doc "Bars in the documentation: `[{name, value}]`."
   def plot(file, title, unit, bars) do
-    input = Enum.map(bars, fn {name, value} -> "#{name} #{show(value)}\n" end)
-    directory = System.get_env("BENCH_PLOTS")
+    draw(["plot", title, unit], file, for({name, value} <- bars, do: "#{name} #{show(value)}\n"))
+  end
 
-    {"", 0} =
-      NetRunner.run([@raw, "plot", title, unit, Path.join(directory, file <> ".svg")],
-        input: input
-      )
+  @doc "Panels of points below one another: `[{name, [{x, y}]}]`."
+  def series(file, title, unit, panels) do
+    points = for {name, points} <- panels, {x, y} <- points, do: "#{name}\t#{x / 1}\t#{y / 1}\n"
+    draw(["series", title, unit], file, points)
+  end
+
+  defp draw(args, file, input) do
+    directory = System.get_env("BENCH_PLOTS")
+    {"", 0} = NetRunner.run([@raw | args] ++ [Path.join(directory, file <> ".svg")], input: input)
   end
 
   def run(name, function) do

@@ -142,10 +142,23 @@ defmodule NetRunner.Daemon do
 
     %{
       id: with(nil <- child.id, do: name || __MODULE__),
-      start: {__MODULE__, :start_link, [Keyword.drop(options, Options.names([:child]))]},
+      start:
+        {__MODULE__, :start_link,
+         [options |> Keyword.drop(Options.names([:child])) |> hide_env()]},
       restart: child.restart,
       shutdown: with(nil <- child.shutdown, do: shutdown)
     }
+  end
+
+  # A supervisor shows in its reports how it starts its children. A function shows nothing of what it gives.
+  defp hide_env(options) do
+    for {name, value} <- options do
+      case {name, value} do
+        {:process_opts, options} when is_list(options) -> {name, hide_env(options)}
+        {:env, env} when env != nil -> {name, &Enumerable.reduce(env, &1, &2)}
+        other -> other
+      end
+    end
   end
 
   @doc """

@@ -211,6 +211,9 @@ defmodule NetRunner.Error do
   def describe(:shepherd_died),
     do: "NetRunner's shepherd of the command died, and the command with it"
 
+  def describe(:malformed),
+    do: "its shepherd process said what is no message of NetRunner's protocol (:malformed)"
+
   def describe(:not_started) do
     "the :net_runner application is not started; add it to your application's dependencies, " <>
       "or call Application.ensure_all_started(:net_runner)"

@@ -55,6 +55,7 @@ defmodule NetRunner.Process do
           | {:already_started, pid()}
           | {:node, NetRunner.System.Node.reason()}
           | :launcher_died
+          | :shepherd_died
           | :not_started
 
   @typedoc "The process is gone, or its node is out of reach."

@@ -7,9 +7,10 @@ defmodule NetRunner.Guarantees.DeadFileSystemTest do
   @script Path.expand("hung_fs.py", __DIR__)
   @possible File.exists?("/dev/fuse") and System.cmd("id", ["-u"]) == {"0\n", 0}
 
-  # Elsewhere the working directory is opened to be read, which the file system of this test does not do.
-  @tag skip: if(@possible, do: Tree.needs_linux(), else: "needs root and /dev/fuse")
-  test "starts wait on a dirty scheduler" do
+  # Elsewhere the working directory is opened to be read, which the file system of these tests does not do.
+  @moduletag skip: if(@possible, do: Tree.needs_linux(), else: "needs root and /dev/fuse")
+
+  setup do
     root = Path.join(System.tmp_dir!(), "nr-hung-#{System.unique_integer([:positive])}")
     mount_point = Path.join(root, "mounted")
     stop = Path.join(root, "stop")
@@ -24,28 +25,67 @@ defmodule NetRunner.Guarantees.DeadFileSystemTest do
 
     {:ok, server} = NetRunner.Process.start("python3", ["-E", @script, mount_point, stop])
     assert {:ok, "mounted\n"} = NetRunner.Process.read(server)
+    {:ok, server: server, mount_point: mount_point, stop: stop}
+  end
 
+  test "starts wait on a dirty scheduler", %{server: server} = context do
     # More commands than schedulers. Modules are not looked for in the working directory: that would wait too.
     code = """
     {:ok, _} = Application.ensure_all_started(:net_runner)
     :code.del_path(~c".")
-    :ok = File.cd(#{inspect(mount_point)})
+    :ok = File.cd(#{inspect(context.mount_point)})
     {"there\\n", 0} = NetRunner.run(~w(echo there))
-    File.touch!(#{inspect(stop)})
+    File.touch!(#{inspect(context.stop)})
     for _ <- 1..4, do: spawn(fn -> NetRunner.run(~w(echo hangs)) end)
     for _ <- 1..20, do: Process.sleep(20)
     IO.puts("the VM goes on")
     Process.sleep(:infinity)
     """
 
-    [elixir | args] = Tree.elixir(code)
-    args = ["--erl", "+S 2:2" | args]
-    {:ok, vm} = NetRunner.Process.start(elixir, args, env: Tree.elixir_env(), kill_timeout: 0)
-    reader = Task.async(fn -> NetRunner.Process.read(vm) end)
-    assert Task.await(reader, 60_000) == {:ok, "the VM goes on\n"}
+    vm = start_vm(code)
+    assert read(vm) == {:ok, "the VM goes on\n"}
 
     # Without its server the file system says so, and what hung there ends.
     NetRunner.Process.stop(server)
     NetRunner.Process.stop(vm)
   end
+
+  test "a helper that was started there has spare shepherds, and starts elsewhere go on",
+       %{server: server} = context do
+    code = """
+    {:ok, _} = Application.ensure_all_started(:net_runner)
+    :code.del_path(~c".")
+    {"there\\n", 0} = NetRunner.run(~w(echo there))
+    :logger.set_primary_config(:level, :none)
+    :ok = File.cd(#{inspect(context.mount_point)})
+    :ok = Application.stop(:net_runner)
+    File.touch!(#{inspect(context.stop)})
+    {:ok, _} = Application.ensure_all_started(:net_runner)
+    :ok = File.cd("/")
+
+    for _ <- 1..20 do
+      # From the launcher and its spares, not from idle shepherds.
+      NetRunner.System.Native.let_idle_go()
+      {"elsewhere\\n", 0} = NetRunner.run(~w(echo elsewhere), timeout: 60_000)
+      Process.sleep(10)
+    end
+
+    IO.puts("done")
+    Process.sleep(:infinity)
+    """
+
+    vm = start_vm(code)
+    assert read(vm) == {:ok, "done\n"}
+    NetRunner.Process.stop(server)
+    NetRunner.Process.stop(vm)
+  end
+
+  defp start_vm(code) do
+    [elixir | args] = Tree.elixir(code)
+    args = ["--erl", "+S 2:2" | args]
+    {:ok, vm} = NetRunner.Process.start(elixir, args, env: Tree.elixir_env(), kill_timeout: 0)
+    vm
+  end
+
+  defp read(vm), do: fn -> NetRunner.Process.read(vm) end |> Task.async() |> Task.await(90_000)
 end

@@ -214,13 +214,21 @@ defmodule NetRunner.Guarantees.HostileTest do
       end
     end
 
-    test "its shepherd, and the VM is killed", %{tree: tree} do
-      options = [env: Tree.env(tree), kill_timeout: @kill_timeout]
-      vm = Tree.start_vm_with([{command(:stop_helpers, ["s"]), options}])
-      Tree.await(fn -> Enum.any?(Tree.helpers(vm), &(Tree.stat(&1)[:state] == "T")) end)
-      Tree.end_vm(vm, :killed)
-      Tree.await(fn -> Tree.processes(tree) == [] end, @within, fn -> Tree.processes(tree) end)
-      Tree.await(fn -> Tree.helpers(vm) == [] end, @within)
+    for {who, stopped} <- [{"s", 1}, {"g", 1}, {"gls", 3}] do
+      @who who
+      @stopped stopped
+      test "its helpers (#{who}), and the VM is killed: it is ended", %{tree: tree} do
+        options = [env: Tree.env(tree), kill_timeout: @kill_timeout]
+        vm = Tree.start_vm_with([{command(:stop_helpers, [@who]), options}])
+
+        Tree.await(fn ->
+          Enum.count(Tree.helpers(vm), &(Tree.stat(&1)[:state] == "T")) == @stopped
+        end)
+
+        Tree.end_vm(vm, :killed)
+        Tree.await(fn -> Tree.processes(tree) == [] end, 60_000, fn -> Tree.processes(tree) end)
+        Tree.await(fn -> Tree.helpers(vm) == [] end, 60_000, fn -> Tree.helpers(vm) end)
+      end
     end
 
     test "its shepherd whenever that goes on: it loses it, and is ended", %{tree: tree} do
@@ -267,6 +275,34 @@ defmodule NetRunner.Guarantees.HostileTest do
     :ok = Command.stop(tracer)
     :ok = Command.stop(command)
     assert_clean(tree)
+  end
+
+  describe "with leftovers: :leave, a command whose death is held" do
+    test "by what it leaves is reported, and that lives on", %{tree: tree} do
+      command = start(tree, :traced, [], leftovers: :leave)
+      os_pid = Command.os_pid(command)
+      :ok = Command.write(command, "go\n")
+      assert Command.await_exit(command, @within) == {:ok, 7}
+      assert Tree.stat(os_pid)[:state] == "Z"
+      assert [_tracer] = Tree.processes(tree)
+      :ok = Command.stop(command)
+      Tree.kill_all(tree)
+      assert_clean(tree)
+    end
+
+    test "by somebody else is reported", %{tree: tree} do
+      {:ok, command} = Command.start("sleep", ["1000"], env: Tree.env(tree), leftovers: :leave)
+
+      os_pid = Command.os_pid(command)
+      {:ok, tracer} = Command.start("python3", ["-S", "-E", @script, "trace", "#{os_pid}"])
+      assert Command.read(tracer) == {:ok, "traced\n"}
+      :ok = Command.kill(command, :sigkill)
+      assert Command.await_exit(command, @within) == {:ok, 137}
+      assert Tree.stat(os_pid)[:state] == "Z"
+      :ok = Command.stop(tracer)
+      :ok = Command.stop(command)
+      assert_clean(tree)
+    end
   end
 
   describe "a set-user-ID program that the VM may not signal for a while" do

@@ -53,6 +53,14 @@ defmodule NetRunner.Guarantees.ResultsTest do
     Tree.await(fn -> Tree.fds() <= fds end, 60_000, fn -> {Tree.fds(), fds} end)
   end
 
+  # Whether the shepherd has said before that it has started the command is a matter of luck.
+  test "a command that kills its shepherd at once is not said to be one that was not started" do
+    for _ <- 1..20 do
+      assert NetRunner.run(["sh", "-c", "kill -KILL $PPID; sleep 1000"]) ==
+               {:error, :shepherd_died}
+    end
+  end
+
   defp run_one(n) do
     {command, expected} = Enum.at(@commands, rem(n, 4))
     {expected, NetRunner.run(command)}

@@ -68,7 +68,7 @@ for {id, old, new, tests} <- [
       {"what_was_asked_to_end_is_not_read", "defp output(:asked), do: []",
        "defp output(:asked), do: [{:output, :discard}]", pure},
       {"a_failed_read_has_another_name",
-       "  defp error({:read_failed, reason}), do: {:error, reason}\n", "", pure},
+       "  def error({:read_failed, reason}), do: {:error, reason}\n", "", pure},
       {"given_up_has_no_result",
        "  def result(%{phase: {:given_up, _, _}} = life), do: not_ended(life)\n", "", pure},
       {"a_lost_command_has_a_grace", "{:error, :shepherd_died}", "{:error, :lost}", pure}

@@ -4,16 +4,16 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
 [
   %{
     id: "no_sigcont_after_the_stop_signal",
-    file: "native/shepherd/src/shepherd.rs",
-    old: "            self.signal_all(Signal::SIGCONT as i32);\n",
-    new: "",
+    file: "native/shepherd/src/life.rs",
+    old: "signal(command.stop_signal), signal(Signal::SIGCONT as i32)",
+    new: "signal(command.stop_signal)",
     tests: stop_signal
   },
   %{
     id: "orphans_in_other_groups_get_no_stop_signal",
-    file: "native/shepherd/src/shepherd.rs",
-    old: "Leftovers::Kill => children::signal_all(number),",
-    new: "Leftovers::Kill => children::signal_group(self.command, number),",
+    file: "native/shepherd/src/life.rs",
+    old: "Leftovers::Kill => Action::SignalAll(number),",
+    new: "Leftovers::Kill => Action::SignalGroup(command.pid, number),",
     tests: stop_signal
   },
   %{
@@ -89,9 +89,68 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
   },
   %{
     id: "what_may_leave_something_is_not_told_to_end",
-    file: "native/shepherd/src/shepherd.rs",
-    old: "Leftovers::Leave => children::signal_group(self.command, number),",
-    new: "Leftovers::Leave => { let _ = number; }",
+    file: "native/shepherd/src/life.rs",
+    old: "Leftovers::Leave => Action::SignalGroup(command.pid, number),",
+    new: "Leftovers::Leave => Action::Signal(command.pid, 0 * number),",
     tests: stop_signal
+  },
+  %{
+    id: "a_withdrawn_launcher_keeps_its_socket",
+    file: "native/shepherd/src/launcher.rs",
+    old: "    drop(socket);\n",
+    new: "",
+    tests: ["test/net_runner/system/launcher_test.exs"],
+    limit: 240
+  },
+  %{
+    id: "a_stranger_that_exits_with_0_is_not_followed_up",
+    file: "native/shepherd/src/watch.rs",
+    old: "children::is_stranger(dead.pid) || ",
+    new: "",
+    tests: ["native/shepherd"]
+  },
+  %{
+    id: "what_is_left_is_not_killed",
+    file: "native/shepherd/src/life.rs",
+    old: "(ending, vec![Action::KillAll])",
+    new: "(ending, vec![])",
+    tests: ["native/shepherd"]
+  },
+  %{
+    id: "sigkill_is_not_repeated",
+    file: "native/shepherd/src/life.rs",
+    old: "Ending::Stopping { .. } | Ending::Killing { .. } => kill(command, vm, ending, now),",
+    new:
+      "Ending::Stopping { .. } => kill(command, vm, ending, now),\n            Ending::Killing { .. } => unchanged(command, vm, ending),",
+    tests: ["native/shepherd"]
+  },
+  %{
+    id: "a_spare_that_died_is_taken_for_one_that_waits",
+    file: "native/shepherd/src/spares.rs",
+    old: "(next, Some(Action::Clear { place }))",
+    new: "(next, None)",
+    tests: ["native/shepherd"]
+  },
+  %{
+    id: "a_request_that_is_too_long_is_taken_for_a_good_one",
+    file: "native/shepherd/src/socket.rs",
+    old: "Request::decode(&frame[..length])",
+    new: "Request::decode(&frame[..length.min(REQUEST_SIZE)])",
+    tests: ["native/shepherd"]
+  },
+  %{
+    id: "a_reset_hides_what_was_said_before",
+    file: "native/net_runner/src/lib.rs",
+    old: "        Err(Errno::ECONNRESET) => (\n",
+    new: "        Err(Errno::ECONNRESET) if false => (\n",
+    tests: ["test/net_runner/system/native_test.exs"]
+  },
+  %{
+    id: "a_zombie_that_is_held_is_not_reported",
+    file: "native/shepherd/src/shepherd.rs",
+    old: "            if let Some(exit) = children::held_zombie(command.pid) {",
+    new:
+      "            let held = children::held_zombie(command.pid);\n            if let Some(exit) = held.filter(|_| command.leftovers == wire::Leftovers::Kill) {",
+    tests: ["test/guarantees/hostile_test.exs"]
   }
 ]

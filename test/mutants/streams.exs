@@ -52,8 +52,8 @@ inlet = [
 
 outlets = [
   {"a_dead_callers_read_is_served",
-   "if gone?(from) or Operations.any?(outlets.queue, competing(stream)) do",
-   "if Operations.any?(outlets.queue, competing(stream)) do", [callers]},
+   "competes? = gone?(from) or Operations.any?(outlets.queue, competing(stream))",
+   "competes? = Operations.any?(outlets.queue, competing(stream))", [callers]},
   {"a_dead_callers_read_any_is_served",
    "if gone?(from) or Operations.any?(outlets.queue, competing(:stdout)",
    "if Operations.any?(outlets.queue, competing(:stdout)", [callers]},
@@ -65,12 +65,15 @@ outlets = [
   {"an_end_of_one_stream_is_one_of_both",
    "      {:eof, outlets} when length(streams) == 1 -> serve_end(outlets, stream)\n", "",
    [callers]},
+  {"an_end_behind_a_read_any_is_not_told",
+   "{{:error, :eagain}, outlets} -> serve_end(outlets, stream)",
+   "{{:error, :eagain}, outlets} -> {outlets, []}", [callers]},
   {"an_end_of_file_hides_what_comes", "defp worse(:eof, other), do: other",
    "defp worse(:eof, _other), do: :eof", [callers]},
   {"a_closed_stdout_is_the_end_of_the_command", "{end_of_file, %{writers: :running} = outlets}",
    "{end_of_file, %{writers: :never} = outlets}", [run, "test/net_runner/run/stream_test.exs"]},
-  {"too_much_of_a_command_that_is_over_hangs", "    if outlets.writers == :running,\n      do: {",
-   "    if outlets.writers != :never,\n      do: {", [callers]},
+  {"too_much_of_a_command_that_is_over_hangs", "defp break_off(%{writers: :running} = outlets,",
+   "defp break_off(%{writers: _} = outlets,", [callers]},
   {"the_tail_grows", "keep = min(byte_size(tail), size - byte_size(bytes))",
    "keep = byte_size(tail)", ["test/net_runner/error_test.exs"]},
   {"stderr_is_drained_once", "{Map.replace!(outlets, stream, outlet), [{:again, stream}]}",
@@ -99,6 +102,9 @@ outlets = [
   {"a_dead_reader_keeps_others_waiting",
    "{_operation, queue} -> serve_all(%{outlets | queue: queue})",
    "{_operation, queue} -> {%{outlets | queue: queue}, []}", [callers]},
+  {"those_behind_a_dead_read_any_are_forgotten",
+   "gone?(operation.from) -> outlets |> finish(operation) |> serve_all()",
+   "gone?(operation.from) -> outlets |> finish(operation) |> serve(stream)", [callers]},
   {"read_any_needs_both_streams", "      {{:error, :not_piped}, outlets} -> {:eof, outlets}\n",
    "", ["test/net_runner/process/options_test.exs", process]},
   {"the_pipes_of_a_command_given_up_stay_open",
@@ -153,6 +159,7 @@ stream = [
 ]
 
 input = [
+  {"a_feeder_is_not_let_go", "    Feeder.see_off_after(server)\n", "", [ending, callers]},
   {"an_explicit_pipe_without_input_stays_open",
    "def new(%{input: nil, stdin: :pipe}), do: {:iovec, []}",
    "def new(%{input: nil, stdin: :pipe}), do: :open", [callers]}

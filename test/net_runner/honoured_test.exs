@@ -164,6 +164,22 @@ defmodule NetRunner.HonouredTest do
       shown
     end
 
+    test "by a supervisor that shows how it starts a daemon" do
+      test = self()
+
+      for env <- [@env, Map.new(@env), nil] do
+        script = "printf \"${TOKEN-none}\"; read stop"
+        options = [cmd: "sh", args: ["-c", script], on_output: &send(test, {:printed, &1})]
+        spec = NetRunner.Daemon.child_spec(options ++ [process_opts: [env: env, cd: "/"]])
+        refute inspect(spec, limit: :infinity, structs: false) =~ @secret
+        refute "#{:io_lib.format("~p", [spec])}" =~ @secret
+        start_supervised!(spec)
+        expected = if env, do: @secret, else: "none"
+        assert_receive {:printed, ^expected}, 60_000
+        :ok = stop_supervised(spec.id)
+      end
+    end
+
     test "by an option that is wrong" do
       for {_, function} <- functions(["cat"]),
           wrong <- [

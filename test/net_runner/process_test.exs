@@ -2,7 +2,6 @@ defmodule NetRunner.ProcessTest do
   use ExUnit.Case, async: true
 
   import Bitwise
-  import ExUnit.CaptureLog
 
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Stats
@@ -360,19 +359,6 @@ defmodule NetRunner.ProcessTest do
       p = Task.await(Task.async(fn -> start_link_without_owner() end))
       assert Command.alive?(p)
       Command.stop(p)
-    end
-
-    test "logs messages that it does not know, and goes on" do
-      p = start!("cat")
-
-      log =
-        capture_log(fn ->
-          send(p, :hello)
-          :sys.get_state(p)
-        end)
-
-      assert log =~ "does not know: :hello"
-      assert Command.alive?(p)
     end
 
     test "ends with its command when the last caller of stop is dead" do

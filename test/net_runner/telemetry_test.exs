@@ -15,6 +15,11 @@ defmodule NetRunner.TelemetryTest do
         defmodule :telemetry do
           def execute(event, measurements, metadata) do
             send(:net_runner_telemetry_test, {event, measurements, metadata})
+            if "whose" in metadata.command do
+              whose = {List.last(event), Process.get(:"$callers"), Logger.metadata()}
+              send(:net_runner_telemetry_test, {:whose, whose})
+            end
+
             # A handler that takes its time with this event of this command.
             if "slow \#{List.last(event)}" in metadata.command do
               send(:net_runner_telemetry_test, {:slow_handler, self()})
@@ -39,6 +44,18 @@ defmodule NetRunner.TelemetryTest do
     assert NetRunner.run(["echo", "a"]) == {"a\n", 0}
     assert NetRunner.run(["no-such-program"]) == {:error, :enoent}
     refute :erlang.function_exported(:telemetry, :execute, 3)
+  end
+
+  test "handlers know for whom they work, as what else is a user's code" do
+    test = self()
+    Logger.metadata(request_id: "r-1")
+    assert NetRunner.run(["sh", "-c", "exit 3", "whose"]) == {"", 3}
+    assert NetRunner.run(["no-such-program", "whose"]) == {:error, :enoent}
+
+    for event <- [:start, :stop, :start, :exception] do
+      assert_received {:whose, {^event, [^test | _], metadata}}
+      assert metadata[:request_id] == "r-1"
+    end
   end
 
   test "a command that exits: start and stop" do

@@ -8,8 +8,7 @@ defmodule NetRunner.Guarantees.Nodes do
   @epmd "$0 -address 127.0.0.1 -port $1 >/dev/null 2>&1 & read end; kill $!; wait"
 
   @doc "Starts a name server; it ends with the calling process. Gives its TCP port."
-  def start_epmd do
-    number = free_port()
+  def start_epmd(number \\ free_port()) do
     args = ["-c", @epmd, epmd(), "#{number}"]
     port = Port.open({:spawn_executable, "/bin/sh"}, [:exit_status, args: args])
     await_epmd(port, number)
@@ -43,7 +42,8 @@ defmodule NetRunner.Guarantees.Nodes do
   end
 
   @doc """
-  Starts a node. `:code`: `false` leaves NetRunner out. Gives the pid to `call/4` it with, and its name.
+  Starts a node. `:code`: `false` leaves NetRunner out; `:name`: instead of a new one each time. Gives the pid to `call/4` it
+  with, and its name.
   """
   def start(epmd_port, options \\ []) do
     ours = to_charlist(Application.app_dir(:net_runner, "ebin"))
@@ -53,10 +53,11 @@ defmodule NetRunner.Guarantees.Nodes do
 
     {:ok, peer, node} =
       :peer.start_link(%{
-        name: :peer.random_name(),
+        name: Keyword.get_lazy(options, :name, &:peer.random_name/0),
         host: ~c"127.0.0.1",
         longnames: true,
         connection: :standard_io,
+        wait_boot: 60_000,
         args: arguments() ++ [~c"-pa" | paths],
         env: [{~c"ERL_EPMD_PORT", ~c"#{epmd_port}"}, {~c"ERL_EPMD_ADDRESS", ~c"127.0.0.1"}],
         # A test can kill it, and goes on.

@@ -5,6 +5,7 @@
 //! - `raw pingpong N`: microseconds of N lines through cat(1) and back, each on a line
 //! - `raw writer BLOCK TOTAL`, `raw lines LENGTH TOTAL`, `raw sink`: what stands at the other end
 //! - `raw plot TITLE UNIT FILE`: an SVG of lines `name value` on stdin
+//! - `raw series TITLE UNIT FILE`: an SVG of lines `name TAB x TAB y` on stdin
 
 use std::ffi::CString;
 use std::io::{Read, Write};
@@ -34,6 +35,7 @@ fn main() {
         }
         Some("sink") => sink(),
         Some("plot") => plot::bars(&args[1], &args[2], &args[3]),
+        Some("series") => plot::series(&args[1], &args[2], &args[3]),
         _ => {
             eprintln!("see the head of bench/raw/src/main.rs");
             exit(64);

@@ -1,7 +1,11 @@
-//! Bars, one for each line `name value` of stdin.
+//! Plots of what is on stdin.
 
 use plotters::prelude::*;
 
+/// The colour of what is NetRunner's.
+const OURS: RGBColor = RGBColor(38, 110, 180);
+
+/// Bars, one for each line `name value`.
 pub fn bars(title: &str, unit: &str, path: &str) {
     let text = std::io::read_to_string(std::io::stdin()).expect("stdin");
     let values: Vec<(String, f64)> = text
@@ -43,7 +47,7 @@ pub fn bars(title: &str, unit: &str, path: &str) {
         .draw_series(values.iter().enumerate().map(|(at, (name, value))| {
             let row = count - 1 - at as i32;
             let colour = if name.contains("NetRunner") {
-                RGBColor(38, 110, 180)
+                OURS
             } else {
                 RGBColor(170, 170, 170)
             };
@@ -58,5 +62,60 @@ pub fn bars(title: &str, unit: &str, path: &str) {
             bar
         }))
         .expect("svg");
+    area.present().expect("svg");
+}
+
+/// Points, each a line `name TAB x TAB y`; those of one name in a panel of their own, all over the same `x`.
+pub fn series(title: &str, unit: &str, path: &str) {
+    let text = std::io::read_to_string(std::io::stdin()).expect("stdin");
+    let mut panels: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.split('\t');
+        let (Some(name), Some(x), Some(y)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        let point = (x.parse().expect("a number"), y.parse().expect("a number"));
+        match panels.iter_mut().find(|(known, _)| known == name) {
+            Some((_, points)) => points.push(point),
+            None => panels.push((name.to_string(), vec![point])),
+        }
+    }
+    if panels.is_empty() {
+        return;
+    }
+    let all = || panels.iter().flat_map(|(_, points)| points);
+    let longest = all().map(|(x, _)| *x).fold(0.0, f64::max);
+
+    const COLUMNS: usize = 2;
+    let rows = panels.len().div_ceil(COLUMNS);
+    let area = SVGBackend::new(path, (1000, 40 + 150 * rows as u32)).into_drawing_area();
+    area.fill(&WHITE).expect("svg");
+    let area = area
+        .titled(&format!("{title} ({unit})"), ("sans-serif", 18))
+        .expect("svg");
+    for ((name, points), cell) in panels.iter().zip(area.split_evenly((rows, COLUMNS))) {
+        // From 0, so that noise looks as small as it is.
+        let highest = points.iter().map(|(_, y)| *y).fold(0.0, f64::max) * 1.15;
+        let mut chart = ChartBuilder::on(&cell)
+            .caption(name, ("sans-serif", 13))
+            .margin(6)
+            .x_label_area_size(18)
+            .y_label_area_size(60)
+            .build_cartesian_2d(0.0..longest, 0.0..highest.max(1.0))
+            .expect("svg");
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .y_labels(4)
+            .draw()
+            .expect("svg");
+        chart
+            .draw_series(
+                points
+                    .iter()
+                    .map(|(x, y)| Circle::new((*x, *y), 1, OURS.filled())),
+            )
+            .expect("svg");
+    }
     area.present().expect("svg");
 }

@@ -6,16 +6,25 @@ defmodule NetRunner.Process.Announcer do
   # handled when the next thing happens, but not beyond what it has to mind: the death of the owner, and the deadline.
   # When the server ends before its command, for whatever reason, the announcer is still there to say so.
 
+  alias NetRunner.Process.Context
   alias NetRunner.Telemetry
 
   @type t :: pid() | nil
 
+  @doc "What handlers inherit from the calling process, which starts a command; `nil` where there are none."
+  @spec context() :: Context.t() | nil
+  def context, do: if(Telemetry.handlers?(), do: Context.capture())
+
   @doc "Starts it, where there may be handlers, for the command of the calling process."
-  @spec start(Telemetry.span()) :: t()
-  def start(span) do
+  @spec start(Telemetry.span(), Context.t() | nil) :: t()
+  def start(span, context) do
     if Telemetry.handlers?() do
       server = self()
-      spawn(fn -> announce(span, Process.monitor(server)) end)
+
+      spawn(fn ->
+        if context, do: Context.adopt(context)
+        announce(span, Process.monitor(server))
+      end)
     end
   end
 

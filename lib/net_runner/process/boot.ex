@@ -8,7 +8,6 @@ defmodule NetRunner.Process.Boot do
 
   alias NetRunner.Process.{Announcer, Counters, Inlet, Lifecycle, Listing, Outlets, Pipe}
   alias NetRunner.System.{Cgroup, Launcher, Native, Spec}
-  alias NetRunner.Telemetry
 
   # How many launchers in a row may die with the request unread.
   @attempts 20
@@ -43,7 +42,7 @@ defmodule NetRunner.Process.Boot do
 
   @doc """
   Starts the command. `extra.input` is `:none` when nothing will be written to stdin; `extra.grace?` says whether
-  `:output_grace` applies.
+  `:output_grace` applies; `extra.context` is that of the caller, for telemetry handlers.
   """
   @spec start(Spec.command(), map(), map()) :: {:ok, t()} | {:error, term()}
   def start(command, options, extra) do
@@ -71,8 +70,7 @@ defmodule NetRunner.Process.Boot do
         grace: if(extra[:grace?], do: options.output_grace, else: :none)
       }
 
-      announcer = Announcer.start(span(command, os_pid, started))
-      Announcer.await_start(announcer, owner, remaining(elem(patience, 1)))
+      announcer = announce(span(command, os_pid, started), extra[:context], patience)
 
       {:ok,
        %__MODULE__{
@@ -90,11 +88,16 @@ defmodule NetRunner.Process.Boot do
     else
       {:error, reason} ->
         reason = Spec.blame(reason, options)
-        span = span(command, nil, started)
-        Telemetry.start(span)
-        Telemetry.finish(span, {:exception, :error, reason})
+        announcer = announce(span(command, nil, started), extra[:context], patience)
+        Announcer.finish(announcer, fn -> {:exception, :error, reason} end)
         {:error, reason}
     end
+  end
+
+  defp announce(span, context, {owner, deadline}) do
+    announcer = Announcer.start(span, context)
+    Announcer.await_start(announcer, owner, remaining(deadline))
+    announcer
   end
 
   defp span(command, os_pid, started),
@@ -183,11 +186,16 @@ defmodule NetRunner.Process.Boot do
           remaining(deadline) -> {:error, :timeout}
         end
 
+      # No shepherd of ours says that before the start.
+      {:exited, _how, _usage} ->
+        {:error, :malformed}
+
       :reset ->
         :not_taken
 
+      # It took the request, so the command may have run.
       :eof ->
-        {:error, :launcher_died}
+        {:error, :shepherd_died}
 
       {:error, reason} ->
         {:error, reason}

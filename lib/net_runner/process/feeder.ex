@@ -23,21 +23,26 @@ defmodule NetRunner.Process.Feeder do
   @spec unwanted(pid()) :: {:shutdown, term()}
   def unwanted(server), do: {:shutdown, {__MODULE__, :unwanted, server}}
 
-  @doc "Called by the server when it ends: the feeder ends by itself, or is killed."
-  @spec let_go(pid()) :: :ok
-  def let_go(feeder) do
-    # On the feeder's node: only there can its dictionary be read.
-    _ = :erlang.spawn(node(feeder), __MODULE__, :see_off, [feeder])
+  @doc """
+  Called by the feeder, when it begins: when the server is gone, in whatever way, the feeder finds out by itself, or is
+  killed.
+  """
+  @spec see_off_after(pid()) :: :ok
+  def see_off_after(server) do
+    feeder = self()
+    _ = spawn(fn -> see_off(Process.monitor(feeder), feeder, Process.monitor(server)) end)
     :ok
   end
 
-  @doc false
-  @spec see_off(pid()) :: :ok | true
-  def see_off(feeder) do
-    monitor = Process.monitor(feeder)
+  defp see_off(monitor, feeder, server) do
+    receive do
+      {:DOWN, ^monitor, _, _, _} ->
+        :ok
 
-    unless gone?(monitor, @notice) or (hears?(feeder) and gone?(monitor, @cleanup)) do
-      Process.exit(feeder, :kill)
+      {:DOWN, ^server, _, _, _} ->
+        unless gone?(monitor, @notice) or (hears?(feeder) and gone?(monitor, @cleanup)) do
+          Process.exit(feeder, :kill)
+        end
     end
   end
 

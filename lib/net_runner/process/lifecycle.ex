@@ -193,6 +193,11 @@ defmodule NetRunner.Process.Lifecycle do
     end
   end
 
+  @doc "A verdict, as its callers get it."
+  @spec error(cause()) :: {:error, term()}
+  def error({:read_failed, reason}), do: {:error, reason}
+  def error(cause), do: {:error, cause}
+
   # --- in common ------------------------------------------------------------------------------------
 
   defp over(%{phase: phase} = life, exit) do
@@ -247,9 +252,6 @@ defmodule NetRunner.Process.Lifecycle do
   defp output(verdict), do: [{:output, {:fail, error(verdict)}}]
 
   defp verdict?(cause), do: cause not in [:asked, :stopped]
-
-  defp error({:read_failed, reason}), do: {:error, reason}
-  defp error(cause), do: {:error, cause}
 
   defp not_ended(life), do: {:error, {:not_ended, life.os_pid}}
 end

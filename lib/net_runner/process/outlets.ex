@@ -293,7 +293,7 @@ defmodule NetRunner.Process.Outlets do
 
         if fits == :ok,
           do: {outlets, [{:again, :stdout}]},
-          else: too_much(outlets, operation, collector)
+          else: break_off(outlets, operation, {:max_output_exceeded, Collector.output(collector)})
 
       {{:error, :eagain}, outlets} ->
         {outlets, []}
@@ -307,16 +307,16 @@ defmodule NetRunner.Process.Outlets do
         {finish(outlets, operation), [{:collected, operation, Collector.output(collector)}]}
 
       {{:error, reason}, outlets} ->
-        {outlets, [{:condemn, {:read_failed, reason}}]}
+        break_off(outlets, operation, {:read_failed, reason})
     end
   end
 
-  defp too_much(outlets, operation, collector) do
-    cause = {:max_output_exceeded, Collector.output(collector)}
+  # Where the command has exited, there is nothing left to end, and so nothing that would have it answered later.
+  defp break_off(%{writers: :running} = outlets, _operation, cause),
+    do: {outlets, [{:condemn, cause}]}
 
-    if outlets.writers == :running,
-      do: {outlets, [{:condemn, cause}]},
-      else: {finish(outlets, operation), [{:collected, operation, {:error, cause}}]}
+  defp break_off(outlets, operation, cause) do
+    {finish(outlets, operation), [{:collected, operation, Lifecycle.error(cause)}]}
   end
 
   # --- what nobody asks for -----------------------------------------------------------------------

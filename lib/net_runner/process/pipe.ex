@@ -7,6 +7,9 @@ defmodule NetRunner.Process.Pipe do
 
   alias NetRunner.System.Native
 
+  # More than any kernel keeps of what goes through a terminal (Linux: some 12 KiB).
+  @most_in_terminal 65_536
+
   defstruct [:fd, terminal?: false]
 
   @type t :: %__MODULE__{fd: Native.fd() | nil, terminal?: boolean()}
@@ -28,12 +31,11 @@ defmodule NetRunner.Process.Pipe do
   end
 
   @doc """
-  How many bytes are in it. `:infinity` for a terminal: bytes on their way through it are not counted, but its end comes
-  by itself.
+  How many bytes are in it, at most: bytes on their way through a terminal cannot be counted.
   """
-  @spec rest(t()) :: non_neg_integer() | :infinity
-  def rest(%__MODULE__{terminal?: true}), do: :infinity
+  @spec rest(t()) :: non_neg_integer()
   def rest(%__MODULE__{fd: nil}), do: 0
+  def rest(%__MODULE__{terminal?: true}), do: @most_in_terminal
 
   def rest(%__MODULE__{fd: fd}) do
     {:ok, size} = Native.unread(fd)

@@ -21,7 +21,18 @@ defmodule NetRunner.Process.Server do
 
   import NetRunner.Process.State
 
-  alias NetRunner.Process.{Boot, Feeder, Inlet, Lifecycle, Operations, Outlets, Report, State}
+  alias NetRunner.Process.{
+    Announcer,
+    Boot,
+    Feeder,
+    Inlet,
+    Lifecycle,
+    Operations,
+    Outlets,
+    Report,
+    State
+  }
+
   alias NetRunner.System.{Native, Spec}
 
   # In words. A start needs this much, mostly for the environment as lists of characters; a smaller heap would grow
@@ -39,6 +50,7 @@ defmodule NetRunner.Process.Server do
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
   def start(command, options, extra \\ []) do
     options = if options.owner == :caller, do: %{options | owner: self()}, else: options
+    extra = Keyword.put_new_lazy(extra, :context, &Announcer.context/0)
 
     if options.node in [nil, node()] do
       start_here(command, options, extra)
@@ -223,6 +235,12 @@ defmodule NetRunner.Process.Server do
     {:reply, :ok, %{state | stream: :taken, owner: Process.monitor(owner)}}
   end
 
+  # By whoever has got hold of this pid. The error of a call that fits no clause would show the whole state.
+  def handle_call(_request, {caller, _}, _state) do
+    raise ArgumentError,
+          "#{inspect(caller)} asked the process of a command for something that it does not know"
+  end
+
   # --- what the VM and the system tell --------------------------------------------------------------
 
   @impl true
@@ -301,9 +319,12 @@ defmodule NetRunner.Process.Server do
   def handle_info({:EXIT, _pid, reason}, state), do: {:stop, shutdown(reason), state}
 
   def handle_info(message, state) do
-    Logger.warning(
-      "#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}"
-    )
+    # By another process: a log handler may hang, and the command may have to end.
+    spawn(fn ->
+      Logger.warning(
+        "#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}"
+      )
+    end)
 
     {:noreply, state}
   end
@@ -318,11 +339,8 @@ defmodule NetRunner.Process.Server do
         operation <- Operations.all(queue),
         do: reply(operation, {:error, :closed})
 
-    if state.feeder do
-      # Linked, it would die with the server, before its cleanup.
-      Process.unlink(state.feeder)
-      Feeder.let_go(state.feeder)
-    end
+    # Linked, it would die with the server, before its cleanup.
+    if state.feeder, do: Process.unlink(state.feeder)
   end
 
   # In crash reports: neither what the command was given nor what it printed.

@@ -169,7 +169,7 @@ defmodule NetRunner.Run.Cmd do
       {_, {tag, message}} when tag in [:invalid_args, :invalid_env, :invalid_cd] ->
         raise ArgumentError, message
 
-      {_, reason} when reason in [:launcher_died, :not_started] ->
+      {_, reason} when reason in [:launcher_died, :shepherd_died, :not_started] ->
         raise Error, reason: reason, command: command
 
       # The system is out of something.

@@ -145,6 +145,7 @@ defmodule NetRunner.Run.Input do
   end
 
   defp attach(server) do
+    Feeder.see_off_after(server)
     GenServer.call(server, :attach_feeder, :infinity)
   catch
     :exit, _ -> exit(:normal)

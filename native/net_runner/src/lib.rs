@@ -23,7 +23,7 @@ use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use submit::Connections;
-use wire::socket::NO_SIGNAL;
+use wire::socket::{NO_SIGNAL, ONE_MORE};
 use wire::{Event, Request, Step, EVENT_SIZE, GREETING};
 
 mod atoms {
@@ -481,7 +481,7 @@ fn nif_receive_event<'a>(env: Env<'a>, control: &Fd) -> Term<'a> {
     let Some(inside) = control.enter(env) else {
         return error_term(env, atoms::closed());
     };
-    let mut frame = [0; EVENT_SIZE];
+    let mut frame = [0; EVENT_SIZE + ONE_MORE];
     // A shepherd that exits with a request unread resets the connection (unix(7)).
     // Race: reset before the report. Race: unread begin.
     let (received, reset) = match recv(inside.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {

@@ -1,7 +1,8 @@
 //! Splitting what a command printed into lines.
 
-use memchr::memchr_iter;
+use lines::Lines;
 use rustler::{Binary, Encoder, Env, NewBinary, NifResult, Term};
+use std::ops::Range;
 
 /// A line of up to this size is copied to the process's heap. A longer one is a part of the chunk, and keeps it alive.
 const COPIED: usize = 64;
@@ -13,27 +14,21 @@ pub fn split<'a>(
     max_lines: usize,
     trim: bool,
 ) -> NifResult<(Term<'a>, Term<'a>)> {
+    let mut places = Lines::new(&chunk, max_lines, trim);
     let mut lines = Vec::with_capacity(64);
-    let mut start = 0;
-    for newline in memchr_iter(b'\n', &chunk).take(max_lines) {
-        let end = match trim {
-            false => newline + 1,
-            true if newline > start && chunk[newline - 1] == b'\r' => newline - 1,
-            true => newline,
-        };
-        lines.push(part(env, &chunk, start, end - start)?);
-        start = newline + 1;
+    for place in places.by_ref() {
+        lines.push(part(env, &chunk, place)?);
     }
-    let rest = chunk.make_subbinary(start, chunk.len() - start)?;
+    let rest = places.rest();
+    let rest = chunk.make_subbinary(rest.start, rest.len())?;
     Ok((lines.encode(env), rest.to_term(env)))
 }
 
-fn part<'a>(env: Env<'a>, chunk: &Binary<'a>, start: usize, length: usize) -> NifResult<Term<'a>> {
-    if length > COPIED {
-        return Ok(chunk.make_subbinary(start, length)?.to_term(env));
+fn part<'a>(env: Env<'a>, chunk: &Binary<'a>, place: Range<usize>) -> NifResult<Term<'a>> {
+    if place.len() > COPIED {
+        return Ok(chunk.make_subbinary(place.start, place.len())?.to_term(env));
     }
-    let mut copy = NewBinary::new(env, length);
-    copy.as_mut_slice()
-        .copy_from_slice(&chunk[start..start + length]);
+    let mut copy = NewBinary::new(env, place.len());
+    copy.as_mut_slice().copy_from_slice(&chunk[place]);
     Ok(copy.into())
 }

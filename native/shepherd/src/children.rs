@@ -1,9 +1,8 @@
 //! Finding and ending the children of this process.
 //!
-//! A PID is only ever signalled here while it names a child that this process has not reaped:
-//! until then the kernel gives the number to nobody else, not as a PID and not as a process group.
-//! Descendants further down are never signalled by number. They become children, as soon as
-//! their parent is gone, because the helpers are child subreapers.
+//! A PID is signalled only while it names a child that this process has not reaped: until then the kernel gives the number
+//! to nobody else, neither as a PID nor as a process group. Descendants further down are never signalled by number; they
+//! become children when their parents are gone, because the helpers are child subreapers. Race: reused PID.
 
 use crate::sys::{self, Dead};
 use nix::errno::Errno;
@@ -11,6 +10,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{waitpid, WaitPidFlag};
 use nix::unistd::{getpgid, getpid, getsid, Pid};
 use std::sync::OnceLock;
+use wire::Exit;
 
 /// What is left after dead children were reaped.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,12 +20,12 @@ pub enum Left {
     None,
 }
 
-/// Reaps every child that is dead; `look` sees each while it is still a zombie.
-pub fn reap(mut look: impl FnMut(&Dead)) -> Left {
+/// Reaps every child that is dead; `see` gets each while it is still a zombie.
+pub fn reap(mut see: impl FnMut(&Dead)) -> Left {
     loop {
         match sys::dead_child(None) {
             Ok(Some(dead)) => {
-                look(&dead);
+                see(&dead);
                 let _ = waitpid(dead.pid, Some(WaitPidFlag::WNOHANG));
             }
             Err(Errno::ECHILD) => return Left::None,
@@ -115,14 +115,39 @@ fn stat(pid: Pid) -> Option<String> {
     stat.rsplit_once(')').map(|(_, rest)| rest.to_owned())
 }
 
-/// Whether a child is dead, though waitid(2) does not say so: somebody traces it, and has not taken note of its death
-/// (ptrace(2)).
-pub fn is_held_zombie(child: Pid) -> bool {
-    has_proc() && stat(child).is_some_and(|stat| stat.trim_start().starts_with('Z'))
+/// How a child has exited that is dead, though waitid(2) does not say so: somebody traces it, and has not taken note of
+/// its death (ptrace(2)). `None`: it is not so, or cannot be told. What /proc says of a zombie is all that is known, its
+/// memory is not.
+pub fn held_zombie(child: Pid) -> Option<Exit> {
+    if !has_proc() {
+        return None;
+    }
+    exit_in_stat(&stat(child)?, ticks_per_second())
 }
 
-/// SIGKILL to a child, and to the process group that has its number: at once to all of it, so that no fork
-/// of a member slips through.
+/// From the fields of proc_pid_stat(5): 3 (state), 14 and 15 (times), 52 (status as of waitpid(2)).
+fn exit_in_stat(from_state: &str, ticks_per_second: u64) -> Option<Exit> {
+    let fields: Vec<&str> = from_state.split_ascii_whitespace().collect();
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    if fields.first() != Some(&"Z") {
+        return None;
+    }
+    let time = |field| Some(number(field)?.saturating_mul(1_000_000) / ticks_per_second);
+    Some(sys::exit_of(
+        number(52)? as libc::c_int,
+        0,
+        time(14)?,
+        time(15)?,
+    ))
+}
+
+fn ticks_per_second() -> u64 {
+    // SAFETY: sysconf(3) touches no memory of this process.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    u64::try_from(ticks).map_or(100, |ticks| ticks.max(1))
+}
+
+/// SIGKILL to a child, and to the process group that has its number. Race: fork under SIGKILL.
 ///
 /// To both: a child may have led a group and moved to another since, with others still in the first.
 pub fn kill(child: Pid) {
@@ -198,5 +223,25 @@ pub fn continue_helpers() {
         if !is_stranger(child) {
             signal(child, Signal::SIGCONT as i32);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that somebody else traced, after `exit 3` and after SIGKILL.
+    #[test]
+    fn what_proc_says_of_a_zombie_is_how_it_exited() {
+        let stat = |state, status| {
+            format!(" {state} 1 2 3 0 -1 4228364 0 0 0 0 25 50 0 0 20 0 1 0 9 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 {status}\n")
+        };
+        let exit = exit_in_stat(&stat("Z", 3 << 8), 100).unwrap();
+        assert_eq!(exit.result, Ok(3));
+        assert_eq!((exit.user_time_us, exit.system_time_us), (250_000, 500_000));
+        let exit = exit_in_stat(&stat("Z", 9), 100).unwrap();
+        assert_eq!((exit.result, exit.core_dumped), (Err(9), false));
+        assert_eq!(exit_in_stat(&stat("t", 0), 100), None);
+        assert_eq!(exit_in_stat(" Z 1 2", 100), None);
     }
 }

@@ -347,17 +347,17 @@ fn exec_script(plan: &mut Plan, file: *const libc::c_char) -> Errno {
 /// stands in it: a shell would run some of that.
 fn is_text(file: *const libc::c_char) -> nix::Result<bool> {
     const ELF: &[u8] = b"\x7fELF";
-    let mut start = [0; 128];
+    let mut head = [0; 128];
     // SAFETY: open(2), read(2) and close(2), with a string and a buffer that live.
     let length = unsafe {
         let fd = Errno::result(libc::open(file, libc::O_RDONLY | libc::O_CLOEXEC))?;
-        let length = Errno::result(libc::read(fd, start.as_mut_ptr().cast(), start.len()));
+        let length = Errno::result(libc::read(fd, head.as_mut_ptr().cast(), head.len()));
         libc::close(fd);
         length?
     };
-    let start = start.get(..length as usize).unwrap_or_default();
-    let mut line = start.iter().take_while(|byte| **byte != b'\n');
-    Ok(!start.starts_with(ELF) && !line.any(|byte| *byte == 0))
+    let head = head.get(..length as usize).unwrap_or_default();
+    let mut line = head.iter().take_while(|byte| **byte != b'\n');
+    Ok(!head.starts_with(ELF) && !line.any(|byte| *byte == 0))
 }
 
 #[cfg(test)]

@@ -23,16 +23,16 @@ struct Refused {
 
 pub fn run(socket: OwnedFd) -> ExitCode {
     let guard = getpid();
-    match start() {
+    match become_guard() {
         Ok(ForkResult::Child) => launcher::run(socket, guard),
         Ok(ForkResult::Parent { child: launcher }) => {
             drop(socket);
-            Watch::default().keep(|dead| {
+            Watch::default().attend_until_childless(|dead| {
                 if dead.pid == launcher {
                     // What it knew of those that somebody stopped is gone with it.
                     children::continue_helpers();
                 }
-                dead.exited_with(0)
+                dead.exit_code == Some(0)
             })
         }
         Err(Refused { call, errno }) => {
@@ -45,14 +45,15 @@ pub fn run(socket: OwnedFd) -> ExitCode {
 }
 
 /// Becomes the guard, and forks the launcher.
-fn start() -> Result<ForkResult, Refused> {
+fn become_guard() -> Result<ForkResult, Refused> {
     let refused = |call| move |errno| Refused { call, errno };
     // The VM made this process with posix_spawn(3), so it leads no process group and setsid works.
     setsid().map_err(refused("setsid"))?;
     signals::take_over().map_err(refused("rt_sigaction or rt_sigprocmask"))?;
     sys::become_subreaper().map_err(refused("prctl(PR_SET_CHILD_SUBREAPER)"))?;
-    sys::signal_at_parents_death(Some(Signal::SIGCHLD))
-        .and_then(|()| sys::signal_at_parents_death(None))
+    // A guard that somebody stopped goes on when the VM is dead, and lets the other helpers go on. Until then it may be
+    // stopped: it has nothing to do.
+    sys::signal_at_parents_death(Some(Signal::SIGCONT))
         .map_err(refused("prctl(PR_SET_PDEATHSIG)"))?;
     match sys::dead_child(None) {
         Ok(_) | Err(Errno::ECHILD) => {}

@@ -12,7 +12,8 @@
 use crate::attributes::Attributes;
 use crate::children;
 use crate::shepherd::{self, Parent};
-use crate::socket::{self, Start};
+use crate::socket::{self, LauncherRequest};
+use crate::spares::{self, Action, Event, Phase, Waiting, SPARES, VM_CLOSED};
 use crate::watch::Watch;
 use crate::{signals, sys};
 use nix::sys::signal::Signal;
@@ -21,53 +22,44 @@ use nix::unistd::{fork, getpid, getppid, ForkResult, Pid};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::Duration;
-use wire::{Event, Step, NO_PROC};
+use wire::{Step, NO_PROC};
 
-/// One is started while another is in the hands of a request.
-const SPARES: usize = if cfg!(all(target_os = "linux", not(net_runner_posix))) {
-    2
-} else {
-    0
-};
+/// Whether a spare waits, for each. The launcher sets it, and the spare clears it.
+#[derive(Clone, Copy)]
+struct Flags(&'static [AtomicBool]);
 
-/// Whether a spare waits, for each. The launcher sets it, and the spare takes it back.
-type Waiting = &'static [AtomicBool];
+impl Flags {
+    fn now(self) -> Waiting {
+        std::array::from_fn(|place| self.0[place].load(SeqCst))
+    }
 
-/// A command that was just taken is about to start: a fork at once would take the CPU from it.
-const BEFORE_NEXT_FORK: Duration = Duration::from_millis(2);
-
-/// After a fork that failed: no process is left.
-const AFTER_FAILED_FORK: Duration = Duration::from_millis(100);
-
-/// The exit code of a spare that found the VM's end closed.
-const ENDED: u8 = 3;
+    fn set(self, place: usize, waits: bool) {
+        self.0[place].store(waits, SeqCst);
+    }
+}
 
 struct Launcher {
     socket: OwnedFd,
     /// Rung by the spare that is taken last.
     bell: OwnedFd,
     spares_bell: OwnedFd,
-    waiting: Waiting,
-    /// Who that was.
-    spares: [Pid; SPARES],
+    flags: Flags,
+    phase: Phase,
     /// Tells the shepherds that this launcher takes no more requests.
-    retired: &'static AtomicBool,
+    withdrawn: &'static AtomicBool,
     watch: Watch,
-    pause: Duration,
-    ended: bool,
 }
 
-/// What a child does.
+/// What a child of the launcher is born for.
 enum Task {
-    /// Waits, as this spare.
-    Wait(usize),
-    /// Serves on this control socket.
-    Serve(OwnedFd),
+    /// To wait for a request, in this place.
+    BeSpare(usize),
+    /// To serve on this control socket.
+    BeShepherd(OwnedFd),
 }
 
 pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
-    // The guard has seen that these work.
+    // The guard has seen that these work. Race: parent died first. The loop below asks who the parent is.
     let _ = sys::become_subreaper();
     let _ = sys::signal_at_parents_death(Some(Signal::SIGCHLD));
     let (Ok((bell, spares_bell)), Ok(flags)) = (
@@ -76,42 +68,45 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
     ) else {
         return ExitCode::FAILURE;
     };
-    let [retired, waiting @ ..] = flags;
+    let [withdrawn, flags @ ..] = flags;
     let own_pid = getpid();
     let mut launcher = Launcher {
         socket,
         bell,
         spares_bell,
-        waiting,
-        spares: [own_pid; SPARES],
-        retired,
+        flags: Flags(flags),
+        phase: Phase::new(),
+        withdrawn,
         watch: Watch::default(),
-        pause: BEFORE_NEXT_FORK,
-        ended: false,
     };
     if launcher.greet().is_err() {
         return ExitCode::SUCCESS;
     }
-    // Without a guard nobody would clean up after this launcher: it takes no more requests, so
-    // that the VM starts a new pair, and stays for the shepherds that it has.
-    while !launcher.ended && getppid() == guard {
-        if let Some(task) = launcher.turn() {
-            return launcher.work(task, own_pid);
+    while let Phase::Open { .. } = launcher.phase {
+        if getppid() != guard {
+            launcher.event(Event::GuardGone);
+        } else if let Some(task) = launcher.turn() {
+            return launcher.become_child(task, own_pid);
         }
     }
-    let orphaned = !launcher.ended;
-    retired.store(true, SeqCst);
+    withdrawn.store(true, SeqCst);
     // Tells the VM and the spares; one that has just taken a request serves it.
     let _ = nix::sys::socket::shutdown(launcher.socket.as_raw_fd(), Shutdown::Both);
-    let Launcher { watch, socket, .. } = launcher;
+    let Launcher {
+        phase,
+        watch,
+        flags,
+        socket,
+        ..
+    } = launcher;
     // Race: request at a withdrawn launcher. What nobody has taken is lost now, and the VM asks again.
     drop(socket);
-    if orphaned {
-        return watch.keep(|dead| dead.exited_with(0) || dead.exited_with(ENDED.into()));
+    match phase {
+        Phase::Withdrawn => watch.attend_until_childless(|dead| {
+            phase.is_expected(dead.pid, dead.exit_code, &flags.now())
+        }),
+        Phase::VmClosed | Phase::Open { .. } => ExitCode::SUCCESS,
     }
-    // The VM is gone, or has replaced this launcher. The shepherds notice by themselves; the guard
-    // adopts them.
-    ExitCode::SUCCESS
 }
 
 impl Launcher {
@@ -121,98 +116,87 @@ impl Launcher {
         socket::send_bytes(self.socket.as_fd(), greeting.as_bytes())
     }
 
+    /// Tells `Phase`, and carries out what follows. `Some` in a child.
+    fn event(&mut self, event: Event) -> Option<Task> {
+        let phase = std::mem::replace(&mut self.phase, Phase::VmClosed);
+        let (phase, action) = phase.event(event, self.flags.now());
+        self.phase = phase;
+        match action? {
+            Action::Fork { place } => self.fork_spare(place),
+            Action::Clear { place } => {
+                self.flags.set(place, false);
+                None
+            }
+        }
+    }
+
     /// Waits for something to happen, and sees to that. A missing spare is forked when nothing happened for a
     /// while. `Some` in a child.
     fn turn(&mut self) -> Option<Task> {
-        let spares = self.count_spares();
-        let alone = spares == 0;
-        let missing = spares != SPARES;
-        let news = if alone { &self.socket } else { &self.bell };
-        let times = [missing.then_some(self.pause), self.watch.time_left()];
+        let before = self.flags.now();
+        let no_spare = spares::none_waits(&before);
+        let news = if no_spare { &self.socket } else { &self.bell };
+        let times = [self.phase.pause(&before), self.watch.time_left()];
         let timeout = times.into_iter().flatten().min();
         if signals::wait([news.as_fd()], timeout).is_err() {
-            self.ended = true;
+            self.event(Event::VmClosed);
         }
         while matches!(nix::unistd::read(&self.bell, &mut [0; 64]), Ok(1..)) {}
         self.reap();
-        if alone {
-            match socket::receive_start(self.socket.as_fd()) {
-                Start::Nothing => {}
-                Start::Ended => self.ended = true,
-                Start::Control(control) => return self.fork_shepherd(control?),
+        if no_spare {
+            match socket::receive_launcher_request(self.socket.as_fd()) {
+                LauncherRequest::Nothing => {}
+                LauncherRequest::Closed => return self.event(Event::VmClosed),
+                LauncherRequest::NewShepherd(control) => return self.fork_shepherd(control?),
             }
         }
-        if missing && self.count_spares() == spares && !self.ended {
-            return self.fork_spare();
-        }
-        None
+        self.event(Event::Woke { before })
     }
 
-    fn count_spares(&self) -> usize {
-        self.waiting
-            .iter()
-            .filter(|waits| waits.load(SeqCst))
-            .count()
+    fn reap(&mut self) {
+        let mut watch = std::mem::take(&mut self.watch);
+        watch.attend(|dead| {
+            let (pid, exit_code) = (dead.pid, dead.exit_code);
+            let is_expected = self.phase.is_expected(pid, exit_code, &self.flags.now());
+            self.event(Event::ChildDied { pid, exit_code });
+            is_expected
+        });
+        self.watch = watch;
     }
 
-    fn fork_spare(&mut self) -> Option<Task> {
-        let spare = self.waiting.iter().position(|waits| !waits.load(SeqCst))?;
-        self.waiting[spare].store(true, SeqCst);
+    fn fork_spare(&mut self, place: usize) -> Option<Task> {
+        self.flags.set(place, true);
         // SAFETY: this process has one thread, so the child may do whatever the parent may.
         match unsafe { fork() } {
             Ok(ForkResult::Child) => {
                 shepherd::rehearse();
-                return Some(Task::Wait(spare));
+                Some(Task::BeSpare(place))
             }
-            Ok(ForkResult::Parent { child }) => {
-                self.spares[spare] = child;
-                self.pause = BEFORE_NEXT_FORK;
-            }
-            Err(_) => {
-                self.waiting[spare].store(false, SeqCst);
-                self.pause = AFTER_FAILED_FORK;
-            }
+            Ok(ForkResult::Parent { child: pid }) => self.event(Event::Forked { place, pid }),
+            Err(_) => self.event(Event::NotForked { place }),
         }
-        None
-    }
-
-    fn reap(&mut self) {
-        let Launcher {
-            spares,
-            waiting,
-            ended,
-            watch,
-            ..
-        } = self;
-        watch.look(|dead| {
-            let was_spare = (0..SPARES)
-                .any(|spare| spares[spare] == dead.pid && waiting[spare].swap(false, SeqCst));
-            let told_end = was_spare && dead.exited_with(ENDED.into());
-            *ended |= told_end;
-            told_end || dead.exited_with(0)
-        });
     }
 
     fn fork_shepherd(&mut self, control: OwnedFd) -> Option<Task> {
         // SAFETY: as in `fork_spare`.
         match unsafe { fork() } {
-            Ok(ForkResult::Child) => return Some(Task::Serve(control)),
+            Ok(ForkResult::Child) => return Some(Task::BeShepherd(control)),
             Ok(ForkResult::Parent { .. }) => {}
             Err(errno) => {
                 let (step, errno) = (Step::Fork, errno as i32);
-                socket::send_event(control.as_fd(), Event::Failed { step, errno });
+                socket::send_event(control.as_fd(), wire::Event::Failed { step, errno });
             }
         }
         None
     }
 
-    fn work(self, task: Task, launcher: Pid) -> ExitCode {
+    fn become_child(self, task: Task, launcher: Pid) -> ExitCode {
         let Launcher {
             socket,
             bell,
             spares_bell,
-            waiting,
-            retired,
+            flags,
+            withdrawn,
             ..
         } = self;
         // Nothing of the launcher's may take the place of a command's descriptors, where few are allowed.
@@ -220,44 +204,47 @@ impl Launcher {
         let _ = sys::become_subreaper();
         let attributes = Attributes::of_this_process();
         let control = match task {
-            Task::Serve(control) => control,
-            Task::Wait(spare) => match wait_as_spare(&socket, launcher) {
+            Task::BeShepherd(control) => control,
+            Task::BeSpare(place) => match wait_as_spare(&socket, launcher) {
                 Ok(control) => {
-                    take(waiting, spare, &spares_bell);
+                    leave_spares(flags, place, &spares_bell);
                     control
                 }
                 Err(exit_code) => return exit_code,
             },
         };
         drop((socket, spares_bell));
-        let parent = Parent { launcher, retired };
+        let parent = Parent {
+            launcher,
+            withdrawn,
+        };
         shepherd::run(control, &parent, &attributes);
         ExitCode::SUCCESS
     }
 }
 
-/// Waits for a request, and dies with its launcher.
+/// Waits for a request, and dies with its launcher. Race: parent died first.
 fn wait_as_spare(socket: &OwnedFd, launcher: Pid) -> Result<OwnedFd, ExitCode> {
     let _ = sys::signal_at_parents_death(Some(Signal::SIGKILL));
     if getppid() != launcher {
         return Err(ExitCode::SUCCESS);
     }
     loop {
-        match socket::await_start(socket.as_fd()) {
-            Start::Control(Some(control)) => return Ok(control),
-            // The next spare has the launcher's limit of today.
-            Start::Control(None) => return Err(ExitCode::SUCCESS),
-            Start::Nothing => {}
-            Start::Ended => return Err(ExitCode::from(ENDED)),
+        match socket::await_launcher_request(socket.as_fd()) {
+            LauncherRequest::NewShepherd(Some(control)) => return Ok(control),
+            // Race: full table.
+            LauncherRequest::NewShepherd(None) => return Err(ExitCode::SUCCESS),
+            LauncherRequest::Nothing => {}
+            LauncherRequest::Closed => return Err(ExitCode::from(VM_CLOSED)),
         }
     }
 }
 
-fn take(waiting: Waiting, spare: usize, bell: &OwnedFd) {
-    waiting[spare].store(false, SeqCst);
-    // Of two that are taken at the same time, at least one sees that no other is left.
-    if !waiting.iter().any(|waits| waits.load(SeqCst)) {
-        // When the bell is full, it rings anyway.
+fn leave_spares(flags: Flags, place: usize, bell: &OwnedFd) {
+    // Race: two last spares.
+    flags.set(place, false);
+    if spares::none_waits(&flags.now()) {
+        // A write that finds the pipe full may fail: what is in it wakes the launcher, too.
         let _ = nix::unistd::write(bell, &[0]);
     }
 }

@@ -12,14 +12,17 @@
 //! and end when their socket does; only SIGKILL ends them earlier, and then the next one up cleans.
 
 mod attributes;
+mod backoff;
 mod cgroup;
 mod children;
 mod command;
 mod guard;
 mod launcher;
+mod life;
 mod shepherd;
 mod signals;
 mod socket;
+mod spares;
 mod sys;
 mod watch;
 

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use nix::sys::socket::{send, MsgFlags};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use wire::socket::NO_SIGNAL;
+use wire::socket::{NO_SIGNAL, ONE_MORE};
 use wire::{Event, Request, MAX_FDS, MAX_SHORT_SPEC, NEW_SHEPHERD, REQUEST_SIZE};
 
 pub use wire::socket::pair;
@@ -29,7 +29,7 @@ pub enum Control {
     /// Nothing to read now.
     Nothing,
     /// The VM closed its end, or is gone, or does not speak this protocol.
-    Ended,
+    Closed,
 }
 
 pub fn receive_request(socket: BorrowedFd) -> Control {
@@ -42,11 +42,11 @@ pub fn await_request(socket: BorrowedFd) -> Control {
 }
 
 fn request(socket: BorrowedFd, flags: MsgFlags) -> Control {
-    let mut frame = [0; REQUEST_SIZE];
+    let mut frame = [0; REQUEST_SIZE + ONE_MORE];
     match nix::sys::socket::recv(socket.as_raw_fd(), &mut frame, flags) {
-        Ok(length) => Request::decode(&frame[..length]).map_or(Control::Ended, Control::Request),
+        Ok(length) => Request::decode(&frame[..length]).map_or(Control::Closed, Control::Request),
         Err(Errno::EAGAIN | Errno::EINTR) => Control::Nothing,
-        Err(_) => Control::Ended,
+        Err(_) => Control::Closed,
     }
 }
 
@@ -55,12 +55,11 @@ pub struct Begin {
     /// The spec, or nothing, where it is in a file.
     pub spec: Vec<u8>,
     pub fds: Vec<OwnedFd>,
-    /// Some descriptors were lost because the table was full.
+    /// Some descriptors were lost. Race: full table.
     pub lost: bool,
 }
 
-/// Waits for a command; `None` when the VM has closed its end. What is asked here otherwise came too late for the
-/// command before.
+/// Waits for a command; `None` when the VM has closed its end. Skips everything else. Race: late request.
 pub fn await_begin(socket: BorrowedFd) -> Option<Begin> {
     loop {
         match receive_with_fds(socket, REQUEST_SIZE + MAX_SHORT_SPEC, 0) {
@@ -78,27 +77,30 @@ pub fn await_begin(socket: BorrowedFd) -> Option<Begin> {
 }
 
 /// What the launcher's socket gave.
-pub enum Start {
+pub enum LauncherRequest {
     /// The control socket of a new shepherd; `None` when it was lost because the table was full.
-    Control(Option<OwnedFd>),
+    NewShepherd(Option<OwnedFd>),
     Nothing,
-    Ended,
+    /// The VM closed its end, or is gone, or does not speak this protocol.
+    Closed,
 }
 
-pub fn receive_start(socket: BorrowedFd) -> Start {
-    start(socket, libc::MSG_DONTWAIT)
+pub fn receive_launcher_request(socket: BorrowedFd) -> LauncherRequest {
+    launcher_request(socket, libc::MSG_DONTWAIT)
 }
 
-/// As `receive_start`, but waits for it.
-pub fn await_start(socket: BorrowedFd) -> Start {
-    start(socket, 0)
+/// As `receive_launcher_request`, but waits for it.
+pub fn await_launcher_request(socket: BorrowedFd) -> LauncherRequest {
+    launcher_request(socket, 0)
 }
 
-fn start(socket: BorrowedFd, flags: libc::c_int) -> Start {
-    match receive_with_fds(socket, 1, flags) {
-        Ok((message, mut fds, _)) if message == [NEW_SHEPHERD] => Start::Control(fds.pop()),
-        Err(Errno::EAGAIN | Errno::EINTR) => Start::Nothing,
-        Ok(_) | Err(_) => Start::Ended,
+fn launcher_request(socket: BorrowedFd, flags: libc::c_int) -> LauncherRequest {
+    match receive_with_fds(socket, 1 + ONE_MORE, flags) {
+        Ok((message, mut fds, _)) if message == [NEW_SHEPHERD] => {
+            LauncherRequest::NewShepherd(fds.pop())
+        }
+        Err(Errno::EAGAIN | Errno::EINTR) => LauncherRequest::Nothing,
+        Ok(_) | Err(_) => LauncherRequest::Closed,
     }
 }
 

@@ -107,14 +107,8 @@ fn highest_fd() -> RawFd {
 /// A child that is dead and not yet reaped.
 pub struct Dead {
     pub pid: Pid,
-    /// The code it exited with; `None` when a signal ended it.
-    code: Option<i32>,
-}
-
-impl Dead {
-    pub fn exited_with(&self, code: i32) -> bool {
-        self.code == Some(code)
-    }
+    /// `None` when a signal ended it.
+    pub exit_code: Option<i32>,
 }
 
 /// A dead child (this one, or any), left unreaped; `None` when there is none that is dead. ECHILD:
@@ -131,10 +125,10 @@ pub fn dead_child(which: Option<Pid>) -> nix::Result<Option<Dead>> {
     Errno::result(unsafe { libc::waitid(kind, id as libc::id_t, &mut info, flags) })?;
     // SAFETY: waitid(2) fills these two, or leaves them at zero.
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-    let code = (info.si_code == libc::CLD_EXITED).then_some(status);
+    let exit_code = (info.si_code == libc::CLD_EXITED).then_some(status);
     Ok((pid != 0).then(|| Dead {
         pid: Pid::from_raw(pid),
-        code,
+        exit_code,
     }))
 }
 
@@ -169,17 +163,32 @@ pub fn reap_with_usage(pid: Pid) -> nix::Result<Exit> {
     // SAFETY: both pointers are to live values of the types that wait4(2) writes.
     let reaped = unsafe { libc::wait4(pid.as_raw(), &mut status, 0, &mut usage) };
     Errno::result(reaped)?;
-    Ok(Exit {
+    Ok(exit_of(
+        status,
+        max_rss_bytes(&usage),
+        microseconds(usage.ru_utime),
+        microseconds(usage.ru_stime),
+    ))
+}
+
+/// From a status as of waitpid(2).
+pub fn exit_of(
+    status: libc::c_int,
+    max_rss_bytes: u64,
+    user_time_us: u64,
+    system_time_us: u64,
+) -> Exit {
+    Exit {
         result: if libc::WIFSIGNALED(status) {
             Err(libc::WTERMSIG(status) as u8)
         } else {
             Ok(libc::WEXITSTATUS(status) as u8)
         },
         core_dumped: libc::WIFSIGNALED(status) && libc::WCOREDUMP(status),
-        max_rss_bytes: max_rss_bytes(&usage),
-        user_time_us: microseconds(usage.ru_utime),
-        system_time_us: microseconds(usage.ru_stime),
-    })
+        max_rss_bytes,
+        user_time_us,
+        system_time_us,
+    }
 }
 
 /// getrusage(2): kilobytes on Linux and the BSDs, bytes on macOS.
@@ -231,7 +240,7 @@ pub unsafe fn spawn(
     })
 }
 
-/// The end of the stack on which a new process runs until it is the command. One serves a shepherd for its
+/// The end of the stack on which a new process runs until it is the command. A shepherd has one for its
 /// life. Below it is a page that nobody may touch: running over the stack ends the new process and changes nothing.
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn stack_top() -> nix::Result<*mut libc::c_void> {

@@ -3,6 +3,7 @@
 //! They reap; they end what a killed shepherd left, which is given to them; and they let a helper go on that
 //! somebody stopped, since nobody would end its command otherwise.
 
+use crate::backoff::Backoff;
 use crate::children::{self, Left};
 use crate::signals;
 use crate::sys::{self, Change, Dead};
@@ -10,26 +11,6 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-
-/// How long to wait before the next try to end what is not gone yet. The next death wakes the helper earlier. A
-/// program that forks faster than it is found is found again; one that the kernel holds (state D), or that may
-/// not be signalled (a set-user-ID program), is asked again, until it is gone.
-pub struct Backoff(Duration);
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(10);
-    const LAST: Duration = Duration::from_secs(1);
-
-    pub fn new() -> Backoff {
-        Backoff(Backoff::FIRST)
-    }
-
-    pub fn next(&mut self) -> Duration {
-        let pause = self.0;
-        self.0 = (pause * 2).min(Backoff::LAST);
-        pause
-    }
-}
 
 /// Somebody may have had a reason to stop a helper, for less than this.
 const LONGEST_STOP: Duration = Duration::from_secs(5);
@@ -50,13 +31,13 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Sees to all that happened to the children. When one did not end well (`well` says so), or was no helper,
-    /// somebody was killed who held processes of a command: they are children now, and are ended.
-    pub fn look(&mut self, mut well: impl FnMut(&Dead) -> bool) -> Left {
+    /// Sees to all that happened to the children. When the death of a helper was not expected, or the dead was no
+    /// helper, somebody was killed who held processes of a command: they are children now, and are ended.
+    pub fn attend(&mut self, mut is_expected: impl FnMut(&Dead) -> bool) -> Left {
         let now = Instant::now();
         let mut suspicious = matches!(self.strangers, Some((again, _)) if again <= now);
         let left = children::reap(|dead| {
-            suspicious |= children::is_stranger(dead.pid) || !well(dead);
+            suspicious |= children::is_stranger(dead.pid) || !is_expected(dead);
             self.stopped.retain(|stopped| stopped.helper != dead.pid);
         });
         if left == Left::None {
@@ -110,7 +91,7 @@ impl Watch {
         }
     }
 
-    /// Until when `look` has nothing to do unless something happens.
+    /// Until when `attend` has nothing to do unless something happens.
     pub fn time_left(&self) -> Option<Duration> {
         let strangers = self.strangers.as_ref().map(|(again, _)| *again);
         let stopped = self.stopped.iter().filter_map(|stopped| stopped.until);
@@ -119,12 +100,51 @@ impl Watch {
     }
 
     /// Reaps, and ends what no shepherd holds any more, until no child is left.
-    pub fn keep(mut self, mut well: impl FnMut(&Dead) -> bool) -> ExitCode {
-        while self.look(&mut well) == Left::Some {
+    pub fn attend_until_childless(
+        mut self,
+        mut is_expected: impl FnMut(&Dead) -> bool,
+    ) -> ExitCode {
+        while self.attend(&mut is_expected) == Left::Some {
             if signals::wait([], self.time_left()).is_err() {
                 return ExitCode::FAILURE;
             }
         }
         ExitCode::SUCCESS
+    }
+}
+
+#[cfg(all(test, target_os = "linux", not(net_runner_posix)))]
+mod tests {
+    use super::*;
+    use nix::sys::signal::kill;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    /// Leaves room for a machine that is ten times slower.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// The children of the process that runs the tests are this test's alone.
+    #[test]
+    fn what_a_dead_stranger_leaves_is_ended_though_it_exited_with_0() {
+        sys::become_subreaper().unwrap();
+        // In a session of its own, as a command; what it leaves is in a third.
+        let script = "setsid sleep 1000 >&- & echo $!";
+        let mut stranger = Command::new("setsid");
+        stranger.args(["sh", "-c", script]).stdout(Stdio::piped());
+        // `attend` reaps it.
+        #[allow(clippy::zombie_processes)]
+        let stranger = stranger.spawn().unwrap();
+        let mut line = String::new();
+        let mut output = BufReader::new(stranger.stdout.unwrap());
+        output.read_line(&mut line).unwrap();
+        let left: i32 = line.trim().parse().unwrap();
+
+        let mut watch = Watch::default();
+        let since = Instant::now();
+        while watch.attend(|dead| dead.exit_code == Some(0)) == Left::Some {
+            assert!(since.elapsed() < PATIENCE, "{left} lives");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(kill(Pid::from_raw(left), None).is_err());
     }
 }

@@ -20,6 +20,9 @@ pub const NO_SIGNAL: MsgFlags = MsgFlags::empty();
 /// Whether what was sent by one call is received by one call.
 pub const KEEPS_MESSAGES: bool = cfg!(not(any(target_vendor = "apple", net_runner_posix)));
 
+/// Room beyond a frame, so that a message that is too long is not taken for a good one without its end.
+pub const ONE_MORE: usize = KEEPS_MESSAGES as usize;
+
 /// Two connected sockets that keep messages apart and have an end of file. Race: born without close-on-exec.
 #[cfg(not(any(target_vendor = "apple", net_runner_posix)))]
 pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {

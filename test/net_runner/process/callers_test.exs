@@ -418,6 +418,25 @@ defmodule NetRunner.Process.CallersTest do
         do: assert_raise(RuntimeError, "late", run)
   end
 
+  test "an input that traps exits and waits does not outlive a server that is killed, nor does its run" do
+    test = self()
+    command = ["sleep", "1000.#{System.unique_integer([:positive])}"]
+
+    input = fn _sink ->
+      Process.flag(:trap_exit, true)
+      send(test, {:feeder, self()})
+      receive(do: (:never -> :ok))
+    end
+
+    running = Task.async(fn -> NetRunner.run(command, input: input) end)
+    assert_receive {:feeder, feeder}, 60_000
+    monitor = Process.monitor(feeder)
+    %{pid: server} = Enum.find(NetRunner.list(), &(&1.command == command))
+    Process.exit(server, :kill)
+    assert_receive {:DOWN, ^monitor, :process, _, :killed}, 60_000
+    assert Task.await(running, 60_000) == {:error, :closed}
+  end
+
   test "an input is not left when a stream stops early" do
     test = self()
 
@@ -426,8 +445,13 @@ defmodule NetRunner.Process.CallersTest do
       Process.sleep(:infinity)
     end
 
-    assert ["y\n" <> _] = ~w(yes) |> NetRunner.stream!(input: input) |> Enum.take(1)
-    assert_receive {:feeder, feeder}, 60_000
+    # It has begun when the stream stops.
+    [feeder] =
+      ~w(yes)
+      |> NetRunner.stream!(input: input)
+      |> Stream.map(fn _chunk -> assert_receive({:feeder, feeder}) && feeder end)
+      |> Enum.take(1)
+
     refute Process.alive?(feeder)
   end
 
@@ -534,6 +558,43 @@ defmodule NetRunner.Process.CallersTest do
     on_exit(fn -> Command.stop(p) end)
     assert Command.read(p) == {:ok, "\n"}
     refute inspect(:sys.get_status(p), limit: :infinity, printable_limit: :infinity) =~ "s3cret"
+  end
+
+  test "a call that it does not know ends a server without showing what it holds" do
+    p = start!("exec sleep 1000")
+    writer = Task.async(fn -> Command.write(p, :binary.copy("s3cret", 1_000_000)) end)
+    NetRunner.Waiting.await(p, :stdin)
+
+    log =
+      ExUnit.CaptureLog.capture_log(fn ->
+        {reason, _} = catch_exit(GenServer.call(p, {:no, "such call"}))
+        shown = inspect(reason, limit: :infinity, printable_limit: :infinity)
+        refute shown =~ "s3cret"
+        assert Task.await(writer, 60_000) == {:error, :closed}
+      end)
+
+    assert log =~ "asked the process of a command for something that it does not know"
+    refute log =~ "s3cret"
+  end
+
+  def log(%{msg: message}, %{config: %{test: test}}) do
+    if inspect(message) =~ "a stray message" do
+      send(test, :logging)
+      Process.sleep(:infinity)
+    end
+  end
+
+  @tag :capture_log
+  test "a log handler that hangs keeps no command alive whose owner has died" do
+    owner = spawn(fn -> Process.sleep(:infinity) end)
+    p = start!("exec sleep 1000", owner: owner)
+    os_pid = Command.os_pid(p)
+    :ok = :logger.add_handler(__MODULE__, __MODULE__, %{config: %{test: self()}})
+    on_exit(fn -> :logger.remove_handler(__MODULE__) end)
+    send(p, "a stray message")
+    assert_receive :logging, 60_000
+    kill(owner)
+    Tree.await(fn -> Tree.stat(os_pid) == nil end)
   end
 
   test "a terminal whose program is over has no size that could be set" do

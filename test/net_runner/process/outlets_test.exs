@@ -34,6 +34,38 @@ defmodule NetRunner.Process.OutletsTest do
     end
   end
 
+  # How much is in a terminal cannot be asked.
+  test "of a terminal, no more is read than it can hold, however fast somebody writes into it" do
+    {:ok, read, write} = Native.pipe()
+    on_exit(fn -> Native.close(write) end)
+    outlets = Outlets.new(Pipe.new(read, true), nil, nil, Counters.new())
+    :ok = Native.write(write, ["x"])
+    {outlets, []} = Outlets.writers(outlets, :gone)
+
+    outlets =
+      Enum.reduce(1..64, outlets, fn _, outlets ->
+        :ok = Native.write(write, [:binary.copy("x", 1_024)])
+
+        {:reply, {:ok, <<_::binary-size(1_024)>>}, outlets} =
+          Outlets.read(outlets, from(), :stdout, 1_024)
+
+        outlets
+      end)
+
+    assert {:reply, :eof, outlets} = Outlets.read(outlets, from(), :stdout, 1_024)
+    assert outlets.stdout.pipe.fd == nil
+  end
+
+  test "a collect whose pipe cannot be read when the command has exited is answered" do
+    {:ok, _read, write} = Native.pipe()
+    outlets = Outlets.new(Pipe.new(write), nil, nil, Counters.new())
+    from = from()
+    {outlets, effects} = Outlets.collect(outlets, from, :infinity)
+    assert effects == [{:condemn, {:read_failed, :ebadf}}]
+    {_, effects} = Outlets.writers(outlets, :left_behind)
+    assert [{:collected, %{from: ^from}, {:error, :ebadf}}] = effects
+  end
+
   test "when it is ended, nobody reads by himself what is discarded, and readers hear why" do
     {outlets, counters, _write} = outlets(5_000)
     {outlets, _} = Outlets.discard_all(outlets, {:error, :timeout})

@@ -226,31 +226,36 @@ defmodule NetRunner.Process.ServerTest do
       await(fn -> waiting?(p, :exit) end)
       state = :sys.get_state(p)
 
-      log =
-        capture_log(fn ->
-          for message <- [
-                :hello,
-                {make_ref(), :late_answer},
-                {:DOWN, make_ref(), :process, self(), :normal},
-                {:DOWN, make_ref(), :process, self(), :killed},
-                {:EXIT, self(), :normal},
-                {:select, make_ref(), :undefined, :ready_input},
-                {:select, make_ref(), :undefined, :ready_output},
-                {:select, state.control, :undefined, :ready_input},
-                {:select, state.outlets.stdout.pipe.fd, :undefined, :ready_input},
-                {:select, state.inlet.stdin, :undefined, :ready_output},
-                {:again, :stdout},
-                {:again, :stderr},
-                {:again, :stdin},
-                {:await_expired, 1_000_000}
-              ] do
-            send(p, message)
-          end
+      # Another process logs it, at its own time.
+      hello = fn ->
+        send(p, :hello)
+        Process.sleep(50)
+      end
 
-          assert Command.alive?(p)
-        end)
+      await(fn -> capture_log(hello) =~ "does not know: :hello" end)
 
-      assert log =~ "does not know: :hello"
+      capture_log(fn ->
+        for message <- [
+              {make_ref(), :late_answer},
+              {:DOWN, make_ref(), :process, self(), :normal},
+              {:DOWN, make_ref(), :process, self(), :killed},
+              {:EXIT, self(), :normal},
+              {:select, make_ref(), :undefined, :ready_input},
+              {:select, make_ref(), :undefined, :ready_output},
+              {:select, state.control, :undefined, :ready_input},
+              {:select, state.outlets.stdout.pipe.fd, :undefined, :ready_input},
+              {:select, state.inlet.stdin, :undefined, :ready_output},
+              {:again, :stdout},
+              {:again, :stderr},
+              {:again, :stdin},
+              {:await_expired, 1_000_000}
+            ] do
+          send(p, message)
+        end
+
+        assert Command.alive?(p)
+      end)
+
       assert answer(reader, 0) == :none
       assert Command.write(p, "x") == :ok
       assert answer(reader) == {:ok, "x"}

@@ -124,6 +124,68 @@ defmodule NetRunner.LauncherTest do
     helper("exec #{python} -S -E #{script} #{real_helper()} #{Enum.join(calls, " ")}")
   end
 
+  describe "a shepherd that says what makes no sense" do
+    @zeros String.duplicate("00", 31)
+
+    for {what, messages} <- [
+          {"a byte", ["78"]},
+          {"an event of no kind", ["ff" <> @zeros]},
+          {"an event that is too long", ["01" <> @zeros <> "00"]},
+          {"a failure of no step", ["0263" <> String.duplicate("00", 30)]},
+          {"an exit before the start", ["03" <> @zeros]}
+        ] do
+      @messages messages
+      test "fails the start: #{what}" do
+        with_nonsense(@messages, fn ->
+          assert NetRunner.run(~w(true)) == {:error, :malformed}
+          assert {:error, :malformed} = Command.start("true")
+          assert NetRunner.Error.describe(:malformed) =~ "protocol"
+        end)
+      end
+    end
+
+    for {what, messages} <- [
+          {"a byte", ["started", "78"]},
+          {"an event of no kind", ["started", String.duplicate("ff", 32)]},
+          {"another start", ["started", "started"]},
+          {"a failure", ["started", "0201" <> String.duplicate("00", 30)]},
+          {"an exit that is too long", ["started", "03" <> @zeros <> "00"]}
+        ] do
+      @messages messages
+      test "has its command fail: #{what}" do
+        with_nonsense(@messages, fn ->
+          assert NetRunner.run(~w(true)) == {:error, :shepherd_died}
+          {:ok, p} = Command.start("true")
+          assert Command.await_exit(p, 60_000) == {:error, :shepherd_died}
+          refute Command.alive?(p)
+          assert Command.stop(p) == :ok
+        end)
+      end
+    end
+
+    test "is believed a signal that does not exist" do
+      with_nonsense(["started", "04c8" <> String.duplicate("00", 30)], fn ->
+        assert {"", status} = NetRunner.run(~w(true))
+        assert status == 128 + 200
+      end)
+    end
+  end
+
+  defp with_nonsense(messages, fun) do
+    python = System.find_executable("python3")
+    script = Path.expand("../../support/nonsense_helper.py", __DIR__)
+    arguments = Enum.join(messages, " ")
+    path = helper("exec #{python} -S -E #{script} '#{greeting()}' #{arguments}")
+    Application.put_env(:net_runner, :helper, path)
+
+    capture_log(fn ->
+      :ok = Application.stop(:net_runner)
+      {:ok, _} = Application.ensure_all_started(:net_runner)
+      fun.()
+      :ok = Application.stop(:net_runner)
+    end)
+  end
+
   test "a helper that greets and dies is replaced, again and again, and the VM lives" do
     Application.put_env(:net_runner, :helper, helper("printf '#{greeting()}' >&3"))
     capture_log(fn -> :ok = Application.stop(:net_runner) end)

@@ -5,7 +5,7 @@ defmodule NetRunner.System.NativeTest do
 
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
-  alias NetRunner.System.Native
+  alias NetRunner.System.{Launcher, Native}
 
   describe "a scheduler is not held" do
     test "by a command with tens of thousands of arguments" do
@@ -84,6 +84,39 @@ defmodule NetRunner.System.NativeTest do
         {:error, :eagain} -> false
       end
     end)
+  end
+
+  # Its end with requests unread resets the connection (unix(7)), and the kernel tells that before it gives what was sent.
+  test "what a shepherd said is heard, though it ended with something unread" do
+    Native.let_idle_go()
+    # A shepherd that was changed serves no other command.
+    script = "renice -n 5 -p $PPID >&2; echo ready; read line; exit 7"
+    fields = [file: "/bin/sh", args: ["sh", "-c", script], env: ["PATH=/usr/bin:/bin"]]
+
+    {:ok, control, stdin, stdout, nil} = Launcher.submit(fields, {:pipe, :pipe, :null}, 65_536)
+    {:started, os_pid} = await(fn -> Native.receive_event(control) end)
+    assert {:ok, "ready\n"} = await(fn -> Native.read(stdout, 100) end)
+    shepherd = Tree.parent(os_pid)
+    {_, 0} = System.cmd("kill", ["-STOP", "#{shepherd}"])
+    Tree.await_stopped(shepherd)
+
+    assert Native.write(stdin, ["go\n"]) == :ok
+    Tree.await(fn -> Tree.stat(os_pid)[:state] == "Z" end)
+    # It reads one of them before it finds its command dead.
+    for _ <- 1..5, do: assert(Native.send_signal(control, 0) == :ok)
+    {_, 0} = System.cmd("kill", ["-CONT", "#{shepherd}"])
+    Tree.await(fn -> Tree.stat(shepherd) == nil end, 60_000)
+
+    assert {:exited, {:exited, 7}, _usage} = Native.receive_event(control)
+    assert Native.receive_event(control) == :eof
+    for fd <- [control, stdin, stdout], do: Native.close(fd)
+  end
+
+  defp await(fun) do
+    with {:error, :eagain} <- fun.() do
+      assert_receive {:select, _, _, :ready_input}, 60_000
+      await(fun)
+    end
   end
 
   # Whether this function of the NIF was called meanwhile.

@@ -1,0 +1,77 @@
+//! What holds for the wire format, whatever the bytes: nothing panics, and what is decoded is what is sent again.
+
+use wire::{Event, Request, Spec, SpecWriter, Stdio, Tag};
+
+/// From the shepherd.
+pub fn event(bytes: &[u8]) {
+    if let Ok(event) = Event::decode(bytes) {
+        assert_eq!(Event::decode(&event.encode()), Ok(event));
+    }
+}
+
+/// To the shepherd.
+pub fn request(bytes: &[u8]) {
+    if let Ok(request) = Request::decode(bytes) {
+        assert_eq!(Request::decode(&request.encode()), Ok(request));
+    }
+}
+
+/// To the shepherd, behind a request.
+pub fn spec(bytes: &[u8]) {
+    if let Ok(spec) = Spec::decode(bytes) {
+        let again = encode(&spec);
+        assert_eq!(Spec::decode(&again), Ok(spec));
+    }
+}
+
+fn encode(spec: &Spec) -> Vec<u8> {
+    let mut writer = SpecWriter::default();
+    let mut string = |tag, value: &std::ffi::CStr| writer.string(tag, value.to_bytes()).unwrap();
+    string(Tag::File, spec.file);
+    spec.args.iter().for_each(|arg| string(Tag::Arg, arg));
+    spec.env.iter().for_each(|pair| string(Tag::Env, pair));
+    spec.search_path
+        .iter()
+        .for_each(|path| string(Tag::SearchPath, path));
+    spec.cd.iter().for_each(|path| string(Tag::Cd, path));
+    spec.cgroup
+        .iter()
+        .for_each(|path| string(Tag::Cgroup, path));
+    for stdio in &spec.stdio {
+        match stdio {
+            Stdio::Null => writer.flag(Tag::Null),
+            Stdio::Passed => writer.flag(Tag::Passed),
+            Stdio::Redirected => writer.flag(Tag::Redirected),
+            Stdio::Read(path) => writer.string(Tag::ReadFile, path.to_bytes()).unwrap(),
+            Stdio::Write(path) => writer.string(Tag::WriteFile, path.to_bytes()).unwrap(),
+            Stdio::Append(path) => writer.string(Tag::AppendFile, path.to_bytes()).unwrap(),
+        }
+    }
+    // Negative ones are refused; see `small` in spec.rs.
+    writer.number(Tag::StopSignal, spec.stop_signal as u64);
+    writer.number(Tag::KillTimeout, spec.kill_timeout_ms);
+    writer.number(Tag::Leftovers, spec.leftovers.to_number());
+    let mut number = |tag, value: Option<u64>| {
+        value
+            .into_iter()
+            .for_each(|value| writer.number(tag, value))
+    };
+    number(Tag::Umask, spec.umask.map(u64::from));
+    number(Tag::Nice, spec.nice.map(|nice| nice as i64 as u64));
+    number(Tag::Uid, spec.uid.map(u64::from));
+    number(Tag::Gid, spec.gid.map(u64::from));
+    for limit in &spec.rlimits {
+        writer.numbers(Tag::Rlimit, &[limit.resource, limit.soft, limit.hard]);
+    }
+    if let Some(groups) = &spec.groups {
+        let groups: Vec<u64> = groups.iter().copied().map(u64::from).collect();
+        writer.numbers(Tag::Groups, &groups);
+    }
+    if spec.no_new_privs {
+        writer.flag(Tag::NoNewPrivs);
+    }
+    if spec.terminal {
+        writer.flag(Tag::Terminal);
+    }
+    writer.finish()
+}
