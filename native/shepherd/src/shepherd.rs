@@ -93,8 +93,11 @@ pub fn run(control: OwnedFd, parent: &Parent, attributes: &Attributes) {
                 // While it is idle it has no child, and nobody needs it when its parent is gone.
                 // Race: parent died first. Race: retired too late.
                 let _ = sys::signal_at_parents_death(Some(Signal::SIGKILL));
-                let may_serve_again =
-                    parent.takes_requests() && Attributes::of_this_process() == *attributes;
+                // Those above this process end a helper that is stopped again (see `Watch`). That is not the next
+                // command's doing.
+                let may_serve_again = parent.takes_requests()
+                    && !signals::was_continued()
+                    && Attributes::of_this_process() == *attributes;
                 shepherd.event(Event::Checked { may_serve_again });
             }
             Life::Gone => return,

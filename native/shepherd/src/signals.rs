@@ -96,6 +96,17 @@ pub fn unblock_all() -> nix::Result<()> {
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 
+/// Whether somebody has stopped this process, and let it go on: SIGCONT is blocked, so it stays pending (signal(7)).
+pub fn was_continued() -> bool {
+    // SAFETY: a signal set is an array of bits, valid whatever they are, and sigpending(2) writes it.
+    let pending = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigpending(&mut set);
+        SigSet::from_sigset_t_unchecked(set)
+    };
+    pending.contains(Signal::SIGCONT)
+}
+
 /// Waits until a descriptor is readable, a child or the parent changed, or the time is over. Gives the descriptors that are
 /// readable; the caller finds out what else happened. Race: lost wake-up.
 pub fn wait<'fd>(
