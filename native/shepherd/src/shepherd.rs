@@ -61,14 +61,7 @@ pub fn run(control: OwnedFd, parent: &Parent, attributes: &Attributes) {
     let mut shepherd = Shepherd::new(control.as_fd(), parent);
     loop {
         match &shepherd.life {
-            Life::Idle => match socket::await_begin(shepherd.control) {
-                Some(begin) => {
-                    // While it has a command, the death of its parent only wakes it.
-                    let _ = sys::signal_at_parents_death(Some(Signal::SIGCHLD));
-                    shepherd.start(begin);
-                }
-                None => shepherd.event(Event::VmGone),
-            },
+            Life::Idle => shepherd.await_command(),
             Life::Running { .. } => shepherd.hold(),
             Life::Dead { command, .. } => {
                 let exit = sys::reap_with_usage(command.pid).ok();
@@ -129,7 +122,7 @@ fn try_to_rehearse() -> nix::Result<()> {
         withdrawn: &WITHDRAWN,
     };
     let mut shepherd = Shepherd::new(control.as_fd(), &parent);
-    if let Some(begin) = socket::await_begin(control.as_fd()) {
+    if let Some(begin) = socket::receive_begin(control.as_fd()) {
         shepherd.start(begin);
     }
     children::reap(|_| {});
@@ -154,6 +147,18 @@ impl<'a> Shepherd<'a> {
             life: Life::Idle,
             exit: None,
             killed: false,
+        }
+    }
+
+    fn await_command(&mut self) {
+        if !socket::await_begin(self.control) {
+            return self.event(Event::VmGone);
+        }
+        // While it has a command, the death of its parent only wakes it. Race: parent dies beside a request.
+        let _ = sys::signal_at_parents_death(Some(Signal::SIGCHLD));
+        match socket::receive_begin(self.control) {
+            Some(begin) => self.start(begin),
+            None => self.event(Event::VmGone),
         }
     }
 
