@@ -14,11 +14,10 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
   @cargo_floor "1.85.0"
 
   # Increment this when cargo is called in another way.
-  @recipe "3"
+  @recipe "4"
 
-  # musl's targets link statically by default, and cargo makes no shared library then. The condition
-  # leaves all other targets alone.
-  @shared_library_on_musl ~S|target.'cfg(target_env = "musl")'.rustflags=["-C", "target-feature=-crt-static"]|
+  # musl's targets link statically by default, and cargo makes no shared library then.
+  @dynamic "-C target-feature=-crt-static"
 
   @impl true
   def run(_args) do
@@ -34,11 +33,11 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
   end
 
   # Mix runs the compilers of a git dependency only as long as its application is missing, but it loads this file every
-  # time. Without what was deleted the application is none.
-  def notice_deleted(application) do
-    if File.exists?(Path.join(application, ".mix/compile.net_runner_native")) and
-         not installed?(Path.join(application, "priv")) do
-      File.rm(Path.join(application, "ebin/net_runner.app"))
+  # time, before it looks for that. So without what was deleted it must find no application. (Called when Mix knows
+  # where this project is compiled to: while it asks for `project/0`, it says what is true of the project above.)
+  def notice_deleted(_env, _bytecode) do
+    if File.exists?(stamp()) and not installed?(priv()) do
+      File.rm(Path.join(Mix.Project.app_path(), "ebin/net_runner.app"))
     end
   end
 
@@ -86,8 +85,8 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
     # The target is always named: so it is known where cargo puts the results, whatever its configuration says.
     target = System.get_env("CARGO_BUILD_TARGET") || host
     common = ~w(--release --locked --target-dir) ++ [directory, "--target", target]
-    nif = ["build", "--package", "net_runner", "--config", @shared_library_on_musl]
-    run!(cargo, nif ++ common)
+    {config, env} = if target =~ "musl", do: linked_dynamically(target), else: {[], []}
+    run!(cargo, ["build", "--package", "net_runner"] ++ config ++ common, env)
 
     # Linked statically, the helper forks a third faster and takes half the memory for each command. Not every
     # system has a static C library.
@@ -98,6 +97,14 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
     end
 
     install(Path.join([directory, target, "release"]))
+  end
+
+  # A configuration is added to the user's own. But cargo takes no flags from it when there are some in the environment.
+  defp linked_dynamically(target) do
+    case System.get_env("RUSTFLAGS") do
+      nil -> {["--config", "target.#{target}.rustflags=#{inspect(String.split(@dynamic))}"], []}
+      flags -> {[], [{"RUSTFLAGS", flags <> " " <> @dynamic}]}
+    end
   end
 
   # Cargo takes a minute, and its own message does not say who wanted to write there.
@@ -117,8 +124,8 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
     end
   end
 
-  defp run!(cargo, args) do
-    status = cargo(cargo, args)
+  defp run!(cargo, args, env \\ []) do
+    status = cargo(cargo, args, env)
 
     if status != 0 do
       Mix.raise(
@@ -127,8 +134,8 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
     end
   end
 
-  defp cargo(cargo, args) do
-    options = [cd: @source, stderr_to_stdout: true, into: IO.stream(:stdio, :line)]
+  defp cargo(cargo, args, env \\ []) do
+    options = [cd: @source, env: env, stderr_to_stdout: true, into: IO.stream(:stdio, :line)]
     {_, status} = System.cmd(cargo, args, options)
     status
   end
@@ -183,11 +190,10 @@ end
 defmodule NetRunner.MixProject do
   use Mix.Project
 
-  def project do
-    Mix.Tasks.Compile.NetRunnerNative.notice_deleted(
-      Path.join(Mix.Project.build_path(), "lib/net_runner")
-    )
+  # After the callback of Mix.Project, which makes this the current project.
+  @after_compile {Mix.Tasks.Compile.NetRunnerNative, :notice_deleted}
 
+  def project do
     [
       app: :net_runner,
       version: "0.1.0",

@@ -123,6 +123,23 @@ defmodule NetRunner.BuildTest do
 
     # Mix compiles a git dependency anew only when it has a reason.
     refute hello.() =~ "native part"
+
+    # That its native part was deleted is one, whoever finds out, in whatever environment.
+    File.mkdir_p!(Path.join(directory, "test"))
+    File.write!(Path.join(directory, "test/test_helper.exs"), "ExUnit.start()")
+
+    for {environment, args} <- [
+          {"prod", ["run", "-e", "IO.inspect(ByGit.hello())"]},
+          {"dev", ["compile"]},
+          {"dev", ["deps.compile", "net_runner"]},
+          {"test", ["test"]}
+        ] do
+      env = [{"MIX_ENV", environment}]
+      mix!(directory, context, ["compile"], env)
+      File.rm_rf!(Path.join(directory, "_build/#{environment}/lib/net_runner/priv"))
+      assert mix!(directory, context, args, env) =~ "Compiling the native part of NetRunner"
+      refute mix!(directory, context, ["compile"], env) =~ "native part"
+    end
   end
 
   test "the source tree is not written to", context do

@@ -7,6 +7,7 @@ defmodule NetRunner.Guarantees.HostileTest do
   alias NetRunner.Process, as: Command
   alias NetRunner.System.Native
 
+  @moduletag skip: Tree.needs_linux()
   @moduletag :capture_log
 
   @kill_timeout 400

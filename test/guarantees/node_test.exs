@@ -182,7 +182,7 @@ defmodule NetRunner.Guarantees.NodeTest do
   end
 
   defp assert_goes_on(%{worker: worker} = context) do
-    Tree.await(fn -> length(Tree.helpers(worker)) == 4 end, @within)
+    Tree.await(fn -> length(Tree.helpers(worker)) == Tree.resting_helpers() end, @within)
     assert run(context) == {"next\n", 0}
   end
 

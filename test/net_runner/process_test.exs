@@ -1,6 +1,8 @@
 defmodule NetRunner.ProcessTest do
   use ExUnit.Case, async: true
 
+  import Bitwise
+
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Stats
 
@@ -381,6 +383,11 @@ defmodule NetRunner.ProcessTest do
     p
   end
 
+  # Elsewhere than on Linux, those that the C library keeps for itself (32 and 33) stay as the VM's parent has set them.
+  @signals if NetRunner.Guarantees.Tree.needs_linux(),
+             do: 0x7FFF_FFFF,
+             else: 0xFFFF_FFFF_FFFF_FFFF
+
   test "the command is told its own business only" do
     {output, 0} = NetRunner.run(~w(cat /proc/self/stat /proc/self/status))
     [stat | status] = String.split(output, "\n", trim: true)
@@ -390,7 +397,7 @@ defmodule NetRunner.ProcessTest do
 
     for name <- ~w(SigBlk: SigIgn: SigCgt:) do
       [mask] = for line <- status, [^name, mask] <- [String.split(line)], do: mask
-      assert {name, String.to_integer(mask, 16)} == {name, 0}
+      assert {name, String.to_integer(mask, 16) &&& @signals} == {name, 0}
     end
 
     {fds, 0} = NetRunner.run(~w(ls /proc/self/fd))

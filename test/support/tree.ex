@@ -24,6 +24,17 @@ defmodule NetRunner.Guarantees.Tree do
     tree
   end
 
+  @doc """
+  Why a test of what only Linux has cannot be run here; `nil` when it can. (`bin/matrix fallbacks` tests on Linux what the native
+  part uses elsewhere.)
+  """
+  def needs_linux do
+    if fallbacks?() or not match?({:unix, :linux}, :os.type()),
+      do: "what it shows is promised on Linux only, see docs/guarantees.md"
+  end
+
+  defp fallbacks?, do: System.get_env("RUSTFLAGS", "") =~ "net_runner_posix"
+
   def root?, do: :os.cmd(~c"id -u") == ~c"0\n"
 
   @doc "The program shapes of the matrix; shape.py says what each does."
@@ -33,13 +44,22 @@ defmodule NetRunner.Guarantees.Tree do
   end
 
   @doc "Why a shape cannot be had here; `nil` when it can."
-  def reason_to_skip(:cgroup) do
+  # Something of these leaves the command's process group.
+  def reason_to_skip(shape)
+      when shape in [:setsid_child, :daemon, :keeps_forking, :terminal, :cgroup],
+      do: needs_linux() || reason_to_skip_on_linux(shape)
+
+  def reason_to_skip(shape), do: reason_to_skip_on_linux(shape)
+
+  defp reason_to_skip_on_linux(:other_user),
+    do: if(not root?(), do: "becoming another user needs root")
+
+  defp reason_to_skip_on_linux(:cgroup) do
     if cgroup_root() == nil,
       do: "needs root and a cgroup file system of version 2 that can be written"
   end
 
-  def reason_to_skip(:other_user), do: if(not root?(), do: "becoming another user needs root")
-  def reason_to_skip(_shape), do: nil
+  defp reason_to_skip_on_linux(_shape), do: nil
 
   @doc "The shapes that can be had here."
   def possible_shapes, do: Enum.filter(shapes(), &(reason_to_skip(&1) == nil))
@@ -96,13 +116,15 @@ defmodule NetRunner.Guarantees.Tree do
   end
 
   @doc """
-  Whether only the guard, the launcher and its two spare shepherds are there, once those are let go that are
-  kept for the next command.
+  Whether only the guard, the launcher and its two spare shepherds (on Linux) are there, once those are let go
+  that are kept for the next command.
   """
   def at_rest? do
     NetRunner.System.Native.let_idle_go()
-    length(helpers()) == 4
+    length(helpers()) == resting_helpers()
   end
+
+  def resting_helpers, do: if(needs_linux(), do: 2, else: 4)
 
   # Helpers live in the session that their guard made, and only they.
   defp sessions_of(vm) when is_integer(vm), do: sessions(vm)

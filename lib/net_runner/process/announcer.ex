@@ -51,7 +51,7 @@ defmodule NetRunner.Process.Announcer do
   end
 
   @doc "Returns when the handlers of the command's end have returned."
-  @spec finish(t(), (() -> Telemetry.ending())) :: :ok
+  @spec finish(t(), (... -> Telemetry.ending())) :: :ok
   def finish(nil, _ending), do: :ok
 
   def finish(announcer, ending) do

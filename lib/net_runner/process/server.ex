@@ -104,14 +104,16 @@ defmodule NetRunner.Process.Server do
     Boot.start(command, options, extra)
   catch
     kind, reason ->
-      {module, function, arguments, _} = hd(__STACKTRACE__)
+      [{module, function, arguments, _} | _] = __STACKTRACE__
       what = if kind == :error, do: Exception.normalize(:error, reason).__struct__, else: kind
-      arity = if is_list(arguments), do: length(arguments), else: arguments
 
       {:crashed,
        "a command could not be started because of a fault in NetRunner: " <>
-         "#{inspect(what)} in #{Exception.format_mfa(module, function, arity)}"}
+         "#{inspect(what)} in #{Exception.format_mfa(module, function, arity(arguments))}"}
   end
+
+  defp arity(arguments) when is_list(arguments), do: length(arguments)
+  defp arity(arity), do: arity
 
   @impl true
   def handle_continue({:begin, input, inputs}, state) do

@@ -381,6 +381,9 @@ defmodule NetRunner.System.Launcher do
   end
 
   defp explain({path, reason}) do
-    "NetRunner's helper program #{path} cannot be started: #{NetRunner.Error.describe(reason)}"
+    sentence =
+      "NetRunner's helper program #{path} cannot be started: #{NetRunner.Error.describe(reason)}"
+
+    if reason in [:enoent, :eacces, :enoexec], do: "#{sentence}; #{@rebuild}", else: sentence
   end
 end

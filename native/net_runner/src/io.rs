@@ -228,7 +228,7 @@ fn read_large<'a>(env: Env<'a>, inside: &Inside, size: usize) -> nix::Result<(us
 
 /// Gives the pipe the size that was asked for, once. If the kernel refuses (pipe(7) has limits for an unprivileged user),
 /// it stays as it is.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn grow_pipe(fd: &Fd, inside: &Inside) -> bool {
     use nix::fcntl::{fcntl, FcntlArg};
     let size = fd.pipe_size.swap(0, Ordering::Relaxed);
@@ -236,7 +236,7 @@ fn grow_pipe(fd: &Fd, inside: &Inside) -> bool {
     size != 0 && fcntl(inside, change).is_ok()
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 fn grow_pipe(_fd: &Fd, _inside: &Inside) -> bool {
     false
 }

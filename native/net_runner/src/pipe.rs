@@ -5,12 +5,12 @@ use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// The end to read from and the end to write to. Race: born without close-on-exec.
-#[cfg(not(target_vendor = "apple"))]
+#[cfg(not(any(target_vendor = "apple", net_runner_posix)))]
 pub fn new() -> nix::Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC)
 }
 
-#[cfg(target_vendor = "apple")]
+#[cfg(any(target_vendor = "apple", net_runner_posix))]
 pub fn new() -> nix::Result<(OwnedFd, OwnedFd)> {
     use nix::fcntl::FdFlag;
     let (read, write) = nix::unistd::pipe()?;

@@ -364,9 +364,9 @@ fn strings(writer: &mut SpecWriter, tag: Tag, values: Term) -> NifResult<()> {
 
 /// The VM's current working directory. Its file system may have to be asked, and may never answer.
 pub fn working_directory() -> Result<OwnedFd, Failure> {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(net_runner_posix)))]
     let access = OFlag::O_PATH;
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(any(not(target_os = "linux"), net_runner_posix))]
     let access = OFlag::O_RDONLY;
     let flags = access | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     nix::fcntl::open(c".", flags, Mode::empty()).map_err(Failure::of(atoms::cwd()))
@@ -374,14 +374,14 @@ pub fn working_directory() -> Result<OwnedFd, Failure> {
 
 /// The same, without asking a file system: `None` if the kernel does not have it in its cache, or cannot tell (before
 /// Linux 5.12).
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 pub fn working_directory_at_hand() -> Option<OwnedFd> {
     use rustix::fs::{openat2, Mode, OFlags, ResolveFlags, CWD};
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat2(CWD, c".", flags, Mode::empty(), ResolveFlags::CACHED).ok()
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 pub fn working_directory_at_hand() -> Option<OwnedFd> {
     None
 }

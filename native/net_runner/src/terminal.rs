@@ -39,15 +39,33 @@ fn flags(flags: OFlag) -> OpenptFlags {
 }
 
 /// Opens the slave without its name: /dev/pts may be that of another mount namespace (ioctl_tty(2)).
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn open_slave(master: &OwnedFd, birth: OFlag) -> nix::Result<OwnedFd> {
     rustix::pty::ioctl_tiocgptpeer(master, flags(birth)).map_err(from_rustix)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 fn open_slave(master: &OwnedFd, birth: OFlag) -> nix::Result<OwnedFd> {
-    let name = rustix::pty::ptsname(master, Vec::new()).map_err(from_rustix)?;
-    nix::fcntl::open(name.as_c_str(), birth, nix::sys::stat::Mode::empty())
+    nix::fcntl::open(
+        slave_name(master)?.as_c_str(),
+        birth,
+        nix::sys::stat::Mode::empty(),
+    )
+}
+
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
+fn slave_name(master: &OwnedFd) -> nix::Result<std::ffi::CString> {
+    use std::sync::{Mutex, PoisonError};
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: ptsname(3) gives a string that stays until it is called again; not every system has ptsname_r(3).
+    unsafe {
+        let name = libc::ptsname(std::os::fd::AsRawFd::as_raw_fd(master));
+        if name.is_null() {
+            return Err(Errno::last());
+        }
+        Ok(std::ffi::CStr::from_ptr(name).to_owned())
+    }
 }
 
 /// Sets the size; fails when no program has the terminal open any more.

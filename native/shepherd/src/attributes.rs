@@ -2,13 +2,13 @@
 //! is the same user, or root. (renice(1), prlimit(1), taskset(1), chrt(1), ionice(1), choom(1), a move to another
 //! cgroup.)
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 pub use linux::Attributes;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 pub use elsewhere::Attributes;
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 mod linux {
     use std::ffi::CStr;
 
@@ -99,7 +99,7 @@ mod linux {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 mod elsewhere {
     /// Nobody but the process itself can set its limits; its nice value alone can be another.
     #[derive(PartialEq, Eq)]

@@ -42,7 +42,12 @@ pub fn reap(mut see: impl FnMut(&Dead)) -> Left {
 /// is for kernels that were built without it; the slowest for systems without a /proc of use.
 ///
 /// What /proc says is not believed: a number is used only when the kernel says that it names a child.
+///
+/// Where no orphans are given to a helper, it has no need of the list.
 pub fn list() -> Vec<Pid> {
+    if !sys::ADOPTS {
+        return Vec::new();
+    }
     let listed = if has_proc() {
         list_in_proc(getpid())
     } else {
@@ -59,17 +64,13 @@ pub fn list() -> Vec<Pid> {
 }
 
 /// The most that kernel.pid_max can be. To ask about each number takes half a second.
-#[cfg(target_os = "linux")]
 const HIGHEST_PID: libc::pid_t = 1 << 22;
-/// Only Linux gives orphans to the helpers: elsewhere the command is the only child.
-#[cfg(not(target_os = "linux"))]
-const HIGHEST_PID: libc::pid_t = 0;
 
 /// Whether /proc is there, and is that of this process's own PID namespace, as the first who asked has seen it:
 /// the guard, for all that it forks. The numbers in another one name other processes.
 pub fn has_proc() -> bool {
     static HAS_PROC: OnceLock<bool> = OnceLock::new();
-    *HAS_PROC.get_or_init(|| !cfg!(target_os = "linux") || proc_is_ours().unwrap_or(false))
+    *HAS_PROC.get_or_init(|| !sys::ADOPTS || proc_is_ours().unwrap_or(false))
 }
 
 /// Seen from an outer namespace, a process has more than one number (NSpid, since Linux 4.1).
@@ -186,6 +187,11 @@ fn leads_group(child: Pid) -> bool {
 pub fn signal_group(leader: Pid, number: i32) {
     // SAFETY: as in `kill`.
     unsafe { libc::kill(-leader.as_raw(), number) };
+}
+
+/// Whether a process that may be signalled is in the group that this one led.
+pub fn has_group(leader: Pid) -> bool {
+    nix::sys::signal::killpg(leader, None).is_ok()
 }
 
 /// A signal to one child.

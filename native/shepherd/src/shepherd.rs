@@ -8,6 +8,7 @@
 //! The command stays a zombie until the signals to its process group are sent. Race: reused PID.
 
 use crate::attributes::Attributes;
+use crate::backoff::Backoff;
 use crate::cgroup;
 use crate::children::{self, Left};
 use crate::command::{self, Failure};
@@ -27,7 +28,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
-use wire::{Spec, SpecWriter, Step, Tag};
+use wire::{Leftovers, Spec, SpecWriter, Step, Tag};
 
 /// Who is above a shepherd, and ends what is left of its command if it is killed.
 pub struct Parent {
@@ -38,7 +39,11 @@ pub struct Parent {
 
 impl Parent {
     /// A killed launcher is followed by the guard, which is in the session of all helpers.
+    /// Where it could do nothing for the command, it does not matter.
     fn is_there(&self) -> bool {
+        if !sys::ADOPTS {
+            return true;
+        }
         let parent = getppid();
         parent == self.launcher || (parent.as_raw() > 0 && !children::is_stranger(parent))
     }
@@ -56,18 +61,16 @@ pub fn run(control: OwnedFd, parent: &Parent, attributes: &Attributes) {
     let mut shepherd = Shepherd::new(control.as_fd(), parent);
     loop {
         match &shepherd.life {
-            Life::Idle => match socket::await_begin(shepherd.control) {
-                Some(begin) => {
-                    // While it has a command, the death of its parent only wakes it.
-                    let _ = sys::signal_at_parents_death(Some(Signal::SIGCHLD));
-                    shepherd.start(begin);
-                }
-                None => shepherd.event(Event::VmGone),
-            },
+            Life::Idle => shepherd.await_command(),
             Life::Running { .. } => shepherd.hold(),
             Life::Dead { command, .. } => {
                 let exit = sys::reap_with_usage(command.pid).ok();
+                // Otherwise its end is that of all children.
+                if shepherd.killed && (!sys::ADOPTS || command.leftovers == Leftovers::Leave) {
+                    await_end_of_group(command.pid);
+                }
                 shepherd.exit = None;
+                shepherd.killed = false;
                 shepherd.event(Event::Reaped(exit));
             }
             Life::EndingLeftovers { .. } | Life::HoldingLeftovers { .. } => {
@@ -83,8 +86,11 @@ pub fn run(control: OwnedFd, parent: &Parent, attributes: &Attributes) {
                 // While it is idle it has no child, and nobody needs it when its parent is gone.
                 // Race: parent died first. Race: retired too late.
                 let _ = sys::signal_at_parents_death(Some(Signal::SIGKILL));
-                let may_serve_again =
-                    parent.takes_requests() && Attributes::of_this_process() == *attributes;
+                // Those above this process end a helper that is stopped again (see `Watch`). That is not the next
+                // command's doing.
+                let may_serve_again = parent.takes_requests()
+                    && !signals::was_continued()
+                    && Attributes::of_this_process() == *attributes;
                 shepherd.event(Event::Checked { may_serve_again });
             }
             Life::Gone => return,
@@ -116,7 +122,7 @@ fn try_to_rehearse() -> nix::Result<()> {
         withdrawn: &WITHDRAWN,
     };
     let mut shepherd = Shepherd::new(control.as_fd(), &parent);
-    if let Some(begin) = socket::await_begin(control.as_fd()) {
+    if let Some(begin) = socket::receive_begin(control.as_fd()) {
         shepherd.start(begin);
     }
     children::reap(|_| {});
@@ -129,6 +135,8 @@ struct Shepherd<'a> {
     life: Life,
     /// Readable when the command is dead. Until that was seen.
     exit: Option<OwnedFd>,
+    /// The command's group has got SIGKILL.
+    killed: bool,
 }
 
 impl<'a> Shepherd<'a> {
@@ -138,6 +146,19 @@ impl<'a> Shepherd<'a> {
             parent,
             life: Life::Idle,
             exit: None,
+            killed: false,
+        }
+    }
+
+    fn await_command(&mut self) {
+        if !socket::await_begin(self.control) {
+            return self.event(Event::VmGone);
+        }
+        // While it has a command, the death of its parent only wakes it. Race: parent dies beside a request.
+        let _ = sys::signal_at_parents_death(Some(Signal::SIGCHLD));
+        match socket::receive_begin(self.control) {
+            Some(begin) => self.start(begin),
+            None => self.event(Event::VmGone),
         }
     }
 
@@ -146,6 +167,7 @@ impl<'a> Shepherd<'a> {
         let (life, actions) = life.event(event, Instant::now());
         self.life = life;
         for action in actions {
+            self.killed |= matches!(action, Action::Kill(_));
             self.carry_out(action);
         }
     }
@@ -155,14 +177,41 @@ impl<'a> Shepherd<'a> {
             Action::Report(event) => socket::send_event(self.control, event),
             Action::Signal(command, number) => children::signal(command, number),
             Action::SignalGroup(command, number) => children::signal_group(command, number),
-            Action::SignalTree(number) => tree::signal(number),
-            Action::Suspend(cgroup) => suspend(cgroup.as_deref(), true),
-            Action::Resume(cgroup) => suspend(cgroup.as_deref(), false),
-            Action::SignalAll(number) => children::signal_all(number),
+            Action::SignalTree(number) => match self.group_at_most() {
+                Some(group) => children::signal_group(group, number),
+                None => tree::signal(number),
+            },
+            Action::Suspend(cgroup) => self.suspend(cgroup.as_deref(), true),
+            Action::Resume(cgroup) => self.suspend(cgroup.as_deref(), false),
+            Action::SignalAll(number) => match self.group_at_most() {
+                Some(group) => children::signal_group(group, number),
+                None => children::signal_all(number),
+            },
             Action::Kill(command) => children::kill(command),
             Action::KillAll => children::kill_all(),
             Action::KillCgroup(cgroup) => cgroup::kill(&cgroup),
             Action::RemoveCgroup(cgroup) => cgroup::remove(&cgroup),
+        }
+    }
+
+    /// The command's group, where nothing else of its tree can be found.
+    fn group_at_most(&self) -> Option<Pid> {
+        let command = self.life.command()?;
+        (!sys::ADOPTS).then_some(command.pid)
+    }
+
+    /// Stops all that is below this process, or lets it go on.
+    fn suspend(&self, cgroup: Option<&CStr>, suspended: bool) {
+        let by_cgroup = cgroup.is_some_and(|cgroup| cgroup::freeze(cgroup, suspended));
+        let signal = match (by_cgroup, suspended) {
+            (true, true) => return,
+            (false, true) => Signal::SIGSTOP,
+            // Also what somebody has stopped by itself goes on.
+            (_, false) => Signal::SIGCONT,
+        };
+        match self.group_at_most() {
+            Some(group) => children::signal_group(group, signal as i32),
+            None => tree::signal_until_all(signal as i32),
         }
     }
 
@@ -265,17 +314,6 @@ impl<'a> Shepherd<'a> {
     }
 }
 
-/// Stops all that is below this process, or lets it go on.
-fn suspend(cgroup: Option<&CStr>, suspended: bool) {
-    let by_cgroup = cgroup.is_some_and(|cgroup| cgroup::freeze(cgroup, suspended));
-    // Also what somebody has stopped by itself goes on.
-    match (by_cgroup, suspended) {
-        (true, true) => {}
-        (false, true) => tree::signal_until_all(Signal::SIGSTOP as i32),
-        (_, false) => tree::signal_until_all(Signal::SIGCONT as i32),
-    }
-}
-
 /// The command that has started, and a descriptor that is readable when it is dead.
 fn start_command(begin: Begin) -> Result<(Command, Option<OwnedFd>), Failure> {
     let Begin {
@@ -300,6 +338,22 @@ fn start_command(begin: Begin) -> Result<(Command, Option<OwnedFd>), Failure> {
         cgroup: spec.cgroup.map(CStr::to_owned),
     };
     Ok((command, exit))
+}
+
+/// The rest of the command's group has got SIGKILL; it may have children of this process in it, or not. It is asked for
+/// only so long: process 1 may take its time to reap it, and when it is gone, its number may become that of another
+/// group.
+fn await_end_of_group(leader: Pid) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let until = Instant::now() + PATIENCE;
+    let mut backoff = Backoff::new();
+    loop {
+        children::reap(|_| {});
+        if !children::has_group(leader) || Instant::now() >= until {
+            return;
+        }
+        let _ = signals::wait([], Some(backoff.next()));
+    }
 }
 
 /// A spec that is too long for a message.

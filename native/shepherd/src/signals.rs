@@ -23,12 +23,12 @@ pub fn take_over() -> nix::Result<()> {
 }
 
 /// The size of the kernel's signal set.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 const SET_SIZE: usize = 8;
 
 /// By the system call: the C library refuses to touch the signals that it keeps for itself, which an
 /// ancestor of the VM may have ignored.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn default_dispositions() {
     /// At least as large as the kernel's struct on any architecture; all zero is SIG_DFL.
     const DEFAULT: [u64; 8] = [0; 8];
@@ -41,7 +41,7 @@ fn default_dispositions() {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 fn default_dispositions() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     for signal in Signal::iterator() {
@@ -52,7 +52,7 @@ fn default_dispositions() {
 
 /// Every signal. The C library leaves out those that it keeps for itself (32 and 33 in glibc), and
 /// `kill -33` would end a helper.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn every_signal() -> SigSet {
     // SAFETY: a signal set is an array of bits, valid whatever they are.
     unsafe {
@@ -62,13 +62,13 @@ fn every_signal() -> SigSet {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 fn every_signal() -> SigSet {
     SigSet::all()
 }
 
 /// By the system call, for the same reason.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn block_all() -> nix::Result<()> {
     let every = every_signal();
     let set: *const libc::sigset_t = every.as_ref();
@@ -86,7 +86,7 @@ fn block_all() -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 fn block_all() -> nix::Result<()> {
     every_signal().thread_set_mask()
 }
@@ -94,6 +94,17 @@ fn block_all() -> nix::Result<()> {
 /// Lets every signal in: a command starts with an empty mask.
 pub fn unblock_all() -> nix::Result<()> {
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+}
+
+/// Whether somebody has stopped this process, and let it go on: SIGCONT is blocked, so it stays pending (signal(7)).
+pub fn was_continued() -> bool {
+    // SAFETY: a signal set is an array of bits, valid whatever they are, and sigpending(2) writes it.
+    let pending = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigpending(&mut set);
+        SigSet::from_sigset_t_unchecked(set)
+    };
+    pending.contains(Signal::SIGCONT)
 }
 
 /// Waits until a descriptor is readable, a child or the parent changed, or the time is over. Gives the descriptors that are

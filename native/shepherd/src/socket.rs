@@ -1,7 +1,7 @@
 //! The helpers' ends of their sockets: frames in, frames out, descriptors beside a request.
 
 use nix::errno::Errno;
-use nix::sys::socket::{send, MsgFlags};
+use nix::sys::socket::{recv, send, MsgFlags};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use wire::socket::{NO_SIGNAL, ONE_MORE};
 use wire::{Event, Request, MAX_FDS, MAX_SHORT_SPEC, NEW_SHEPHERD, REQUEST_SIZE};
@@ -59,21 +59,33 @@ pub struct Begin {
     pub lost: bool,
 }
 
-/// Waits for a command; `None` when the VM has closed its end. Skips everything else. Race: late request.
-pub fn await_begin(socket: BorrowedFd) -> Option<Begin> {
+/// Waits until a command is there to be received; `false` when the VM has closed its end. Skips everything else.
+/// Race: late request.
+pub fn await_begin(socket: BorrowedFd) -> bool {
+    let mut request = [0; REQUEST_SIZE];
     loop {
-        match receive_with_fds(socket, REQUEST_SIZE + MAX_SHORT_SPEC, 0) {
-            Ok((mut message, fds, lost)) => {
-                let request = message.get(..REQUEST_SIZE)?;
-                if let Request::Begin = Request::decode(request).ok()? {
-                    let spec = message.split_off(REQUEST_SIZE);
-                    return Some(Begin { spec, fds, lost });
-                }
-            }
-            Err(Errno::EINTR) => {}
-            Err(_) => return None,
+        let length = match recv(socket.as_raw_fd(), &mut request, MsgFlags::MSG_PEEK) {
+            Ok(length) => length,
+            Err(Errno::EINTR) => continue,
+            Err(_) => return false,
+        };
+        match Request::decode(&request[..length]) {
+            Ok(Request::Begin) => return true,
+            Ok(_) if receive_with_fds(socket, REQUEST_SIZE, 0).is_ok() => {}
+            Ok(_) | Err(_) => return false,
         }
     }
+}
+
+/// The command that is there.
+pub fn receive_begin(socket: BorrowedFd) -> Option<Begin> {
+    let (mut message, fds, lost) =
+        receive_with_fds(socket, REQUEST_SIZE + MAX_SHORT_SPEC, 0).ok()?;
+    if message.len() < REQUEST_SIZE {
+        return None;
+    }
+    let spec = message.split_off(REQUEST_SIZE);
+    Some(Begin { spec, fds, lost })
 }
 
 /// What the launcher's socket gave.
@@ -155,7 +167,7 @@ fn receive_with_fds(
             header = libc::CMSG_NXTHDR(&message, header);
         }
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(any(not(target_os = "linux"), net_runner_posix))]
     for fd in &fds {
         use nix::fcntl::{fcntl, FcntlArg, FdFlag};
         fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
@@ -164,7 +176,7 @@ fn receive_with_fds(
 }
 
 /// Close-on-exec from birth, where the system can.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 const RECEIVE_CLOEXEC: libc::c_int = libc::MSG_CMSG_CLOEXEC;
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 const RECEIVE_CLOEXEC: libc::c_int = 0;

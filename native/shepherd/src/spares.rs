@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use std::time::Duration;
 
 /// One waits while the other is being replaced.
-pub const SPARES: usize = if cfg!(target_os = "linux") { 2 } else { 0 };
+pub const SPARES: usize = if crate::sys::ADOPTS { 2 } else { 0 };
 
 /// A command that was just taken is about to start: a fork at once would take the CPU from it.
 const BEFORE_NEXT_FORK: Duration = Duration::from_millis(2);
@@ -154,5 +154,5 @@ fn waiting_spare(forked: &[Option<Pid>; SPARES], waiting: &Waiting, pid: Pid) ->
     (0..SPARES).find(|place| forked[*place] == Some(pid) && waiting[*place])
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, target_os = "linux", not(net_runner_posix)))]
 mod tests;

@@ -7,28 +7,32 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::AtomicBool;
 use wire::Exit;
 
+/// Whether the system gives orphans to the helpers. Where it does not, a shepherd has no child but its command, and
+/// nobody looks after the command of one that was killed.
+pub const ADOPTS: bool = cfg!(all(target_os = "linux", not(net_runner_posix)));
+
 /// Makes this process the one that orphans below it are given to, instead of process 1.
 /// (prctl(2), PR_SET_CHILD_SUBREAPER, since Linux 3.4; not inherited by children.)
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 pub fn become_subreaper() -> nix::Result<()> {
     nix::sys::prctl::set_child_subreaper(true)
 }
 
 /// Other systems have no subreapers: there only process groups hold a command's tree together.
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 pub fn become_subreaper() -> nix::Result<()> {
     Ok(())
 }
 
 /// Which signal the kernel sends this process when its parent dies (prctl(2), PR_SET_PDEATHSIG). It does
 /// so again when the next parent dies, too.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 pub fn signal_at_parents_death(signal: Option<Signal>) -> nix::Result<()> {
     nix::sys::prctl::set_pdeathsig(signal)
 }
 
 /// Elsewhere a helper finds out when it next wakes.
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 pub fn signal_at_parents_death(_signal: Option<Signal>) -> nix::Result<()> {
     Ok(())
 }
@@ -37,7 +41,7 @@ pub fn signal_at_parents_death(_signal: Option<Signal>) -> nix::Result<()> {
 /// (prctl(2), PR_SET_DUMPABLE). What this process forks inherits it; a command does not.
 pub fn become_opaque() {
     // A kernel that refuses leaves things as they are everywhere else.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(net_runner_posix)))]
     let _ = nix::sys::prctl::set_dumpable(false);
 }
 
@@ -55,7 +59,7 @@ pub fn nonblocking_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
 
 /// Closes every descriptor from `first` on: what the VM had open without close-on-exec.
 pub fn close_from(first: RawFd) {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(net_runner_posix)))]
     {
         // SAFETY: the numbers belong to nobody in this process: it has just started.
         let closed = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
@@ -75,7 +79,7 @@ pub fn close_from(first: RawFd) {
 
 /// What the system lists. The descriptor that reads the list may be in it, and is closed by then.
 fn open_fds() -> Option<Vec<RawFd>> {
-    let directory = if cfg!(target_os = "linux") {
+    let directory = if cfg!(all(target_os = "linux", not(net_runner_posix))) {
         "/proc/self/fd"
     } else {
         "/dev/fd"
@@ -210,7 +214,7 @@ pub struct Spawned {
 ///
 /// # Safety
 /// `child` must not allocate, lock, unwind or return; `argument` must be valid for it.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 pub unsafe fn spawn(
     child: extern "C" fn(*mut libc::c_void) -> libc::c_int,
     argument: *mut libc::c_void,
@@ -238,7 +242,7 @@ pub unsafe fn spawn(
 
 /// The end of the stack on which a new process runs until it is the command. A shepherd has one for its
 /// life. Below it is a page that nobody may touch: running over the stack ends the new process and changes nothing.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn stack_top() -> nix::Result<*mut libc::c_void> {
     use nix::sys::mman::{mmap_anonymous, mprotect, MapFlags, ProtFlags};
     use std::num::NonZeroUsize;
@@ -270,7 +274,7 @@ fn stack_top() -> nix::Result<*mut libc::c_void> {
 ///
 /// # Safety
 /// As above.
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 pub unsafe fn spawn(
     child: extern "C" fn(*mut libc::c_void) -> libc::c_int,
     argument: *mut libc::c_void,
@@ -305,10 +309,10 @@ pub unsafe fn spawn(
 }
 
 /// A value that a process made by `spawn` can write, and its parent read.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 pub struct Shared<T>(Box<T>);
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 impl<T> Shared<T> {
     pub fn new(value: T) -> nix::Result<Shared<T>> {
         Ok(Shared(Box::new(value)))
@@ -319,10 +323,10 @@ impl<T> Shared<T> {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 pub struct Shared<T>(std::ptr::NonNull<T>);
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 impl<T> Shared<T> {
     pub fn new(value: T) -> nix::Result<Shared<T>> {
         use nix::sys::mman::{mmap_anonymous, MapFlags, ProtFlags};
@@ -340,7 +344,7 @@ impl<T> Shared<T> {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
         // SAFETY: mapped in `new`, and nobody refers to it any more.
@@ -362,8 +366,8 @@ pub fn shared_flags<const N: usize>() -> nix::Result<&'static [AtomicBool; N]> {
 
 /// No program below this process gains rights by a set-user-ID bit (prctl(2), PR_SET_NO_NEW_PRIVS).
 pub fn give_up_new_privileges() -> nix::Result<()> {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(net_runner_posix)))]
     return nix::sys::prctl::set_no_new_privs();
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(any(not(target_os = "linux"), net_runner_posix))]
     return Err(Errno::ENOSYS);
 }

@@ -33,7 +33,7 @@ pub fn signal_until_all(number: i32) {
 }
 
 /// Signals what is found and was not signalled before; how many these were. `None`: this system cannot do it.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn round(number: i32, signalled: &mut BTreeSet<libc::pid_t>) -> Option<usize> {
     let before = signalled.len();
     for pid in processes::below(std::process::id() as libc::pid_t)? {
@@ -56,12 +56,12 @@ fn round(number: i32, signalled: &mut BTreeSet<libc::pid_t>) -> Option<usize> {
     Some(signalled.len() - before)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 fn round(_number: i32, _signalled: &mut BTreeSet<libc::pid_t>) -> Option<usize> {
     None
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 mod processes {
     use crate::children;
     use nix::errno::Errno;

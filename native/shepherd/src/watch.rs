@@ -113,7 +113,7 @@ impl Watch {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, target_os = "linux", not(net_runner_posix)))]
 mod tests {
     use super::*;
     use nix::sys::signal::kill;

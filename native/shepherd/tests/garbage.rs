@@ -1,6 +1,6 @@
 //! What is no request, from whoever has the VM's end of a socket, ends the command that it concerns, and nothing else.
 //! The tests are the VM of the real helper program.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", not(net_runner_posix)))]
 
 use nix::poll::{poll, PollFd, PollFlags};
 use nix::sys::socket::{

@@ -10,21 +10,21 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// With this flag, to send to a socket whose other end is closed is an error, not a SIGPIPE.
-#[cfg(not(target_vendor = "apple"))]
+#[cfg(not(any(target_vendor = "apple", net_runner_posix)))]
 pub const NO_SIGNAL: MsgFlags = MsgFlags::MSG_NOSIGNAL;
 
 /// Apple's systems have no such flag, and need none here: the VM ignores SIGPIPE, and the helpers block it.
-#[cfg(target_vendor = "apple")]
+#[cfg(any(target_vendor = "apple", net_runner_posix))]
 pub const NO_SIGNAL: MsgFlags = MsgFlags::empty();
 
 /// Whether what was sent by one call is received by one call.
-pub const KEEPS_MESSAGES: bool = cfg!(not(target_vendor = "apple"));
+pub const KEEPS_MESSAGES: bool = cfg!(not(any(target_vendor = "apple", net_runner_posix)));
 
 /// Room beyond a frame, so that a message that is too long is not taken for a good one without its end.
 pub const ONE_MORE: usize = KEEPS_MESSAGES as usize;
 
 /// Two connected sockets that keep messages apart and have an end of file. Race: born without close-on-exec.
-#[cfg(not(target_vendor = "apple"))]
+#[cfg(not(any(target_vendor = "apple", net_runner_posix)))]
 pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
     let kind = SockType::SeqPacket;
     socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
@@ -32,7 +32,7 @@ pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
 
 /// Apple's systems have only streams for this. They do: all frames have a fixed size, and a stream is not read beyond a
 /// frame that has descriptors beside it.
-#[cfg(target_vendor = "apple")]
+#[cfg(any(target_vendor = "apple", net_runner_posix))]
 pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
     use nix::fcntl::{fcntl, FcntlArg, FdFlag};
     let kind = SockType::Stream;
@@ -100,7 +100,7 @@ pub fn send_begin(control: BorrowedFd, spec: &[u8], fds: &[RawFd]) -> nix::Resul
 }
 
 /// A file without a name that holds the bytes. Its offset is 0.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn file_of(bytes: &[u8]) -> nix::Result<OwnedFd> {
     use nix::sys::memfd::{memfd_create, MFdFlags};
     let name = c"net_runner_spec";
@@ -112,7 +112,7 @@ fn file_of(bytes: &[u8]) -> nix::Result<OwnedFd> {
     Ok(fd)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
 fn file_of(bytes: &[u8]) -> nix::Result<OwnedFd> {
     use nix::fcntl::{fcntl, FcntlArg, FdFlag};
     let template = std::env::temp_dir().join("net_runner_spec_XXXXXX");

@@ -125,7 +125,8 @@ defmodule NetRunner.PipelineTest do
           end
 
         assert error.reason == :timeout
-        assert error.command == if(own == 50, do: ~w(cat), else: ~w(sleep 100))
+        # Of those whose time is over at once, any may be the first.
+        assert error.command in if(own == 50, do: [~w(cat)], else: [~w(sleep 100), ~w(cat)])
       end
     end
 

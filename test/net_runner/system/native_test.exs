@@ -12,9 +12,10 @@ defmodule NetRunner.System.NativeTest do
       arguments = List.duplicate("a", 70_000)
       assert dirty?(:nif_submit_bulk, 5, fn -> NetRunner.run(["true" | arguments]) end)
 
-      refute dirty?(:nif_submit_bulk, 5, fn ->
-               NetRunner.run(["true" | Enum.take(arguments, 100)])
-             end)
+      # Elsewhere than on Linux, no call tells whether the file system of the working directory has to be asked.
+      few = ["true" | Enum.take(arguments, 100)]
+      other_system = NetRunner.Guarantees.Tree.needs_linux() != nil
+      assert dirty?(:nif_submit_bulk, 5, fn -> NetRunner.run(few) end) == other_system
     end
 
     test "by a command in thousands of groups" do
