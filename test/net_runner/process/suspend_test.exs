@@ -135,10 +135,12 @@ defmodule NetRunner.Process.SuspendTest do
     end
 
     test "ends with the command: it goes on before it is ended" do
+      # With programs in the foreground, a shell may have to be awaited in vfork(2), where it is in state D.
       script = """
-      trap 'echo bye; exit 3' TERM; echo ready
-      setsid sh -c "trap 'echo below; exit' TERM; while :; do sleep 0.05; done" &
-      while :; do sleep 0.05; done
+      trap 'echo bye; exit 3' TERM
+      setsid sh -c "trap 'echo below; exit' TERM; sleep 1000 & wait" &
+      sleep 1000 & echo ready
+      while :; do wait; done
       """
 
       p = start!(script, kill_timeout: 60_000)

@@ -376,15 +376,9 @@ defmodule NetRunner.LauncherTest do
     on_exit(fn -> Command.stop(command) end)
     shepherd = Tree.shepherd(command)
     launcher = Tree.launcher(command)
-    children = fn -> for pid <- Tree.helpers(), Tree.parent(pid) == launcher, do: pid end
     on_exit(fn -> signal([launcher, shepherd], "CONT") end)
     Native.let_idle_go()
-
-    Tree.await(fn ->
-      helpers = [launcher | children.()]
-      signal(helpers, "STOP")
-      Enum.all?(helpers, &(Tree.stat(&1)[:state] in ["T", "Z", nil]))
-    end)
+    stop_with_children(launcher)
 
     run = Task.async(fn -> NetRunner.run(~w(true)) end)
     waits = {:current_function, {NetRunner.Process.Boot, :await_started, 2}}
@@ -394,7 +388,7 @@ defmodule NetRunner.LauncherTest do
     end)
 
     capture_log(fn ->
-      :ok = Tree.kill([Tree.parent(launcher) | children.() -- [shepherd]])
+      :ok = Tree.kill([Tree.parent(launcher) | children(launcher) -- [shepherd]])
       signal([launcher, shepherd], "CONT")
       assert Task.await(run, 60_000) == {"", 0}
     end)
@@ -406,16 +400,8 @@ defmodule NetRunner.LauncherTest do
     setup do
       tree = Tree.new()
       launcher = Tree.current_launcher()
-      spares = fn -> for pid <- Tree.helpers(), Tree.parent(pid) == launcher, do: pid end
-
-      # Until it is stopped, the launcher forks more of them; an idle one that was let go may still be ending.
-      Tree.await(fn ->
-        helpers = [launcher | spares.()]
-        signal(helpers, "STOP")
-        Enum.all?(helpers, &(Tree.stat(&1)[:state] in ["T", "Z", nil]))
-      end)
-
-      spares = spares.()
+      stop_with_children(launcher)
+      spares = children(launcher)
       on_exit(fn -> signal([launcher | spares], "CONT") end)
       {:ok, tree: tree, launcher: launcher}
     end
@@ -460,10 +446,25 @@ defmodule NetRunner.LauncherTest do
         do: fill_socket(more ++ commands),
         else: more ++ commands
     end
+  end
 
-    defp signal(pids, name) do
-      System.cmd("kill", ["-#{name}" | Enum.map(pids, &to_string/1)], stderr_to_stdout: true)
-    end
+  # Until it is stopped, the launcher forks more children, so they are listed again then. An idle one that was let go may
+  # still be ending.
+  defp stop_with_children(launcher) do
+    stopped? = &(Tree.stat(&1)[:state] in ["T", "Z", nil])
+
+    Tree.await(fn ->
+      signal([launcher | children(launcher)], "STOP")
+      stopped?.(launcher) and Enum.all?(children(launcher), stopped?)
+    end)
+  end
+
+  defp children(launcher) do
+    for pid <- Tree.helpers(), Tree.parent(pid) == launcher, do: pid
+  end
+
+  defp signal(pids, name) do
+    System.cmd("kill", ["-#{name}" | Enum.map(pids, &to_string/1)], stderr_to_stdout: true)
   end
 
   test "a new GenServer has a new launcher; whoever starts a command meanwhile waits for it" do
