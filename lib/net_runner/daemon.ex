@@ -70,7 +70,7 @@ defmodule NetRunner.Daemon do
 
   When `:ready_timeout` is over before, the command is ended and `{:error, {:not_ready, message}}` returned. When
   the command exits before, the error is how, with the end of its stderr:
-  `{:error, {:exit_status, 1, stderr: "cannot bind: Address already in use\n"}}`.
+  `{:error, {:exit_status, 1, stderr: "cannot bind: Address already in use\\n"}}`.
 
   ## From where it can be called
 

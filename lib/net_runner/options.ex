@@ -35,7 +35,7 @@ defmodule NetRunner.Options do
     {:kill_timeout, :command, :non_negative, 5_000,
      "milliseconds between the stop signal and SIGKILL"},
     {:leftovers, :command, {:one_of, [:kill, :leave]}, :kill,
-     "what happens to processes that the command started and left running when it exits"},
+     "what happens to processes that the command started and left running when it exits: `:kill` or `:leave`"},
     {:output_grace, :command, :non_negative, 100,
      "with `leftovers: :leave`, milliseconds after the exit in which `NetRunner.run/2` and streams go on reading " <>
        "what is left behind; then an empty pipe is the end, and a full one is read for one more pipe's size"},
