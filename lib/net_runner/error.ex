@@ -37,6 +37,20 @@ defmodule NetRunner.Error do
           stderr: binary()
         }
 
+  # What is no command may hold options that were put there, whose values may be secret.
+  @impl true
+  def exception(fields), do: struct!(__MODULE__, Keyword.replace_lazy(fields, :command, &words/1))
+
+  defp words(command) do
+    if is_list(command) and not List.improper?(command),
+      do: Enum.map(command, &plain/1),
+      else: nil
+  end
+
+  defp plain(%NetRunner.Command{} = command), do: command
+  defp plain(word) when is_binary(word) or is_atom(word) or is_number(word), do: word
+  defp plain(_other), do: "…"
+
   # In a message, of one word of the command and of the command.
   @longest_word 200
   @longest_command 1_000
@@ -156,6 +170,9 @@ defmodule NetRunner.Error do
   def describe({option, :enoent}) when option in [:group, :groups],
     do: "there is no such group (#{inspect(option)})"
 
+  def describe({:max_output_exceeded, _}), do: "it printed more than :max_output_size allows"
+  def describe({tag, message}) when is_atom(tag) and is_binary(message), do: message
+
   def describe({option, reason})
       when option in [:stdin, :stdout, :stderr, :cgroup, :nice, :rlimits, :groups, :group] or
              option in [:user, :no_new_privs] do
@@ -166,9 +183,13 @@ defmodule NetRunner.Error do
       when kind in [:error, :exit, :throw] and is_list(stack),
       do: "its :input could not be produced: #{Exception.format_banner(kind, reason, stack)}"
 
+  def describe({:exit_status, status, [stderr: stderr]}),
+    do: "it #{how_it_ended(nil, status)} before it was ready#{stderr(stderr)}"
+
+  def describe({:signal, signal, [stderr: stderr]}),
+    do: "it was ended by #{signal_name(signal)} before it was ready#{stderr(stderr)}"
+
   def describe({:already_started, pid}), do: "its :name is taken by #{inspect(pid)}"
-  def describe({:max_output_exceeded, _}), do: "it printed more than :max_output_size allows"
-  def describe({tag, message}) when is_atom(tag) and is_binary(message), do: message
   def describe(:timeout), do: "it did not end within :timeout"
   def describe(:closed), do: "its pipe was closed by this side"
 

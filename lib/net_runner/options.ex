@@ -336,13 +336,34 @@ defmodule NetRunner.Options do
     case @types do
       %{^name => {group, _, _}} ->
         unless group in groups do
-          raise ArgumentError, "the option #{inspect(name)} has no meaning for this function"
+          raise ArgumentError, misplaced(name, group)
         end
 
       %{} ->
         raise ArgumentError, "unknown option #{inspect(name)}; #{instead(name, names(groups))}"
     end
   end
+
+  defp misplaced(:args, _group) do
+    "the option :args has no meaning beside a list, which holds the arguments; it is for a NetRunner.Command"
+  end
+
+  defp misplaced(name, :command) do
+    "the option #{inspect(name)} is one of the command: it belongs into :process_opts"
+  end
+
+  defp misplaced(name, group) do
+    "the option #{inspect(name)} has no meaning for this function; #{takers(group)} it"
+  end
+
+  defp takers(group) when group in [:input, :run],
+    do: "NetRunner.run/2, streams and pipelines take"
+
+  defp takers(:stream), do: "streams take"
+  defp takers(:raising), do: "NetRunner.stream!/2 and NetRunner.pipeline_stream!/2 take"
+  defp takers(:process), do: "NetRunner.Process.start/3 takes"
+  defp takers(:daemon), do: "NetRunner.Daemon takes"
+  defp takers(:child), do: "the child spec of a NetRunner.Daemon takes"
 
   # As near as the compiler wants the name of a function to be before it suggests it.
   @near 0.77
@@ -400,17 +421,42 @@ defmodule NetRunner.Options do
   end
 
   defp shown(type, value) when type in [:input, :keyword], do: kind(value)
+  # What is given as :stdin may be meant as :input.
+  defp shown({:stdio, _, [:file]}, {kind, _} = value) when kind in [:file, :append],
+    do: inspect(value)
+
+  defp shown({:stdio, _, [:file]}, value) when not is_atom(value), do: kind(value)
+  defp shown(type, value) when type in [:string, :list], do: no_string(value)
   defp shown(_type, value), do: inspect(value)
 
-  defp kind(%module{}), do: "a #{inspect(module)}"
-  defp kind(value) when is_map(value), do: "a map"
-  defp kind(value) when is_list(value), do: "a list"
-  defp kind(value) when is_binary(value), do: "a string"
-  defp kind(value) when is_tuple(value), do: "a tuple"
-  defp kind(value) when is_function(value), do: inspect(value)
-  defp kind(value) when is_number(value), do: "a number"
-  defp kind(value) when is_atom(value), do: "an atom"
-  defp kind(_value), do: "another term"
+  @doc false
+  # What stands where a string is expected, in words. Options that were put there may hold secrets.
+  @spec no_string(term()) :: String.t()
+  def no_string({name, _value}) when is_atom(name),
+    do: "the option #{inspect(name)}, which belongs elsewhere"
+
+  def no_string([{name, _value} | _]) when is_atom(name),
+    do: "options, such as #{inspect(name)}, which belong elsewhere"
+
+  def no_string(value) when is_binary(value) or is_atom(value) or is_number(value),
+    do: inspect(value)
+
+  def no_string(value) do
+    if is_list(value) and List.ascii_printable?(value), do: inspect(value), else: kind(value)
+  end
+
+  @doc false
+  # What a value is, without saying which it is: it may be secret.
+  @spec kind(term()) :: String.t()
+  def kind(%module{}), do: "a #{inspect(module)}"
+  def kind(value) when is_map(value), do: "a map"
+  def kind(value) when is_list(value), do: "a list"
+  def kind(value) when is_binary(value), do: "a string"
+  def kind(value) when is_tuple(value), do: "a tuple"
+  def kind(value) when is_function(value), do: inspect(value)
+  def kind(value) when is_number(value), do: "a number"
+  def kind(value) when is_atom(value), do: "an atom"
+  def kind(_value), do: "another term"
 
   defp valid?(:path, value), do: is_binary(value)
   defp valid?({:one_of, values}, value), do: value in values

@@ -194,11 +194,24 @@ defmodule NetRunner.Process do
   @doc """
   Writes iodata to the command's stdin; returns when all of it is in the pipe.
 
-  `{:error, :epipe}`: the command closed its stdin or is gone. `{:error, :closed}`: `close_stdin/1` was called.
+  Raises `ArgumentError` for what is no iodata. `{:error, :epipe}`: the command closed its stdin or is gone. `{:error, :closed}`: `close_stdin/1` was called.
   """
   @spec write(t(), iodata()) ::
           :ok | {:error, :epipe | gone() | :not_piped | {:not_ended, pos_integer()} | posix()}
-  def write(process, iodata), do: call(process, {:write, :erlang.iolist_to_iovec(iodata)})
+  def write(process, iodata), do: call(process, {:write, iovec!(iodata)})
+
+  # Neither the message nor the stacktrace of the failed call shows what is written, which may be secret.
+  defp iovec!(iodata) do
+    :erlang.iolist_to_iovec(iodata)
+  rescue
+    ArgumentError ->
+      wrong =
+        if is_list(iodata),
+          do: "a list with something else in it",
+          else: Options.kind(iodata)
+
+      raise ArgumentError, "what is written to stdin must be iodata, got: #{wrong}"
+  end
 
   @doc """
   Closes the command's stdin, after the writes that were called before it. The command sees the end of

@@ -97,6 +97,11 @@ defmodule NetRunner.Run.Cmd do
 
   defp option({:env, env}, settings), do: first(settings, :env, Enum.map(env, &variable/1))
 
+  # Meant for `NetRunner.run/2`. Its value may be secret.
+  defp option({:input, _value}, _settings) do
+    raise ArgumentError, "invalid option :input; NetRunner.run/2 takes it"
+  end
+
   defp option({name, value}, _settings) do
     raise ArgumentError, "invalid option #{inspect(name)} with value #{inspect(value)}"
   end
@@ -111,6 +116,10 @@ defmodule NetRunner.Run.Cmd do
 
   # `System.cmd/3` shows which, but it may be secret.
   defp variable(_other), do: raise(ArgumentError, "invalid environment key-value")
+
+  # As `String.to_charlist/1` raises, but with no stacktrace that shows the value, which may be secret.
+  defp utf8!(text) when not is_binary(text),
+    do: raise(FunctionClauseError, module: String, function: :to_charlist, arity: 1)
 
   defp utf8!(text), do: text |> String.to_charlist() |> List.to_string()
 
