@@ -34,6 +34,7 @@ defmodule NetRunner.Daemon do
   | is ended by a signal | `{:signal, name_or_number}` | restarted | restarted | over |
   | loses its helper process | `:shepherd_died` | restarted | restarted | over |
   | loses the connection to its `:node` | `{:node, :disconnected}` | restarted | restarted | over |
+  | loses its `NetRunner.Process`, which somebody killed | `:closed` | restarted | restarted | over |
 
   What the command printed before it ended has been handed to `:on_output` by then, as far as that took no longer than 2
   seconds. `restart: :transient` among the options changes the default, which is `:permanent`.

@@ -74,7 +74,8 @@ defmodule NetRunner.Options do
     {:timeout, :run, :timeout, :infinity,
      "milliseconds after which the command is ended: `{:error, :timeout}`"},
     {:max_output_size, :run, :limit, :infinity,
-     "bytes of output above which the command is ended; what is written elsewhere, as to a file, is not counted"},
+     "bytes of output (with `:tagged`, of stdout and stderr together) above which the command is ended; what is " <>
+       "written elsewhere, as to a file, is not counted"},
     {:tagged, :stream, :boolean, false,
      "`true`: elements are `{:stdout, bytes}` and `{:stderr, bytes}` (`:stderr` is `:pipe` then, unless it is given), " <>
        "and `{:exit, status}` at the end"},
@@ -126,6 +127,11 @@ defmodule NetRunner.Options do
 
       iex> NetRunner.run(~w(id), user: "no-such-user")
       {:error, {:user, :enoent}}
+
+  So is a string that no system takes: a variable whose name is empty or has a `=`, a NUL byte in `:env` or in `:cd`.
+
+      iex> NetRunner.run(~w(true), env: [{"A=B", "1"}])
+      {:error, {:invalid_env, ~S("A=…" is no name of a variable)}}
 
   #{for {:command, line} <- @lines, do: line}
   ## Environment: `:env`, `:clear_env`
