@@ -69,7 +69,8 @@ defmodule NetRunner.Command do
   @spec new(String.t(), [String.t()], keyword()) :: t()
   def new(executable, args \\ [], options \\ []) do
     unless is_binary(executable) do
-      raise ArgumentError, "the executable must be a string, got: #{inspect(executable)}"
+      raise ArgumentError,
+            "the executable must be a string, got: #{Options.Kind.no_string(executable)}"
     end
 
     _ = Options.validate!(options, @groups)
@@ -143,7 +144,8 @@ defmodule NetRunner.Command do
     if is_list(args) and not List.improper?(args) and Enum.all?(args, &is_binary/1) do
       args
     else
-      raise ArgumentError, "arguments must be a list of strings, got: #{inspect(args)}"
+      raise ArgumentError,
+            "arguments must be a list of strings, got: #{Options.Kind.no_string(args)}"
     end
   end
 

@@ -34,6 +34,7 @@ defmodule NetRunner.Daemon do
   | is ended by a signal | `{:signal, name_or_number}` | restarted | restarted | over |
   | loses its helper process | `:shepherd_died` | restarted | restarted | over |
   | loses the connection to its `:node` | `{:node, :disconnected}` | restarted | restarted | over |
+  | loses its `NetRunner.Process`, which somebody killed | `:closed` | restarted | restarted | over |
 
   An abnormal end is logged once, as that of any `GenServer`, with `:command` among the metadata; a normal one is not.
 
@@ -72,7 +73,7 @@ defmodule NetRunner.Daemon do
 
   When `:ready_timeout` is over before, the command is ended and `{:error, {:not_ready, message}}` returned. When
   the command exits before, the error is how, with the end of its stderr:
-  `{:error, {:exit_status, 1, stderr: "cannot bind: Address already in use\n"}}`.
+  `{:error, {:exit_status, 1, stderr: "cannot bind: Address already in use\\n"}}`.
 
   ## From where it can be called
 

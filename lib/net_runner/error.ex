@@ -42,6 +42,21 @@ defmodule NetRunner.Error do
           stdout: binary()
         }
 
+  # What is no command may hold options that were put there, whose values may be secret.
+  @impl true
+  def exception(fields), do: struct!(__MODULE__, Keyword.replace_lazy(fields, :command, &words/1))
+
+  defp words(command) do
+    if is_list(command) and not List.improper?(command),
+      do: Enum.map(command, &plain/1),
+      else: nil
+  end
+
+  # A `NetRunner.Command`, which shows no secret by itself.
+  defp plain(%{cmd: _, args: _, opts: _} = command) when is_struct(command), do: command
+  defp plain(word) when is_binary(word) or is_atom(word) or is_number(word), do: word
+  defp plain(_other), do: "…"
+
   # In a message, of one word of the command and of the command.
   @longest_word 200
   @longest_command 1_000
@@ -185,6 +200,9 @@ defmodule NetRunner.Error do
   def describe({option, :enoent}) when option in [:group, :groups],
     do: "there is no such group (#{inspect(option)})"
 
+  def describe({:max_output_exceeded, _}), do: "it printed more than :max_output_size allows"
+  def describe({tag, message}) when is_atom(tag) and is_binary(message), do: message
+
   def describe({option, reason})
       when option in [:stdin, :stdout, :stderr, :cgroup, :nice, :rlimits, :groups, :group] or
              option in [:user, :no_new_privs] do
@@ -204,9 +222,13 @@ defmodule NetRunner.Error do
   def describe({:output_limit, which}) when which in [:stdout, :stderr, :total],
     do: "it printed more than :max_output_size allows (#{inspect(which)})"
 
+  def describe({:exit_status, status, [stderr: stderr]}),
+    do: "it #{how_it_ended(nil, status)} before it was ready#{stderr(stderr)}"
+
+  def describe({:signal, signal, [stderr: stderr]}),
+    do: "it was ended by #{signal_name(signal)} before it was ready#{stderr(stderr)}"
+
   def describe({:already_started, pid}), do: "its :name is taken by #{inspect(pid)}"
-  def describe({:max_output_exceeded, _}), do: "it printed more than :max_output_size allows"
-  def describe({tag, message}) when is_atom(tag) and is_binary(message), do: message
   def describe(:timeout), do: "it did not end within :timeout"
   def describe(:idle_timeout), do: "it printed nothing for as long as :idle_timeout"
   def describe(:cancelled), do: "it was cancelled"

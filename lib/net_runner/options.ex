@@ -35,7 +35,7 @@ defmodule NetRunner.Options do
     {:kill_timeout, :command, :non_negative, 5_000,
      "milliseconds between the stop signal and SIGKILL"},
     {:leftovers, :command, {:one_of, [:kill, :leave]}, :kill,
-     "what happens to processes that the command started and left running when it exits"},
+     "what happens to processes that the command started and left running when it exits: `:kill` or `:leave`"},
     {:output_grace, :command, :non_negative, 100,
      "with `leftovers: :leave`, milliseconds after the exit in which `NetRunner.run/2` and streams go on reading " <>
        "what is left behind; then an empty pipe is the end, and a full one is read for one more pipe's size"},
@@ -80,7 +80,8 @@ defmodule NetRunner.Options do
     {:timeout, :run, :timeout, :infinity,
      "milliseconds after which the command is ended: `{:error, :timeout}`"},
     {:max_output_size, :run, :limit, :infinity,
-     "bytes of output above which the command is ended; what is written elsewhere, as to a file, is not counted"},
+     "bytes of output (with `:tagged`, of stdout and stderr together) above which the command is ended; what is " <>
+       "written elsewhere, as to a file, is not counted"},
     {:timeout, :capture, :timeout, :infinity,
      "milliseconds after which the command is ended; the outcome is `:timeout`"},
     {:idle_timeout, :capture, :timeout, :infinity,
@@ -169,6 +170,11 @@ defmodule NetRunner.Options do
 
       iex> NetRunner.run(~w(id), user: "no-such-user")
       {:error, {:user, :enoent}}
+
+  So is a string that no system takes: a variable whose name is empty or has a `=`, a NUL byte in `:env` or in `:cd`.
+
+      iex> NetRunner.run(~w(true), env: [{"A=B", "1"}])
+      {:error, {:invalid_env, ~S("A=…" is no name of a variable)}}
 
   #{for {:command, line} <- @lines, do: line}
   ## Environment: `:env`, `:clear_env`
@@ -274,6 +280,7 @@ defmodule NetRunner.Options do
       {:error, {:already_started, p}}
   """
 
+  alias NetRunner.Options.Kind
   alias NetRunner.Run.CancelToken
   alias NetRunner.System.{Cgroup, Descriptors}
 
@@ -355,7 +362,7 @@ defmodule NetRunner.Options do
   defp keyword!(options) do
     unless Keyword.keyword?(options) do
       what =
-        if is_list(options), do: "a list with an entry that is no option", else: kind(options)
+        if is_list(options), do: "a list with an entry that is no option", else: Kind.of(options)
 
       raise ArgumentError, "options must be a keyword list, got #{what}"
     end
@@ -448,13 +455,36 @@ defmodule NetRunner.Options do
     case @types do
       %{^name => meanings} ->
         unless Enum.any?(meanings, fn {group, _} -> group in groups end) do
-          raise ArgumentError, "the option #{inspect(name)} has no meaning for this function"
+          raise ArgumentError, misplaced(name, meanings |> hd() |> elem(0))
         end
 
       %{} ->
         raise ArgumentError, "unknown option #{inspect(name)}; #{instead(name, names(groups))}"
     end
   end
+
+  defp misplaced(:args, _group) do
+    "the option :args has no meaning beside a list, which holds the arguments; it is for a NetRunner.Command"
+  end
+
+  defp misplaced(name, :command) do
+    "the option #{inspect(name)} is one of the command: it belongs into :process_opts"
+  end
+
+  defp misplaced(name, group) do
+    "the option #{inspect(name)} has no meaning for this function; #{takers(group)} it"
+  end
+
+  defp takers(group) when group in [:input, :run],
+    do: "NetRunner.run/2, streams and pipelines take"
+
+  defp takers(:stream), do: "streams take"
+  defp takers(:capture), do: "NetRunner.capture/2 takes"
+  defp takers(:cmd), do: "NetRunner.cmd/3 takes"
+  defp takers(:raising), do: "NetRunner.stream!/2 and NetRunner.pipeline_stream!/2 take"
+  defp takers(:process), do: "NetRunner.Process.start/3 takes"
+  defp takers(:daemon), do: "NetRunner.Daemon takes"
+  defp takers(:child), do: "the child spec of a NetRunner.Daemon takes"
 
   # As near as the compiler wants the name of a function to be before it suggests it.
   @near 0.77
@@ -514,7 +544,7 @@ defmodule NetRunner.Options do
         "a value of #{inspect(name)} that is neither a string nor nil"
 
       nil ->
-        kind(value)
+        Kind.of(value)
 
       _ ->
         "a list with an entry that is no {name, value}"
@@ -522,18 +552,14 @@ defmodule NetRunner.Options do
   end
 
   defp shown(:fds, value), do: Descriptors.problem(value)
-  defp shown(type, value) when type in [:input, :keyword], do: kind(value)
-  defp shown(_type, value), do: inspect(value)
+  defp shown(type, value) when type in [:input, :keyword], do: Kind.of(value)
+  # What is given as :stdin may be meant as :input.
+  defp shown({:stdio, _, [:file]}, {kind, _} = value) when kind in [:file, :append],
+    do: inspect(value)
 
-  defp kind(%module{}), do: "a #{inspect(module)}"
-  defp kind(value) when is_map(value), do: "a map"
-  defp kind(value) when is_list(value), do: "a list"
-  defp kind(value) when is_binary(value), do: "a string"
-  defp kind(value) when is_tuple(value), do: "a tuple"
-  defp kind(value) when is_function(value), do: inspect(value)
-  defp kind(value) when is_number(value), do: "a number"
-  defp kind(value) when is_atom(value), do: "an atom"
-  defp kind(_value), do: "another term"
+  defp shown({:stdio, _, [:file]}, value) when not is_atom(value), do: Kind.of(value)
+  defp shown(type, value) when type in [:string, :list], do: Kind.no_string(value)
+  defp shown(_type, value), do: inspect(value)
 
   defp valid?(:path, value), do: is_binary(value)
   defp valid?({:one_of, values}, value), do: value in values

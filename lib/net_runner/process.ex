@@ -33,7 +33,7 @@ defmodule NetRunner.Process do
   """
 
   alias NetRunner.{Command, Options, Signal}
-  alias NetRunner.Process.{Counters, Pattern, Server, Sink, Stats, Until}
+  alias NetRunner.Process.{Client, Counters, Pattern, Server, Sink, Stats, Until}
 
   import NetRunner.Process.Client, only: [call: 2]
 
@@ -322,7 +322,7 @@ defmodule NetRunner.Process do
   @doc """
   Writes iodata to the command's stdin; returns when all of it is in the pipe.
 
-  `{:error, :epipe}`: the command closed its stdin or is gone. `{:error, :closed}`: `close_stdin/1` was called.
+  Raises `ArgumentError` for what is no iodata. `{:error, :epipe}`: the command closed its stdin or is gone. `{:error, :closed}`: `close_stdin/1` was called.
 
   After `timeout` milliseconds, which include the time behind other writers, it returns `{:error, {:timeout, n}}`: the first
   `n` bytes (0 or more) are in the pipe, the rest is withdrawn, and the next write follows those `n` bytes.
@@ -342,7 +342,7 @@ defmodule NetRunner.Process do
              | {:not_ended, pos_integer()}
              | posix()}
   def write(process, iodata, timeout \\ :infinity) when is_timeout(timeout) do
-    call(process, {:write, :erlang.iolist_to_iovec(iodata), timeout})
+    call(process, {:write, Client.iovec!(iodata), timeout})
   end
 
   @doc """
@@ -393,7 +393,7 @@ defmodule NetRunner.Process do
           :ok
           | {:error, :epipe | gone() | :not_piped | {:not_ended, pos_integer()} | posix()}
   def write_fd(process, fd, iodata) when fd in 3..255 do
-    call(process, {:fd, fd, {:write, :erlang.iolist_to_iovec(iodata), :infinity}})
+    call(process, {:fd, fd, {:write, Client.iovec!(iodata), :infinity}})
   end
 
   @doc """

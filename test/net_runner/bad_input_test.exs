@@ -77,6 +77,10 @@ defmodule NetRunner.BadInputTest do
       assert {:invalid_args, "argument 1 is not a string: 1"} = refused(["echo", 1])
       assert {:invalid_args, "arguments must be a list, got: " <> _} = refused(["echo" | "a"])
       assert {:invalid_args, _} = refused(["echo", "a" | "b"])
+
+      assert {:invalid_args,
+              "argument 1 is not a string: the option :cd, which belongs elsewhere"} =
+               refused(["echo", cd: "/"])
     end
 
     test "is not there, or not executable", %{directory: directory} do

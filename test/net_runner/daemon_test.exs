@@ -35,7 +35,8 @@ defmodule NetRunner.DaemonTest do
             {[cmd: :cat], "the option :cmd must be a string or a NetRunner.Command, got: :cat"},
             {[cmd: "cat", args: "x"], "the option :args must be a list of strings, got: \"x\""},
             {[cmd: "cat", redy: nil], "unknown option :redy; did you mean :ready?"},
-            {[cmd: "cat", cd: "/"], "the option :cd has no meaning for this function"},
+            {[cmd: "cat", cd: "/"],
+             "the option :cd is one of the command: it belongs into :process_opts"},
             {[cmd: "cat", on_output: {:log, :loud}],
              "the option :on_output must be :discard, :log, {:log, level}, or a function of one or two arguments, " <>
                "got: {:log, :loud}"},
@@ -97,7 +98,10 @@ defmodule NetRunner.DaemonTest do
         assert_raise ArgumentError, message, fn -> Daemon.child_spec([option, cmd: "cat"]) end
       end
 
-      assert_raise ArgumentError, "the option :restart has no meaning for this function", fn ->
+      message =
+        "the option :restart has no meaning for this function; the child spec of a NetRunner.Daemon takes it"
+
+      assert_raise ArgumentError, message, fn ->
         Daemon.start_link(cmd: "cat", restart: :temporary)
       end
     end

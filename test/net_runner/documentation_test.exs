@@ -12,15 +12,34 @@ defmodule NetRunner.DocumentationTest do
   doctest NetRunner.Process.Stats
   doctest NetRunner.Result
 
+  @root Path.expand("../..", __DIR__)
+
   test "the races that comments name are those that docs/internals.md tells" do
-    root = Path.expand("../..", __DIR__)
-    told = Regex.scan(~r/^\*\*(.+?)\.\*\*/m, File.read!(Path.join(root, "docs/internals.md")))
-    sources = Path.wildcard(Path.join(root, "{lib,native}/**/*.{ex,rs}"))
+    told = Regex.scan(~r/^\*\*(.+?)\.\*\*/m, File.read!(Path.join(@root, "docs/internals.md")))
+    sources = Path.wildcard(Path.join(@root, "{lib,native}/**/*.{ex,rs}"))
     named = for file <- sources, race <- Regex.scan(~r/Race: (.+?)\./, File.read!(file)), do: race
 
     told = for [_, race] <- told, do: downcase_first(race)
     named = for [_, race] <- named, uniq: true, do: race
     assert told != [] and Enum.sort(told) == Enum.sort(named)
+  end
+
+  test "what a page links to is there" do
+    pages = ["README.md" | Enum.flat_map(~w(docs fuzz), &Path.wildcard("#{@root}/#{&1}/*.md"))]
+
+    links =
+      for page <- Enum.map(pages, &Path.expand(&1, @root)),
+          [_, target] <- Regex.scan(~r/\]\(([^)#:]+)(?:#[^)]*)?\)/, File.read!(page)),
+          do: {Path.relative_to(page, @root), Path.expand(target, Path.dirname(page))}
+
+    assert links != []
+    assert for({page, target} <- links, not File.exists?(target), do: {page, target}) == []
+  end
+
+  test "README.md wants the Rust that the build wants" do
+    [_, floor] = Regex.run(~r/rust-version = "(.+?)"/, File.read!(Path.join(@root, "Cargo.toml")))
+    named = Regex.scan(~r/cargo (\d+\.\d+) or newer/, File.read!(Path.join(@root, "README.md")))
+    assert named != [] and Enum.all?(named, fn [_, version] -> version == floor end)
   end
 
   defp downcase_first(<<first::utf8, rest::binary>>), do: String.downcase(<<first::utf8>>) <> rest

@@ -128,6 +128,8 @@ defmodule NetRunner.ErrorTest do
       assert failure(["true"], stdout: {:file, "/nowhere/x"}) =~
                "the option :stdout cannot be carried out"
 
+      assert describe({:cgroup, "the directory exists"}) == "the directory exists"
+
       assert failure(["true"], node: :nobody@nowhere) =~ "its node (:node) is not connected"
     end
 
@@ -180,6 +182,13 @@ defmodule NetRunner.ErrorTest do
       end
 
       assert describe({:setup, :eperm}) =~ "could not be set up: not owner (:eperm)"
+
+      assert describe({:exit_status, 1, stderr: "cannot bind\n"}) ==
+               "it exited with status 1 before it was ready; the end of its stderr: cannot bind"
+
+      assert describe({:signal, :sigsegv, stderr: ""}) ==
+               "it was ended by SIGSEGV before it was ready"
+
       assert describe({:odd, {1, 2}}) == "{:odd, {1, 2}}"
     end
   end
@@ -207,6 +216,8 @@ defmodule NetRunner.ErrorTest do
       {:command, 1, :enoent},
       {:command, nil, {:command, 0, :exit_status}},
       {:max_output_exceeded, nil},
+      {:exit_status, nil, stderr: nil},
+      {:signal, "x", stderr: <<255>>},
       %{a: 1},
       [1 | 2]
     ]

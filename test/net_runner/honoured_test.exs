@@ -191,6 +191,8 @@ defmodule NetRunner.HonouredTest do
             [env: %{@secret => :x} |> Map.to_list() |> Enum.map(fn {_, v} -> {v, @secret} end)],
             [{@secret, 1}],
             [env: @env, stdin: :what],
+            [stdin: @secret],
+            [stdin: {:data, @secret}],
             [pty: true, stdin: :null]
           ] do
         silent(fn -> function.(wrong ++ [env: @env]) end) =~ "ArgumentError"
@@ -199,7 +201,10 @@ defmodule NetRunner.HonouredTest do
       for options <- [
             [ready_timeout: 10_000.0],
             [process_opts: [@secret]],
-            [process_opts: @secret]
+            [process_opts: @secret],
+            [args: [env: @env]],
+            [args: %{env: @env}],
+            [cmd: [cmd: "cat", env: @env]]
           ] do
         silent(fn -> NetRunner.Daemon.start_link([cmd: "cat"] ++ options) end)
       end
@@ -226,7 +231,46 @@ defmodule NetRunner.HonouredTest do
 
       silent(fn -> NetRunner.run(["true"], env: [{"TOKEN", @secret <> "\0"}]) end)
       silent(fn -> NetRunner.run(["cat"], input: [@secret, :no_iodata]) end)
+      silent(fn -> NetRunner.cmd("true", [], env: [{"TOKEN", [@secret]}]) end)
+      silent(fn -> NetRunner.cmd("cat", [], input: @secret) end)
       silent(fn -> NetRunner.cmd("true", [], env: [@secret]) end)
+    end
+
+    test "by options that stand where a command or its arguments should" do
+      for command <- [
+            ["cat", env: @env],
+            ["cat", [env: @env]],
+            ["cat" | %{env: @env}],
+            [[env: @env]],
+            {"cat", [], env: @env},
+            %{cmd: "cat", env: @env}
+          ] do
+        silent(fn -> NetRunner.run(command) end)
+        silent(fn -> NetRunner.pipeline([["cat"], command]) end)
+        silent(fn -> Enum.to_list(NetRunner.stream!(command)) end)
+      end
+
+      silent(fn -> NetRunner.pipeline([["cat"], env: @env]) end)
+      silent(fn -> NetRunner.Process.start("cat", env: @env) end)
+      silent(fn -> NetRunner.Process.start(cmd: "cat", env: @env) end)
+      silent(fn -> Command.new("cat", env: @env) end)
+      silent(fn -> Command.new(cmd: "cat", env: @env) end)
+      silent(fn -> NetRunner.run(Command.new("cat"), args: [env: @env]) end)
+    end
+
+    test "by what is written, or produced as input, and is no iodata" do
+      {:ok, cat} = NetRunner.Process.start("cat")
+
+      for wrong <- [[@secret, :no_iodata], [@secret, 999], {@secret}, %{a: @secret}] do
+        assert silent(fn -> NetRunner.Process.write(cat, wrong) end) =~ "must be iodata, got: a "
+
+        for input <- [Stream.map([1], fn _ -> wrong end), &Enum.into([wrong], &1)] do
+          assert silent(fn -> NetRunner.run(["cat"], input: input) end) =~ "must be iodata"
+          silent(fn -> Enum.to_list(NetRunner.stream!(["cat"], input: input)) end)
+        end
+      end
+
+      assert NetRunner.Process.write(cat, ["a"]) == :ok
     end
 
     test "by a command that is inspected, also in an error" do

@@ -253,7 +253,16 @@ defmodule NetRunner.OptionsTest do
     assert message([timeoutt: 1], [:command, :process]) =~ "did you mean :kill_timeout?"
 
     assert message([timeout: 1], [:command]) ==
-             "the option :timeout has no meaning for this function"
+             "the option :timeout has no meaning for this function; " <>
+               "NetRunner.run/2, streams and pipelines take it"
+
+    assert message([lines: :trim], [:command, :run]) =~ "; streams take it"
+    assert message([exit_status: :raise], [:command, :stream]) =~ "; NetRunner.stream!/2 and "
+    assert message([name: :a], [:command, :run]) =~ "; NetRunner.Process.start/3 takes it"
+    assert message([cmd: "a"], [:command, :run]) =~ "; NetRunner.Daemon takes it"
+
+    assert message([args: ["a"]], [:command, :run]) ==
+             "the option :args has no meaning beside a list, which holds the arguments; it is for a NetRunner.Command"
   end
 
   test "a name that is near to none is answered with those that there are" do

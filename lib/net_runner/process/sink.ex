@@ -13,7 +13,7 @@ defmodule NetRunner.Process.Sink do
   @doc "Writes an element, or raises."
   @spec write!(t(), iodata()) :: t()
   def write!(sink, iodata) do
-    case Client.call(sink.process, {:write, :erlang.iolist_to_iovec(iodata), :infinity}) do
+    case Client.call(sink.process, {:write, Client.iovec!(iodata), :infinity}) do
       :ok -> sink
       {:error, reason} -> raise(error(sink.process, reason))
     end

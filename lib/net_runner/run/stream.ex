@@ -271,6 +271,6 @@ defmodule NetRunner.Run.Stream do
 
   # With what else is known of it: how it ended, and the end of its stderr.
   defp error(reason, {server, command}, fields) do
-    struct!(Error, [reason: reason, command: command] ++ fields ++ Command.failure(server))
+    Error.exception([reason: reason, command: command] ++ fields ++ Command.failure(server))
   end
 end

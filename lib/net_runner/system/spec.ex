@@ -2,6 +2,7 @@ defmodule NetRunner.System.Spec do
   @moduledoc false
   # Checks a command and its options, and makes the fields that the shepherd reads.
 
+  alias NetRunner.Options.Kind
   alias NetRunner.System.Native
 
   # The search path of execvp(3) when there is no PATH.
@@ -33,13 +34,13 @@ defmodule NetRunner.System.Spec do
   def build(command, _options) do
     {:error,
      {:invalid_cmd,
-      "a command is a list [executable | args] of strings, got: #{inspect(command)}"}}
+      "a command is a list [executable | args] of strings, got: #{Kind.no_string(command)}"}}
   end
 
   defp check_executable(executable) do
     cond do
       not is_binary(executable) ->
-        invalid_cmd("the executable must be a string, got: #{inspect(executable)}")
+        invalid_cmd("the executable must be a string, got: #{Kind.no_string(executable)}")
 
       executable == "" ->
         invalid_cmd("the executable is an empty string")
@@ -55,7 +56,7 @@ defmodule NetRunner.System.Spec do
   defp check_args(args) do
     cond do
       not proper_list?(args) ->
-        {:error, {:invalid_args, "arguments must be a list, got: #{inspect(args)}"}}
+        {:error, {:invalid_args, "arguments must be a list, got: #{Kind.no_string(args)}"}}
 
       bad = Enum.find_index(args, &(not is_binary(&1))) ->
         bad_argument("argument #{bad + 1} is not a string", Enum.at(args, bad))
@@ -222,5 +223,7 @@ defmodule NetRunner.System.Spec do
 
   defp invalid_cmd(message), do: {:error, {:invalid_cmd, message}}
   defp invalid_env(message), do: {:error, {:invalid_env, message}}
-  defp bad_argument(what, value), do: {:error, {:invalid_args, "#{what}: #{inspect(value)}"}}
+
+  defp bad_argument(what, value),
+    do: {:error, {:invalid_args, "#{what}: #{Kind.no_string(value)}"}}
 end

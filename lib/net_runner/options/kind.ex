@@ -1,0 +1,31 @@
+defmodule NetRunner.Options.Kind do
+  @moduledoc false
+  # Values in the words of an error message.
+
+  @doc "What stands where a string is expected. Options that were put there may hold secrets."
+  @spec no_string(term()) :: String.t()
+  def no_string({name, _value}) when is_atom(name),
+    do: "the option #{inspect(name)}, which belongs elsewhere"
+
+  def no_string([{name, _value} | _]) when is_atom(name),
+    do: "options, such as #{inspect(name)}, which belong elsewhere"
+
+  def no_string(value) when is_binary(value) or is_atom(value) or is_number(value),
+    do: inspect(value)
+
+  def no_string(value) do
+    if is_list(value) and List.ascii_printable?(value), do: inspect(value), else: of(value)
+  end
+
+  @doc "What a value is, without saying which it is: it may be secret."
+  @spec of(term()) :: String.t()
+  def of(%module{}), do: "a #{inspect(module)}"
+  def of(value) when is_map(value), do: "a map"
+  def of(value) when is_list(value), do: "a list"
+  def of(value) when is_binary(value), do: "a string"
+  def of(value) when is_tuple(value), do: "a tuple"
+  def of(value) when is_function(value), do: inspect(value)
+  def of(value) when is_number(value), do: "a number"
+  def of(value) when is_atom(value), do: "an atom"
+  def of(_value), do: "another term"
+end
