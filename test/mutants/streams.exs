@@ -120,6 +120,8 @@ outlets = [
   {"a_dead_reader_keeps_others_waiting",
    "        Caller.forget(operation)\n        serve_all(%{outlets | queue: queue})",
    "        Caller.forget(operation)\n        {%{outlets | queue: queue}, []}", [callers]},
+  {"behind_a_read_any_only_readers_hear_of_an_end", "competing(stream) -- [:any, :collect]",
+   "[stream]", [callers]},
   {"those_behind_a_dead_read_any_are_forgotten",
    "gone?(operation.from) -> outlets |> forget(operation) |> serve_all()",
    "gone?(operation.from) -> outlets |> forget(operation) |> serve(stream)", [callers]},
