@@ -232,7 +232,7 @@ defmodule NetRunner.HonouredTest do
       silent(fn -> NetRunner.run(["true"], env: [{"TOKEN", @secret <> "\0"}]) end)
       silent(fn -> NetRunner.run(["cat"], input: [@secret, :no_iodata]) end)
       silent(fn -> NetRunner.cmd("true", [], env: [{"TOKEN", [@secret]}]) end)
-      silent(fn -> NetRunner.cmd("cat", [], input: @secret) end)
+      silent(fn -> NetRunner.cmd("cat", [], input: [@secret, :no_iodata]) end)
       silent(fn -> NetRunner.cmd("true", [], env: [@secret]) end)
     end
 
