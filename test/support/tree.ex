@@ -92,11 +92,28 @@ defmodule NetRunner.Guarantees.Tree do
     for pid <- pids(), marked?(pid, tree.mark), do: pid
   end
 
-  defp marked?(pid, mark) do
+  defp marked?(pid, mark, tries \\ 50) do
     case File.read("/proc/#{pid}/environ") do
+      {:ok, ""} when tries > 0 -> in_exec?(pid) and marked_soon?(pid, mark, tries)
       {:ok, environ} -> String.contains?(environ, mark)
       {:error, _} -> false
     end
+  end
+
+  # In the middle of execve(2) a process has no environment yet. Zombies, kernel threads and helpers never have one.
+  defp in_exec?(pid) do
+    case stat(pid) do
+      nil ->
+        false
+
+      %{state: state, parent: parent} ->
+        state not in ["Z", "X"] and 2 not in [pid, parent] and comm(pid) != "net_runner_shep"
+    end
+  end
+
+  defp marked_soon?(pid, mark, tries) do
+    Process.sleep(2)
+    marked?(pid, mark, tries - 1)
   end
 
   @doc """
