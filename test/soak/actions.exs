@@ -479,12 +479,18 @@ defmodule Soak.Actions do
     end)
   end
 
-  # The connection goes, with calls that wait: all of them hear of it, and the other node ends the commands.
+  # The connection goes, with calls that wait: all of them hear of it, and the other node ends the commands. What that
+  # answers by a new connection may be there first.
   def perform(:peer_cut, x, %{peer: peer}) do
     Peer.hold(peer, fn %{node: node} = peer ->
       {callers, pids} = waiting_callers(x, node)
       true = Node.disconnect(node)
-      for monitor <- callers, do: {:shutdown, {:error, {:node, :disconnected}}} = down(monitor)
+
+      for monitor <- callers do
+        {:shutdown, {:error, reason}} = down(monitor)
+        true = reason in [{:node, :disconnected}, :closed]
+      end
+
       gone!(x, pids)
       Peer.connect(peer)
     end)

@@ -182,6 +182,10 @@ mod processes {
             let other_pid = other.id() as libc::pid_t;
             assert!(is_below(other_pid, own) && !is_below(other_pid, root));
             assert!(!is_below(root, root) && !is_below(1, own));
+            // A parent that is stopped does not exit when its child is killed.
+            for pid in &found {
+                assert_eq!(signal(*pid, libc::SIGSTOP), Ok(true));
+            }
             for pid in found.iter().rev() {
                 assert_eq!(signal(*pid, libc::SIGKILL), Ok(true));
             }
