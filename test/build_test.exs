@@ -323,7 +323,7 @@ defmodule NetRunner.BuildTest do
 
     compile = fn -> mix!(directory, context, ["compile"], env) end
     first = Task.async(compile)
-    await_file(calls)
+    NetRunner.Guarantees.Tree.await(fn -> File.exists?(calls) end, 300_000)
 
     # Elixir 1.14 finds no application yet, and deletes its folder; newer ones wait for each other.
     second = Task.async(compile)
@@ -353,13 +353,6 @@ defmodule NetRunner.BuildTest do
     """)
 
     bin
-  end
-
-  defp await_file(path) do
-    unless File.exists?(path) do
-      Process.sleep(20)
-      await_file(path)
-    end
   end
 
   defp script(path, body) do

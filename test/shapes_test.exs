@@ -2,6 +2,7 @@ defmodule NetRunner.ShapesTest do
   # Commands with hard shapes: much data, no reader, closed pipes, the limits of the system.
   use ExUnit.Case, async: false
 
+  alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
 
   @mib 1_048_576
@@ -79,7 +80,7 @@ defmodule NetRunner.ShapesTest do
       {:ok, p} = Command.start("sh", ["-c", "exec yes#{unquote(redirection)}"], stderr: :pipe)
       {:ok, {unquote(stream), _}} = Command.read_any(p)
       os_pid = Command.os_pid(p)
-      await_blocked_in_write(os_pid)
+      Tree.await(fn -> blocked_in_write?(os_pid) end)
       before = memory(p)
       # A program that writes on would fill gigabytes in this time.
       Process.sleep(1_000)
@@ -101,13 +102,7 @@ defmodule NetRunner.ShapesTest do
     Command.stop(p)
   end
 
-  defp await_drained(p, bytes, looks \\ 2_000) do
-    if Command.stats(p).bytes_err < bytes do
-      if looks == 0, do: flunk("stderr is not drained")
-      Process.sleep(10)
-      await_drained(p, bytes, looks - 1)
-    end
-  end
+  defp await_drained(p, bytes), do: Tree.await(fn -> Command.stats(p).bytes_err >= bytes end)
 
   defp memory(p) do
     for pid <- [p, self()], do: :erlang.garbage_collect(pid)
@@ -121,14 +116,6 @@ defmodule NetRunner.ShapesTest do
     else
       # Without the right to look: asleep is what remains to be seen.
       {:error, _} -> File.read!("/proc/#{os_pid}/stat") =~ ") S "
-    end
-  end
-
-  defp await_blocked_in_write(os_pid, looks \\ 200) do
-    unless blocked_in_write?(os_pid) do
-      if looks == 0, do: flunk("#{os_pid} is not blocked in write(2)")
-      Process.sleep(10)
-      await_blocked_in_write(os_pid, looks - 1)
     end
   end
 

@@ -38,7 +38,7 @@ defmodule NetRunner.Options do
      "what happens to processes that the command started and left running when it exits: `:kill` or `:leave`"},
     {:output_grace, :command, :non_negative, 100,
      "with `leftovers: :leave`, milliseconds after the exit in which `NetRunner.run/2` and streams go on reading " <>
-       "what is left behind; then an empty pipe is the end, and a full one is read for one more pipe's size"},
+       "what is left behind; then what is in the pipe is the rest"},
     {:give_up_after, :command, :timeout, :infinity,
      "milliseconds after SIGKILL at which callers stop waiting for a command that the kernel does not let go, such as one " <>
        "that waits for a dead file system: they get `{:error, {:not_ended, os_pid}}`, and the command is still " <>

@@ -473,7 +473,8 @@ defmodule NetRunner.Process do
   frozen, which no process in it can notice or prevent.
 
   `:timeout` goes on; `:idle_timeout` of `NetRunner.capture/2` stands still meanwhile. What ends the command resumes it first.
-  `:ok` says that its shepherd was told, which stops one process after the other, until it finds no new one.
+  `:ok` says that its shepherd was told, which stops one process after the other, until it finds no new one. A process that
+  waits for a child it made with vfork(2) shows state D instead of T until it stops.
 
   `{:error, :esrch}`: the command has exited, or is being ended.
 

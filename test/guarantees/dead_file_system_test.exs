@@ -3,30 +3,12 @@ defmodule NetRunner.Guarantees.DeadFileSystemTest do
   use ExUnit.Case, async: false
 
   alias NetRunner.Guarantees.Tree
-
-  @script Path.expand("hung_fs.py", __DIR__)
-  @possible File.exists?("/dev/fuse") and System.cmd("id", ["-u"]) == {"0\n", 0}
+  alias NetRunner.HungFileSystem
 
   # Elsewhere the working directory is opened to be read, which the file system of these tests does not do.
-  @moduletag skip: if(@possible, do: Tree.needs_linux(), else: "needs root and /dev/fuse")
+  @moduletag skip: HungFileSystem.missing() || Tree.needs_linux()
 
-  setup do
-    root = Path.join(System.tmp_dir!(), "nr-hung-#{System.unique_integer([:positive])}")
-    mount_point = Path.join(root, "mounted")
-    stop = Path.join(root, "stop")
-    File.mkdir_p!(mount_point)
-
-    on_exit(fn ->
-      System.cmd("umount", ["-l", mount_point], stderr_to_stdout: true)
-      File.rm(stop)
-      File.rmdir(mount_point)
-      File.rmdir(root)
-    end)
-
-    {:ok, server} = NetRunner.Process.start("python3", ["-E", @script, mount_point, stop])
-    assert {:ok, "mounted\n"} = NetRunner.Process.read(server)
-    {:ok, server: server, mount_point: mount_point, stop: stop}
-  end
+  setup do: HungFileSystem.mount()
 
   test "starts wait on a dirty scheduler", %{server: server} = context do
     # More commands than schedulers. Modules are not looked for in the working directory: that would wait too.

@@ -1,16 +1,13 @@
 defmodule NetRunner.ProcessTest do
   use ExUnit.Case, async: true
 
+  import NetRunner.Started
+
   import Bitwise
 
+  alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Stats
-
-  defp start!(script, options \\ []) do
-    {:ok, p} = Command.start("sh", ["-c", script], options)
-    on_exit(fn -> Command.stop(p) end)
-    p
-  end
 
   describe "read" do
     test "answers that come at once, late, in pieces, and no more" do
@@ -304,13 +301,7 @@ defmodule NetRunner.ProcessTest do
     p
   end
 
-  defp await_gone(os_pid, looks \\ 500) do
-    if File.exists?("/proc/#{os_pid}") do
-      if looks == 0, do: flunk("#{os_pid} is still there")
-      Process.sleep(10)
-      await_gone(os_pid, looks - 1)
-    end
-  end
+  defp await_gone(os_pid), do: Tree.await(fn -> Tree.stat(os_pid) == nil end)
 
   describe "the process" do
     test "can have a name" do
@@ -384,7 +375,7 @@ defmodule NetRunner.ProcessTest do
   end
 
   # Elsewhere than on Linux, those that the C library keeps for itself (32 and 33) stay as the VM's parent has set them.
-  @signals if NetRunner.Guarantees.Tree.needs_linux(),
+  @signals if Tree.needs_linux(),
              do: 0x7FFF_FFFF,
              else: 0xFFFF_FFFF_FFFF_FFFF
 
@@ -497,7 +488,7 @@ defmodule NetRunner.ProcessTest do
       assert say.("jobs") =~ "sleep 100"
       # ^C goes to the program in the foreground, not to the shell.
       :ok = Command.write(p, "fg\n")
-      await_foreground(shell, &(&1 != shell))
+      Tree.await(fn -> foreground(shell) != shell end)
       :ok = Command.write(p, <<3>>)
       assert read_until(p, "$ ") != ""
       assert say.("echo status $?") =~ "status 130"
@@ -565,14 +556,9 @@ defmodule NetRunner.ProcessTest do
   end
 
   # proc(5): the foreground process group of the terminal is the sixth field after the name.
-  defp await_foreground(shell, right?) do
+  defp foreground(shell) do
     [_, fields] = "/proc/#{shell}/stat" |> File.read!() |> String.split(") ")
-    foreground = fields |> String.split() |> Enum.at(5) |> String.to_integer()
-
-    unless right?.(foreground) do
-      Process.sleep(1)
-      await_foreground(shell, right?)
-    end
+    fields |> String.split() |> Enum.at(5) |> String.to_integer()
   end
 
   defp read_until(p, wanted, so_far \\ "") do

@@ -58,7 +58,7 @@ defmodule NetRunner.Process.Announcer do
     reply = ask(announcer, {:finish, ending.()})
 
     receive do
-      {^reply, :handled} -> forget(reply)
+      {^reply, :handled} -> :ok
       {:DOWN, ^reply, :process, _, _} -> :ok
     end
   end

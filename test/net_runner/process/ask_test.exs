@@ -2,17 +2,11 @@ defmodule NetRunner.Process.AskTest do
   # Output as messages, on demand.
   use ExUnit.Case, async: true
 
+  import NetRunner.Started
+
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
   alias NetRunner.Waiting
-
-  @moduletag timeout: 120_000
-
-  defp start!(script, options \\ []) do
-    {:ok, p} = Command.start("sh", ["-c", script], options)
-    on_exit(fn -> Command.stop(p) end)
-    p
-  end
 
   defp next(p) do
     assert_receive {:net_runner, ^p, message}, 60_000

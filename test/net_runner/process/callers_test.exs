@@ -3,14 +3,10 @@ defmodule NetRunner.Process.CallersTest do
   # is suspended stands for one that has not come to its messages yet.
   use ExUnit.Case, async: true
 
+  import NetRunner.Started
+
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
-
-  defp start!(script, options \\ []) do
-    {:ok, p} = Command.start("sh", ["-c", script], options)
-    on_exit(fn -> Command.stop(p) end)
-    p
-  end
 
   # Runs a call in a process of its own, and returns when its request is in the mailbox of the suspended server.
   # What it returns is sent to the test.

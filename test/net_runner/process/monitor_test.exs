@@ -2,17 +2,11 @@ defmodule NetRunner.Process.MonitorTest do
   # The exit of a command as a message.
   use ExUnit.Case, async: true
 
+  import NetRunner.Started
+
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Watchers
-
-  @moduletag timeout: 120_000
-
-  defp start!(script, options \\ []) do
-    {:ok, p} = Command.start("sh", ["-c", script], options)
-    on_exit(fn -> Command.stop(p) end)
-    p
-  end
 
   defp assert_down(ref, p, reason) do
     assert_receive {:DOWN, ^ref, :process, ^p, ^reason}, 60_000

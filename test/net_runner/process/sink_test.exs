@@ -2,13 +2,9 @@ defmodule NetRunner.Process.SinkTest do
   # Stdin as a `Collectable`.
   use ExUnit.Case, async: true
 
-  alias NetRunner.Process, as: Command
+  import NetRunner.Started
 
-  defp start!(script, options \\ []) do
-    {:ok, p} = Command.start("sh", ["-c", script], options)
-    on_exit(fn -> Command.stop(p) end)
-    p
-  end
+  alias NetRunner.Process, as: Command
 
   test "each element is written, and stdin stays open" do
     p = start!("exec cat")

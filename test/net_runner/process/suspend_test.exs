@@ -2,10 +2,10 @@ defmodule NetRunner.Process.SuspendTest do
   # Whom a signal reaches, and stopping a whole tree.
   use ExUnit.Case, async: true
 
+  import NetRunner.Started
+
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
-
-  @moduletag timeout: 120_000
 
   # A shell; a child in its group; one that has left the group; and below that another, which has left it twice.
   @tree """
@@ -13,12 +13,6 @@ defmodule NetRunner.Process.SuspendTest do
   setsid sh -c 'echo $$; setsid sleep 1000 & echo $!; wait' &
   wait
   """
-
-  defp start!(script, options \\ []) do
-    {:ok, p} = Command.start("sh", ["-c", script], options)
-    on_exit(fn -> Command.stop(p) end)
-    p
-  end
 
   defp start_tree! do
     p = start!(@tree)

@@ -2,19 +2,13 @@ defmodule NetRunner.Process.UntilTest do
   # Reading until something has come; and who gets the bytes that were looked at.
   use ExUnit.Case, async: true
 
+  import NetRunner.Started
+
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.{Client, Pattern}
   alias NetRunner.Run.Reader
   alias NetRunner.Waiting
-
-  @moduletag timeout: 120_000
-
-  defp start!(script, options \\ []) do
-    {:ok, p} = Command.start("sh", ["-c", script], options)
-    on_exit(fn -> Command.stop(p) end)
-    p
-  end
 
   describe "a pattern" do
     test "is found at the earliest place, and there the longest" do

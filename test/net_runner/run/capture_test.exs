@@ -3,10 +3,9 @@ defmodule NetRunner.Run.CaptureTest do
   use ExUnit.Case, async: false
 
   alias NetRunner.Guarantees.Tree
+  alias NetRunner.HungFileSystem
   alias NetRunner.Process, as: Command
   alias NetRunner.{Error, Result}
-
-  @moduletag timeout: 120_000
 
   defp sh(script), do: ["sh", "-c", script]
 
@@ -544,26 +543,9 @@ defmodule NetRunner.Run.CaptureTest do
   end
 
   describe "what the kernel does not let go" do
-    @script Path.expand("../../guarantees/hung_fs.py", __DIR__)
-    @possible File.exists?("/dev/fuse") and System.cmd("id", ["-u"]) == {"0\n", 0}
-
-    unless @possible, do: @tag(skip: "needs root and /dev/fuse")
-
+    @tag skip: HungFileSystem.missing()
     test "is not waited for longer than :give_up_after" do
-      root = Path.join(System.tmp_dir!(), "nr-capture-#{System.unique_integer([:positive])}")
-      mount_point = Path.join(root, "mounted")
-      stop = Path.join(root, "stop")
-      File.mkdir_p!(mount_point)
-
-      on_exit(fn ->
-        System.cmd("umount", ["-l", mount_point], stderr_to_stdout: true)
-        File.rm(stop)
-        File.rmdir(mount_point)
-        File.rmdir(root)
-      end)
-
-      {:ok, server} = Command.start("python3", ["-E", @script, mount_point, stop])
-      assert {:ok, "mounted\n"} = Command.read(server)
+      %{server: server, mount_point: mount_point, stop: stop} = HungFileSystem.mount()
       File.touch!(stop)
       command = sh("echo before; cat #{mount_point}/x")
 
