@@ -106,7 +106,9 @@ defmodule NetRunner.Daemon do
   # off what is longer.
   @tail 4_096
 
-  @enforce_keys [:process, :parent, :exit, :output, :stderr, :ok_statuses, :stop, :kill_timeout]
+  # The command comes first: it is what a crash report shows first of the state.
+  @enforce_keys [:command, :process, :parent, :exit, :output, :stderr] ++
+                  [:ok_statuses, :stop, :kill_timeout]
   defstruct @enforce_keys
 
   @typedoc "A daemon: its pid, or the name it is registered under."
@@ -149,18 +151,19 @@ defmodule NetRunner.Daemon do
       id: with(nil <- child.id, do: name || __MODULE__),
       start:
         {__MODULE__, :start_link,
-         [options |> Keyword.drop(Options.names([:child])) |> hide_env()]},
+         [options |> Keyword.drop(Options.names([:child])) |> hide_secrets()]},
       restart: child.restart,
       shutdown: with(nil <- child.shutdown, do: shutdown)
     }
   end
 
   # A supervisor shows in its reports how it starts its children. A function shows nothing of what it gives.
-  defp hide_env(options) do
+  defp hide_secrets(options) do
     for {name, value} <- options do
       case {name, value} do
-        {:process_opts, options} when is_list(options) -> {name, hide_env(options)}
+        {:process_opts, options} when is_list(options) -> {name, hide_secrets(options)}
         {:env, env} when env != nil -> {name, &Enumerable.reduce(env, &1, &2)}
+        {:fds, fds} when fds != nil -> {name, fn -> fds end}
         other -> other
       end
     end
@@ -384,6 +387,7 @@ defmodule NetRunner.Daemon do
     ready = Ready.start(options.ready, process, options.ready_timeout)
 
     state = %__MODULE__{
+      command: command_line(options),
       process: process,
       parent: parent,
       exit: await_exit(process),
@@ -496,7 +500,10 @@ defmodule NetRunner.Daemon do
   end
 
   def handle_info(message, state) do
-    warn("a daemon received a message that nobody expected: #{inspect(message)}")
+    warn(
+      "the daemon #{state.command} received a message that nobody expected: #{inspect(message)}"
+    )
+
     {:noreply, state}
   end
 
@@ -559,7 +566,10 @@ defmodule NetRunner.Daemon do
       {:EXIT, ^exit, _} -> %{state | exit: nil}
     after
       patience ->
-        warn(":stop_command did not stop a daemon, which gets its stop signal now: #{complaint}")
+        warn(
+          ":stop_command did not stop the daemon #{state.command}, which gets its stop signal now: #{complaint}"
+        )
+
         state
     end
   end

@@ -32,7 +32,8 @@ defmodule NetRunner.DaemonTest do
     test "mistakes raise, and say what was meant" do
       for {options, message} <- [
             {[], "the option :cmd is missing: give the executable as a string"},
-            {[cmd: :cat], "the option :cmd must be a string or a NetRunner.Command, got: :cat"},
+            {[cmd: :cat],
+             "the option :cmd must be a string (arguments belong into :args) or a NetRunner.Command, got: :cat"},
             {[cmd: "cat", args: "x"], "the option :args must be a list of strings, got: \"x\""},
             {[cmd: "cat", redy: nil], "unknown option :redy; did you mean :ready?"},
             {[cmd: "cat", cd: "/"],
@@ -302,6 +303,27 @@ defmodule NetRunner.DaemonTest do
       assert line =~ ~r/^error command=sh -c 'read stop; exit 3 # seen' GenServer .* terminating/
     end
 
+    test "that is abnormal is reported with the command, and without what is secret" do
+      Process.flag(:trap_exit, true)
+
+      report =
+        capture_log([format: "$message\n"], fn ->
+          {:ok, daemon} =
+            Daemon.start_link(
+              shell("read stop; exit 3 # told",
+                stop_command: ["true"],
+                process_opts: [env: [{"A", "secret"}], fds: %{3 => {:input, "secret"}}]
+              )
+            )
+
+          :ok = Daemon.write(daemon, "stop\n")
+          assert_receive {:EXIT, ^daemon, {:exit_status, 3}}, 60_000
+        end)
+
+      assert report =~ ~S(State: %NetRunner.Daemon{command: "sh -c 'read stop; exit 3 # told'")
+      refute report =~ "secret"
+    end
+
     test "that is normal is not logged" do
       Process.flag(:trap_exit, true)
 
@@ -472,7 +494,7 @@ defmodule NetRunner.DaemonTest do
     for {what, fail, logged} <- [
           {"raises", quote(do: raise("cannot handle bad")), "cannot handle bad"},
           {"kills its process", quote(do: Process.exit(self(), :kill)),
-           "the process that handles a daemon's output died"}
+           "the process that handles the output of the daemon cat died"}
         ] do
       test "that #{what} is logged, and gets the next piece" do
         test = self()

@@ -90,7 +90,7 @@ defmodule NetRunner.Daemon.Handler do
 
   defp handle(handler, {:died, reason}) do
     Logger.error(
-      "the process that handles a daemon's output died and was started again; " <>
+      "the process that handles the output of the daemon #{handler.metadata[:command]} died and was started again; " <>
         "its function (:on_output, :on_line) may be the cause: #{inspect(reason)}",
       handler.metadata
     )
@@ -100,7 +100,8 @@ defmodule NetRunner.Daemon.Handler do
 
   defp handle(handler, {:dropped, bytes}) do
     Logger.warning(
-      "#{bytes} bytes of a daemon's last output were dropped: :on_output was too slow for a command that ends",
+      "#{bytes} bytes of the last output of the daemon #{handler.metadata[:command]} were dropped: its function " <>
+        "(:on_output, :on_line), or the log, was too slow for a command that ends",
       handler.metadata
     )
 
@@ -125,7 +126,8 @@ defmodule NetRunner.Daemon.Handler do
   catch
     kind, reason ->
       Logger.error(
-        "the #{name(handler.sink)} function of a daemon failed, and goes on with the next piece of output: " <>
+        "the #{name(handler.sink)} function of the daemon #{handler.metadata[:command]} failed, " <>
+          "and goes on with the next piece of output: " <>
           Exception.format(kind, reason, __STACKTRACE__),
         handler.metadata
       )

@@ -69,7 +69,7 @@ defmodule NetRunner.Daemon.OptionsTest do
           :ok = GenServer.stop(daemon)
         end)
 
-      assert log =~ "the :on_line function of a daemon failed"
+      assert log =~ "the :on_line function of the daemon cat failed"
       assert log =~ "no such line"
     end
 
@@ -206,7 +206,8 @@ defmodule NetRunner.Daemon.OptionsTest do
     setup :listen_to_log
 
     defp await_log do
-      assert_receive {:logged, :warning, ":stop_command did not stop a daemon" <> _, _}, 60_000
+      assert_receive {:logged, :warning, ":stop_command did not stop the daemon sh -c " <> _, _},
+                     60_000
     end
 
     # Ends when the file is there, and says so; a signal is said as well.
