@@ -359,14 +359,22 @@ defmodule NetRunner.Options do
   end
 
   # A value may be secret, so it is not shown.
-  defp keyword!(options) do
+  @doc false
+  @spec keyword!(term()) :: :ok
+  def keyword!(options) do
     unless Keyword.keyword?(options) do
-      what =
-        if is_list(options), do: "a list with an entry that is no option", else: Kind.of(options)
-
-      raise ArgumentError, "options must be a keyword list, got #{what}"
+      raise ArgumentError, "options must be a keyword list, got #{no_keyword(options)}"
     end
+
+    :ok
   end
+
+  # As `System.cmd/3` takes its arguments.
+  defp no_keyword([word | _]) when is_binary(word),
+    do: "a list of strings; a command's arguments stand with it in one list: [executable | args]"
+
+  defp no_keyword(options) when is_list(options), do: "a list with an entry that is no option"
+  defp no_keyword(options), do: Kind.of(options)
 
   # A stream of both outputs has to get both, and says the status itself. A capture has both.
   defp implied(given, groups) do
@@ -384,6 +392,12 @@ defmodule NetRunner.Options do
 
   defp compatible!(given, groups) do
     piped? = captured?(groups) and given[:pty] in [nil, false]
+
+    if piped? and given[:stderr] == nil and given[:stderr_tail] != nil do
+      raise ArgumentError,
+            "the option :stderr_tail has no meaning here: a capture has all of stderr"
+    end
+
     given = if piped?, do: Keyword.put_new(given, :stderr, :pipe), else: given
 
     for {option, names, why} <- exclusions(given),
@@ -451,16 +465,34 @@ defmodule NetRunner.Options do
     |> Enum.filter(& &1)
   end
 
-  defp known!(name, groups) do
+  # What gives the same elsewhere.
+  @of_system_cmd %{
+    into: "streams go into any collectable with Enum.into/2",
+    stderr_to_stdout: "here it is stderr: :redirect",
+    use_stdio: "here it is stdin: :inherit, stdout: :inherit, stderr: :inherit",
+    parallelism: "it has no effect"
+  }
+
+  @doc false
+  # Raises unless the name is that of an option of these groups. `others`: further names that the caller knows.
+  @spec known!(atom(), [group()], [atom()]) :: :ok
+  def known!(name, groups, others \\ []) do
     case @types do
       %{^name => meanings} ->
         unless Enum.any?(meanings, fn {group, _} -> group in groups end) do
           raise ArgumentError, misplaced(name, meanings |> hd() |> elem(0))
         end
 
+      %{} when is_map_key(@of_system_cmd, name) ->
+        raise ArgumentError,
+              "#{inspect(name)} is an option of NetRunner.cmd/3 only; #{@of_system_cmd[name]}"
+
       %{} ->
-        raise ArgumentError, "unknown option #{inspect(name)}; #{instead(name, names(groups))}"
+        raise ArgumentError,
+              "unknown option #{inspect(name)}; #{instead(name, names(groups) ++ others)}"
     end
+
+    :ok
   end
 
   defp misplaced(:args, _group) do
@@ -489,7 +521,15 @@ defmodule NetRunner.Options do
   # As near as the compiler wants the name of a function to be before it suggests it.
   @near 0.77
 
+  # What other libraries call them.
+  @elsewhere %{command: :cmd, executable: :cmd, cwd: :cd, dir: :cd, chdir: :cd}
+
   defp instead(name, names) do
+    same = @elsewhere[name]
+    if same in names, do: "did you mean #{inspect(same)}?", else: nearest(name, names)
+  end
+
+  defp nearest(name, names) do
     name = Atom.to_string(name)
 
     {distance, nearest} =
@@ -530,6 +570,9 @@ defmodule NetRunner.Options do
       else: value
   end
 
+  # The child spec of a daemon hides them like this.
+  defp normal(:fds, hidden) when is_function(hidden, 0), do: hidden.()
+
   # Enumerated once, so that the command gets what was checked.
   defp normal(:env, value), do: if(enumerable?(value), do: Enum.to_list(value), else: value)
   defp normal(:owner, :none), do: nil
@@ -543,6 +586,9 @@ defmodule NetRunner.Options do
       {name, _} when is_binary(name) ->
         "a value of #{inspect(name)} that is neither a string nor nil"
 
+      {name, _} when is_atom(name) ->
+        "the name #{inspect(name)}, which is no string"
+
       nil ->
         Kind.of(value)
 
@@ -552,6 +598,7 @@ defmodule NetRunner.Options do
   end
 
   defp shown(:fds, value), do: Descriptors.problem(value)
+  defp shown(:limits, value), do: Cgroup.problem(value)
   defp shown(type, value) when type in [:input, :keyword], do: Kind.of(value)
   # What is given as :stdin may be meant as :input.
   defp shown({:stdio, _, [:file]}, {kind, _} = value) when kind in [:file, :append],
@@ -583,7 +630,7 @@ defmodule NetRunner.Options do
       Enum.all?(value, fn {name, limit} -> name in @resources and limit?(limit) end)
   end
 
-  defp valid?(:limits, value), do: Cgroup.limits?(value)
+  defp valid?(:limits, value), do: Cgroup.problem(value) == nil
   defp valid?(:fds, value), do: Descriptors.problem(value) == nil
   defp valid?(:pty, value) when is_boolean(value), do: true
 
@@ -623,6 +670,8 @@ defmodule NetRunner.Options do
   defp valid?(:keep, {head, tail}) do
     is_integer(head) and head >= 0 and is_integer(tail) and tail >= 0
   end
+
+  defp valid?(:keep, _value), do: false
 
   defp valid?(:callback, value), do: is_function(value, 1) or is_function(value, 2)
 
@@ -691,8 +740,10 @@ defmodule NetRunner.Options do
   defp variable?({name, value}), do: is_binary(name) and (is_binary(value) or is_nil(value))
   defp variable?(_), do: false
 
+  @doc false
   # Of functions, only those of two arguments are.
-  defp enumerable?(value) do
+  @spec enumerable?(term()) :: boolean()
+  def enumerable?(value) do
     is_function(value, 2) or Enumerable.impl_for(value) not in [nil, Enumerable.Function]
   end
 
@@ -778,7 +829,9 @@ defmodule NetRunner.Options do
   defp expected(:lines),
     do: ":keep, :trim, or {:keep | :trim, separator} with a separator that is no empty string"
 
-  defp expected(:executable), do: "a string or a NetRunner.Command"
+  defp expected(:executable),
+    do: "a string (arguments belong into :args) or a NetRunner.Command"
+
   defp expected(:input), do: "iodata, an enumerable of iodata, or a function of one argument"
   defp expected(:env), do: "an enumerable of {name, value} of strings, nil as a value to unset"
   defp expected(:name), do: "an atom, {:global, term} or {:via, module, term}"

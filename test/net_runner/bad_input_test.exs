@@ -79,7 +79,7 @@ defmodule NetRunner.BadInputTest do
       assert {:invalid_args, _} = refused(["echo", "a" | "b"])
 
       assert {:invalid_args,
-              "argument 1 is not a string: the option :cd, which belongs elsewhere"} =
+              "argument 1 is not a string: the option :cd; options are given apart from the arguments"} =
                refused(["echo", cd: "/"])
     end
 

@@ -305,7 +305,11 @@ defmodule NetRunner.FdsTest do
       assert Command.write_fd(p, 4, "x") == {:error, :not_piped}
       assert Command.read_fd(p, 3) == {:error, :not_piped}
       for n <- [5, 6], do: assert(Command.close_fd(p, n) == {:error, :not_piped})
-      assert_raise FunctionClauseError, fn -> Command.write_fd(p, 1, "x") end
+
+      assert_raise ArgumentError, ~r"a number from 3 to 255", fn ->
+        Command.write_fd(p, 1, "x")
+      end
+
       Command.stop(p)
       assert Command.write_fd(p, 3, "x") == {:error, :closed}
     end
@@ -410,15 +414,18 @@ defmodule NetRunner.FdsTest do
   describe "refused:" do
     test "what cannot be meant, in a sentence" do
       for {fds, got} <- [
-            {[], "a term that is no map"},
+            {[], "a list"},
             {%{2 => :input}, "the number 2"},
             {%{256 => :input}, "the number 256"},
-            {%{"3" => :input}, "the number \"3\""},
-            {%{3 => :inptu}, "something else for 3"},
-            {%{3 => {:output, "x"}}, "something else for 3"},
-            {%{3 => {:input, {:file, ""}}}, "something else for 3"},
-            {%{3 => {:input, {:file, "a\0b"}}}, "something else for 3"},
-            {%{3 => {:input, [1, :x]}}, "something else for 3"}
+            {%{"3" => :input}, "a key that is no number"},
+            {%{3 => :inptu}, ":inptu for 3"},
+            {%{3 => {:output, "x"}}, "{:output, …} with something else than {:file, path} for 3"},
+            {%{3 => {:input, {:file, ""}}},
+             "a path that is empty, has a NUL byte or is no string for 3"},
+            {%{3 => {:input, {:file, "a\0b"}}},
+             "a path that is empty, has a NUL byte or is no string for 3"},
+            {%{3 => {:input, [1, :x]}},
+             "{:input, …} with something else than iodata or {:file, path} for 3"}
           ] do
         message =
           "the option :fds must be a map of numbers from 3 to 255 to :input, :output, {:input, iodata}, " <>

@@ -5,10 +5,12 @@ defmodule NetRunner.Options.Kind do
   @doc "What stands where a string is expected. Options that were put there may hold secrets."
   @spec no_string(term()) :: String.t()
   def no_string({name, _value}) when is_atom(name),
-    do: "the option #{inspect(name)}, which belongs elsewhere"
+    do: "the option #{inspect(name)}; options are given apart from the arguments"
 
   def no_string([{name, _value} | _]) when is_atom(name),
-    do: "options, such as #{inspect(name)}, which belong elsewhere"
+    do: "options, such as #{inspect(name)}, which are given apart from the arguments"
+
+  def no_string([word | _]) when is_binary(word), do: "a list that begins with a string"
 
   def no_string(value) when is_binary(value) or is_atom(value) or is_number(value),
     do: inspect(value)

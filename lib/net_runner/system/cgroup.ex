@@ -58,10 +58,26 @@ defmodule NetRunner.System.Cgroup do
 
   @type t :: Path.t() | nil
 
-  @doc "Whether these are limits, with values that the kernel accepts, or a cgroup to join and nothing else."
-  @spec limits?(term()) :: boolean()
-  def limits?([{:join, path}]), do: is_binary(path)
-  def limits?(limits), do: Keyword.keyword?(limits) and Enum.all?(limits, &limit?/1)
+  @doc """
+  What is wrong with the value of `:cgroup`; `nil`: nothing is. It is limits with values that the kernel accepts, or a
+  cgroup to join and nothing else.
+  """
+  @spec problem(term()) :: String.t() | nil
+  def problem([{:join, path}]) when is_binary(path), do: nil
+
+  def problem(limits) do
+    if Keyword.keyword?(limits),
+      do: Enum.find_value(limits, &problem_of/1),
+      else: inspect(limits)
+  end
+
+  defp problem_of({name, value} = limit) do
+    cond do
+      limit?(limit) -> nil
+      name == :join and is_binary(value) -> ":join beside limits"
+      true -> inspect([limit])
+    end
+  end
 
   @doc "Whether these say that a cgroup is only joined."
   @spec joins?(term()) :: boolean()
@@ -246,7 +262,7 @@ defmodule NetRunner.System.Cgroup do
     directory = Path.join([mount | parts])
 
     with {:error, reason} <- File.mkdir_p(directory) do
-      failure("#{directory} cannot be made: #{NetRunner.Error.describe(reason)}")
+      failure("#{directory} cannot be made: #{NetRunner.Error.system_error(reason)}")
     end
   end
 
@@ -260,7 +276,7 @@ defmodule NetRunner.System.Cgroup do
         failure("#{directory} exists already; each command needs one of its own")
 
       {:error, reason} ->
-        failure("#{directory} cannot be made: #{NetRunner.Error.describe(reason)}")
+        failure("#{directory} cannot be made: #{NetRunner.Error.system_error(reason)}")
     end
   end
 
@@ -287,7 +303,7 @@ defmodule NetRunner.System.Cgroup do
         with {:error, reason} <- put(directory, "cgroup.subtree_control", "+" <> controller) do
           failure(
             "the controller #{inspect(controller)} cannot be enabled below #{directory}: " <>
-              NetRunner.Error.describe(reason)
+              NetRunner.Error.system_error(reason)
           )
         end
     end
@@ -298,7 +314,7 @@ defmodule NetRunner.System.Cgroup do
       {file, _} = @limits[name]
 
       with {:error, reason} <- put(directory, file, text(value)) do
-        failure("#{inspect(name)} cannot be set: #{NetRunner.Error.describe(reason)}")
+        failure("#{inspect(name)} cannot be set: #{NetRunner.Error.system_error(reason)}")
       else
         :ok -> nil
       end

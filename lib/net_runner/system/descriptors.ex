@@ -2,6 +2,7 @@ defmodule NetRunner.System.Descriptors do
   @moduledoc false
   # The further descriptors of a command, those of `:fds`: what may be said of one, and what that means for who starts it.
 
+  alias NetRunner.Options.Kind
   alias NetRunner.System.Native
 
   @type fd :: 3..255
@@ -24,15 +25,30 @@ defmodule NetRunner.System.Descriptors do
     end
   end
 
-  def problem(_other), do: "a term that is no map"
+  def problem(other), do: Kind.of(other)
 
   defp problem_of({number, kind}) do
     cond do
-      number not in 3..255 -> "the number #{inspect(number)}"
-      not kind?(kind) -> "something else for #{number}"
+      not is_integer(number) -> "a key that is no number"
+      number not in 3..255 -> "the number #{number}"
+      not kind?(kind) -> "#{wrong(kind)} for #{number}"
       true -> nil
     end
   end
+
+  defp wrong(kind) when is_atom(kind), do: inspect(kind)
+  defp wrong({:file, _path}), do: "{:file, path}"
+
+  defp wrong({kind, {:file, _path}}) when kind in [:input, :output, :append],
+    do: "a path that is empty, has a NUL byte or is no string"
+
+  defp wrong({kind, _}) when kind in [:output, :append],
+    do: "{#{inspect(kind)}, …} with something else than {:file, path}"
+
+  defp wrong({:input, _iodata}),
+    do: "{:input, …} with something else than iodata or {:file, path}"
+
+  defp wrong(other), do: Kind.of(other)
 
   defp kind?(kind) when kind in [:input, :output], do: true
 

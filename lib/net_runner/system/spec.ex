@@ -32,13 +32,20 @@ defmodule NetRunner.System.Spec do
   end
 
   def build(command, _options) do
-    {:error,
-     {:invalid_cmd,
-      "a command is a list [executable | args] of strings, got: #{Kind.no_string(command)}"}}
+    hint = if is_binary(command), do: " (NetRunner.shell/2 runs a line for a shell)", else: ""
+
+    invalid_cmd(
+      "a command is a list [executable | args] of strings, got: #{Kind.no_string(command)}#{hint}"
+    )
   end
 
   defp check_executable(executable) do
     cond do
+      match?([word | _] when is_binary(word), executable) ->
+        invalid_cmd(
+          "the executable must be a string, got: a list; its arguments are given after it"
+        )
+
       not is_binary(executable) ->
         invalid_cmd("the executable must be a string, got: #{Kind.no_string(executable)}")
 

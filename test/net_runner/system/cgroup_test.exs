@@ -336,7 +336,7 @@ defmodule NetRunner.CgroupTest do
     end
 
     for cpus <- ["0", "0-3", "0-2,7", "1,3,5-6"],
-        do: assert(NetRunner.System.Cgroup.limits?(cpuset_cpus: cpus))
+        do: assert(NetRunner.System.Cgroup.problem(cpuset_cpus: cpus) == nil)
   end
 
   for {limit, value, controller, _, _} <- @limits, controller not in @controllers do
