@@ -43,6 +43,7 @@ defmodule NetRunner.Process do
   @max_read 16_777_216
 
   defguardp is_timeout(value) when value == :infinity or (is_integer(value) and value >= 0)
+  defguardp is_size(value) when is_integer(value) and value > 0
   @groups [:command, :process]
 
   @typedoc "A process that runs a command: its pid, or the name it is registered under."
@@ -167,9 +168,8 @@ defmodule NetRunner.Process do
   """
   @spec read(t(), pos_integer(), timeout()) ::
           {:ok, binary()} | :eof | {:error, :timeout | read_error()}
-  def read(process, max_bytes \\ @default_read, timeout \\ :infinity)
-      when is_integer(max_bytes) and max_bytes > 0 and is_timeout(timeout) do
-    call(process, {:read, :stdout, min(max_bytes, @max_read), timeout})
+  def read(process, max_bytes \\ @default_read, timeout \\ :infinity) do
+    call(process, {:read, :stdout, size!(max_bytes), timeout!(timeout)})
   end
 
   @doc """
@@ -182,9 +182,8 @@ defmodule NetRunner.Process do
   """
   @spec read_stderr(t(), pos_integer(), timeout()) ::
           {:ok, binary()} | :eof | {:error, :timeout | read_error()}
-  def read_stderr(process, max_bytes \\ @default_read, timeout \\ :infinity)
-      when is_integer(max_bytes) and max_bytes > 0 and is_timeout(timeout) do
-    call(process, {:read, :stderr, min(max_bytes, @max_read), timeout})
+  def read_stderr(process, max_bytes \\ @default_read, timeout \\ :infinity) do
+    call(process, {:read, :stderr, size!(max_bytes), timeout!(timeout)})
   end
 
   @doc """
@@ -199,9 +198,31 @@ defmodule NetRunner.Process do
   """
   @spec read_any(t(), pos_integer(), timeout()) ::
           {:ok, {:stdout | :stderr, binary()}} | :eof | {:error, :timeout | read_error()}
-  def read_any(process, max_bytes \\ @default_read, timeout \\ :infinity)
-      when is_integer(max_bytes) and max_bytes > 0 and is_timeout(timeout) do
-    call(process, {:read, :any, min(max_bytes, @max_read), timeout})
+  def read_any(process, max_bytes \\ @default_read, timeout \\ :infinity) do
+    call(process, {:read, :any, size!(max_bytes), timeout!(timeout)})
+  end
+
+  # What a function clause would refuse without a word: a time is easily given as an option, and what is written must not
+  # stand in the error.
+  defp timeout!(value) when is_timeout(value), do: value
+
+  defp timeout!(other) do
+    raise ArgumentError,
+          "the timeout must be milliseconds (an integer, 0 or more) or :infinity, got: #{inspect(other)}"
+  end
+
+  defp size!(value) when is_size(value), do: min(value, @max_read)
+
+  defp size!(other) do
+    raise ArgumentError,
+          "max_bytes must be an integer greater than 0 (the timeout comes after it), got: #{inspect(other)}"
+  end
+
+  defp fd!(number) when number in 3..255, do: number
+
+  defp fd!(other) do
+    raise ArgumentError,
+          "the descriptor must be a number from 3 to 255, as in the option :fds, got: #{inspect(other)}"
   end
 
   @doc """
@@ -241,29 +262,39 @@ defmodule NetRunner.Process do
   def read_until(process, pattern, options \\ []) do
     %{timeout: timeout, max_bytes: max_bytes} =
       of_call!(options, %{timeout: :infinity, max_bytes: 65_536}, fn
-        :timeout, value -> is_timeout(value)
-        :max_bytes, value -> is_integer(value) and value > 0
+        :timeout, value when is_timeout(value) -> :ok
+        :timeout, _value -> "milliseconds (an integer, 0 or more) or :infinity"
+        :max_bytes, value when is_size(value) -> :ok
+        :max_bytes, _value -> "an integer greater than 0"
       end)
 
     Until.read(process, Pattern.new!(pattern), max_bytes, timeout)
   end
 
-  # The options of one call, not of a command.
-  defp of_call!(options, defaults, valid?) do
+  # The options of one call, not of a command. `check` gives `:ok`, or what the value must be.
+  defp of_call!(options, defaults, check) do
+    known = Enum.map_join(Map.keys(defaults), " and ", &inspect/1)
+
+    unless Keyword.keyword?(options) do
+      raise ArgumentError,
+            "options must be a keyword list, with #{known}, got: #{inspect(options)}"
+    end
+
     Enum.reduce(options, defaults, fn {name, value}, all ->
       cond do
         not is_map_key(defaults, name) ->
-          known = Enum.map_join(Map.keys(defaults), " and ", &inspect/1)
           raise ArgumentError, "unknown option #{inspect(name)}; there is #{known}"
 
         value == nil ->
           all
 
-        valid?.(name, value) ->
-          Map.put(all, name, value)
-
         true ->
-          raise ArgumentError, "the option #{inspect(name)} cannot be #{inspect(value)}"
+          with expected when expected != :ok <- check.(name, value) do
+            raise ArgumentError,
+                  "the option #{inspect(name)} must be #{expected}, got: #{inspect(value)}"
+          end
+
+          Map.put(all, name, value)
       end
     end)
   end
@@ -341,8 +372,8 @@ defmodule NetRunner.Process do
              | :not_piped
              | {:not_ended, pos_integer()}
              | posix()}
-  def write(process, iodata, timeout \\ :infinity) when is_timeout(timeout) do
-    call(process, {:write, Client.iovec!(iodata), timeout})
+  def write(process, iodata, timeout \\ :infinity) do
+    call(process, {:write, Client.iovec!(iodata), timeout!(timeout)})
   end
 
   @doc """
@@ -360,7 +391,10 @@ defmodule NetRunner.Process do
   @spec sink(t(), close: boolean()) :: Collectable.t()
   def sink(process, options \\ []) do
     %{close: close?} =
-      of_call!(options, %{close: false}, fn :close, value -> is_boolean(value) end)
+      of_call!(options, %{close: false}, fn
+        :close, value when is_boolean(value) -> :ok
+        :close, _value -> "true or false"
+      end)
 
     %Sink{process: process, close?: close?}
   end
@@ -392,8 +426,8 @@ defmodule NetRunner.Process do
   @spec write_fd(t(), fd(), iodata()) ::
           :ok
           | {:error, :epipe | gone() | :not_piped | {:not_ended, pos_integer()} | posix()}
-  def write_fd(process, fd, iodata) when fd in 3..255 do
-    call(process, {:fd, fd, {:write, Client.iovec!(iodata), :infinity}})
+  def write_fd(process, fd, iodata) do
+    call(process, {:fd, fd!(fd), {:write, Client.iovec!(iodata), :infinity}})
   end
 
   @doc """
@@ -407,9 +441,8 @@ defmodule NetRunner.Process do
   """
   @spec read_fd(t(), fd(), pos_integer(), timeout()) ::
           {:ok, binary()} | :eof | {:error, :timeout | read_error()}
-  def read_fd(process, fd, max_bytes \\ @default_read, timeout \\ :infinity)
-      when fd in 3..255 and is_integer(max_bytes) and max_bytes > 0 and is_timeout(timeout) do
-    call(process, {:fd, fd, {:read, min(max_bytes, @max_read), timeout}})
+  def read_fd(process, fd, max_bytes \\ @default_read, timeout \\ :infinity) do
+    call(process, {:fd, fd!(fd), {:read, size!(max_bytes), timeout!(timeout)}})
   end
 
   @doc """
@@ -428,7 +461,7 @@ defmodule NetRunner.Process do
       {:ok, 0}
   """
   @spec close_fd(t(), fd()) :: :ok | {:error, :not_piped | gone()}
-  def close_fd(process, fd) when fd in 3..255, do: call(process, {:fd, fd, :close})
+  def close_fd(process, fd), do: call(process, {:fd, fd!(fd), :close})
 
   @doc """
   Sends a signal, by name or number (see `NetRunner.Signal`).
@@ -461,9 +494,19 @@ defmodule NetRunner.Process do
   """
   @spec kill(t(), Signal.t(), to: :command | :group | :tree) ::
           :ok | {:error, :unknown_signal | :esrch | gone() | posix()}
-  def kill(process, signal \\ :sigterm, options \\ []) do
+  def kill(process, signal \\ :sigterm, options \\ [])
+
+  def kill(_process, [{_, _} | _] = options, []) do
+    raise ArgumentError,
+          "the signal comes before the options, as in kill(process, :sigterm, to: :group), got: #{inspect(options)}"
+  end
+
+  def kill(process, signal, options) do
     %{to: to} =
-      of_call!(options, %{to: :command}, fn :to, value -> value in [:command, :group, :tree] end)
+      of_call!(options, %{to: :command}, fn
+        :to, value when value in [:command, :group, :tree] -> :ok
+        :to, _value -> ":command, :group or :tree"
+      end)
 
     with {:ok, number} <- Signal.resolve(signal), do: call(process, {:kill, number, to})
   end
@@ -510,8 +553,8 @@ defmodule NetRunner.Process do
   @spec await_exit(t(), timeout()) ::
           {:ok, 0..255}
           | {:error, :timeout | :shepherd_died | {:not_ended, pos_integer()} | gone()}
-  def await_exit(process, timeout \\ :infinity) when is_timeout(timeout) do
-    call(process, {:await_exit, timeout})
+  def await_exit(process, timeout \\ :infinity) do
+    call(process, {:await_exit, timeout!(timeout)})
   end
 
   @doc """
@@ -535,8 +578,11 @@ defmodule NetRunner.Process do
   def monitor(process) do
     case GenServer.whereis(process) do
       nil ->
-        {_pid, ref} = spawn_monitor(:erlang, :exit, [:noproc])
-        ref
+        over(:noproc)
+
+      # A monitor of another node needs a VM that is a node itself.
+      {_name, node} when node() == :nonode@nohost and node != node() ->
+        over(:noconnection)
 
       server ->
         # Where the server cannot answer, the VM tells why.
@@ -544,6 +590,11 @@ defmodule NetRunner.Process do
         _ = call(server, {:monitor, ref})
         ref
     end
+  end
+
+  defp over(reason) do
+    {_pid, ref} = spawn_monitor(:erlang, :exit, [reason])
+    ref
   end
 
   @doc """

@@ -22,9 +22,9 @@ defmodule NetRunner.Process.Client do
     ArgumentError ->
       wrong =
         if is_list(iodata),
-          do: "a list with something else in it",
+          do: "a list with something in it that is neither a string nor a byte nor such a list",
           else: Kind.of(iodata)
 
-      raise ArgumentError, "what is written to stdin must be iodata, got: #{wrong}"
+      raise ArgumentError, "what is written must be iodata, got: #{wrong}"
   end
 end

@@ -42,7 +42,9 @@ defmodule NetRunner.Run.Input do
     {:iovec, :erlang.iolist_to_iovec(input)}
   rescue
     # Neither the message nor the stacktrace of the failed call shows the input, which may be secret.
-    ArgumentError -> raise ArgumentError, "the option :input is a list, but no iodata"
+    ArgumentError ->
+      raise ArgumentError,
+            "the option :input is a list that is no iodata: something in it is neither a string nor a byte nor such a list"
   end
 
   def new(%{input: function}) when is_function(function, 1) do

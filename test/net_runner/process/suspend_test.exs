@@ -86,7 +86,7 @@ defmodule NetRunner.Process.SuspendTest do
       assert Command.suspend(p) == {:error, :esrch}
       assert Command.resume(p) == {:error, :esrch}
 
-      assert_raise ArgumentError, ~r/:to cannot be :all/, fn ->
+      assert_raise ArgumentError, ~r/:to must be :command, :group or :tree, got: :all/, fn ->
         Command.kill(p, :sigterm, to: :all)
       end
 

@@ -102,7 +102,10 @@ defmodule NetRunner.Process.TimesTest do
       p = start!("cat", [])
 
       for time <- [-1, 1.5, nil],
-          do: assert_raise(FunctionClauseError, fn -> Command.read(p, 1, time) end)
+          do:
+            assert_raise(ArgumentError, ~r"the timeout must be milliseconds", fn ->
+              Command.read(p, 1, time)
+            end)
     end
   end
 

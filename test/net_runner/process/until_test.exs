@@ -280,8 +280,8 @@ defmodule NetRunner.Process.UntilTest do
 
     for {options, message} <- [
           {[tmeout: 1], ~r/unknown option :tmeout; there is :max_bytes and :timeout/},
-          {[timeout: -1], ~r/:timeout cannot be -1/},
-          {[max_bytes: 0], ~r/:max_bytes cannot be 0/}
+          {[timeout: -1], ~r/:timeout must be milliseconds .*got: -1/},
+          {[max_bytes: 0], ~r/:max_bytes must be an integer .*got: 0/}
         ] do
       assert_raise ArgumentError, message, fn -> Command.read_until(p, "a", options) end
     end
