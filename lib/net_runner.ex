@@ -403,7 +403,7 @@ defmodule NetRunner do
     * `:cd` - the working directory
     * `:env` - an enumerable of `{name, value}` of strings, on top of the VM's environment; `nil` and
       `""` unset
-    * `:arg0` - what the command is told that it is called
+    * `:arg0` - passed to the command as `argv[0]`
     * `:stderr_to_stdout` - `true`: stderr is part of the output. Default: `false`, stderr is that of the VM
     * `:use_stdio` - `false`: stdin and stdout are those of the VM as well, and nothing is collected.
       Default: `true`
@@ -436,12 +436,13 @@ defmodule NetRunner do
     * NUL bytes in an argument, `:arg0` or `:cd` raise `ArgumentError`; a port cuts the string there. So does
       an empty name in `:env`.
     * `nil` for an option is as if it were not given.
-    * What is wrong in `:env` raises `ArgumentError`, which shows no value.
+    * What is wrong in `:env`, an unknown option, and what is no string, no list or no keyword list where there should be
+      one, raise `ArgumentError`, which shows no value that may be secret.
     * An executable text without `#!` is run by `/bin/sh`, as execvp(3) does; there its status is 8.
     * With `use_stdio: false`, a command does not find the pipes of a port as its descriptors 3 and 4.
   """
   @spec cmd(String.t(), [String.t()], keyword()) :: {Collectable.t(), 0..255}
-  def cmd(executable, args, options \\ []) when is_binary(executable) and is_list(args) do
+  def cmd(executable, args, options \\ []) do
     Cmd.run(executable, args, options)
   end
 end

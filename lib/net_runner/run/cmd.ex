@@ -4,6 +4,7 @@ defmodule NetRunner.Run.Cmd do
   # one looks at them.
 
   alias NetRunner.{Error, Options}
+  alias NetRunner.Options.Kind
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Server
   alias NetRunner.Run.Input
@@ -74,6 +75,15 @@ defmodule NetRunner.Run.Cmd do
   end
 
   defp check_command!(executable, args) do
+    unless is_binary(executable) do
+      raise ArgumentError,
+            "the executable must be a string, and its arguments the list that follows, got: #{Kind.no_string(executable)}"
+    end
+
+    unless is_list(args) and not List.improper?(args) do
+      raise ArgumentError, "arguments must be a list of strings, got: #{Kind.no_string(args)}"
+    end
+
     if nul?(executable) do
       raise ArgumentError,
             "cannot execute NetRunner.cmd/3 for program with null byte, got: #{inspect(executable)}"
@@ -102,6 +112,7 @@ defmodule NetRunner.Run.Cmd do
   # --- options ------------------------------------------------------------------------------------
 
   defp settings(options) do
+    Options.keyword!(options)
     {use_stdio?, options} = Keyword.pop(options, :use_stdio, true)
     use_stdio? = use_stdio? != false
     settings = %{into: "", lines?: false, merge?: false, options: [], ours: []}
@@ -130,10 +141,21 @@ defmodule NetRunner.Run.Cmd do
   defp option({name, text}, settings) when name in [:cd, :arg0] and is_binary(text),
     do: first(settings, name, text)
 
-  defp option({:env, env}, settings), do: first(settings, :env, Enum.map(env, &variable/1))
+  defp option({:env, env}, settings) do
+    unless Options.enumerable?(env) and not (is_list(env) and List.improper?(env)) do
+      raise ArgumentError,
+            "the option :env must be an enumerable of {name, value} of strings, got: #{Kind.of(env)}"
+    end
+
+    first(settings, :env, Enum.map(env, &variable/1))
+  end
 
   defp option({name, value}, settings) when name in @ours,
     do: %{settings | ours: settings.ours ++ [{name, value}]}
+
+  # The value of another may be secret: it may be meant as the :env, or the :input.
+  defp option({name, _value}, _settings) when name not in @both,
+    do: Options.known!(name, @groups, @both ++ [:use_stdio])
 
   defp option({name, value}, _settings) do
     raise ArgumentError, "invalid option #{inspect(name)} with value #{inspect(value)}"

@@ -72,7 +72,8 @@ defmodule NetRunner.CmdTest do
     {"aaa\\r\\nb\\rc\\n\\r\\n\\r\\r\\n\\r", ["aaa", "b\rc", "", "\r", "\r"]}
   ]
 
-  # {what it shows, arguments of cmd/3, exception}
+  # {what it shows, arguments of cmd/3, exception}. What is different, because it would show what may be secret, is in
+  # mistakes_test.exs.
   @exceptions [
     {"no such executable", ["no-such-program", []], ErlangError},
     {"no such path", ["/nowhere/x", []], ErlangError},
@@ -83,13 +84,8 @@ defmodule NetRunner.CmdTest do
     {"an empty name", ["", []], ErlangError},
     {"a name that is no UTF-8", [<<"/tmp/", 255>>, []], UnicodeConversionError},
     {"a NUL byte in the name", ["a\0b", []], ArgumentError},
-    {"a name that is no string", [1, []], FunctionClauseError},
-    {"a charlist as the name", [~c"echo", []], FunctionClauseError},
-    {"arguments that are no list", ["echo", "a"], FunctionClauseError},
-    {"an improper list of arguments", ["echo", ["a" | "b"]], FunctionClauseError},
     {"an argument that is no string", ["echo", [1]], ArgumentError},
     {"a charlist as an argument", ["echo", [~c"a"]], ArgumentError},
-    {"an unknown option", ["echo", [], [foo: 1]], ArgumentError},
     {"the executable is looked at before the options", ["no-such-program", [], [foo: 1]],
      ErlangError},
     {":cd, no string", ["echo", [], [cd: 1]], ArgumentError},
@@ -100,13 +96,9 @@ defmodule NetRunner.CmdTest do
     {":into, no collectable", ["echo", [], [into: 1]], Protocol.UndefinedError},
     {":into is looked at before an absolute path", ["/nowhere/x", [], [into: 1]],
      Protocol.UndefinedError},
-    {":env, no enumerable", ["echo", [], [env: 1]], Protocol.UndefinedError},
     {":env, no pairs", ["echo", [], [env: [1]]], ArgumentError},
     {":env, a NUL byte", ["echo", [], [env: [{"a", "b\0c"}]]], ArgumentError},
     {":env, a = in a name", ["echo", [], [env: [{"a=b", "c"}]]], ArgumentError},
-    {"options that are a map", ["echo", [], %{}], FunctionClauseError},
-    {"options that are no pairs", ["echo", [], [1]], FunctionClauseError},
-    {"a name of an option that is a string", ["echo", [], [{"into", ""}]], ArgumentError},
     {"stdout as it is and stderr in it", ["true", [], [use_stdio: false, stderr_to_stdout: true]],
      ArgumentError}
   ]
@@ -440,9 +432,6 @@ defmodule NetRunner.CmdTest do
   rescue
     exception -> exception
   end
-
-  # Function heads and the name of the function are in the messages.
-  defp comparable(%FunctionClauseError{}), do: FunctionClauseError
 
   defp comparable(%ArgumentError{message: message}) do
     message =
