@@ -77,13 +77,6 @@ defmodule NetRunner.Error do
 
   defp what_happened(%{reason: :exit_status} = error), do: how_it_ended(error.exit, error.status)
 
-  defp what_happened(%{reason: :enoent}),
-    do: "failed: there is no such executable, or no interpreter of that name for it (:enoent)"
-
-  defp what_happened(%{reason: :eacces}),
-    do:
-      "failed: it may not be executed (:eacces); it needs an x permission, and may be no directory"
-
   defp what_happened(%{reason: nil}), do: "failed"
   defp what_happened(%{reason: reason}), do: "failed: #{describe(reason)}"
 
@@ -169,6 +162,8 @@ defmodule NetRunner.Error do
   @doc """
   A reason, as it stands in `{:error, reason}`, in words.
 
+      iex> NetRunner.Error.describe(:enoent)
+      "there is no such executable, or no interpreter of that name for it (:enoent)"
       iex> NetRunner.Error.describe({:cd, :enotdir})
       "the working directory (:cd) cannot be used: not a directory (:enotdir)"
       iex> NetRunner.Error.describe(:timeout)
@@ -180,18 +175,18 @@ defmodule NetRunner.Error do
   end
 
   def describe({:cd, reason}),
-    do: "the working directory (:cd) cannot be used: #{describe(reason)}"
+    do: "the working directory (:cd) cannot be used: #{within(reason)}"
 
   def describe({:fd, number, reason}),
-    do: "its descriptor #{inspect(number)} (:fds) cannot be opened: #{describe(reason)}"
+    do: "its descriptor #{inspect(number)} (:fds) cannot be opened: #{within(reason)}"
 
   def describe({:node, reason}), do: "its node (:node) #{describe_node(reason)}"
 
   def describe({:cwd, reason}) do
-    "the VM's own working directory, where a command starts from, cannot be used: #{describe(reason)}"
+    "the VM's own working directory, where a command starts from, cannot be used: #{within(reason)}"
   end
 
-  def describe({:setup, reason}), do: "its process could not be set up: #{describe(reason)}"
+  def describe({:setup, reason}), do: "its process could not be set up: #{within(reason)}"
 
   def describe({:user, :enoent}) do
     "there is no such user (:user); an ID that no user has needs a :group beside it"
@@ -206,7 +201,7 @@ defmodule NetRunner.Error do
   def describe({option, reason})
       when option in [:stdin, :stdout, :stderr, :cgroup, :nice, :rlimits, :groups, :group] or
              option in [:user, :no_new_privs] do
-    "the option #{inspect(option)} cannot be carried out: #{describe(reason)}"
+    "the option #{inspect(option)} cannot be carried out: #{within(reason)}"
   end
 
   def describe({:input_failed, {kind, reason, stack}})
@@ -228,6 +223,12 @@ defmodule NetRunner.Error do
   def describe({:signal, signal, [stderr: stderr]}),
     do: "it was ended by #{signal_name(signal)} before it was ready#{stderr(stderr)}"
 
+  def describe({:exit_status, status}), do: "it #{how_it_ended(nil, status)}"
+  def describe({:signal, signal}), do: "it was ended by #{signal_name(signal)}"
+
+  def describe({:timeout, written}) when is_integer(written),
+    do: "its stdin took #{written} bytes in the time that the write had; the rest was withdrawn"
+
   def describe({:already_started, pid}), do: "its :name is taken by #{inspect(pid)}"
   def describe(:timeout), do: "it did not end within :timeout"
   def describe(:idle_timeout), do: "it printed nothing for as long as :idle_timeout"
@@ -236,7 +237,14 @@ defmodule NetRunner.Error do
   def describe(:oom_killed),
     do: "the kernel killed it, because the memory that its cgroup may use was used up"
 
-  def describe(:closed), do: "its pipe was closed by this side"
+  def describe(:closed) do
+    "its NetRunner.Process is gone (it was stopped, or its owner has died), or this side has closed the pipe (:closed)"
+  end
+
+  def describe(:busy), do: "another process asks for its output (NetRunner.Process.ask/2)"
+
+  def describe(:too_long),
+    do: "what was waited for is not in the next :max_bytes bytes of its output"
 
   def describe(:already_enumerated) do
     "its stream is being enumerated already, which can be done once; that of NetRunner.stream!/2 " <>
@@ -285,14 +293,33 @@ defmodule NetRunner.Error do
       "or call Application.ensure_all_started(:net_runner)"
   end
 
-  def describe(reason) when is_atom(reason) do
+  # As they stand alone, they are about the executable.
+  def describe(:enoent),
+    do: "there is no such executable, or no interpreter of that name for it (:enoent)"
+
+  def describe(:eacces),
+    do: "it may not be executed (:eacces); it needs an x permission, and may be no directory"
+
+  def describe(reason) when is_atom(reason), do: system_error(reason)
+  def describe(reason), do: inspect(reason)
+
+  @doc false
+  # What the system says to anything else than an executable: a directory, a file, a user.
+  @spec system_error(term()) :: String.t()
+  # Of old, and of file systems: "not owner".
+  def system_error(:eperm), do: "operation not permitted (:eperm)"
+
+  def system_error(reason) when is_atom(reason) do
     case :file.format_error(reason) do
       ~c"unknown POSIX error" ++ _ -> inspect(reason)
       text -> "#{text} (#{inspect(reason)})"
     end
   end
 
-  def describe(reason), do: inspect(reason)
+  def system_error(reason), do: describe(reason)
+
+  defp within(reason) when reason in [:enoent, :eacces], do: system_error(reason)
+  defp within(reason), do: describe(reason)
 
   defp describe_node(:not_connected), do: "is not connected: call Node.connect/1 first"
 
@@ -310,7 +337,7 @@ defmodule NetRunner.Error do
       "both need the same version"
   end
 
-  defp describe_node(reason), do: "failed: #{describe(reason)}"
+  defp describe_node(reason), do: "failed: #{within(reason)}"
 end
 
 defimpl Inspect, for: NetRunner.Error do

@@ -181,7 +181,7 @@ defmodule NetRunner.ErrorTest do
         assert {reason, describe(reason) =~ text} == {reason, true}
       end
 
-      assert describe({:setup, :eperm}) =~ "could not be set up: not owner (:eperm)"
+      assert describe({:setup, :eperm}) =~ "could not be set up: operation not permitted (:eperm)"
 
       assert describe({:exit_status, 1, stderr: "cannot bind\n"}) ==
                "it exited with status 1 before it was ready; the end of its stderr: cannot bind"
