@@ -149,7 +149,7 @@ defmodule NetRunner do
       iex> NetRunner.shell(~S(echo "$2, $1"), args: ["a b", "$(reboot)"])
       {"$(reboot), a b\\n", 0}
 
-  A value that comes from elsewhere belongs into `:args`, not into the script. What is part of the script is run: a
+  Put a value that comes from elsewhere into `:args`, never into the script. Everything in the script is run: a
   file with the name `x; rm -r ~` in `"wc -l \#{name}"` removes your files. As `"$1"`, with the double quotes, it is a
   name and nothing else, whatever is in it:
 
@@ -161,7 +161,13 @@ defmodule NetRunner do
   Options are those of `run/2`, and `:args`.
   """
   @spec shell(String.t(), keyword()) :: {stdout :: binary(), 0..255} | {:error, error()}
-  def shell(script, options \\ []) when is_binary(script) do
+  def shell(script, options \\ []) do
+    # No function clause, whose error would show the options.
+    unless is_binary(script) do
+      raise ArgumentError,
+            "the script must be a string, got: #{Options.Kind.no_string(script)} (a command as a list is for NetRunner.run/2)"
+    end
+
     shell = Command.new("/bin/sh", ["-c", script, "sh"])
     run(shell, options)
   end

@@ -507,6 +507,17 @@ defmodule NetRunner.Daemon do
     {:noreply, state}
   end
 
+  # Its own functions ask the command's process. A mistake must not end the command.
+  @impl true
+  def handle_call(_request, {caller, _tag}, state) do
+    warn(
+      "#{inspect(caller)} called the daemon #{state.command}, which answers no calls: " <>
+        "use the functions of NetRunner.Daemon, not those of NetRunner.Process"
+    )
+
+    {:reply, {:error, :closed}, state}
+  end
+
   defp reason(how, ok_statuses) do
     if status(how) in ok_statuses, do: :normal, else: how
   end

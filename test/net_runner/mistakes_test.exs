@@ -125,6 +125,13 @@ defmodule NetRunner.MistakesTest do
     end
   end
 
+  test "a script is a string" do
+    for wrong <- [["echo", "hi"], ~c"echo hi", nil, NetRunner.Command.new("echo")] do
+      assert mistake(fn -> NetRunner.shell(wrong, env: [{"A", @secret}]) end) =~
+               "the script must be a string, got: "
+    end
+  end
+
   describe "as System.cmd/3 has it:" do
     test "arguments beside the executable" do
       assert mistake(fn -> NetRunner.run("echo", ["hi"]) end) =~

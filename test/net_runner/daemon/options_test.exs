@@ -327,6 +327,22 @@ defmodule NetRunner.Daemon.OptionsTest do
     end
   end
 
+  describe "a daemon that is taken for a NetRunner.Process" do
+    setup :listen_to_log
+
+    test "lives on, and the log says what to call" do
+      {:ok, daemon} = Daemon.start_link(cmd: "cat")
+      assert NetRunner.Process.read(daemon) == {:error, :closed}
+      assert_receive {:logged, :warning, text, _}, 60_000
+
+      assert text =~
+               "called the daemon cat, which answers no calls: use the functions of NetRunner.Daemon"
+
+      assert Daemon.alive?(daemon)
+      GenServer.stop(daemon)
+    end
+  end
+
   describe "its functions" do
     test "may be called from its callback: while it starts, while it runs, while it stops" do
       test = self()
