@@ -9,16 +9,16 @@ defmodule NetRunner do
       iex> NetRunner.stream!(~w(seq 1 1000000)) |> Stream.take(1) |> Enum.map(&binary_part(&1, 0, 4))
       ["1\\n2\\n"]
 
-  A command is a list `[executable | args]`, or a `NetRunner.Command`. No shell is between: arguments
-  arrive as they are.
+  A command is a list `[executable | args]`, or a `NetRunner.Command`. No shell is involved: the command gets its arguments
+  exactly as they are given.
 
   Four ways to run one:
 
     * `run/2` waits for the end and returns everything it printed, and its exit status; `run!/2` raises when that is not 0,
       and `shell/2` runs a script;
-    * `capture/2` returns all that is known of it, however it ended;
-    * `stream!/2` and `stream/2` give what it prints piece by piece, as fast as the pieces are consumed;
-    * `NetRunner.Process` reads and writes on demand, signals, waits.
+    * `capture/2` returns everything that is known about it, however it ended;
+    * `stream!/2` and `stream/2` give its output piece by piece, as fast as the pieces are consumed;
+    * `NetRunner.Process` reads and writes on demand, sends signals, and waits.
 
   When a command is over, nothing that it started is left running, whatever ended it: its own exit, a
   timeout, a consumer that stopped early or crashed, the death of the VM.
@@ -221,7 +221,7 @@ defmodule NetRunner do
 
   @doc """
   A token for the option `:cancel` of `capture/2`. It may be given to any number of captures, at the same time and one after
-  the other, that run on behalf of this node (their commands may run on others), and costs nothing when it is forgotten.
+  the other, that are called on this node (their commands may run on others). A token that is no longer used needs no cleanup.
 
       iex> token = NetRunner.cancel_token()
       iex> NetRunner.cancel(token)
@@ -233,8 +233,8 @@ defmodule NetRunner do
   def cancel_token, do: CancelToken.new()
 
   @doc """
-  Ends the commands of all captures with this token, now and later: those that run have the outcome `:cancelled`, and those
-  that have not started give `{:error, :cancelled}`. What has exited is not changed by it. May be called any number of times,
+  Ends the commands of all captures with this token, now and later: captures that run have the outcome `:cancelled`, and those
+  that have not started return `{:error, :cancelled}`. A command that has exited is not affected. Can be called any number of times,
   from any process, on any node; does not wait.
 
       iex> NetRunner.cancel(NetRunner.cancel_token())
@@ -244,7 +244,7 @@ defmodule NetRunner do
   def cancel(%CancelToken{} = token), do: CancelToken.cancel(token)
 
   @doc """
-  A stream of what a command prints, in binaries of any size. The command starts when the stream is
+  A stream of the output of a command, in binaries of any size. The command starts when the stream is
   enumerated and ends when the consumer stops early, raises, or dies.
 
       iex> NetRunner.stream!(~w(sort), input: ["c\\n", "a\\n"]) |> Enum.join()
@@ -276,9 +276,9 @@ defmodule NetRunner do
   end
 
   @doc """
-  Starts a command and returns `{:ok, stream}` of what it prints, or `{:error, reason}`. The stream does
-  not raise for the exit status, but for what else ends it before its time (`:timeout`, `:max_output_size`). It is
-  enumerated once. The command belongs to the caller until another
+  Starts a command and returns `{:ok, stream}` of its output, or `{:error, reason}`. The stream does not raise for
+  the exit status, but it does when `:timeout` or `:max_output_size` ended the command. It can be enumerated only
+  once. The command belongs to the caller until another
   process enumerates the stream, and then to that. A status other than 0 is logged as a warning, with
   `:tagged` it is the last element.
 
@@ -312,7 +312,7 @@ defmodule NetRunner do
       iex> NetRunner.pipeline([~w(yes), ~w(head -n 1)])
       {"y\\n", [141, 0]}
 
-  The last example is a command that wrote on when nobody read any more: SIGPIPE has ended it.
+  In the last example, `yes` kept writing after `head` had stopped reading, and was ended by SIGPIPE (128 + 13).
 
   All commands have ended when this returns. When one could not be started, its server or its shepherd was killed, or
   `:timeout` or `:max_output_size` was passed, the others are ended too. The errors are those of `run/2`; that of a

@@ -14,8 +14,8 @@ defmodule NetRunner.Command do
       iex> NetRunner.run(echo, args: ["world"], timeout: 1_000)
       {"hello world", 0}
 
-  An option of the command that has no meaning for a function is not looked at there, so that one
-  command serves `NetRunner.stream!/2`, which takes `:exit_status`, and `NetRunner.run/2`, which does not:
+  A function ignores those options of a command that it does not take. So one command can be used with
+  `NetRunner.stream!/2`, which takes `:exit_status`, and with `NetRunner.run/2`, which does not:
 
       iex> grep = NetRunner.Command.new("grep", ["x"], exit_status: :ignore)
       iex> NetRunner.stream!(grep, input: "a\\n") |> Enum.to_list()
@@ -58,8 +58,8 @@ defmodule NetRunner.Command do
   @type t :: %__MODULE__{cmd: String.t(), args: [String.t()], opts: keyword()}
 
   @doc """
-  A command of an executable, arguments and options, which are any that a function takes with which it will
-  be used. An option that does not exist, or has a value of the wrong type, raises `ArgumentError`.
+  A command of an executable, arguments and options. The options may be those of any function that the command will be used
+  with. An unknown option, or a value of the wrong type, raises `ArgumentError`.
 
       iex> NetRunner.Command.new("ls", ["-l"], cd: "/")
       %NetRunner.Command{cmd: "ls", args: ["-l"], opts: [cd: "/"]}
@@ -174,8 +174,8 @@ defmodule NetRunner.Command do
   options; `name/1` returns it with a list of arguments appended.
 
   The executable and the options are evaluated when the function is called, so they may depend on the
-  environment. What stands there literally is checked when the module is compiled: names of options, and values that
-  need no evaluation. A `@doc` before it documents the functions.
+  environment. The names of options, and literal values, are checked when the module is compiled. A `@doc` before it documents
+  the functions.
 
       defcommand :rg, "rg", args: ["--no-heading"], timeout: 5_000
   """

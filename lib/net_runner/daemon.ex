@@ -36,9 +36,10 @@ defmodule NetRunner.Daemon do
   | loses the connection to its `:node` | `{:node, :disconnected}` | restarted | restarted | over |
   | loses its `NetRunner.Process`, which somebody killed | `:closed` | restarted | restarted | over |
 
-  An abnormal end is logged once, as that of any `GenServer`, with `:command` among the metadata; a normal one is not.
+  An abnormal end is logged once, as that of any `GenServer`, with the command in the report and in the metadata `:command`; a
+  normal one is not.
 
-  What the command printed before it ended has been handed to `:on_output` by then, as far as that took no longer than 2
+  By then `:on_output` has got everything that the command printed, unless that takes it longer than 2
   seconds. `restart: :transient` among the options changes the default, which is `:permanent`.
 
   Stopped by its supervisor (or by `GenServer.stop/1`), it sends the `:stop_signal` of `:process_opts`
@@ -49,16 +50,16 @@ defmodule NetRunner.Daemon do
 
   ## Output
 
-  Both outputs are read all the time, unless `:process_opts` say otherwise, so the command never blocks because
-  nobody reads. They are read on demand, though: the next piece when the last one has been logged, or the callback has
-  returned. With a callback that is slower than the command, the command waits, and no memory fills.
+  Both outputs are read all the time, unless `:process_opts` say otherwise, so the command never hangs because
+  nobody reads. The next piece is read when the last one has been logged, or when the callback has
+  returned. So when a callback is slower than the command, the command waits, and the VM's memory does not grow.
 
   `:log` logs whole lines with the metadata `:command` (the executable and its arguments, as one string), `:os_pid` and `:stream`
   (`:stdout` or `:stderr`). A line of more than 8 KiB is logged in pieces. A function gets pieces of
   any size up to 64 KiB, one at a time. One that raises is logged, and gets the next piece nonetheless.
 
-  Callbacks and log handlers run in a process of their own. One that hangs keeps its command waiting while that is to run,
-  but neither from being ended nor the daemon from noticing that it has exited.
+  Callbacks and log handlers run in a process of their own. While one of them hangs, the command waits, but the daemon can still be
+  stopped, and still notices that the command has exited.
 
   ## Ready
 

@@ -1,7 +1,7 @@
 defmodule NetRunner.Error do
   @moduledoc """
-  Raised where there is no `{:error, reason}` to return: a command of `NetRunner.stream!/2` could not be started, or
-  did not exit with 0.
+  Raised by functions that do not return `{:error, reason}`, such as `NetRunner.run!/2` and `NetRunner.stream!/2`: the command could
+  not be started, or did not exit with 0.
 
   Fields:
 
@@ -10,10 +10,10 @@ defmodule NetRunner.Error do
       with an index that counts from 0;
     * `command`: `[executable | args]`;
     * `status`: the exit status, 128 + number for a signal; `nil` when it did not start;
-    * `exit`: `{:exited, code}` or `{:signaled, name, core_dumped?}`, where it is known: a shell exits with
-      143 when the program that it ran was ended by SIGTERM, and was not itself;
-    * `stderr`: the last bytes that the command wrote to stderr, where they were kept (`:stderr_tail`);
-    * `stdout`: the last 8 KiB of what it wrote to stdout, where that was collected: by `NetRunner.run!/2` and
+    * `exit`: `{:exited, code}` or `{:signaled, name, core_dumped?}`, if known. It tells a shell that exits with 143, because the
+      program that it ran was ended by SIGTERM, from a command that was ended by SIGTERM itself;
+    * `stderr`: the last bytes that the command wrote to stderr, if they were kept (`:stderr_tail`);
+    * `stdout`: the last 8 KiB of what it wrote to stdout, if that was collected: by `NetRunner.run!/2` and
       `NetRunner.Result.ok!/1`.
 
   An error inspects to one line with its message; what the command printed to stdout is not shown.

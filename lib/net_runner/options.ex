@@ -11,9 +11,9 @@ defmodule NetRunner.Options do
     {:clear_env, :command, :boolean, false,
      "`true`: the command gets the variables of `:env` and no other"},
     {:arg0, :command, :string, nil,
-     "what the command is told that it is called (`argv[0]`); `nil`: the executable as it was given"},
+     "the name that is passed to the command as `argv[0]`; `nil`: the executable as it was given"},
     {:umask, :command, {:integer, 0, 0o777}, nil,
-     "the permissions that new files do not get (umask(2)), such as `0o077`; `nil`: the VM's"},
+     "permission bits that are removed from new files (umask(2)), such as `0o077`; `nil`: the VM's"},
     {:stdin, :command, {:stdio, [:pipe, :null, :inherit], [:file]}, nil,
      "where stdin comes from: `:pipe`, written by the VM; `:null`; `:inherit`: the VM's own; `{:file, path}`; " <>
        "`nil`: `:pipe`, or `:null` where an `:input` could be given and is not"},
@@ -26,7 +26,7 @@ defmodule NetRunner.Options do
        "`NetRunner.Process.read_stderr/2` or by a stream with `:tagged`; `:redirect`: into stdout, in order; `:disabled`: dropped by the " <>
        "kernel; `:inherit`, `{:file, path}`, `{:append, path}`: as for `:stdout`, which may be the same file"},
     {:stderr_tail, :command, :non_negative, 8_192,
-     "bytes of a consumed stderr's end that are kept for error messages"},
+     "how many of the last bytes of stderr are kept for error messages, with `stderr: :consume`"},
     {:pipe_size, :command, :non_negative, 1_048_576,
      "bytes that a busy pipe is given (`F_SETPIPE_SZ`, fcntl(2)); where the system refuses, it " <>
        "stays at its 64 KiB (an unprivileged user has `fs.pipe-user-pages-soft` for all pipes together); " <>
@@ -37,36 +37,36 @@ defmodule NetRunner.Options do
     {:leftovers, :command, {:one_of, [:kill, :leave]}, :kill,
      "what happens to processes that the command started and left running when it exits: `:kill` or `:leave`"},
     {:output_grace, :command, :non_negative, 100,
-     "with `leftovers: :leave`, milliseconds after the exit in which `NetRunner.run/2` and streams go on reading " <>
-       "what is left behind; then what is in the pipe is the rest"},
+     "with `leftovers: :leave`, milliseconds after the exit during which `NetRunner.run/2` and streams still read the output of " <>
+       "processes that were left running; then they read what is in the pipe, and no more"},
     {:give_up_after, :command, :timeout, :infinity,
-     "milliseconds after SIGKILL at which callers stop waiting for a command that the kernel does not let go, such as one " <>
+     "milliseconds after SIGKILL at which callers stop waiting for a command that the kernel cannot end yet, such as one " <>
        "that waits for a dead file system: they get `{:error, {:not_ended, os_pid}}`, and the command is still " <>
        "being ended"},
     {:user, :command, :principal, nil,
-     "the user that the command runs as, by name or ID, with its groups; the VM has to be root's"},
+     "the user that the command runs as, by name or ID, with its groups; requires a VM that runs as root"},
     {:group, :command, :principal, nil, "the group that the command runs as, by name or ID"},
     {:groups, :command, :principals, nil,
      "the supplementary groups, by name or ID, instead of the user's own"},
     {:nice, :command, {:integer, -20, 19}, nil,
-     "the nice value (setpriority(2)): 19 yields to everybody; below the VM's needs the right to"},
+     "the nice value (setpriority(2)): 19 is the lowest priority; a value below that of the VM needs privileges"},
     {:rlimits, :command, :rlimits, [],
      "resource limits (setrlimit(2)), such as `[cpu: 10, as: 512_000_000, nofile: 64, core: 0]`; a value is a " <>
        "number in the unit of the man page, `:infinity`, or `{soft, hard}`"},
     {:no_new_privs, :command, :boolean, false,
-     "`true`: no set-user-ID program that the command runs gains rights (Linux)"},
+     "`true`: set-user-ID programs that the command runs gain no privileges (Linux)"},
     {:pty, :command, :pty, false,
      "`true` or `[rows: 24, cols: 80, echo: true]`: the command runs in a pseudo-terminal, which is its stdin, stdout " <>
-       "and stderr (so none of these options goes with it); all that it prints is read as stdout"},
+       "and stderr (so it excludes these options); everything that it prints is read as stdout"},
     {:fds, :command, :fds, %{},
      "further descriptors of the command, as a map from their numbers (3 to 255) to `{:input, iodata}`, which the command " <>
        "reads to its end; `{:input, {:file, path}}`, `{:output, {:file, path}}` (made or emptied first), `{:append, {:file, path}}`; " <>
        "and, of a `NetRunner.Process`, `:input` and `:output`, which it writes and reads on demand"},
     {:cgroup_path, :command, :path, nil,
-     "a path below the mount point of cgroup v2, without `..`: the command runs in a new cgroup there, all of which " <>
-       "ends with it, and which is removed then (see `docs/cgroups.md`)"},
+     "a path below the mount point of cgroup v2, without `..`: the command runs in a new cgroup there; when it is over, " <>
+       "everything in this cgroup is killed and the cgroup removed (see `docs/cgroups.md`)"},
     {:cgroup, :command, :limits, [],
-     "its limits: `memory_max`, `memory_high`, `memory_low`, `memory_swap_max` (bytes or `:max`), `pids_max` (a number or " <>
+     "limits of that cgroup: `memory_max`, `memory_high`, `memory_low`, `memory_swap_max` (bytes or `:max`), `pids_max` (a number or " <>
        "`:max`), `cpu_max` (`{quota, period}` in microseconds, or `:max`), `cpu_weight` and `io_weight` (1 to 10000), `cpuset_cpus` " <>
        "(such as `\"0-2,7\"`), `cpu_idle` and `memory_oom_group` (booleans); or, without a `:cgroup_path`, `[join: path]`: the command " <>
        "joins a cgroup that exists, which is neither changed nor ended nor removed"},
@@ -127,17 +127,17 @@ defmodule NetRunner.Options do
      "instead of `:on_output`: a function of a whole line, or of `:stdout | :stderr` and the line, without its newline; one of " <>
        "more than 64 KiB comes in pieces"},
     {:log_prefix, :daemon, :string, nil,
-     "stands before each line that `on_output: :log` logs, such as `\"[redis] \"`"},
+     "text before each line that `on_output: :log` logs, such as `\"[redis] \"`"},
     {:logger_metadata, :daemon, :keyword, [],
-     "metadata of Logger for all that is logged for the daemon, beside `:command`, `:os_pid` and `:stream`"},
+     "Logger metadata for everything that is logged for the daemon, beside `:command`, `:os_pid` and `:stream`"},
     {:ok_statuses, :daemon, :statuses, [0],
      "the exit statuses that count as a normal exit, 128 + number for a signal"},
     {:stop_command, :daemon, :command, nil,
      "a command `[executable | args]` that stops the daemon, such as `~w(nginx -s quit)`: it runs as the daemon's command " <>
        "does, and when it fails, or the daemon has not ended within `:kill_timeout`, the stop signal follows"},
     {:ready, :daemon, :ready, nil,
-     "how it is known that the daemon is ready: a function of no argument, or of the command's " <>
-       "`NetRunner.Process`; `{:output, regex}`; `{:tcp, host, port}`; `{:unix, path}`; `nil`: it is when the command has " <>
+     "how to tell that the daemon is ready: a function of no argument, or of the command's " <>
+       "`NetRunner.Process`; `{:output, regex}`; `{:tcp, host, port}`; `{:unix, path}`; `nil`: it is ready when the command has " <>
        "started"},
     {:ready_timeout, :daemon, :timeout, 10_000,
      "milliseconds in which it has to be ready, or `:infinity`"},
@@ -156,11 +156,11 @@ defmodule NetRunner.Options do
              do: {group, "  * `#{inspect(name)}` - #{text}. Default: `#{inspect(default)}`\n"}
 
   @moduledoc """
-  The options of a command, which all functions that start one take. What further ones a function takes
-  stands beside it.
+  The options of a command. All functions that start a command take them; the documentation of each function lists
+  the further ones that it takes.
 
-  An option that nobody knows, or of a wrong type, or one that means nothing beside another, raises
-  `ArgumentError`. `nil` is as if the option were not given: the value of the `NetRunner.Command` holds, else the
+  An unknown option, a value of the wrong type, and options that exclude each other raise
+  `ArgumentError`. An option that is `nil` counts as not given: the value of the `NetRunner.Command` applies, or else the
   default. The one exception is `owner: nil`.
 
       iex> NetRunner.run(~w(true), pty: true, stdout: :null)
@@ -171,7 +171,7 @@ defmodule NetRunner.Options do
       iex> NetRunner.run(~w(id), user: "no-such-user")
       {:error, {:user, :enoent}}
 
-  So is a string that no system takes: a variable whose name is empty or has a `=`, a NUL byte in `:env` or in `:cd`.
+  So is a string that no operating system accepts: a variable whose name is empty or contains `=`, or a NUL byte in `:env` or `:cd`.
 
       iex> NetRunner.run(~w(true), env: [{"A=B", "1"}])
       {:error, {:invalid_env, ~S("A=…" is no name of a variable)}}
@@ -228,9 +228,9 @@ defmodule NetRunner.Options do
 
   ## Further descriptors: `:fds`
 
-  A command has no descriptors but 0, 1, 2 and those that are named here. `{:input, iodata}` is the way to give it a secret: that
-  stands in no argument list, in no environment, and in nothing that NetRunner shows. It is written while the command runs,
-  and then there is an end of file.
+  A command has only the descriptors 0, 1, 2 and those that are named here. Use `{:input, iodata}` to pass a secret: it is
+  in no argument list, in no environment, and in nothing that NetRunner shows. It is written while the command runs,
+  and then the command finds the end of file.
 
       iex> NetRunner.run(["sh", "-c", "read password <&3; echo ${#password}"], fds: %{3 => {:input, "secret\\n"}})
       {"6\\n", 0}
@@ -239,13 +239,13 @@ defmodule NetRunner.Options do
       iex> NetRunner.run(~w(true), fds: %{3 => :input})
       ** (ArgumentError) :input and :output of the option :fds are written and read by calls, which need a NetRunner.Process; here there are {:input, iodata} and files
 
-  Files are opened as those of the standard descriptors. Where those are a terminal (`:pty`), the further ones are not.
+  Files are opened in the same way as those of the standard descriptors. `:pty` makes no terminals of these descriptors.
 
   ## Users: `:user`, `:group`, `:groups`
 
-  A `:user` comes with its primary group and all groups that it is in; `:group` and `:groups` replace those.
-  A `:group` alone changes nothing else. An ID that no user has needs a `:group`. The environment stays as it is:
-  programs that look into `HOME` or `USER` want them set with `:env`. A VM that is not root's gets
+  A `:user` comes with its primary group and its supplementary groups; `:group` and `:groups` replace those.
+  A `:group` alone changes nothing else. An ID that no user has needs a `:group` beside it. The environment does not change:
+  set `HOME` or `USER` with `:env` for programs that use them. In a VM that does not run as root the error is
   `{:error, {:user, :eperm}}`.
 
   ## Limits: `:nice`, `:rlimits`, `:no_new_privs`

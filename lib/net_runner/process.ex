@@ -25,11 +25,11 @@ defmodule NetRunner.Process do
   started are ended, and the process stops. After the exit of the command it can still be read to the
   end and asked for its statistics, until `stop/1`.
 
-  Reads, writes and all else may be called from any process, at the same time. Reads of one stream
-  are served in the order of their calls; so are writes, and the bytes of two writes are never mixed.
+  All functions can be called from any process, at the same time. Reads of one stream are served in the order in
+  which they were called; so are writes, and the bytes of two writes are never mixed.
 
-  Where the process itself is gone, all functions return `{:error, :closed}` (`stop/1`: `:ok`,
-  `alive?/1`: `false`); where the connection to its node is, `{:error, {:node, :disconnected}}`.
+  When the process itself is gone, all functions return `{:error, :closed}` (`stop/1`: `:ok`, `alive?/1`: `false`); when
+  the connection to its node is lost, `{:error, {:node, :disconnected}}`. Arguments of the wrong type raise.
   """
 
   alias NetRunner.{Command, Options, Signal}
@@ -156,8 +156,8 @@ defmodule NetRunner.Process do
   Reads what the command has printed to stdout: at least one byte, at most `max_bytes`. Waits while
   there is nothing, and returns `:eof` at the end, again and again. One read gives 16 MiB at the most.
 
-  After `timeout` milliseconds, which include the time behind other readers, it returns `{:error, :timeout}`, and has
-  taken no byte. With 0 it gives what is there.
+  After `timeout` milliseconds, which include the time that it waits behind other readers, it returns `{:error, :timeout}`
+  and has consumed nothing. With 0 it returns what is there at once.
 
       iex> {:ok, p} = NetRunner.Process.start("cat")
       iex> NetRunner.Process.read(p, 100, 10)
@@ -226,23 +226,22 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  Reads stdout until a text has come, such as a prompt: `{:ok, {before, match}}`. What is behind the match stays for the next
+  Reads stdout until some text has arrived, such as a prompt: `{:ok, {before, match}}`. What follows the match stays for the next
   reader.
 
   The `pattern` is a binary, a list of binaries or a regex. The earliest match wins, and of several at one place the longest.
-  What has arrived is matched, so a regex that ends in `.*` gets what happens to be there. With the modifier `u`, a regex sees
-  what comes before the first byte that is not UTF-8.
+  It is matched against what has arrived so far, so a regex that ends in `.*` matches whatever happens to be there. With the
+  modifier `u`, a regex sees only the bytes before the first one that is not UTF-8.
 
   Without a match, all bytes stay readable, and it returns `:eof` when stdout has ended, `{:error, :too_long}` when the pattern
   is not in the next `:max_bytes` bytes, or `{:error, :timeout}`. The other errors are those of `read/3`.
 
-  It holds its place among the readers: those that are called later wait until it has returned. The matching is done by the
-  calling process.
+  It keeps its place among the readers: later reads wait until it has returned. The calling process does the matching.
 
   ## Options
 
     * `:timeout`: milliseconds, which include the time behind other readers, or `:infinity`, the default
-    * `:max_bytes`: how far it looks. Default: 65,536
+    * `:max_bytes`: the number of bytes in which it looks for the pattern. Default: 65,536
 
         iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "printf 'Name: '; read name; echo Hello $name"])
         iex> NetRunner.Process.read_until(p, ["Password: ", "Name: "], timeout: 60_000)
@@ -300,23 +299,23 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  Has output sent to the calling process, as much as it asks for: for a `GenServer` or a LiveView, which must not wait.
+  Has a limited amount of output sent to the calling process as messages: for a `GenServer` or a LiveView, which must not block.
 
   Adds `count` to the credit of the caller. Each piece of output, of up to 64 KiB, costs one, and is sent as
 
       {:net_runner, process, {:stdout | :stderr, bytes}}
 
-  of whichever of the piped streams has something. `process` is always the pid. What was not asked for stays in the kernel,
-  and the command waits. At no cost, and once each, come
+  of whichever of the piped streams has something. `process` is always the pid. Output that was not asked for stays in the kernel,
+  and the command waits. These messages cost nothing, and come once each:
 
       {:net_runner, process, {:eof, :stdout | :stderr}}
       {:net_runner, process, {:exit, status}}
 
-  the last one when nothing more can be read, and the command is gone; the status is `:shepherd_died` where nobody knows it. Where
-  the process itself may end before its command, use `monitor/1` beside it.
+  `:exit` comes when everything has been delivered and the command is gone; the status is `:shepherd_died` when it is not known. If
+  the `NetRunner.Process` itself may end before its command, use `monitor/1` as well.
 
-  Only one process asks at a time: others get `{:error, :busy}` until it dies, or asks for 0, which drops its credit. When
-  that returns, nothing more is sent.
+  Only one process can ask at a time: others get `{:error, :busy}` until it dies, or calls `ask(process, 0)`, which drops its credit. After
+  that call nothing more is sent.
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "echo hello; exit 3"])
       iex> NetRunner.Process.ask(p, 1)
@@ -353,9 +352,9 @@ defmodule NetRunner.Process do
   @doc """
   Writes iodata to the command's stdin; returns when all of it is in the pipe.
 
-  Raises `ArgumentError` for what is no iodata. `{:error, :epipe}`: the command closed its stdin or is gone. `{:error, :closed}`: `close_stdin/1` was called.
+  Raises `ArgumentError` for anything else than iodata. `{:error, :epipe}`: the command closed its stdin or is gone. `{:error, :closed}`: `close_stdin/1` was called.
 
-  After `timeout` milliseconds, which include the time behind other writers, it returns `{:error, {:timeout, n}}`: the first
+  After `timeout` milliseconds, which include the time that it waits behind other writers, it returns `{:error, {:timeout, n}}`: the first
   `n` bytes (0 or more) are in the pipe, the rest is withdrawn, and the next write follows those `n` bytes.
 
       iex> {:ok, p} = NetRunner.Process.start("sleep", ["1000"], pipe_size: 0)
@@ -379,9 +378,9 @@ defmodule NetRunner.Process do
   @doc """
   The command's stdin as a `Collectable` of iodata. Each element is written as by `write/3`, and waits as that does.
 
-  Stdin stays open at the end, unless there is `close: true`. Where the command reads no more, it raises `NetRunner.Error`, with
-  the reason that `write/3` would give. When the source raises, stdin stays open, so that the command does not take half of its
-  input for the whole.
+  Stdin stays open at the end, unless there is `close: true`. When the command no longer reads, this raises `NetRunner.Error`, with
+  the reason that `write/3` would return. When the source raises, stdin stays open, so that the command does not mistake half of its
+  input for all of it.
 
       iex> {:ok, p} = NetRunner.Process.start("sort")
       iex> Enum.into(["b\\n", ["a", ?\\n]], NetRunner.Process.sink(p, close: true))
@@ -411,8 +410,8 @@ defmodule NetRunner.Process do
   def close_stdin(process), do: call(process, :close_stdin)
 
   @doc """
-  As `write/3`, to a further descriptor of the command that was started as `:input`. `{:error, :not_piped}`: it has none of
-  this number.
+  As `write/3`, to a further descriptor that was given to the command as `:input`. `{:error, :not_piped}`: there is no such
+  descriptor with this number.
 
       iex> script = "read name <&4; echo \\"hello, $name\\" >&5"
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", script], fds: %{4 => :input, 5 => :output})
@@ -431,7 +430,7 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  As `read/3`, from a further descriptor of the command that was started as `:output`.
+  As `read/3`, from a further descriptor that was given to the command as `:output`.
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "echo three >&3"], fds: %{3 => :output})
       iex> NetRunner.Process.read_fd(p, 3)
@@ -483,8 +482,8 @@ defmodule NetRunner.Process do
         `:leftovers`)
       * `:group`: the process group that the command leads: what a terminal's Ctrl-C would reach. A process is in the group of
         its parent unless it has left that, as a shell with job control makes it do, or a daemon does
-      * `:tree`: the command and all that it started and is still there, each once. A process that is forked meanwhile may be
-        missed
+      * `:tree`: the command and everything that it started and that still runs, each process once. A process that is forked
+        meanwhile may be missed
 
         iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "sleep 100; echo interrupted"])
         iex> NetRunner.Process.kill(p, :sigint, to: :group)
