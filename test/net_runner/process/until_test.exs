@@ -148,6 +148,9 @@ defmodule NetRunner.Process.UntilTest do
 
   test "a place that was lost while its holder matched is lost" do
     p = start!("printf abc; exec sleep 1000")
+    # Until the bytes are there, however slow the command is; the next holder gets them at once.
+    {:ok, holder, "abc"} = Client.call(p, {:hold, 100, :infinity})
+    :ok = Client.call(p, {:take_seen, holder, 0})
     {:ok, holder, "abc"} = Client.call(p, {:hold, 100, 1})
     Tree.await(fn -> Waiting.count(p, :hold) == 0 end)
     assert Client.call(p, {:take_seen, holder, 2}) == {:error, :timeout}
