@@ -153,11 +153,9 @@ defmodule NetRunner.Run.Cmd do
   defp option({name, value}, settings) when name in @ours,
     do: %{settings | ours: settings.ours ++ [{name, value}]}
 
-  # The value of another may be secret: it may be meant as the :env, or the :input.
-  defp option({name, _value}, _settings) when name not in @both,
-    do: Options.known!(name, @groups, @both ++ [:use_stdio])
-
   defp option({name, value}, _settings) do
+    # The value of an unknown option may be secret: it may be meant as the :env, or the :input.
+    if name not in @both, do: Options.known!(name, @groups, @both ++ [:use_stdio])
     raise ArgumentError, "invalid option #{inspect(name)} with value #{inspect(value)}"
   end
 
