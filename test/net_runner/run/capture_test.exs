@@ -516,7 +516,7 @@ defmodule NetRunner.Run.CaptureTest do
             {[keep: {1, 1}, interleave: true], ":interleave and :keep exclude each other"},
             {[idle_timeout: 1, stdout: :null, stderr: :redirect],
              ":idle_timeout has no meaning here"},
-            {[stderr_tail: 1], ":stderr and :stderr_tail exclude each other"},
+            {[stderr_tail: 1], ":stderr_tail has no meaning here"},
             {[keep: {:middle, 1}], ":keep must be {:head, bytes}"},
             {[max_output_size: [both: 1]], ":max_output_size must be a number of bytes"},
             {[max_output_size: -1], ":max_output_size must be"},
