@@ -490,8 +490,31 @@ defmodule NetRunner.Run.CaptureTest do
       assert %{outcome: :ended, status: 0} =
                capture(~w(echo done), cancel: token, on_output: slow)
 
-      assert Registry.keys(NetRunner.Run.CancelToken.Registry, self()) == []
+      Tree.await(fn -> Registry.lookup(NetRunner.Run.CancelToken.Registry, token.ref) == [] end)
       assert Process.info(self(), :messages) == {:messages, []}
+    end
+
+    test "ends a command that prints nothing more, or nowhere where it would be read" do
+      for {command, options} <- [
+            {sh("exec >/dev/null 2>&1; exec sleep 100"), []},
+            {~w(sleep 100), [stdout: :null, stderr: :disabled]}
+          ] do
+        token = NetRunner.cancel_token()
+        task = Task.async(fn -> capture(command, [cancel: token] ++ options) end)
+        Tree.await(fn -> Enum.any?(NetRunner.list(), &(&1.command == command)) end)
+        # The output is at its end by now, or soon; both must do.
+        Process.sleep(50)
+        NetRunner.cancel(token)
+        assert %{outcome: :cancelled, status: 143} = Task.await(task, 60_000)
+      end
+    end
+
+    test "links nobody to anything" do
+      links = Process.info(self(), :links)
+      test = self()
+      look = fn _ -> send(test, Process.info(self(), :links)) end
+      capture(~w(echo x), cancel: NetRunner.cancel_token(), on_output: look)
+      assert_received ^links
     end
 
     test "may be cancelled by many at once, while commands start" do
