@@ -149,22 +149,25 @@ defmodule NetRunner.Daemon do
       id: with(nil <- child.id, do: name || __MODULE__),
       start:
         {__MODULE__, :start_link,
-         [options |> Keyword.drop(Options.names([:child])) |> hide_env()]},
+         [options |> Keyword.drop(Options.names([:child])) |> hide_secrets()]},
       restart: child.restart,
       shutdown: with(nil <- child.shutdown, do: shutdown)
     }
   end
 
   # A supervisor shows in its reports how it starts its children. A function shows nothing of what it gives.
-  defp hide_env(options) do
+  defp hide_secrets(options) do
     for {name, value} <- options do
       case {name, value} do
-        {:process_opts, options} when is_list(options) -> {name, hide_env(options)}
-        {:env, env} when env != nil -> {name, &Enumerable.reduce(env, &1, &2)}
+        {:process_opts, options} when is_list(options) -> {name, hide_secrets(options)}
+        {:cmd, %{opts: options} = command} -> {name, %{command | opts: hide_secrets(options)}}
+        {secret, value} when secret in [:env, :fds] and value != nil -> {name, hide(value)}
         other -> other
       end
     end
   end
+
+  defp hide(enumerable), do: &Enumerable.reduce(enumerable, &1, &2)
 
   @doc """
   Starts a daemon, linked to the caller; returns when it is ready.
@@ -524,6 +527,14 @@ defmodule NetRunner.Daemon do
 
   @impl true
   def terminate(_reason, state), do: end_command(state)
+
+  # In crash reports: the stop command has the daemon's environment.
+  if Version.match?(System.version(), ">= 1.17.0-dev"), do: @impl(true)
+
+  def format_status(%{state: %__MODULE__{stop: %StopCommand{}} = state} = status),
+    do: %{status | state: %{state | stop: :hidden}}
+
+  def format_status(status), do: status
 
   # Every end is this one, of a command that still runs, and of one that has exited. Gives the end of its stderr.
   #

@@ -532,6 +532,8 @@ defmodule NetRunner.Options do
 
   # Enumerated once, so that the command gets what was checked.
   defp normal(:env, value), do: if(enumerable?(value), do: Enum.to_list(value), else: value)
+  # As a child spec hides it.
+  defp normal(:fds, value) when is_function(value, 2), do: Map.new(value)
   defp normal(:owner, :none), do: nil
   defp normal(_type, value), do: value
 
