@@ -25,6 +25,7 @@ defmodule NetRunner do
   """
 
   alias NetRunner.{Command, Error, Options, Result}
+  alias NetRunner.Options.Kind
   alias NetRunner.Process.{Listing, Server}
   alias NetRunner.Run.{CancelToken, Capture, Cmd, Input, Pipeline}
 
@@ -161,7 +162,11 @@ defmodule NetRunner do
   Options are those of `run/2`, and `:args`.
   """
   @spec shell(String.t(), keyword()) :: {stdout :: binary(), 0..255} | {:error, error()}
-  def shell(script, options \\ []) when is_binary(script) do
+  def shell(script, options \\ []) do
+    # Not by a guard: the stacktrace of that shows all arguments, such as :env.
+    unless is_binary(script),
+      do: raise(ArgumentError, "the script must be a string, got: #{Kind.no_string(script)}")
+
     shell = Command.new("/bin/sh", ["-c", script, "sh"])
     run(shell, options)
   end
@@ -441,7 +446,5 @@ defmodule NetRunner do
     * With `use_stdio: false`, a command does not find the pipes of a port as its descriptors 3 and 4.
   """
   @spec cmd(String.t(), [String.t()], keyword()) :: {Collectable.t(), 0..255}
-  def cmd(executable, args, options \\ []) when is_binary(executable) and is_list(args) do
-    Cmd.run(executable, args, options)
-  end
+  def cmd(executable, args, options \\ []), do: Cmd.run(executable, args, options)
 end

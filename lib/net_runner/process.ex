@@ -341,7 +341,11 @@ defmodule NetRunner.Process do
              | :not_piped
              | {:not_ended, pos_integer()}
              | posix()}
-  def write(process, iodata, timeout \\ :infinity) when is_timeout(timeout) do
+  def write(process, iodata, timeout \\ :infinity) do
+    # Not by a guard: the stacktrace of that shows all arguments.
+    unless is_timeout(timeout),
+      do: raise(ArgumentError, "the timeout of a write must be milliseconds or :infinity")
+
     call(process, {:write, Client.iovec!(iodata), timeout})
   end
 
@@ -392,7 +396,11 @@ defmodule NetRunner.Process do
   @spec write_fd(t(), fd(), iodata()) ::
           :ok
           | {:error, :epipe | gone() | :not_piped | {:not_ended, pos_integer()} | posix()}
-  def write_fd(process, fd, iodata) when fd in 3..255 do
+  def write_fd(process, fd, iodata) do
+    # As in `write/3`.
+    unless fd in 3..255,
+      do: raise(ArgumentError, "a further descriptor must be a number from 3 to 255")
+
     call(process, {:fd, fd, {:write, Client.iovec!(iodata), :infinity}})
   end
 

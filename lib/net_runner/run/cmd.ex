@@ -4,6 +4,7 @@ defmodule NetRunner.Run.Cmd do
   # one looks at them.
 
   alias NetRunner.{Error, Options}
+  alias NetRunner.Options.Kind
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Server
   alias NetRunner.Run.Input
@@ -27,6 +28,10 @@ defmodule NetRunner.Run.Cmd do
   @both @ours ++ [:cd, :arg0, :env, :into, :lines, :stderr_to_stdout, :parallelism]
 
   @spec run(String.t(), [String.t()], keyword()) :: {Collectable.t(), non_neg_integer()}
+  def run(executable, args, options)
+      when not is_binary(executable) or not is_list(args) or not is_list(options),
+      do: no_clause()
+
   def run(executable, args, options) do
     check_command!(executable, args)
     command = [if(elsewhere?(options), do: executable, else: find!(executable)) | args]
@@ -57,6 +62,11 @@ defmodule NetRunner.Run.Cmd do
       {collected, status} -> {collector.(collected, :done), status}
     end
   end
+
+  # As of `System.cmd/3`. In the stacktrace of a guard, it would show all arguments, such as :env.
+  @spec no_clause() :: no_return()
+  defp no_clause,
+    do: raise(FunctionClauseError, module: NetRunner, function: :cmd, arity: 3)
 
   defp elsewhere?(options) do
     Keyword.keyword?(options) and Keyword.get(options, :node) not in [nil, node()]
@@ -130,14 +140,24 @@ defmodule NetRunner.Run.Cmd do
   defp option({name, text}, settings) when name in [:cd, :arg0] and is_binary(text),
     do: first(settings, name, text)
 
+  # An error of `Enumerable` would show it.
+  defp option({:env, env}, _settings) when is_binary(env), do: invalid_env("a string")
   defp option({:env, env}, settings), do: first(settings, :env, Enum.map(env, &variable/1))
 
   defp option({name, value}, settings) when name in @ours,
     do: %{settings | ours: settings.ours ++ [{name, value}]}
 
   defp option({name, value}, _settings) do
-    raise ArgumentError, "invalid option #{inspect(name)} with value #{inspect(value)}"
+    raise ArgumentError, "invalid option #{inspect(name)} with value #{shown(name, value)}"
   end
+
+  defp option(_no_option, _settings), do: no_clause()
+
+  # What is meant by an unknown name may be secret.
+  defp shown(name, value) when name in @both or is_number(value) or is_atom(value),
+    do: inspect(value)
+
+  defp shown(_unknown, value), do: Kind.of(value)
 
   # Of an option that is given twice, the first counts.
   defp first(settings, name, value),

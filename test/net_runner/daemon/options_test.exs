@@ -379,14 +379,12 @@ defmodule NetRunner.Daemon.OptionsTest do
 
       on_line = fn line ->
         if line in ["starting", "ready", "stopping"] do
+          # Written last, as the command may exit when it has the answer.
           info = Daemon.info(__MODULE__)
+          killed = Daemon.kill(__MODULE__, :sigcont)
+          alive? = Daemon.alive?(__MODULE__)
           written = Daemon.write(__MODULE__, "answer to #{line}\n", 60_000)
-
-          send(
-            test,
-            {line, info.status, written, Daemon.kill(__MODULE__, :sigcont),
-             Daemon.alive?(__MODULE__)}
-          )
+          send(test, {line, info.status, written, killed, alive?})
         else
           send(test, {:line, line})
         end

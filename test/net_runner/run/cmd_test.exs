@@ -106,7 +106,7 @@ defmodule NetRunner.CmdTest do
     {":env, a = in a name", ["echo", [], [env: [{"a=b", "c"}]]], ArgumentError},
     {"options that are a map", ["echo", [], %{}], FunctionClauseError},
     {"options that are no pairs", ["echo", [], [1]], FunctionClauseError},
-    {"a name of an option that is a string", ["echo", [], [{"into", ""}]], ArgumentError},
+    {"a name of an option that is a string", ["echo", [], [{"into", 1}]], ArgumentError},
     {"stdout as it is and stderr in it", ["true", [], [use_stdio: false, stderr_to_stdout: true]],
      ArgumentError}
   ]
