@@ -352,9 +352,9 @@ defmodule NetRunner.Process.State do
     {:noreply, state}
   end
 
-  # It keeps its place.
-  defp carry_out_one(state, {:answer_holder, from, result}) do
-    GenServer.reply(from, result)
+  # It was not queued, or keeps its place.
+  defp carry_out_one(state, {:answer_caller, from, result}) do
+    GenServer.reply(from, with_failure(result, state))
     {:noreply, state}
   end
 
