@@ -123,8 +123,6 @@ defmodule NetRunner.Run.Kept do
   def put_consumed(%__MODULE__{store: {:ends, sizes, streams}} = kept, tail, size),
     do: %{kept | store: {:ends, sizes, %{streams | stderr: {"", tail, size}}}}
 
-  def put_consumed(%__MODULE__{store: {:interleaved, _}} = kept, _tail, _size), do: kept
-
   @doc "What was kept: as fields of a `NetRunner.Result`."
   @spec fields(t()) :: %{
           stdout: binary() | nil,

@@ -539,6 +539,13 @@ defmodule NetRunner.Run.CaptureTest do
             {[keep: {1, 1}, interleave: true], ":interleave and :keep exclude each other"},
             {[idle_timeout: 1, stdout: :null, stderr: :redirect],
              ":idle_timeout has no meaning here"},
+            {[interleave: true, stderr: :consume],
+             ":interleave and :stderr exclude each other: of a consumed stderr only the end"},
+            {[max_output_size: [stderr: 1], stderr: :consume],
+             "the limit of :stderr in :max_output_size has no meaning here"},
+            {[max_output_size: [stderr: 1], stderr: :redirect], "the limit of :stderr"},
+            {[max_output_size: [stderr: 1], pty: true], "the limit of :stderr"},
+            {[max_output_size: [stdout: 1, total: 3], stdout: :null], "the limit of :stdout"},
             {[stderr_tail: 1], ":stderr and :stderr_tail exclude each other"},
             {[keep: {:middle, 1}], ":keep must be {:head, bytes}"},
             {[max_output_size: [both: 1]], ":max_output_size must be a number of bytes"},
@@ -562,6 +569,16 @@ defmodule NetRunner.Run.CaptureTest do
 
       assert %{stdout: "y\n", outcome: {:output_limit, :stdout}} =
                capture(~w(yes), max_output_size: [stdout: 2, stderr: nil, total: nil])
+    end
+
+    test "that are given twice are as the first says" do
+      assert %{stdout: "y\n", outcome: {:output_limit, :stdout}} =
+               capture(~w(yes), max_output_size: [stdout: 2, stdout: 100, stdout: nil])
+    end
+
+    test "that mean nothing do not keep from limits that do" do
+      assert %{outcome: :ended} =
+               capture(~w(echo x), max_output_size: [stderr: :infinity, total: 9], pty: true)
     end
   end
 
