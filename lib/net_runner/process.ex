@@ -248,9 +248,11 @@ defmodule NetRunner.Process do
     Until.read(process, Pattern.new!(pattern), max_bytes, timeout)
   end
 
-  # The options of one call, not of a command.
+  # The options of one call, not of a command. The first of a name holds, as in those.
   defp of_call!(options, defaults, valid?) do
-    Enum.reduce(options, defaults, fn {name, value}, all ->
+    options
+    |> Enum.uniq_by(fn {name, _value} -> name end)
+    |> Enum.reduce(defaults, fn {name, value}, all ->
       cond do
         not is_map_key(defaults, name) ->
           known = Enum.map_join(Map.keys(defaults), " and ", &inspect/1)
@@ -276,7 +278,7 @@ defmodule NetRunner.Process do
       {:net_runner, process, {:stdout | :stderr, bytes}}
 
   of whichever of the piped streams has something. `process` is always the pid. What was not asked for stays in the kernel,
-  and the command waits. At no cost, and once each, come
+  and the command waits. At no cost, and once each (to one that has asked for 0, and asks again, as to a new one), come
 
       {:net_runner, process, {:eof, :stdout | :stderr}}
       {:net_runner, process, {:exit, status}}

@@ -64,6 +64,9 @@ defmodule NetRunner.Run.CaptureTest do
       assert %{stdout: "t\n", stderr: "89", dropped: %{stdout: 2, stderr: 7}} =
                capture(command, stderr: :consume, keep: {:tail, 2})
 
+      assert %{stdout: "ou", stderr: "123456789", dropped: %{stdout: 2, stderr: 0}} =
+               capture(command, stderr: :consume, keep: {:head, 2})
+
       assert %{stdout: "out\n123456789", stderr: ""} = capture(command, stderr: :redirect)
       assert %{stdout: "out\r\n123456789", stderr: ""} = capture(command, pty: true)
     end
