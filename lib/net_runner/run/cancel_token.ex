@@ -28,7 +28,7 @@ defmodule NetRunner.Run.CancelToken do
   @doc "From any node: the commands run on behalf of the token's own."
   @spec cancel(t()) :: :ok
   def cancel(%__MODULE__{ref: ref} = token) when node(ref) == node() do
-    :atomics.put(token.flag, 1, 1)
+    set(token)
     for server <- attached(token), do: Server.end_captured(server, :cancelled)
     :ok
   end
@@ -38,6 +38,13 @@ defmodule NetRunner.Run.CancelToken do
   catch
     # With its node, everything that ran under it is gone.
     :error, {:erpc, _} -> :ok
+  end
+
+  defp set(%__MODULE__{flag: flag}) do
+    :atomics.put(flag, 1, 1)
+  rescue
+    # Nobody on this node refers to it any more, so nobody can look at it.
+    ArgumentError -> :ok
   end
 
   defp attached(token) do
