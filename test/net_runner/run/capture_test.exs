@@ -259,6 +259,41 @@ defmodule NetRunner.Run.CaptureTest do
       assert %{outcome: :cancelled, stdout: "x\n"} = capture(command, owner: owner, on_output: go)
     end
 
+    test "because its owner dies returns when it is gone, as do a run, a stream and a pipeline" do
+      command = sh("trap '' TERM; echo x >&2; echo $$; while :; do sleep 0.05; done")
+
+      stream = fn command, options ->
+        error =
+          assert_raise Error, fn -> command |> NetRunner.stream!(options) |> Stream.run() end
+
+        {:error, error.reason}
+      end
+
+      pipeline = fn command, options -> NetRunner.pipeline([~w(true), command], options) end
+
+      for run <- [&NetRunner.run/2, &NetRunner.capture/2, stream, pipeline] do
+        owner = spawn(fn -> receive do: (:go -> :ok) end)
+        options = [owner: owner, kill_timeout: 500]
+        task = Task.async(fn -> run.(command, options) end)
+        # When it has printed something, it has set its trap.
+        printed? = &(&1.command == command and &1.bytes.err > 0)
+        Tree.await(fn -> Enum.any?(NetRunner.list(), printed?) end)
+        [%{os_pid: os_pid}] = Enum.filter(NetRunner.list(), printed?)
+        send(owner, :go)
+        result = Task.await(task, 60_000)
+        refute File.exists?("/proc/#{os_pid}")
+
+        case result do
+          {:ok, captured} ->
+            assert %{outcome: :cancelled, status: 137, stdout: pid} = captured
+            assert pid == "#{os_pid}\n"
+
+          run ->
+            assert run == {:error, :closed}
+        end
+      end
+    end
+
     test "ends when the caller dies, also where nobody is its owner" do
       test = self()
 
