@@ -59,6 +59,18 @@ defmodule NetRunner.StreamTest do
   end
 
   describe "what nobody would see of a stream's end" do
+    # :logger handler
+    def log(%{msg: {:string, text}}, %{config: test}) do
+      if IO.chardata_to_string(text) =~ "unseen", do: send(test, {:logs, self()})
+    end
+
+    def log(_report, _config), do: :ok
+
+    defp await_end(pid) do
+      monitor = Process.monitor(pid)
+      assert_receive {:DOWN, ^monitor, _, _, _}, 60_000
+    end
+
     # As lines, each with the metadata that a console shows.
     defp logged(function) do
       log =
@@ -102,12 +114,17 @@ defmodule NetRunner.StreamTest do
     end
 
     test "is logged once: a timeout of a stream that nobody enumerates" do
+      :ok = :logger.add_handler(__MODULE__, __MODULE__, %{config: self()})
+      on_exit(fn -> :logger.remove_handler(__MODULE__) end)
+
       lines =
         logged(fn ->
           {:ok, _stream} = NetRunner.stream(sh("echo $$ unseen; exec sleep 100"), timeout: 100)
           %{pid: server} = Enum.find(NetRunner.list(), &(inspect(&1.command) =~ "unseen"))
-          monitor = Process.monitor(server)
-          assert_receive {:DOWN, ^monitor, _, _, _}, 60_000
+          await_end(server)
+          # It is logged by a process of its own; when that is gone, by all handlers.
+          assert_receive {:logs, logger}, 60_000
+          await_end(logger)
         end)
 
       assert [line] = Enum.filter(lines, &(&1 =~ "unseen"))
