@@ -86,7 +86,8 @@ defmodule NetRunner.Options do
      "milliseconds after which the command is ended; the outcome is `:timeout`"},
     {:idle_timeout, :capture, :timeout, :infinity,
      "milliseconds without output after which the command is ended; the outcome is `:idle_timeout`. They count only while " <>
-       "NetRunner itself waits on empty pipes, so a slow `:on_output` does not end the command"},
+       "NetRunner itself waits on empty pipes: a slow `:on_output` does not end the command, and neither does this when the " <>
+       "command has closed both, for which there is `:timeout`"},
     {:max_output_size, :capture, :output_limits, :infinity,
      "bytes of output above which the command is ended: a number for both streams together, or any of `[stdout: …, " <>
        "stderr: …, total: …]`; the outcome is `{:output_limit, :stdout | :stderr | :total}`"},

@@ -532,7 +532,7 @@ defmodule NetRunner.Process do
   The reason is `{:exit, status}` when the command has exited and (with `leftovers: :kill`) everything it started is gone; at
   once, if that is so already. It is `:shepherd_died` where nobody knows the status, and else it says why the process
   itself has ended, as of `Process.monitor/1`: `:normal` (its owner died), `:noproc` (it was gone before), `:noconnection` (its
-  node is out of reach).
+  node is out of reach). In these messages, what was given as `{name, node}` stands instead of the pid.
 
   `Process.demonitor(reference, [:flush])` cancels it.
 

@@ -392,9 +392,12 @@ defmodule NetRunner.Process.State do
   defp output(outlets, writers), do: Outlets.writers(outlets, writers)
 
   defp collected(state, output) do
-    with nil <- Lifecycle.verdict(state.life) || state.input_failure,
+    with nil <- Lifecycle.verdict(state.life) || state.input_failure || stopped(state.life),
          bytes when is_binary(bytes) <- output,
          {:ok, status} <- Lifecycle.result(state.life),
          do: {bytes, status}
   end
+
+  # Somebody has stopped it, and what it printed after that was discarded.
+  defp stopped(life), do: if(Lifecycle.cause(life) == :stopped, do: {:error, :closed})
 end
