@@ -25,6 +25,7 @@ defmodule NetRunner do
   """
 
   alias NetRunner.{Command, Error, Options, Result}
+  alias NetRunner.Options.Kind
   alias NetRunner.Process.{Listing, Server}
   alias NetRunner.Run.{CancelToken, Capture, Cmd, Input, Pipeline}
 

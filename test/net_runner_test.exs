@@ -112,6 +112,21 @@ defmodule NetRunnerTest do
       send(owner, :go)
       assert Task.await(task) == {:error, :closed}
     end
+
+    test "is an error when somebody stops its process, as the rest of its output is lost" do
+      command = [
+        "sh",
+        "-c",
+        "trap 'echo rest; exit 0' TERM; echo x >&2; while :; do sleep 0.05; done"
+      ]
+
+      task = Task.async(fn -> NetRunner.run(command) end)
+      printed? = &(&1.command == command and &1.bytes.err > 0)
+      NetRunner.Guarantees.Tree.await(fn -> Enum.any?(NetRunner.list(), printed?) end)
+      %{pid: server} = Enum.find(NetRunner.list(), printed?)
+      assert NetRunner.Process.stop(server) == :ok
+      assert Task.await(task) == {:error, :closed}
+    end
   end
 
   describe "the command's environment" do

@@ -123,7 +123,7 @@ defmodule NetRunner.Command do
     end
 
     if Keyword.keyword?(options) do
-      {args, options} = Keyword.pop(options, :args)
+      {args, options} = options |> Macro.prewalk(&negative/1) |> Keyword.pop(:args)
       if args && Macro.quoted_literal?(args), do: strings!(literal(args))
       {literals, computed} = Enum.split_with(options, fn {_, v} -> Macro.quoted_literal?(v) end)
 
@@ -132,6 +132,10 @@ defmodule NetRunner.Command do
       _ = Options.validate!(named ++ for({n, v} <- literals, do: {n, literal(v)}), @groups)
     end
   end
+
+  # To the compiler, a number below 0 is a call.
+  defp negative({:-, _, [number]}) when is_number(number), do: -number
+  defp negative(other), do: other
 
   defp literal(quoted) do
     {value, _} = Code.eval_quoted(quoted)

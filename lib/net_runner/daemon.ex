@@ -163,12 +163,14 @@ defmodule NetRunner.Daemon do
     for {name, value} <- options do
       case {name, value} do
         {:process_opts, options} when is_list(options) -> {name, hide_secrets(options)}
-        {:env, env} when env != nil -> {name, &Enumerable.reduce(env, &1, &2)}
-        {:fds, fds} when fds != nil -> {name, fn -> fds end}
+        {:cmd, %{opts: options} = command} -> {name, %{command | opts: hide_secrets(options)}}
+        {secret, value} when secret in [:env, :fds] and value != nil -> {name, hide(value)}
         other -> other
       end
     end
   end
+
+  defp hide(enumerable), do: &Enumerable.reduce(enumerable, &1, &2)
 
   @doc """
   Starts a daemon, linked to the caller; returns when it is ready.
@@ -543,6 +545,14 @@ defmodule NetRunner.Daemon do
 
   @impl true
   def terminate(_reason, state), do: end_command(state)
+
+  # In crash reports: the stop command has the daemon's environment.
+  if Version.match?(System.version(), ">= 1.17.0-dev"), do: @impl(true)
+
+  def format_status(%{state: %__MODULE__{stop: %StopCommand{}} = state} = status),
+    do: %{status | state: %{state | stop: :hidden}}
+
+  def format_status(status), do: status
 
   # Every end is this one, of a command that still runs, and of one that has exited. Gives the end of its stderr.
   #

@@ -86,7 +86,8 @@ defmodule NetRunner.Options do
      "milliseconds after which the command is ended; the outcome is `:timeout`"},
     {:idle_timeout, :capture, :timeout, :infinity,
      "milliseconds without output after which the command is ended; the outcome is `:idle_timeout`. They count only while " <>
-       "NetRunner itself waits on empty pipes, so a slow `:on_output` does not end the command"},
+       "NetRunner itself waits on empty pipes: a slow `:on_output` does not end the command, and neither does this when the " <>
+       "command has closed both, for which there is `:timeout`"},
     {:max_output_size, :capture, :output_limits, :infinity,
      "bytes of output above which the command is ended: a number for both streams together, or any of `[stdout: …, " <>
        "stderr: …, total: …]`; the outcome is `{:output_limit, :stdout | :stderr | :total}`"},
@@ -412,6 +413,13 @@ defmodule NetRunner.Options do
             "the option :idle_timeout has no meaning here: neither stdout nor stderr is a pipe to the VM"
     end
 
+    for stream <- [:stdout, :stderr], limited?(given[:max_output_size], stream) do
+      unless to_vm?(given, stream) do
+        raise ArgumentError,
+              "the limit of #{inspect(stream)} in :max_output_size has no meaning here: NetRunner does not read that stream"
+      end
+    end
+
     # A `NetRunner.Command` is for any function.
     on_demand? = :process in groups or not Enum.any?([:run, :cmd], &(&1 in groups))
 
@@ -433,10 +441,17 @@ defmodule NetRunner.Options do
     end
   end
 
-  defp piped?(given) do
-    given[:pty] not in [nil, false] or Keyword.get(given, :stdout, :pipe) == :pipe or
-      Keyword.get(given, :stderr, :pipe) == :pipe
+  defp piped?(given), do: to_vm?(given, :stdout) or to_vm?(given, :stderr)
+
+  # Whether a capture reads it. All of a terminal is stdout.
+  defp to_vm?(given, stream) do
+    if given[:pty] in [nil, false],
+      do: Keyword.get(given, stream, :pipe) == :pipe,
+      else: stream == :stdout
   end
+
+  defp limited?(limits, stream),
+    do: is_list(limits) and Keyword.get(limits, stream, :infinity) != :infinity
 
   defp logs?(on_output), do: on_output == :log or match?({:log, _}, on_output)
 
@@ -460,6 +475,8 @@ defmodule NetRunner.Options do
       given[:keep] != nil &&
         {:keep, [:max_output_size, :interleave],
          "what is not kept is dropped, and the command runs to its end"},
+      given[:interleave] == true and given[:stderr] == :consume &&
+        {:interleave, [:stderr], "of a consumed stderr only the end is kept"},
       given[:lines] != nil && {:lines, [:max_chunk_size], "lines are whole"}
     ]
     |> Enum.filter(& &1)
@@ -562,11 +579,11 @@ defmodule NetRunner.Options do
     value
   end
 
-  # Within an option as well, `nil` is as if it were not given.
+  # Within an option as well, `nil` is as if it were not given, and the first of a name holds.
   defp normal(type, [_ | _] = value)
        when type in [:pty, :rlimits, :limits, :limit, :output_limits] do
     if Keyword.keyword?(value),
-      do: Enum.reject(value, &match?({_, nil}, &1)),
+      do: value |> Enum.reject(&match?({_, nil}, &1)) |> Enum.uniq_by(&elem(&1, 0)),
       else: value
   end
 
@@ -575,6 +592,8 @@ defmodule NetRunner.Options do
 
   # Enumerated once, so that the command gets what was checked.
   defp normal(:env, value), do: if(enumerable?(value), do: Enum.to_list(value), else: value)
+  # As a child spec hides it.
+  defp normal(:fds, value) when is_function(value, 2), do: Map.new(value)
   defp normal(:owner, :none), do: nil
   defp normal(_type, value), do: value
 

@@ -270,7 +270,8 @@ defmodule NetRunner.Process do
     Until.read(process, Pattern.new!(pattern), max_bytes, timeout)
   end
 
-  # The options of one call, not of a command. `check` gives `:ok`, or what the value must be.
+  # The options of one call, not of a command. The first of a name holds, as in those. `check` gives `:ok`, or what the
+  # value must be.
   defp of_call!(options, defaults, check) do
     known = Enum.map_join(Map.keys(defaults), " and ", &inspect/1)
 
@@ -279,7 +280,9 @@ defmodule NetRunner.Process do
             "options must be a keyword list, with #{known}, got: #{inspect(options)}"
     end
 
-    Enum.reduce(options, defaults, fn {name, value}, all ->
+    options
+    |> Enum.uniq_by(fn {name, _value} -> name end)
+    |> Enum.reduce(defaults, fn {name, value}, all ->
       cond do
         not is_map_key(defaults, name) ->
           raise ArgumentError, "unknown option #{inspect(name)}; there is #{known}"
@@ -306,7 +309,8 @@ defmodule NetRunner.Process do
       {:net_runner, process, {:stdout | :stderr, bytes}}
 
   of whichever of the piped streams has something. `process` is always the pid. Output that was not asked for stays in the kernel,
-  and the command waits. These messages cost nothing, and come once each:
+  and the command waits. These messages cost nothing, and come once each (to a process that has asked for 0 and asks again, they
+  come as to a new one):
 
       {:net_runner, process, {:eof, :stdout | :stderr}}
       {:net_runner, process, {:exit, status}}
@@ -564,7 +568,7 @@ defmodule NetRunner.Process do
   The reason is `{:exit, status}` when the command has exited and (with `leftovers: :kill`) everything it started is gone; at
   once, if that is so already. It is `:shepherd_died` where nobody knows the status, and else it says why the process
   itself has ended, as of `Process.monitor/1`: `:normal` (its owner died), `:noproc` (it was gone before), `:noconnection` (its
-  node is out of reach).
+  node is out of reach). In these messages, what was given as `{name, node}` stands instead of the pid.
 
   `Process.demonitor(reference, [:flush])` cancels it.
 

@@ -48,9 +48,8 @@ tokens = [
    [capture]},
   {"a_token_that_was_cancelled_while_the_command_started_is_missed",
    "    if cancelled?(token), do: Server.end_captured(server, :cancelled)\n", "", [capture]},
-  {"a_token_stays_attached",
-   "  def detach(token, server), do: Registry.unregister_match(@registry, token.ref, server)",
-   "  def detach(_token, _server), do: :ok", [capture]}
+  {"a_token_stays_attached", "      receive do: ({:DOWN, ^monitor, _, _, _} -> :ok)\n",
+   "      receive do: ({:never, ^monitor} -> :ok)\n", [capture]}
 ]
 
 keeping = [

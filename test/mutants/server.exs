@@ -37,10 +37,8 @@ server = [
   {"a_linked_parent_does_not_wait_for_the_command",
    "life(state, {:end, :stopped, {:stop, shutdown(reason)}})", "{:stop, shutdown(reason), state}",
    [ending]},
-  {"an_owner_that_dies_is_missed",
-   "{:DOWN, owner, :process, _, _}, %{owner: owner} = state) do\n    {:stop, :normal, state}",
-   "{:DOWN, owner, :process, _, _}, %{owner: owner} = state) do\n    {:noreply, state}",
-   [process]},
+  {"an_owner_that_dies_is_missed", "      true ->\n        {:stop, :normal, state}",
+   "      true ->\n        {:noreply, state}", [process]},
   {"a_task_that_had_enough_fails_the_input",
    "      ^unwanted -> inlet(state, Inlet.feed(state.inlet, []))\n", "", [callers]},
   {"a_killed_feeder_is_swallowed", "      ^unwanted -> inlet(state, Inlet.feed(state.inlet, []))",
@@ -66,8 +64,8 @@ server = [
 
 state = [
   {"a_condemned_run_has_output",
-   "with nil <- Lifecycle.verdict(state.life) || state.input_failure,",
-   "with nil <- state.input_failure,", [run]},
+   "with nil <- Lifecycle.verdict(state.life) || state.input_failure || stopped(state.life),",
+   "with nil <- state.input_failure || stopped(state.life),", [run]},
   {"an_exit_in_a_cgroup_is_not_waited_for",
    "state |> life({:exited, exit}) |> and_then(&listen/1)", "state |> life({:exited, exit})",
    ["test/net_runner/system/cgroup_test.exs"]},

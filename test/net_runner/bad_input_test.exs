@@ -264,4 +264,34 @@ defmodule NetRunner.BadInputTest do
     assert Command.alive?(p)
     Command.stop(p)
   end
+
+  test "no error and no stacktrace of a call that cannot be meant shows what is secret" do
+    secret = [env: [{"PASSWORD", "s3cret"}], input: "s3cret"]
+    {:ok, p} = Command.start("cat")
+
+    for call <- [
+          fn -> Command.write(p, "s3cret", nil) end,
+          fn -> Command.write_fd(p, 2, "s3cret") end,
+          fn -> NetRunner.shell(~c"true", secret) end,
+          fn -> NetRunner.cmd(~c"true", [], secret) end,
+          fn -> NetRunner.cmd("true", nil, secret) end,
+          fn -> NetRunner.cmd("true", [], Map.new(secret)) end,
+          fn -> NetRunner.cmd("true", [], secret ++ [:more]) end,
+          fn -> NetRunner.cmd("true", [], [:more | secret]) end,
+          fn -> NetRunner.cmd("true", [], evn: [{"PASSWORD", "s3cret"}]) end,
+          fn -> NetRunner.cmd("true", [], env: "PASSWORD=s3cret") end
+        ] do
+      {error, stacktrace} =
+        try do
+          flunk("was taken: #{inspect(call.())}")
+        rescue
+          error -> {error, __STACKTRACE__}
+        end
+
+      assert error.__struct__ in [ArgumentError, FunctionClauseError]
+      refute inspect({error, stacktrace}, structs: false, limit: :infinity) =~ "s3cret"
+    end
+
+    Command.stop(p)
+  end
 end

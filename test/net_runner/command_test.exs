@@ -48,6 +48,8 @@ defmodule NetRunner.CommandTest do
              ~r/unknown option :timeuot; did you mean :timeout/},
             {~S|defcommand :x, "x", timeuot: String.length("a")|, ~r/unknown option :timeuot/},
             {~S(defcommand :x, "x", timeout: 1.5), ~r/:timeout must be milliseconds/},
+            {~S(defcommand :x, "x", timeout: -1), ~r/:timeout must be milliseconds/},
+            {~S(defcommand :x, "x", nice: -21), ~r/:nice must be an integer from -20/},
             {~S(defcommand :x, "x", args: ["a", :b]), ~r/list of strings/},
             {~S(defcommand :x, "x", args: "a"), ~r/list of strings/},
             {~S(defcommand :x, :x), ~r/executable must be a string, got: :x/},

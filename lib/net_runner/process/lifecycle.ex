@@ -26,12 +26,13 @@ defmodule NetRunner.Process.Lifecycle do
   @typedoc """
   Why the command was told to end. After `:asked`, what it prints is still read; `{:asked, why}` is the same for a
   capture, which says why. After `:stopped`, it is discarded. The others are verdicts: callers get them instead of the
-  output.
+  output. `:closed`: the owner died.
   """
   @type cause ::
           :asked
           | {:asked, why :: term()}
           | :stopped
+          | :closed
           | :timeout
           | {:max_output_exceeded, binary()}
           | {:input_failed, term()}
@@ -167,6 +168,10 @@ defmodule NetRunner.Process.Lifecycle do
   def alive?(%{phase: :running}), do: true
   def alive?(%{phase: {phase, _, _}}) when phase in [:ending, :given_up], do: true
   def alive?(_life), do: false
+
+  @doc "Whether somebody runs it to its end: a run, a capture, a stream, a pipeline."
+  @spec to_its_end?(t()) :: boolean()
+  def to_its_end?(life), do: life.grace != :none
 
   @doc "Whether it can be suspended: what is to end goes on until it has."
   @spec may_be_suspended?(t()) :: boolean()

@@ -74,7 +74,7 @@ defmodule NetRunner.Process.Outlets do
           | {:again, stream()}
           | {:condemn, Lifecycle.cause()}
           | {:collected, Operations.operation(), binary() | {:error, term()}}
-          | {:answer_holder, GenServer.from(), term()}
+          | {:answer_caller, GenServer.from(), term()}
           | {:send, pid(), {stream() | :eof | :exit, term()}}
 
   @doc "`tail`: how many of its last bytes are kept of a stderr that is consumed; `nil`: it is not consumed."
@@ -100,7 +100,7 @@ defmodule NetRunner.Process.Outlets do
     else
       case take_any(outlets, [:stdout, :stderr], max_bytes) do
         {{:error, :eagain}, outlets} -> {:wait, park(outlets, :any, from, max_bytes, timeout), []}
-        {result, outlets} -> {:reply, result, outlets}
+        {result, outlets} -> answer(outlets, from, result)
       end
     end
   end
@@ -116,9 +116,17 @@ defmodule NetRunner.Process.Outlets do
           {:wait, park(outlets, stream, from, max_bytes, timeout), []}
 
         {result, outlets} ->
-          {:reply, result, outlets}
+          answer(outlets, from, result)
       end
     end
+  end
+
+  defp answer(%{asker: nil} = outlets, _from, result), do: {:reply, result, outlets}
+
+  # What was taken may have been all that stood before the end, of which an asker is told.
+  defp answer(outlets, from, result) do
+    {outlets, effects} = serve_all(outlets)
+    {:wait, outlets, [{:answer_caller, from, result} | effects]}
   end
 
   @doc "The command is suspended, or goes on: so do the times that stand still then."
@@ -443,7 +451,7 @@ defmodule NetRunner.Process.Outlets do
     case look(outlets, seen, limit) do
       {{:ok, bytes}, outlets} ->
         queue = Operations.replace(outlets.queue, %{operation | from: nil})
-        {%{outlets | queue: queue}, [{:answer_holder, from, {:ok, operation.monitor, bytes}}]}
+        {%{outlets | queue: queue}, [{:answer_caller, from, {:ok, operation.monitor, bytes}}]}
 
       {{:error, :eagain}, outlets} ->
         {outlets, []}

@@ -42,7 +42,7 @@ defmodule NetRunner.Process.Report do
       {nil, {:lost, _at}} -> :shepherd_died
       {nil, nil} -> :running
       {{:asked, why}, _} -> outcome_of(why)
-      {cause, _} when cause in [:asked, :stopped] -> :stopped
+      {cause, _} when cause in [:asked, :stopped, :closed] -> :stopped
       {cause, _} -> outcome_of(cause)
     end
   end

@@ -367,8 +367,18 @@ defmodule NetRunner.Process.Server do
 
   def handle_info(event, state) when event in [:give_up, :grace_over], do: life(state, event)
 
+  # What runs a command to its end returns when that is gone; who only holds the process has no call that would wait.
   def handle_info({:DOWN, owner, :process, _, _}, %{owner: owner} = state) do
-    {:stop, :normal, state}
+    cond do
+      state.capture != nil ->
+        state |> listen() |> and_then(&life(&1, {:end, {:asked, :cancelled}, :stay}))
+
+      Lifecycle.to_its_end?(state.life) and state.stream != :offered ->
+        state |> listen() |> and_then(&life(&1, {:end, :closed, {:stop, :normal}}))
+
+      true ->
+        {:stop, :normal, state}
+    end
   end
 
   # Nobody is left who could get the output or the status.

@@ -352,9 +352,9 @@ defmodule NetRunner.Process.State do
     {:noreply, state}
   end
 
-  # It keeps its place.
-  defp carry_out_one(state, {:answer_holder, from, result}) do
-    GenServer.reply(from, result)
+  # It was not queued, or keeps its place.
+  defp carry_out_one(state, {:answer_caller, from, result}) do
+    GenServer.reply(from, with_failure(result, state))
     {:noreply, state}
   end
 
@@ -392,9 +392,12 @@ defmodule NetRunner.Process.State do
   defp output(outlets, writers), do: Outlets.writers(outlets, writers)
 
   defp collected(state, output) do
-    with nil <- Lifecycle.verdict(state.life) || state.input_failure,
+    with nil <- Lifecycle.verdict(state.life) || state.input_failure || stopped(state.life),
          bytes when is_binary(bytes) <- output,
          {:ok, status} <- Lifecycle.result(state.life),
          do: {bytes, status}
   end
+
+  # Somebody has stopped it, and what it printed after that was discarded.
+  defp stopped(life), do: if(Lifecycle.cause(life) == :stopped, do: {:error, :closed})
 end

@@ -3,8 +3,9 @@ defmodule NetRunner.Run.CancelToken do
   # How a capture is cancelled from elsewhere: a flag that stays set, and a registry of the commands that run under it.
   #
   # Nothing has to be cleaned up: the flag goes when nobody refers to it any more, an entry of the registry with the
-  # process that captures. The flag is looked at after the command is registered, and `cancel/1` sets it before it looks
-  # the commands up, so one of the two finds the other.
+  # process that made it, and that with the command's server. It is a process of its own: whoever has an entry is linked to
+  # the registry, and would die with it when the application stops. The flag is looked at after the command is registered, and
+  # `cancel/1` sets it before it looks the commands up, so one of the two finds the other.
 
   alias NetRunner.Process.Server
 
@@ -27,7 +28,7 @@ defmodule NetRunner.Run.CancelToken do
   @doc "From any node: the commands run on behalf of the token's own."
   @spec cancel(t()) :: :ok
   def cancel(%__MODULE__{ref: ref} = token) when node(ref) == node() do
-    :atomics.put(token.flag, 1, 1)
+    set(token)
     for server <- attached(token), do: Server.end_captured(server, :cancelled)
     :ok
   end
@@ -39,8 +40,15 @@ defmodule NetRunner.Run.CancelToken do
     :error, {:erpc, _} -> :ok
   end
 
+  defp set(%__MODULE__{flag: flag}) do
+    :atomics.put(flag, 1, 1)
+  rescue
+    # Nobody on this node refers to it any more, so nobody can look at it.
+    ArgumentError -> :ok
+  end
+
   defp attached(token) do
-    for {_capture, server} <- Registry.lookup(@registry, token.ref), do: server
+    for {_entry, server} <- Registry.lookup(@registry, token.ref), do: server
   rescue
     # Without the application, no command runs.
     ArgumentError -> []
@@ -54,18 +62,26 @@ defmodule NetRunner.Run.CancelToken do
   def cancelled?(nil), do: false
   def cancelled?(%__MODULE__{flag: flag}), do: :atomics.get(flag, 1) == 1
 
-  @doc "From now on, or at once where it was cancelled before, the token ends this command of the calling process."
+  @doc "From now on, or at once where it was cancelled before, the token ends this command, as long as its server is there."
   @spec attach(t() | nil, pid()) :: :ok
   def attach(nil, _server), do: :ok
 
   def attach(%__MODULE__{} = token, server) do
-    {:ok, _} = Registry.register(@registry, token.ref, server)
-    if cancelled?(token), do: Server.end_captured(server, :cancelled)
+    spawn(fn ->
+      monitor = Process.monitor(server)
+      :ok = register(token, server)
+      if cancelled?(token), do: Server.end_captured(server, :cancelled)
+      receive do: ({:DOWN, ^monitor, _, _, _} -> :ok)
+    end)
+
     :ok
   end
 
-  @doc "The token has no effect any more on this command."
-  @spec detach(t() | nil, pid()) :: :ok
-  def detach(nil, _server), do: :ok
-  def detach(token, server), do: Registry.unregister_match(@registry, token.ref, server)
+  # When the application stops, all commands end.
+  defp register(token, server) do
+    {:ok, _} = Registry.register(@registry, token.ref, server)
+    :ok
+  rescue
+    ArgumentError -> :ok
+  end
 end

@@ -80,8 +80,6 @@ defmodule NetRunner.Run.Capture do
       _ = Command.stop(server)
       _ = Input.await_end(watch)
       :erlang.raise(kind, reason, __STACKTRACE__)
-  after
-    CancelToken.detach(token, server)
   end
 
   defp read(capture) do

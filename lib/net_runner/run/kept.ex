@@ -120,10 +120,12 @@ defmodule NetRunner.Run.Kept do
     %{kept | store: {:apart, %{streams | stderr: tail}}, dropped: dropped}
   end
 
+  # Nobody can have its beginning; so where only that is to be kept, it is the end all the same.
+  def put_consumed(%__MODULE__{store: {:ends, {_head, 0} = sizes, streams}} = kept, tail, size),
+    do: %{kept | store: {:ends, sizes, %{streams | stderr: {tail, "", size}}}}
+
   def put_consumed(%__MODULE__{store: {:ends, sizes, streams}} = kept, tail, size),
     do: %{kept | store: {:ends, sizes, %{streams | stderr: {"", tail, size}}}}
-
-  def put_consumed(%__MODULE__{store: {:interleaved, _}} = kept, _tail, _size), do: kept
 
   @doc "What was kept: as fields of a `NetRunner.Result`."
   @spec fields(t()) :: %{

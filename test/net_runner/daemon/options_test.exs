@@ -29,6 +29,50 @@ defmodule NetRunner.Daemon.OptionsTest do
     on_exit(fn -> :logger.remove_handler(__MODULE__) end)
   end
 
+  describe "a secret" do
+    test "is in no child spec, no status and no crash report" do
+      options = [env: %{"PASSWORD" => "s3cret"}, fds: %{3 => {:input, "s3cret"}}]
+
+      command =
+        NetRunner.Command.new(
+          "sh",
+          ["-c", "cat <&3; printenv PASSWORD; sleep 0.2; exit 3"],
+          options
+        )
+
+      test = self()
+
+      for given <- [
+            [cmd: command],
+            [cmd: command.cmd, args: command.args, process_opts: options]
+          ] do
+        child = [on_output: &send(test, {:printed, &1}), stop_command: ["true"]] ++ given
+        spec = Daemon.child_spec(child)
+        refute inspect(spec, structs: false, limit: :infinity) =~ "s3cret"
+
+        log =
+          capture_log(fn ->
+            {module, function, arguments} = spec.start
+            {:ok, daemon} = apply(module, function, arguments)
+            refute inspect(:sys.get_status(daemon), structs: false, limit: :infinity) =~ "s3cret"
+            assert_receive {:EXIT, ^daemon, {:exit_status, 3}}, 60_000
+          end)
+
+        assert log =~ "terminating"
+        refute log =~ "s3cret"
+        assert received_bytes() == "s3crets3cret\n"
+      end
+    end
+  end
+
+  defp received_bytes do
+    receive do
+      {:printed, bytes} -> bytes <> received_bytes()
+    after
+      0 -> ""
+    end
+  end
+
   describe ":on_line" do
     test "gets whole lines, however they were cut, each of its stream, and a last one without an end" do
       test = self()
@@ -352,14 +396,12 @@ defmodule NetRunner.Daemon.OptionsTest do
 
       on_line = fn line ->
         if line in ["starting", "ready", "stopping"] do
+          # Written last, as the command may exit when it has the answer.
           info = Daemon.info(__MODULE__)
+          killed = Daemon.kill(__MODULE__, :sigcont)
+          alive? = Daemon.alive?(__MODULE__)
           written = Daemon.write(__MODULE__, "answer to #{line}\n", 60_000)
-
-          send(
-            test,
-            {line, info.status, written, Daemon.kill(__MODULE__, :sigcont),
-             Daemon.alive?(__MODULE__)}
-          )
+          send(test, {line, info.status, written, killed, alive?})
         else
           send(test, {:line, line})
         end

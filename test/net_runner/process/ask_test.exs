@@ -51,6 +51,23 @@ defmodule NetRunner.Process.AskTest do
     refute_sent(p)
   end
 
+  test "the end is told as well when somebody else takes what is before it, or sees it first" do
+    for reads <- [["two\n"], ["two\n", :eof], [:eof]] do
+      rest = if "two\n" in reads, do: "echo two; ", else: ""
+      p = start!("echo one; read go; #{rest}read go; exec >&-; read go")
+      assert Command.ask(p, 1) == :ok
+      assert next(p) == {:stdout, "one\n"}
+      :ok = Command.write(p, "\n")
+      # Does not wait, so it takes what is there already.
+      if rest != "", do: Tree.await(fn -> Command.read(p, 100, 0) == {:ok, "two\n"} end)
+      :ok = Command.write(p, "\n")
+      if :eof in reads, do: assert(Command.read(p) == :eof)
+      assert next(p) == {:eof, :stdout}
+      Command.stop(p)
+      assert next(p) == {:exit, 143}
+    end
+  end
+
   test "credit is added, and is used when something comes" do
     p = start!("while read line; do echo $line; done")
     for _ <- 1..3, do: assert(Command.ask(p, 1) == :ok)

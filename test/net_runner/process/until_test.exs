@@ -280,6 +280,7 @@ defmodule NetRunner.Process.UntilTest do
   test "wrong options are named, and nil is none" do
     p = start!("printf abc", stdout: :null)
     assert Command.read_until(p, "a", timeout: nil) == {:error, :not_piped}
+    assert Command.read_until(p, "a", max_bytes: 1, max_bytes: 0) == {:error, :not_piped}
 
     for {options, message} <- [
           {[tmeout: 1], ~r/unknown option :tmeout; there is :max_bytes and :timeout/},

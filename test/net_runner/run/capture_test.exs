@@ -64,6 +64,9 @@ defmodule NetRunner.Run.CaptureTest do
       assert %{stdout: "t\n", stderr: "89", dropped: %{stdout: 2, stderr: 7}} =
                capture(command, stderr: :consume, keep: {:tail, 2})
 
+      assert %{stdout: "ou", stderr: "123456789", dropped: %{stdout: 2, stderr: 0}} =
+               capture(command, stderr: :consume, keep: {:head, 2})
+
       assert %{stdout: "out\n123456789", stderr: ""} = capture(command, stderr: :redirect)
       assert %{stdout: "out\r\n123456789", stderr: ""} = capture(command, pty: true)
     end
@@ -254,6 +257,41 @@ defmodule NetRunner.Run.CaptureTest do
       # Once it prints, it runs.
       go = fn _ -> send(owner, :go) end
       assert %{outcome: :cancelled, stdout: "x\n"} = capture(command, owner: owner, on_output: go)
+    end
+
+    test "because its owner dies returns when it is gone, as do a run, a stream and a pipeline" do
+      command = sh("trap '' TERM; echo x >&2; echo $$; while :; do sleep 0.05; done")
+
+      stream = fn command, options ->
+        error =
+          assert_raise Error, fn -> command |> NetRunner.stream!(options) |> Stream.run() end
+
+        {:error, error.reason}
+      end
+
+      pipeline = fn command, options -> NetRunner.pipeline([~w(true), command], options) end
+
+      for run <- [&NetRunner.run/2, &NetRunner.capture/2, stream, pipeline] do
+        owner = spawn(fn -> receive do: (:go -> :ok) end)
+        options = [owner: owner, kill_timeout: 500]
+        task = Task.async(fn -> run.(command, options) end)
+        # When it has printed something, it has set its trap.
+        printed? = &(&1.command == command and &1.bytes.err > 0)
+        Tree.await(fn -> Enum.any?(NetRunner.list(), printed?) end)
+        [%{os_pid: os_pid}] = Enum.filter(NetRunner.list(), printed?)
+        send(owner, :go)
+        result = Task.await(task, 60_000)
+        refute File.exists?("/proc/#{os_pid}")
+
+        case result do
+          {:ok, captured} ->
+            assert %{outcome: :cancelled, status: 137, stdout: pid} = captured
+            assert pid == "#{os_pid}\n"
+
+          run ->
+            assert run == {:error, :closed}
+        end
+      end
     end
 
     test "ends when the caller dies, also where nobody is its owner" do
@@ -490,8 +528,31 @@ defmodule NetRunner.Run.CaptureTest do
       assert %{outcome: :ended, status: 0} =
                capture(~w(echo done), cancel: token, on_output: slow)
 
-      assert Registry.keys(NetRunner.Run.CancelToken.Registry, self()) == []
+      Tree.await(fn -> Registry.lookup(NetRunner.Run.CancelToken.Registry, token.ref) == [] end)
       assert Process.info(self(), :messages) == {:messages, []}
+    end
+
+    test "ends a command that prints nothing more, or nowhere where it would be read" do
+      for {command, options} <- [
+            {sh("exec >/dev/null 2>&1; exec sleep 100"), []},
+            {~w(sleep 100), [stdout: :null, stderr: :disabled]}
+          ] do
+        token = NetRunner.cancel_token()
+        task = Task.async(fn -> capture(command, [cancel: token] ++ options) end)
+        Tree.await(fn -> Enum.any?(NetRunner.list(), &(&1.command == command)) end)
+        # The output is at its end by now, or soon; both must do.
+        Process.sleep(50)
+        NetRunner.cancel(token)
+        assert %{outcome: :cancelled, status: 143} = Task.await(task, 60_000)
+      end
+    end
+
+    test "links nobody to anything" do
+      links = Process.info(self(), :links)
+      test = self()
+      look = fn _ -> send(test, Process.info(self(), :links)) end
+      capture(~w(echo x), cancel: NetRunner.cancel_token(), on_output: look)
+      assert_received ^links
     end
 
     test "may be cancelled by many at once, while commands start" do
@@ -516,6 +577,13 @@ defmodule NetRunner.Run.CaptureTest do
             {[keep: {1, 1}, interleave: true], ":interleave and :keep exclude each other"},
             {[idle_timeout: 1, stdout: :null, stderr: :redirect],
              ":idle_timeout has no meaning here"},
+            {[interleave: true, stderr: :consume],
+             ":interleave and :stderr exclude each other: of a consumed stderr only the end"},
+            {[max_output_size: [stderr: 1], stderr: :consume],
+             "the limit of :stderr in :max_output_size has no meaning here"},
+            {[max_output_size: [stderr: 1], stderr: :redirect], "the limit of :stderr"},
+            {[max_output_size: [stderr: 1], pty: true], "the limit of :stderr"},
+            {[max_output_size: [stdout: 1, total: 3], stdout: :null], "the limit of :stdout"},
             {[stderr_tail: 1], ":stderr_tail has no meaning here"},
             {[keep: {:middle, 1}], ":keep must be {:head, bytes}"},
             {[max_output_size: [both: 1]], ":max_output_size must be a number of bytes"},
@@ -539,6 +607,16 @@ defmodule NetRunner.Run.CaptureTest do
 
       assert %{stdout: "y\n", outcome: {:output_limit, :stdout}} =
                capture(~w(yes), max_output_size: [stdout: 2, stderr: nil, total: nil])
+    end
+
+    test "that are given twice are as the first says" do
+      assert %{stdout: "y\n", outcome: {:output_limit, :stdout}} =
+               capture(~w(yes), max_output_size: [stdout: 2, stdout: 100, stdout: nil])
+    end
+
+    test "that mean nothing do not keep from limits that do" do
+      assert %{outcome: :ended} =
+               capture(~w(echo x), max_output_size: [stderr: :infinity, total: 9], pty: true)
     end
   end
 

@@ -59,6 +59,18 @@ defmodule NetRunner.StreamTest do
   end
 
   describe "what nobody would see of a stream's end" do
+    # :logger handler
+    def log(%{msg: {:string, text}}, %{config: test}) do
+      if IO.chardata_to_string(text) =~ "unseen", do: send(test, {:logs, self()})
+    end
+
+    def log(_report, _config), do: :ok
+
+    defp await_end(pid) do
+      monitor = Process.monitor(pid)
+      assert_receive {:DOWN, ^monitor, _, _, _}, 60_000
+    end
+
     # As lines, each with the metadata that a console shows.
     defp logged(function) do
       log =

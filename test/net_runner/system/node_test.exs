@@ -107,6 +107,12 @@ defmodule NetRunner.NodeTest do
       end
     end
 
+    test "may be cancelled from elsewhere when its own node has forgotten the token", nodes do
+      token = Nodes.call(nodes.caller, NetRunner, :cancel_token, [])
+      assert Nodes.call(nodes.caller, NetRunner, :cancel, [token]) == :ok
+      assert Nodes.call(nodes.worker, NetRunner, :cancel, [token]) == :ok
+    end
+
     test "takes no token of another node, whose flag it could not see", %{caller: caller} do
       token = Nodes.call(caller, NetRunner, :cancel_token, [])
 
