@@ -25,7 +25,6 @@ defmodule NetRunner do
   """
 
   alias NetRunner.{Command, Error, Options, Result}
-  alias NetRunner.Options.Kind
   alias NetRunner.Process.{Listing, Server}
   alias NetRunner.Run.{CancelToken, Capture, Cmd, Input, Pipeline}
 

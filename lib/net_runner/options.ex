@@ -587,9 +587,6 @@ defmodule NetRunner.Options do
       else: value
   end
 
-  # The child spec of a daemon hides them like this.
-  defp normal(:fds, hidden) when is_function(hidden, 0), do: hidden.()
-
   # Enumerated once, so that the command gets what was checked.
   defp normal(:env, value), do: if(enumerable?(value), do: Enum.to_list(value), else: value)
   # As a child spec hides it.

@@ -15,8 +15,6 @@ defmodule NetRunner.Daemon.StopCommand do
   @margin 1_000
 
   @enforce_keys [:command, :options]
-  # The environment may be secret, and a daemon that crashes logs its state.
-  @derive {Inspect, only: [:command]}
   defstruct @enforce_keys
 
   @type t :: %__MODULE__{command: [String.t()], options: map()}

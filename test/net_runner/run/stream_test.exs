@@ -113,20 +113,22 @@ defmodule NetRunner.StreamTest do
       assert Enum.filter(lines, &(&1 =~ "normal")) == []
     end
 
-    # :logger handler
-    def log(%{msg: {:string, text}}, %{config: test}),
-      do: send(test, {:logged, IO.chardata_to_string(text)})
-
-    def log(_report, _config), do: :ok
-
-    # The server logs by a process of its own, maybe after its end.
     test "is logged once: a timeout of a stream that nobody enumerates" do
       :ok = :logger.add_handler(__MODULE__, __MODULE__, %{config: self()})
       on_exit(fn -> :logger.remove_handler(__MODULE__) end)
-      {:ok, _stream} = NetRunner.stream(sh("echo unseen; exec sleep 100"), timeout: 100)
-      assert_receive {:logged, "`sh -c 'echo unseen; " <> line}, 60_000
+
+      lines =
+        logged(fn ->
+          {:ok, _stream} = NetRunner.stream(sh("echo $$ unseen; exec sleep 100"), timeout: 100)
+          %{pid: server} = Enum.find(NetRunner.list(), &(inspect(&1.command) =~ "unseen"))
+          await_end(server)
+          # It is logged by a process of its own; when that is gone, by all handlers.
+          assert_receive {:logs, logger}, 60_000
+          await_end(logger)
+        end)
+
+      assert [line] = Enum.filter(lines, &(&1 =~ "unseen"))
       assert line =~ "was ended by its :timeout, and nobody had enumerated its stream"
-      refute_received {:logged, "`sh -c 'echo unseen; " <> _}
     end
   end
 
