@@ -469,6 +469,69 @@ defmodule Bench.Suite do
     end
   end
 
+  # --- feed -------------------------------------------------------------------------------------------
+
+  # Lines into a program that reads them all: from an enumerable, by a call for each, and through a port.
+  def measure_feed do
+    count = pick(1_000_000, 200_000)
+    line = "123456789\n"
+    sink = [raw(), "sink"]
+    lines = fn -> Stream.map(1..count, fn _ -> line end) end
+
+    feed = fn -> {"", 0} = NetRunner.run(sink, input: lines.()) end
+
+    calls = fn ->
+      {:ok, p} = Command.start(raw(), ["sink"])
+      Enum.each(lines.(), fn line -> :ok = Command.write(p, line) end)
+      :ok = Command.close_stdin(p)
+      {:ok, 0} = Command.await_exit(p)
+      :ok = Command.stop(p)
+    end
+
+    # A port cannot close the command's stdin alone, so nobody waits for its end here.
+    port = fn ->
+      port = Bench.port(sink)
+      Enum.each(lines.(), fn line -> Port.command(port, line) end)
+      close_port(port)
+    end
+
+    all =
+      in_turn(
+        for {name, work} <- [{"port", port}, {"a call for each", calls}, {"NetRunner", feed}] do
+          {name, fn -> count / elapsed_ms(work) end}
+        end
+      )
+
+    target(
+      "input of #{count} lines of 10 bytes: an enumerable / a call of Process.write for each",
+      ratios(all, "NetRunner", "a call for each"),
+      :at_least,
+      8.0
+    )
+
+    target(
+      "input of #{count} lines of 10 bytes: NetRunner / port",
+      ratios(all, "NetRunner", "port"),
+      :at_least,
+      2.0
+    )
+
+    for {name, values} <- Enum.sort(all),
+        do: figure("input of lines, #{name}", values, "lines per ms")
+
+    plot(
+      "feed",
+      "input of lines of 10 bytes",
+      "lines per ms",
+      for({name, values} <- Enum.sort(all), do: {name, median(values)})
+    )
+  end
+
+  defp elapsed_ms(work) do
+    {us, _} = :timer.tc(work)
+    us / 1000
+  end
+
   # --- backpressure -----------------------------------------------------------------------------------
 
   def measure_backpressure do

@@ -11,14 +11,16 @@ defmodule NetRunner.Process.Inlet do
 
   # `stdin`: the descriptor; `:closed` when the VM has closed it; `:none` when the command's stdin leads elsewhere.
   # `readers`: whether somebody may be left who reads. `line`: for a terminal, whether the input is at the start of a
-  # line, which decides how its end is written.
+  # line, which decides how its end is written. `window`: where a feeder lays what is to be written; `nil` when there is
+  # no feeder that does so.
   @enforce_keys [:stdin, :line, :counters]
-  defstruct [:stdin, :line, :counters, readers: :present, queue: Operations.new()]
+  defstruct [:stdin, :line, :counters, :window, readers: :present, queue: Operations.new()]
 
   @type t :: %__MODULE__{
           stdin: Native.fd() | :closed | :none,
           line: :not_a_terminal | :at_start | :begun,
           counters: Counters.t(),
+          window: Native.window() | nil,
           readers: :present | :gone,
           queue: Operations.t()
         }
@@ -42,25 +44,40 @@ defmodule NetRunner.Process.Inlet do
   def write(%{readers: :gone} = inlet, _, _, _), do: {:reply, {:error, :epipe}, inlet}
 
   def write(inlet, from, iovec, timeout) do
-    # If somebody waits for room already, stdin is selected, and this write has to wait its turn.
-    if Operations.any?(inlet.queue, [:stdin]) do
-      {:wait, park(inlet, from, {:fresh, iovec}, timeout), []}
-    else
-      case Native.write(inlet.stdin, iovec) do
-        :ok ->
-          {:reply, :ok, written(inlet, iovec, [])}
+    waiting? = waiting?(inlet)
+    inlet = queue_window(inlet)
 
-        {:partial, rest} ->
-          begun = {:begun, rest, size(iovec) - size(rest)}
-          inlet = inlet |> written(iovec, rest) |> park(from, begun, timeout)
-          {:wait, inlet, [{:again, :stdin}]}
+    cond do
+      # If somebody waits for room already, stdin is selected, and this write has to wait its turn.
+      waiting? ->
+        {:wait, park(inlet, from, {:fresh, iovec}, timeout), []}
 
-        {:error, :eagain} ->
-          {:wait, park(inlet, from, {:fresh, iovec}, timeout), []}
+      waiting?(inlet) ->
+        {inlet, effects} = inlet |> park(from, {:fresh, iovec}, timeout) |> serve()
+        {:wait, inlet, effects}
 
-        {:error, reason} ->
-          {:reply, {:error, reason}, inlet}
-      end
+      true ->
+        write_at_once(inlet, from, iovec, timeout)
+    end
+  end
+
+  defp waiting?(inlet), do: Operations.any?(inlet.queue, [:stdin])
+
+  defp write_at_once(inlet, from, iovec, timeout \\ :infinity) do
+    case Native.write(inlet.stdin, iovec) do
+      :ok ->
+        {:reply, :ok, written(inlet, iovec, size(iovec))}
+
+      {:partial, rest} ->
+        done = size(iovec) - size(rest)
+        inlet = inlet |> written(iovec, done) |> park(from, {:begun, rest, done}, timeout)
+        {:wait, inlet, [{:again, :stdin}]}
+
+      {:error, :eagain} ->
+        {:wait, park(inlet, from, {:fresh, iovec}, timeout), []}
+
+      {:error, reason} ->
+        {:reply, {:error, reason}, refuse(inlet)}
     end
   end
 
@@ -69,8 +86,8 @@ defmodule NetRunner.Process.Inlet do
   def close(%{stdin: none} = inlet, _from) when none in [:closed, :none], do: {:reply, :ok, inlet}
 
   def close(inlet, from) do
-    waiting? = Operations.any?(inlet.queue, [:stdin])
-    inlet = park(inlet, from, :close, :infinity)
+    waiting? = waiting?(inlet)
+    inlet = inlet |> queue_window() |> park(from, :close)
     {inlet, effects} = if waiting?, do: {inlet, []}, else: serve(inlet)
     {:wait, inlet, effects}
   end
@@ -78,19 +95,22 @@ defmodule NetRunner.Process.Inlet do
   @doc "Writes what no caller waits for, and then closes stdin."
   @spec feed(t(), [binary()]) :: {t(), [effect()]}
   def feed(inlet, iovec) do
-    queue =
-      inlet.queue
-      |> Operations.park(:stdin, nil, {:fresh, iovec}, nil)
-      |> Operations.park(:stdin, nil, :close, nil)
-
-    serve(%{inlet | queue: queue})
+    inlet |> park(nil, {:fresh, iovec}) |> park(nil, :close) |> serve()
   end
 
-  @doc "Goes on with the queue, as far as there is room."
+  @doc "Takes what a feeder lays into this window."
+  @spec attach(t(), Native.window() | nil) :: t()
+  def attach(inlet, window), do: %{inlet | window: window}
+
+  @doc "The feeder has laid something into the window. What waits already comes first, and then this."
+  @spec fed(t()) :: {t(), [effect()]}
+  def fed(inlet), do: if(waiting?(inlet), do: {inlet, []}, else: serve(inlet))
+
+  @doc "Goes on with the queue, as far as there is room; then with the window."
   @spec serve(t()) :: {t(), [effect()]}
   def serve(inlet) do
     case Operations.next(inlet.queue, [:stdin]) do
-      nil -> {inlet, []}
+      nil -> serve_window(inlet)
       %{data: :close} = operation -> serve_close(inlet, operation)
       %{data: {:fresh, iovec}} = operation -> serve_write(inlet, operation, iovec, 0)
       %{data: {:begun, rest, done}} = operation -> serve_write(inlet, operation, rest, done)
@@ -166,7 +186,7 @@ defmodule NetRunner.Process.Inlet do
 
   defp shut(inlet) do
     Native.close(inlet.stdin)
-    %{inlet | stdin: :closed}
+    refuse(%{inlet | stdin: :closed})
   end
 
   # --- writing ------------------------------------------------------------------------------------
@@ -181,24 +201,23 @@ defmodule NetRunner.Process.Inlet do
   defp serve_write(inlet, operation, iovec, done) do
     case Native.write(inlet.stdin, iovec) do
       :ok ->
-        inlet |> written(iovec, []) |> answer(operation, :ok)
+        inlet |> written(iovec, size(iovec)) |> answer(operation, :ok)
 
       {:partial, rest} ->
-        inlet = written(inlet, iovec, rest)
-        begun = {:begun, rest, done + size(iovec) - size(rest)}
-        queue = Operations.update(inlet.queue, operation, begun)
+        now = size(iovec) - size(rest)
+        inlet = written(inlet, iovec, now)
+        queue = Operations.update(inlet.queue, operation, {:begun, rest, done + now})
         {%{inlet | queue: queue}, [{:again, :stdin}]}
 
       {:error, :eagain} ->
         {inlet, []}
 
       {:error, reason} ->
-        answer(inlet, operation, {:error, reason})
+        inlet |> refuse() |> answer(operation, {:error, reason})
     end
   end
 
-  defp written(inlet, iovec, rest) do
-    size = size(iovec) - size(rest)
+  defp written(inlet, iovec, size) do
     Counters.add_write(inlet.counters, size)
     follow_lines(inlet, iovec, size)
   end
@@ -218,7 +237,52 @@ defmodule NetRunner.Process.Inlet do
 
   defp last_byte([part | _parts], size), do: :binary.at(part, size - 1)
 
+  # --- the window ---------------------------------------------------------------------------------
+
+  # What lies in the window was produced before whatever is asked for now.
+  defp queue_window(%{window: nil} = inlet), do: inlet
+
+  defp queue_window(inlet) do
+    case Native.take(inlet.window) do
+      "" -> inlet
+      bytes -> park(inlet, nil, {:fresh, [bytes]})
+    end
+  end
+
+  # Once: what is laid there from now on comes with a message of its own, so that other messages get their turn.
+  defp serve_window(%{window: nil} = inlet), do: {inlet, []}
+  defp serve_window(%{stdin: none} = inlet) when none in [:closed, :none], do: {refuse(inlet), []}
+  defp serve_window(%{readers: :gone} = inlet), do: {refuse(inlet), []}
+
+  defp serve_window(inlet) do
+    case Native.take(inlet.window) do
+      "" ->
+        {inlet, []}
+
+      bytes ->
+        case write_at_once(inlet, nil, [bytes]) do
+          {:reply, _written_or_refused, inlet} -> {inlet, []}
+          {:wait, inlet, effects} -> {inlet, effects}
+        end
+    end
+  end
+
+  # The feeder hears of it when it lays the next piece there.
+  defp refuse(%{window: nil} = inlet), do: inlet
+
+  defp refuse(inlet) do
+    Native.close_window(inlet.window)
+    %{inlet | window: nil}
+  end
+
   # --- the queue ----------------------------------------------------------------------------------
+
+  defp park(inlet, from, data, timeout \\ :infinity)
+
+  # What nobody waits for.
+  defp park(inlet, nil, data, :infinity) do
+    %{inlet | queue: Operations.park(inlet.queue, :stdin, nil, data, nil)}
+  end
 
   defp park(inlet, from, data, timeout) do
     %{inlet | queue: Caller.park(inlet.queue, :stdin, from, data, timeout)}

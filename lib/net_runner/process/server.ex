@@ -253,9 +253,9 @@ defmodule NetRunner.Process.Server do
     outlets(state, {outlets, effects})
   end
 
-  def handle_call(:attach_feeder, {pid, _}, state) do
+  def handle_call({:attach_feeder, window}, {pid, _}, state) do
     Process.link(pid)
-    {:reply, :ok, %{state | feeder: pid}}
+    {:reply, :ok, %{state | feeder: pid, inlet: Inlet.attach(state.inlet, window)}}
   end
 
   def handle_call({:input_failed, failure}, from, state) do
@@ -343,6 +343,8 @@ defmodule NetRunner.Process.Server do
   end
 
   def handle_info({:select, fd, _, :ready_output}, state), do: serve_number(state, fd)
+
+  def handle_info(:fed, state), do: inlet(state, Inlet.fed(state.inlet))
 
   # A message to itself, so that other messages get their turn.
   def handle_info({:again, :stdin}, state), do: inlet(state, Inlet.serve(state.inlet))

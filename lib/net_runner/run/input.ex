@@ -8,17 +8,26 @@ defmodule NetRunner.Run.Input do
   # ends the command, and the failure surfaces where the output is read, also when the command has exited meanwhile. When the command has had enough,
   # the feeder's next write says so, and what it runs is left as an enumeration is left early: its
   # cleanup runs.
+  #
+  # Small pieces are laid into a window, up to 64 KiB of them, and the feeder goes on producing. The server takes all that
+  # lies there at once. It is told of the first only, and needs no time to wait for more: what comes slowly is written
+  # piece by piece, and what comes fast in as few writes as the server can do.
 
   alias NetRunner.Process, as: Command
-  alias NetRunner.Process.{Context, Feeder}
+  alias NetRunner.Process.{Client, Context, Feeder}
+  alias NetRunner.System.Native
 
-  @type t :: :none | :open | {:iovec, [binary()]} | {:feeder, (pid() -> term())}
+  # Pieces of up to so many bytes are copied into the window; larger ones are written as they are.
+  @small 4096
+
+  @type t :: :none | :open | {:iovec, [binary()]} | {:feeder, (%__MODULE__.Sink{} -> term())}
 
   defmodule Sink do
     @moduledoc false
-    # Where a function puts the input. It throws itself out of the function when nobody reads any more.
-    @enforce_keys [:server, :feeder]
-    defstruct [:server, :feeder]
+    # Where a function puts the input. It throws itself out of the function when nobody reads any more. `window`: `nil`
+    # when the server is on another node.
+    @enforce_keys [:server, :feeder, :window]
+    defstruct [:server, :feeder, :window]
 
     defimpl Collectable do
       def into(sink) do
@@ -48,15 +57,11 @@ defmodule NetRunner.Run.Input do
   end
 
   def new(%{input: function}) when is_function(function, 1) do
-    {:feeder, fn server -> function.(%Sink{server: server, feeder: self()}) end}
+    {:feeder, function}
   end
 
   def new(%{input: enumerable}) do
-    {:feeder,
-     fn server ->
-       sink = %Sink{server: server, feeder: self()}
-       Enum.each(enumerable, &write(sink, &1))
-     end}
+    {:feeder, fn sink -> Enum.each(enumerable, &write(sink, &1)) end}
   end
 
   @doc "What the server has to know of it."
@@ -122,7 +127,36 @@ defmodule NetRunner.Run.Input do
 
   @doc "Writes, or leaves what the feeder runs."
   @spec write(%Sink{}, iodata()) :: %Sink{}
-  def write(%Sink{server: server} = sink, iodata) do
+  def write(%Sink{window: nil} = sink, iodata), do: write_through(sink, iodata)
+
+  def write(sink, iodata) do
+    case Client.iovec!(iodata) do
+      [piece] when byte_size(piece) <= @small -> push(sink, piece)
+      iovec -> write_through(sink, iovec)
+    end
+  end
+
+  defp push(%Sink{server: server, window: window} = sink, piece) do
+    # A server that was killed has closed no window.
+    case Process.alive?(server) and Native.push(window, piece) do
+      :ok ->
+        sink
+
+      :first ->
+        send(server, :fed)
+        sink
+
+      :full ->
+        write_through(sink, piece)
+
+      gone when gone in [:closed, false] ->
+        Feeder.mark(:writes)
+        leave(sink)
+    end
+  end
+
+  # Waits until all of it is written, and what lay in the window before.
+  defp write_through(%Sink{server: server} = sink, iodata) do
     Feeder.mark(:writes)
     with {:error, _} <- Command.write(server, iodata), do: leave(sink)
     Feeder.mark(:produces)
@@ -139,31 +173,66 @@ defmodule NetRunner.Run.Input do
   defp leave(%Sink{server: server}), do: exit(Feeder.unwanted(server))
 
   defp run(produce, server) do
-    attach(server)
+    sink = attach(server)
+
+    case produced(produce, sink) do
+      :all_or_enough ->
+        Command.close_stdin(server)
+
+      {:failed, failure} ->
+        # What failed would not have been asked for if the pieces before it had been refused one by one.
+        case deliver(sink) do
+          :ok ->
+            _ = Command.input_failed(server, failure)
+            exit({:input_failed, failure})
+
+          {:error, _} ->
+            Command.close_stdin(server)
+        end
+    end
+  end
+
+  # What was produced before is written, or at least waited for.
+  defp deliver(%Sink{window: nil}), do: :ok
+
+  defp deliver(%Sink{server: server, window: window}) do
+    Feeder.mark(:writes)
+
+    case Native.take(window) do
+      "" ->
+        _ = Command.write(server, [])
+        :ok
+
+      bytes ->
+        Command.write(server, bytes)
+    end
+  end
+
+  defp produced(produce, %Sink{server: server} = sink) do
     unwanted = Feeder.unwanted(server)
 
     try do
-      produce.(server)
-      Command.close_stdin(server)
+      produce.(sink)
+      :all_or_enough
     catch
       # An early end of the command, or of its interest, is no failure of the input.
       :throw, {__MODULE__, :unwanted, ^server} ->
-        Command.close_stdin(server)
+        :all_or_enough
 
       # The same, heard from a task that was awaited.
       :exit, {^unwanted, _} ->
-        Command.close_stdin(server)
+        :all_or_enough
 
       kind, reason ->
-        failure = {kind, reason, __STACKTRACE__}
-        _ = Command.input_failed(server, failure)
-        exit({:input_failed, failure})
+        {:failed, {kind, reason, __STACKTRACE__}}
     end
   end
 
   defp attach(server) do
     Feeder.see_off_after(server)
-    GenServer.call(server, :attach_feeder, :infinity)
+    window = if node(server) == node(), do: Native.window()
+    :ok = GenServer.call(server, {:attach_feeder, window}, :infinity)
+    %Sink{server: server, feeder: self(), window: window}
   catch
     :exit, _ -> exit(:normal)
   end

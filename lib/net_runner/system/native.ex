@@ -9,6 +9,7 @@ defmodule NetRunner.System.Native do
   @on_load :load
 
   @type fd :: reference()
+  @type window :: reference()
   @type posix :: atom()
   @type stdio ::
           :pipe
@@ -146,6 +147,25 @@ defmodule NetRunner.System.Native do
   def write(fd, iovec) do
     with :too_long <- nif_write(fd, iovec), do: nif_write_bulk(fd, iovec)
   end
+
+  @doc "Where a feeder lays pieces of input, and its command's server takes them."
+  @spec window() :: window()
+  def window, do: nif_window()
+
+  @doc """
+  Lays a piece there. `:first`: nothing lay there, so the server is to be told. `:full`: there is no room for it.
+  `:closed`: nobody will write it.
+  """
+  @spec push(window(), binary()) :: :ok | :first | :full | :closed
+  def push(window, piece), do: nif_push(window, piece)
+
+  @doc "Takes all that lies there, as one binary."
+  @spec take(window()) :: binary()
+  def take(window), do: nif_take(window)
+
+  @doc "Drops what lies there, and takes nothing in any more."
+  @spec close_window(window()) :: :ok
+  def close_window(window), do: nif_close_window(window)
 
   @doc "Closes a descriptor; `:ok` also when it was closed before."
   @spec close(fd()) :: :ok
@@ -286,6 +306,10 @@ defmodule NetRunner.System.Native do
   def nif_look_ahead(_fd), do: not_loaded()
   def nif_write(_fd, _iovec), do: not_loaded()
   def nif_write_bulk(_fd, _iovec), do: not_loaded()
+  def nif_window, do: not_loaded()
+  def nif_push(_window, _piece), do: not_loaded()
+  def nif_take(_window), do: not_loaded()
+  def nif_close_window(_window), do: not_loaded()
   def nif_close(_fd), do: not_loaded()
   def nif_retire(_control), do: not_loaded()
   def nif_let_idle_go, do: not_loaded()

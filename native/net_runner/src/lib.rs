@@ -13,16 +13,18 @@ mod pipe;
 mod submit;
 mod system;
 mod terminal;
+mod window;
 
 use fd::{Fd, Interest, Kind};
 use io::{Ahead, Failure, IfEmpty, Outcome};
 use nix::errno::Errno;
 use nix::sys::socket::{recv, send, shutdown, MsgFlags, Shutdown};
-use rustler::{Atom, Encoder, Env, Error, ListIterator, NifResult, Term};
+use rustler::{Atom, Binary, Encoder, Env, Error, ListIterator, NifResult, ResourceArc, Term};
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use submit::Connections;
+use window::{Pushed, Window};
 use wire::socket::{NO_SIGNAL, ONE_MORE};
 use wire::{Event, Request, Step, Target, EVENT_SIZE, GREETING};
 
@@ -34,7 +36,7 @@ mod atoms {
         umask, nice, rlimit, uid, gid, groups, no_new_privs, cgroup, joined_cgroup, input, output,
         started, failed, exited, signaled, malformed, too_long,
         receive, fork, setup, cwd, exec, stdin, stdout, stderr, rlimits, group, user, einval,
-        command, tree,
+        command, tree, first, full,
     }
 }
 
@@ -48,7 +50,7 @@ const BUDGET: usize = 1024 * 1024;
 rustler::init!("Elixir.NetRunner.System.Native", load = load);
 
 fn load(env: Env, _info: Term) -> bool {
-    fd::register(env)
+    fd::register(env) && env.register::<Window>().is_ok()
 }
 
 fn errno_atom(env: Env, errno: Errno) -> Term {
@@ -175,6 +177,32 @@ fn nif_write<'a>(env: Env<'a>, fd: &Fd, iovec: Term<'a>) -> NifResult<Term<'a>> 
 #[rustler::nif(schedule = "DirtyIo")]
 fn nif_write_bulk<'a>(env: Env<'a>, fd: &Fd, iovec: Term<'a>) -> NifResult<Term<'a>> {
     answer(env, io::write(env, fd, iovec, BUDGET))
+}
+
+#[rustler::nif]
+fn nif_window() -> ResourceArc<Window> {
+    ResourceArc::new(Window::default())
+}
+
+#[rustler::nif]
+fn nif_push(window: ResourceArc<Window>, piece: Binary) -> Atom {
+    match window.push(&piece) {
+        Pushed::Behind => atoms::ok(),
+        Pushed::First => atoms::first(),
+        Pushed::Full => atoms::full(),
+        Pushed::Closed => atoms::closed(),
+    }
+}
+
+#[rustler::nif]
+fn nif_take<'a>(env: Env<'a>, window: ResourceArc<Window>) -> Term<'a> {
+    window.take(env)
+}
+
+#[rustler::nif]
+fn nif_close_window(window: ResourceArc<Window>) -> Atom {
+    window.close();
+    atoms::ok()
 }
 
 #[rustler::nif]
