@@ -143,6 +143,6 @@ defmodule NetRunner.Guarantees.DaemonTest do
   defp assert_clean(tree) do
     Tree.await(fn -> Tree.processes(tree) == [] end, @within, fn -> Tree.processes(tree) end)
     Tree.await(fn -> Tree.at_rest?() end, @within, fn -> Tree.helpers() end)
-    Tree.await(fn -> Tree.fds() <= tree.fds end, @within, fn -> {Tree.fds(), tree.fds} end)
+    Tree.await(fn -> Tree.fds() <= tree.fds end, @within, fn -> {tree.fds, Tree.fd_targets()} end)
   end
 end

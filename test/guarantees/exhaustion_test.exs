@@ -204,7 +204,7 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
 
   defp assert_clean(tree) do
     Tree.await(fn -> Tree.at_rest?() end, 60_000, fn -> Tree.helpers() end)
-    Tree.await(fn -> Tree.fds() <= tree.fds end, 60_000, fn -> {Tree.fds(), tree.fds} end)
+    Tree.await(fn -> Tree.fds() <= tree.fds end, 60_000, fn -> {tree.fds, Tree.fd_targets()} end)
     assert NetRunner.run(~w(echo next)) == {"next\n", 0}
   end
 end

@@ -243,7 +243,11 @@ defmodule NetRunner.Guarantees.FdTest do
 
   defp assert_fds_back(context) do
     :erlang.garbage_collect()
-    Tree.await(fn -> Tree.fds() <= context.fds end, 60_000, fn -> {Tree.fds(), context.fds} end)
+
+    Tree.await(fn -> Tree.fds() <= context.fds end, 60_000, fn ->
+      {context.fds, Tree.fd_targets()}
+    end)
+
     Tree.await(fn -> Tree.at_rest?() end, 60_000, fn -> Tree.helpers() end)
   end
 end

@@ -407,7 +407,7 @@ defmodule NetRunner.Guarantees.HostileTest do
     Tree.await(fn -> Tree.processes(tree) == [] end, @within, fn -> Tree.processes(tree) end)
     Tree.await(fn -> Tree.cgroups(tree) == [] end, @within, fn -> Tree.cgroups(tree) end)
     Tree.await(fn -> Tree.at_rest?() end, @within, fn -> Tree.helpers() end)
-    Tree.await(fn -> Tree.fds() <= tree.fds end, @within, fn -> {Tree.fds(), tree.fds} end)
+    Tree.await(fn -> Tree.fds() <= tree.fds end, @within, fn -> {tree.fds, Tree.fd_targets()} end)
     Native.let_idle_go()
     assert NetRunner.run(~w(echo next)) == {"next\n", 0}
   end

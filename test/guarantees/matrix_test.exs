@@ -118,6 +118,58 @@ defmodule NetRunner.Guarantees.MatrixTest do
         assert_clean(tree)
       end
 
+      test "a capture of it is cancelled", %{tree: tree} do
+        token = NetRunner.cancel_token()
+
+        options =
+          [cancel: token, on_output: fn _ -> NetRunner.cancel(token) end] ++
+            [input: endless_input(), kill_timeout: @kill_timeout, env: Tree.env(tree)] ++
+            Tree.options(tree, @shape)
+
+        command = Tree.command(tree, @shape)
+
+        assert {:ok, %{outcome: :cancelled, stdout: "ready\n"}} =
+                 NetRunner.capture(command, options)
+
+        assert Tree.processes(tree) == []
+        assert_clean(tree)
+      end
+
+      # Nobody waits for an output that the command has closed.
+      unless shape == :closes_stdout do
+        test "the owner dies, and one waits in read_until, one behind it, and one has asked",
+             %{tree: tree} do
+          {owner, command} = start_with_owner(tree, @shape)
+          looks = Task.async(fn -> Command.read_until(command, "never printed") end)
+          Tree.await(fn -> waiting(command) == 1 end)
+          reads = Task.async(fn -> Command.read(command, 100, 600_000) end)
+          Tree.await(fn -> waiting(command) == 2 end)
+          :ok = Command.ask(command, 1)
+          Process.exit(owner, :kill)
+          # What closed the output first is told: that of the command, or the server.
+          for task <- [looks, reads],
+              do: assert(Task.await(task, @within) in [:eof, {:error, :closed}, {:error, :eof}])
+
+          assert_clean(tree)
+        end
+      end
+
+      test "who asked for its output dies, and it is stopped", %{tree: tree} do
+        command = start_ready(tree, @shape)
+        {_, monitor} = spawn_monitor(fn -> :ok = Command.ask(command, 5) end)
+        assert_receive {:DOWN, ^monitor, :process, _, :normal}
+        :ok = Command.ask(command, 1)
+        :ok = Command.stop(command)
+        assert_clean(tree)
+      end
+
+      test "suspended, and its owner dies", %{tree: tree} do
+        {owner, command} = start_with_owner(tree, @shape)
+        :ok = Command.suspend(command)
+        Process.exit(owner, :kill)
+        assert_clean(tree)
+      end
+
       test "the GenServer is killed", %{tree: tree} do
         command = start_ready(tree, @shape)
         reader = Task.async(fn -> Command.read_stderr(command) end)
@@ -233,6 +285,10 @@ defmodule NetRunner.Guarantees.MatrixTest do
     command
   end
 
+  # How many callers wait for stdout.
+  defp waiting(command),
+    do: length(NetRunner.Process.Operations.all(:sys.get_state(command).outlets.queue))
+
   defp start_with_owner(tree, shape) do
     test = self()
 
@@ -253,7 +309,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
     Tree.await(fn -> Tree.cgroups(tree) == [] end, @within, fn -> Tree.cgroups(tree) end)
     Tree.await(fn -> Tree.processes(tree) == [] end, @within, fn -> Tree.processes(tree) end)
     Tree.await(fn -> Tree.at_rest?() end, @within, fn -> Tree.helpers() end)
-    Tree.await(fn -> Tree.fds() <= tree.fds end, @within, fn -> {Tree.fds(), tree.fds} end)
+    Tree.await(fn -> Tree.fds() <= tree.fds end, @within, fn -> {tree.fds, Tree.fd_targets()} end)
     assert NetRunner.run(~w(echo next)) == {"next\n", 0}
   end
 end

@@ -48,7 +48,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
     Tree.await(fn -> left.() == [] end, @within, left)
     Tree.await(fn -> Tree.at_rest?() end, @within, fn -> Tree.helpers() end)
     [%{fds: fds} | _] = trees
-    Tree.await(fn -> Tree.fds() <= fds end, @within, fn -> {Tree.fds(), fds} end)
+    Tree.await(fn -> Tree.fds() <= fds end, @within, fn -> {fds, Tree.fd_targets()} end)
     Tree.await(fn -> NetRunner.list() == [] end, @within, &NetRunner.list/0)
     assert NetRunner.run(~w(echo next)) == {"next\n", 0}
   end

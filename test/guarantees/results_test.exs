@@ -23,7 +23,7 @@ defmodule NetRunner.Guarantees.ResultsTest do
 
     assert wrong == []
     Tree.await(fn -> Tree.at_rest?() end)
-    Tree.await(fn -> Tree.fds() <= fds end, 60_000, fn -> {Tree.fds(), fds} end)
+    Tree.await(fn -> Tree.fds() <= fds end, 60_000, fn -> {fds, Tree.fd_targets()} end)
   end
 
   test "with the launcher killed every 50 ms, each command ends with its result or a clear error" do
@@ -50,7 +50,7 @@ defmodule NetRunner.Guarantees.ResultsTest do
 
     assert NetRunner.run(~w(echo next)) == {"next\n", 0}
     Tree.await(fn -> Tree.at_rest?() end, 60_000, fn -> Tree.helpers() end)
-    Tree.await(fn -> Tree.fds() <= fds end, 60_000, fn -> {Tree.fds(), fds} end)
+    Tree.await(fn -> Tree.fds() <= fds end, 60_000, fn -> {fds, Tree.fd_targets()} end)
   end
 
   # Whether the shepherd has said before that it has started the command is a matter of luck.

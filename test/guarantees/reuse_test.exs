@@ -187,7 +187,7 @@ defmodule NetRunner.Guarantees.ReuseTest do
 
   defp assert_clean(tree) do
     Tree.await(fn -> Tree.at_rest?() end, 60_000, fn -> Tree.helpers() end)
-    Tree.await(fn -> Tree.fds() <= tree.fds end, 60_000, fn -> {Tree.fds(), tree.fds} end)
+    Tree.await(fn -> Tree.fds() <= tree.fds end, 60_000, fn -> {tree.fds, Tree.fd_targets()} end)
     assert Tree.processes(tree) == []
   end
 end

@@ -21,7 +21,8 @@ defmodule NetRunner.BadInputTest do
       assert Registry.count(NetRunner.Registry) == commands
       assert Tree.current_launcher() == launcher
       Tree.await(&Tree.at_rest?/0, 60_000, &Tree.helpers/0)
-      Tree.await(fn -> Tree.fds() <= tree.fds end, 60_000, fn -> {Tree.fds(), tree.fds} end)
+
+      Tree.await(fn -> Tree.fds() <= tree.fds end, 60_000, fn -> {tree.fds, Tree.fd_targets()} end)
     end)
 
     directory =

@@ -209,7 +209,20 @@ defmodule NetRunner.Guarantees.Tree do
     File.ls!("/proc/#{System.pid()}/fd") |> Enum.map(&String.to_integer/1) |> Enum.max()
   end
 
-  def fds, do: length(File.ls!("/proc/#{System.pid()}/fd"))
+  @doc "How many descriptors this VM has, once those are let go that are kept for the next command."
+  def fds do
+    NetRunner.System.Native.let_idle_go()
+    length(File.ls!("/proc/#{System.pid()}/fd"))
+  end
+
+  @doc "What the descriptors of this VM are open on, to be shown with a test that fails."
+  def fd_targets do
+    directory = "/proc/#{System.pid()}/fd"
+
+    for number <- File.ls!(directory),
+        {:ok, target} <- [File.read_link(Path.join(directory, number))],
+        do: "#{number} #{target}"
+  end
 
   def await(condition, timeout \\ 60_000, describe \\ fn -> nil end) do
     wait(condition, System.monotonic_time(:millisecond) + timeout, describe)

@@ -428,7 +428,8 @@ defmodule NetRunner.LauncherTest do
       assert_receive :starting, 60_000
       Tree.await(fn -> Tree.fds() > tree.fds end)
       Process.exit(owner, :kill)
-      Tree.await(fn -> Tree.fds() <= tree.fds end, 60_000, fn -> {Tree.fds(), tree.fds} end)
+
+      Tree.await(fn -> Tree.fds() <= tree.fds end, 60_000, fn -> {tree.fds, Tree.fd_targets()} end)
     end
 
     test "does not hold up a start for longer than its time" do
