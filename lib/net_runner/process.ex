@@ -608,7 +608,7 @@ defmodule NetRunner.Process do
       true
   """
   @spec os_pid(t()) :: pos_integer() | {:error, gone()}
-  def os_pid(process), do: call(process, :os_pid)
+  def os_pid(process), do: call(process, {:tell, :os_pid})
 
   @doc """
   Whether the command still runs.
@@ -618,7 +618,7 @@ defmodule NetRunner.Process do
       true
   """
   @spec alive?(t()) :: boolean()
-  def alive?(process), do: call(process, :alive?) == true
+  def alive?(process), do: call(process, {:tell, :alive?}) == true
 
   @doc """
   What was counted so far, as a `NetRunner.Process.Stats`.
@@ -631,7 +631,7 @@ defmodule NetRunner.Process do
       iex> %{bytes_out: 6, exit_status: 0} = NetRunner.Process.stats(p)
   """
   @spec stats(t()) :: Stats.t() | {:error, gone()}
-  def stats(process), do: call(process, :stats)
+  def stats(process), do: call(process, {:tell, :stats})
 
   @doc """
   What the command is and how it stands, as a map:
@@ -647,7 +647,7 @@ defmodule NetRunner.Process do
         iex> %{command: ["cat", "-u"], status: :running, bytes: %{in: 5, out: 0, err: 0}} = NetRunner.Process.info(p)
   """
   @spec info(t()) :: info() | {:error, gone()}
-  def info(process), do: call(process, :info)
+  def info(process), do: call(process, {:tell, :info})
 
   @doc """
   Sets the size of the terminal of a command that was started with `:pty`. The kernel tells the
@@ -709,7 +709,7 @@ defmodule NetRunner.Process do
   @spec account(t()) ::
           %{outcome: term(), stats: Stats.t(), input_failure: {:error, term()} | nil}
           | {:error, gone()}
-  def account(process), do: call(process, :account)
+  def account(process), do: call(process, {:tell, :account})
 
   @doc false
   # For whoever enumerates: where stdout can be read without the process.
@@ -733,13 +733,13 @@ defmodule NetRunner.Process do
   @spec failure(t()) :: [exit: term(), stderr: binary()]
   def failure(process) do
     # Empty where the process is gone meanwhile.
-    with {:error, _} <- call(process, :failure), do: []
+    with {:error, _} <- call(process, {:tell, :failure}), do: []
   end
 
   @doc false
   # What ended the command before its time, as `{:error, reason}`, if something did.
   @spec verdict(t()) :: {:error, term()} | nil
-  def verdict(process), do: call(process, :verdict)
+  def verdict(process), do: call(process, {:tell, :verdict})
 
   @doc false
   # All that the command prints, and its status. The process stops with that.

@@ -47,8 +47,25 @@ defmodule NetRunner.Process.Boot do
   Starts the command. `extra.input` is `:none` when nothing will be written to stdin; `extra.grace?` says whether
   `:output_grace` applies; `extra.context` is that of the caller, for telemetry handlers.
   """
-  @spec start(Spec.command(), map(), map()) :: {:ok, t()} | {:error, term()}
+  @spec start(Spec.command(), map(), map()) ::
+          {:ok, t()} | {:error, term()} | {:crashed, sentence :: String.t()}
   def start(command, options, extra) do
+    attempt(command, options, extra)
+  catch
+    # A stacktrace, and the terms of an exception, hold arguments: the environment, and more that may be secret.
+    kind, reason ->
+      [{module, function, arguments, _} | _] = __STACKTRACE__
+      what = if kind == :error, do: Exception.normalize(:error, reason).__struct__, else: kind
+
+      {:crashed,
+       "a command could not be started because of a fault in NetRunner: " <>
+         "#{inspect(what)} in #{Exception.format_mfa(module, function, arity(arguments))}"}
+  end
+
+  defp arity(arguments) when is_list(arguments), do: length(arguments)
+  defp arity(arity), do: arity
+
+  defp attempt(command, options, extra) do
     {_, now} = started = {System.system_time(), System.monotonic_time()}
     owner = options.owner && Process.monitor(options.owner)
     patience = {owner, deadline(now, options[:timeout])}

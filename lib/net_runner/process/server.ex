@@ -6,7 +6,8 @@ defmodule NetRunner.Process.Server do
   #   * `Lifecycle` says what happens between the start and the end;
   #   * `Inlet` holds stdin, and who waits to write to it;
   #   * `Outlets` hold stdout and stderr, and who waits for their bytes;
-  #   * `State` carries out what these three say;
+  #   * `Further` does the same for its further descriptors;
+  #   * `State` carries out what these say;
   #   * `Report` says what is told of the command.
   #
   # When the command has exited, what it printed can still be read; the server stops with `stop/1`, with its owner, or
@@ -19,7 +20,7 @@ defmodule NetRunner.Process.Server do
 
   require Logger
 
-  import NetRunner.Process.State
+  import NetRunner.Process.{Further, State}
 
   alias NetRunner.Error
 
@@ -32,7 +33,6 @@ defmodule NetRunner.Process.Server do
     Lifecycle,
     Operations,
     Outlets,
-    Report,
     State
   }
 
@@ -82,7 +82,7 @@ defmodule NetRunner.Process.Server do
   def init({command, options, extra}) do
     Process.flag(:trap_exit, true)
 
-    case boot(command, options, extra) do
+    case Boot.start(command, options, extra) do
       {:ok, boot} ->
         if link = extra[:link], do: Process.link(link)
         if boot.rest_of_timeout != :infinity, do: arm(:expired, boot.rest_of_timeout)
@@ -98,22 +98,6 @@ defmodule NetRunner.Process.Server do
         {:stop, {:shutdown, {:crashed, sentence}}}
     end
   end
-
-  # A stacktrace, and the terms of an exception, hold arguments: the environment, and more that may be secret.
-  defp boot(command, options, extra) do
-    Boot.start(command, options, extra)
-  catch
-    kind, reason ->
-      [{module, function, arguments, _} | _] = __STACKTRACE__
-      what = if kind == :error, do: Exception.normalize(:error, reason).__struct__, else: kind
-
-      {:crashed,
-       "a command could not be started because of a fault in NetRunner: " <>
-         "#{inspect(what)} in #{Exception.format_mfa(module, function, arity(arguments))}"}
-  end
-
-  defp arity(arguments) when is_list(arguments), do: length(arguments)
-  defp arity(arity), do: arity
 
   @impl true
   def handle_continue({:begin, input, inputs}, state) do
@@ -162,25 +146,7 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  def handle_call({:fd, number, request}, from, state) do
-    case {request, state.fds} do
-      {{:write, iovec, timeout}, %{^number => %Inlet{} = inlet}} ->
-        answer_fd(state, number, Inlet.write(inlet, from, iovec, timeout))
-
-      {:close, %{^number => %Inlet{} = inlet}} ->
-        answer_fd(state, number, Inlet.close(inlet, from))
-
-      {{:read, max_bytes, timeout}, %{^number => %Outlets{} = outlets}} ->
-        answer_fd(state, number, Outlets.read(outlets, from, :stdout, max_bytes, timeout))
-
-      {:close, %{^number => %Outlets{} = outlets}} ->
-        GenServer.reply(from, :ok)
-        fd(state, number, Outlets.shut(outlets, {:error, :closed}))
-
-      {_, _} ->
-        {:reply, {:error, :not_piped}, state}
-    end
-  end
+  def handle_call({:fd, number, request}, from, state), do: ask_fd(state, number, request, from)
 
   def handle_call({:kill, number, to}, _from, state) do
     result =
@@ -263,33 +229,7 @@ defmodule NetRunner.Process.Server do
     fail_input(state, failure)
   end
 
-  def handle_call(:os_pid, _from, state), do: {:reply, state.life.os_pid, state}
-  def handle_call(:alive?, _from, state), do: {:reply, Lifecycle.alive?(state.life), state}
-  def handle_call(:stats, _from, state), do: {:reply, stats(state), state}
-
-  def handle_call(:info, _from, state) do
-    info = Report.info(state.life, stats(state), state.counters)
-    {:reply, Map.put(info, :command, state.command), state}
-  end
-
-  def handle_call(:failure, _from, state) do
-    {:reply, [exit: stats(state).exit, stderr: Outlets.tail(state.outlets)], state}
-  end
-
-  def handle_call(:verdict, _from, state) do
-    {:reply, Lifecycle.verdict(state.life) || state.input_failure, state}
-  end
-
-  # For a capture, when the command is over.
-  def handle_call(:account, _from, state) do
-    account = %{
-      outcome: Report.outcome(state.life),
-      stats: stats(state),
-      input_failure: state.input_failure
-    }
-
-    {:reply, account, state}
-  end
+  def handle_call({:tell, question}, _from, state), do: {:reply, tell(state, question), state}
 
   def handle_call(:lend_stdout, _from, state) do
     {:reply, with({:ok, fd} <- Outlets.lend(state.outlets), do: {:ok, fd, state.counters}), state}
@@ -333,7 +273,7 @@ defmodule NetRunner.Process.Server do
   def handle_info({:select, fd, _, :ready_input}, state) do
     case Outlets.stream_of(state.outlets, fd) do
       # Race: late select.
-      nil -> serve_number(state, fd)
+      nil -> serve_further(state, fd)
       stream -> outlets(state, Outlets.serve(state.outlets, stream))
     end
   end
@@ -342,7 +282,7 @@ defmodule NetRunner.Process.Server do
     inlet(state, Inlet.serve(state.inlet))
   end
 
-  def handle_info({:select, fd, _, :ready_output}, state), do: serve_number(state, fd)
+  def handle_info({:select, fd, _, :ready_output}, state), do: serve_further(state, fd)
 
   def handle_info(:fed, state), do: inlet(state, Inlet.fed(state.inlet))
 
@@ -474,21 +414,6 @@ defmodule NetRunner.Process.Server do
   defp log(message, metadata \\ []) do
     spawn(fn -> Logger.warning(message, metadata) end)
   end
-
-  # A late select is nobody's.
-  defp serve_number(state, fd) do
-    case number_of(state, fd) do
-      nil -> {:noreply, state}
-      number -> serve_fd(state, number)
-    end
-  end
-
-  defp answer_fd(state, number, {:reply, result, changed}) do
-    {:reply, with_failure(result, state), %{state | fds: %{state.fds | number => changed}}}
-  end
-
-  defp answer_fd(state, number, {:wait, changed, effects}),
-    do: fd(state, number, {changed, effects})
 
   # The shepherd is gone already; its report is on the way.
   defp told({:error, gone}) when gone in [:epipe, :econnreset, :closed], do: {:error, :esrch}

@@ -31,8 +31,8 @@ defmodule NetRunner.Process.Sink do
   end
 
   defp error(process, reason) do
-    with %{command: command} <- Client.call(process, :info),
-         [_ | _] = known <- Client.call(process, :failure) do
+    with %{command: command} <- Client.call(process, {:tell, :info}),
+         [_ | _] = known <- Client.call(process, {:tell, :failure}) do
       struct!(Error, [reason: reason, command: command] ++ known)
     else
       {:error, _gone} -> Error.exception(reason: reason, command: [])

@@ -106,25 +106,6 @@ defmodule NetRunner.Process.State do
     |> carry_out(%{state | fds: %{state.fds | number => changed}})
   end
 
-  @doc "Goes on with a further descriptor that may be ready."
-  @spec serve_fd(t(), Descriptors.fd()) :: result()
-  def serve_fd(state, number) do
-    case state.fds do
-      %{^number => %Inlet{} = inlet} -> fd(state, number, Inlet.serve(inlet))
-      %{^number => %Outlets{} = outlets} -> fd(state, number, Outlets.serve(outlets, :stdout))
-    end
-  end
-
-  @doc "Whose descriptor this is."
-  @spec number_of(t(), Native.fd()) :: Descriptors.fd() | nil
-  def number_of(state, fd) do
-    Enum.find_value(state.fds, fn
-      {number, %Inlet{stdin: ^fd}} -> number
-      {number, %Outlets{} = outlets} -> Outlets.stream_of(outlets, fd) && number
-      {_number, _other} -> nil
-    end)
-  end
-
   @doc "Receives what the shepherd has said, until there is nothing more for now. Selects the control socket for more."
   @spec listen(t()) :: result()
   def listen(state) do
@@ -244,6 +225,30 @@ defmodule NetRunner.Process.State do
 
   @spec stats(t()) :: Stats.t()
   def stats(state), do: Report.stats(state.life, state.started, state.counters, state.cgroup)
+
+  @doc "What is asked of the command, and changes nothing."
+  @spec tell(t(), :os_pid | :alive? | :stats | :info | :failure | :verdict | :account) :: term()
+  def tell(state, :os_pid), do: state.life.os_pid
+  def tell(state, :alive?), do: Lifecycle.alive?(state.life)
+  def tell(state, :stats), do: stats(state)
+
+  def tell(state, :info) do
+    state.life
+    |> Report.info(stats(state), state.counters)
+    |> Map.put(:command, state.command)
+  end
+
+  def tell(state, :failure), do: [exit: stats(state).exit, stderr: Outlets.tail(state.outlets)]
+  def tell(state, :verdict), do: Lifecycle.verdict(state.life) || state.input_failure
+
+  # For a capture, when the command is over.
+  def tell(state, :account) do
+    %{
+      outcome: Report.outcome(state.life),
+      stats: stats(state),
+      input_failure: state.input_failure
+    }
+  end
 
   # --- carrying out ---------------------------------------------------------------------------------
 

@@ -73,14 +73,14 @@ defmodule NetRunner.LauncherTest do
 
     test "is not there" do
       message = refusal("/no/such/helper")
-      assert message =~ "cannot be started: no such file or directory (:enoent)"
+      assert message =~ "cannot be started: there is no such executable"
       assert message =~ "mix deps.compile net_runner --force"
     end
 
     test "is no program" do
       path = helper("exit 0")
       File.chmod!(path, 0o644)
-      assert refusal(path) =~ "cannot be started: permission denied (:eacces)"
+      assert refusal(path) =~ "cannot be started: it may not be executed (:eacces)"
     end
   end
 
