@@ -82,7 +82,8 @@ defmodule NetRunner.Error do
 
   defp what_happened(%{reason: :eacces}),
     do:
-      "failed: it may not be executed (:eacces); it needs an x permission, and may be no directory"
+      "failed: it may not be executed (:eacces); it needs an x permission, may be no directory, and in a :sandbox it and " <>
+        "its interpreter must be beneath a path that may be executed"
 
   defp what_happened(%{reason: nil}), do: "failed"
   defp what_happened(%{reason: reason}), do: "failed: #{describe(reason)}"

@@ -55,6 +55,8 @@ defmodule NetRunner.Options do
        "number in the unit of the man page, `:infinity`, or `{soft, hard}`"},
     {:no_new_privs, :command, :boolean, false,
      "`true`: no set-user-ID program that the command runs gains rights (Linux)"},
+    {:sandbox, :command, :sandbox, nil,
+     "what the command may touch, such as `[read: [:system], write: [folder], network: false]` (see `NetRunner.Sandbox`; Linux)"},
     {:pty, :command, :pty, false,
      "`true` or `[rows: 24, cols: 80, echo: true]`: the command runs in a pseudo-terminal, which is its stdin, stdout " <>
        "and stderr (so none of these options goes with it); all that it prints is read as stdout"},
@@ -282,6 +284,7 @@ defmodule NetRunner.Options do
 
   alias NetRunner.Options.Kind
   alias NetRunner.Run.CancelToken
+  alias NetRunner.Sandbox.Policy
   alias NetRunner.System.{Cgroup, Descriptors}
 
   # The names of setrlimit(2). The system may know fewer.
@@ -530,6 +533,10 @@ defmodule NetRunner.Options do
       else: value
   end
 
+  defp normal(:sandbox, value) when is_list(value) do
+    with {:error, _problem} <- Policy.parse(value), do: value, else: ({:ok, policy} -> policy)
+  end
+
   # Enumerated once, so that the command gets what was checked.
   defp normal(:env, value), do: if(enumerable?(value), do: Enum.to_list(value), else: value)
   defp normal(:owner, :none), do: nil
@@ -552,6 +559,12 @@ defmodule NetRunner.Options do
   end
 
   defp shown(:fds, value), do: Descriptors.problem(value)
+
+  defp shown(:sandbox, value) do
+    {:error, problem} = Policy.parse(value)
+    problem
+  end
+
   defp shown(type, value) when type in [:input, :keyword], do: Kind.of(value)
   # What is given as :stdin may be meant as :input.
   defp shown({:stdio, _, [:file]}, {kind, _} = value) when kind in [:file, :append],
@@ -585,6 +598,7 @@ defmodule NetRunner.Options do
 
   defp valid?(:limits, value), do: Cgroup.limits?(value)
   defp valid?(:fds, value), do: Descriptors.problem(value) == nil
+  defp valid?(:sandbox, value), do: is_struct(value, Policy)
   defp valid?(:pty, value) when is_boolean(value), do: true
 
   defp valid?(:pty, value) do
@@ -738,6 +752,11 @@ defmodule NetRunner.Options do
   defp expected(:fds) do
     "a map of numbers from 3 to 255 to :input, :output, {:input, iodata}, {:input, {:file, path}}, " <>
       "{:output, {:file, path}} or {:append, {:file, path}}"
+  end
+
+  defp expected(:sandbox) do
+    "a keyword list of :read, :write and :exec (lists of absolute paths and :system), :network and :without, which " <>
+      "NetRunner.Sandbox explains"
   end
 
   defp expected(:pty), do: "true, false, or a keyword list of :rows, :cols (1 to 65535) and :echo"

@@ -34,6 +34,9 @@ defmodule NetRunner.System.Native do
           | {:rlimit, {atom(), non_neg_integer(), non_neg_integer()}}
           | {:groups, [non_neg_integer()]}
           | {:no_new_privs, true}
+          | {:sandbox, {layers :: [atom()], network :: atom()}}
+          | {:readable | :writable | :executable | :readable_if_there | :executable_if_there,
+             [binary()]}
   @type step ::
           :receive
           | :fork
@@ -52,6 +55,7 @@ defmodule NetRunner.System.Native do
           | :no_new_privs
           | :exec
           | {:fd, 3..255}
+          | {:sandbox, NetRunner.Sandbox.Refusal.part() | (index :: byte())}
   @type event ::
           {:started, pos_integer()}
           | {:failed, step(), posix()}

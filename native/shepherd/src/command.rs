@@ -1,6 +1,8 @@
 //! Starting the command: everything is prepared before the process is made, and between that and
 //! `execve(2)` only system calls happen.
 
+use crate::failure::{at, Failure};
+use crate::sandbox::Sandbox;
 use crate::sys::Spawned;
 use crate::{cgroup, signals, sys};
 use nix::errno::Errno;
@@ -12,13 +14,6 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::slice::Iter;
 use wire::{Leftovers, Rlimit, Spec, Stdio, Step};
-
-/// Why a command did not start.
-#[derive(Debug, Clone, Copy)]
-pub struct Failure {
-    pub step: Step,
-    pub errno: Errno,
-}
 
 /// What the new process needs, as the system calls want it.
 struct Plan<'a> {
@@ -36,6 +31,7 @@ struct Plan<'a> {
     env: Vec<*const libc::c_char>,
     /// Where the process joins its cgroup.
     members: Option<CString>,
+    sandbox: Option<Sandbox>,
     spec: &'a Spec<'a>,
     /// Where the new process writes why it failed.
     failure: *mut Option<Failure>,
@@ -64,17 +60,20 @@ pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Spawned, 
     let mut passed = passed.iter();
     let stdio = stdio_sources(spec, &mut passed)?;
     let moved = out_of_the_way(spec, passed)?;
+    let mut fds = further_sources(spec, &moved)?;
+    fds.sort_unstable_by_key(|(number, _)| *number);
     let mut failure = sys::Shared::new(None).map_err(at(Step::Fork))?;
     let mut plan = Plan {
         shepherd: getpid(),
         cwd: cwd.as_raw_fd(),
         stdio,
-        fds: further_sources(spec, &moved)?,
+        fds,
         candidates: candidates.iter().map(|path| path.as_ptr()).collect(),
         shell_args,
         args: pointers(&spec.args),
         env: pointers(&spec.env),
         members: spec.cgroup.or(spec.joined_cgroup).map(cgroup::members),
+        sandbox: sandbox(spec, &stdio[0])?,
         spec,
         failure: failure.as_ptr(),
     };
@@ -92,8 +91,15 @@ pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Spawned, 
     }
 }
 
-fn at(step: Step) -> impl Fn(Errno) -> Failure {
-    move |errno| Failure { step, errno }
+fn sandbox(spec: &Spec, stdin: &Source) -> Result<Option<Sandbox>, Failure> {
+    let Some(sandbox) = &spec.sandbox else {
+        return Ok(None);
+    };
+    let terminal = match stdin {
+        Source::Fd(terminal) if spec.terminal => Some(*terminal),
+        _ => None,
+    };
+    Sandbox::prepare(sandbox, terminal).map(Some)
 }
 
 /// The pointers that `execve(2)` takes, with the null at their end.
@@ -228,8 +234,14 @@ fn set_up(plan: &Plan) -> Result<(), Failure> {
     for limit in &spec.rlimits {
         set_limit(limit).map_err(at(Step::Rlimits))?;
     }
+    if let Some(sandbox) = &plan.sandbox {
+        sandbox.limit_capabilities();
+    }
     change_user(spec)?;
-    if spec.no_new_privs {
+    if let Some(sandbox) = &plan.sandbox {
+        sandbox.give_up_capabilities()?;
+    }
+    if spec.no_new_privs || plan.sandbox.is_some() {
         sys::give_up_new_privileges().map_err(at(Step::NoNewPrivs))?;
     }
     if spec.leftovers == Leftovers::Kill {
@@ -238,7 +250,11 @@ fn set_up(plan: &Plan) -> Result<(), Failure> {
         let _ = sys::signal_at_parents_death(Some(Signal::SIGKILL));
         has_shepherd(plan)?;
     }
-    signals::unblock_all().map_err(at(Step::Setup))
+    signals::unblock_all().map_err(at(Step::Setup))?;
+    if let Some(sandbox) = &plan.sandbox {
+        sandbox.enforce(plan.fds.iter().map(|(number, _)| *number))?;
+    }
+    Ok(())
 }
 
 fn has_shepherd(plan: &Plan) -> Result<(), Failure> {

@@ -11,7 +11,8 @@ use crate::attributes::Attributes;
 use crate::backoff::Backoff;
 use crate::cgroup;
 use crate::children::{self, Left};
-use crate::command::{self, Failure};
+use crate::command;
+use crate::failure::{at, Failure};
 use crate::life::{Action, Command, Event, Life, Vm};
 use crate::socket::{self, Begin, Control};
 use crate::sys::Spawned;
@@ -367,10 +368,7 @@ fn read_spec(fd: Option<OwnedFd>) -> Result<Vec<u8>, Failure> {
 }
 
 fn receive_failure(errno: Errno) -> Failure {
-    Failure {
-        step: Step::Receive,
-        errno,
-    }
+    at(Step::Receive)(errno)
 }
 
 fn is_in(ready: &FdSet, fd: Option<BorrowedFd>) -> bool {

@@ -1,0 +1,162 @@
+defmodule NetRunner.Sandbox.Policy do
+  @moduledoc false
+  # What the option `:sandbox` says, checked, and the fields that the shepherd reads. Pure.
+
+  alias NetRunner.Options.Kind
+  alias NetRunner.Sandbox.Preset
+  alias NetRunner.System.Native
+
+  @layers [:filesystem, :network, :signals, :system_calls, :capabilities]
+
+  @enforce_keys [:layers, :paths, :network]
+  defstruct @enforce_keys
+
+  # `layers`: those that are not given up. `paths`: what is allowed beneath which path, in the order in which the shepherd
+  # gets them; a path of a preset (`:optional`) need not exist.
+  @type layer :: :filesystem | :network | :signals | :system_calls | :capabilities
+  @type access :: :readable | :writable | :executable
+  @type t :: %__MODULE__{
+          layers: [layer()],
+          paths: [{access(), :required | :optional, Path.t()}],
+          network: :none | :unix | :all
+        }
+
+  @doc "The layers that can be given up."
+  @spec layers() :: [layer()]
+  def layers, do: @layers
+
+  @doc "The names of the layers that are in force, in the order of the documentation."
+  @spec in_force(t() | nil) :: [layer()] | nil
+  def in_force(nil), do: nil
+  def in_force(policy), do: policy.layers
+
+  @doc "Reads the option, or says what is wrong with it."
+  @spec parse(term()) :: {:ok, t()} | {:error, String.t()}
+  def parse(option) do
+    if Keyword.keyword?(option),
+      do: option |> Enum.reject(&match?({_, nil}, &1)) |> parse_keys(),
+      else: {:error, Kind.of(option)}
+  end
+
+  defp parse_keys(option) do
+    with :ok <- check_all(option) do
+      given_up = Keyword.get(option, :without, [])
+      network = if :network in given_up, do: :all, else: network(option[:network])
+
+      layers = Enum.reject(@layers, &(&1 in given_up or (&1 == :network and network == :all)))
+
+      {:ok, %__MODULE__{layers: layers, network: network, paths: allowed(option)}}
+    end
+  end
+
+  defp check_all(option) do
+    Enum.find_value(option, :ok, fn {key, value} ->
+      with problem when problem != nil <- problem(key, value), do: {:error, problem}
+    end)
+  end
+
+  defp problem(key, paths) when key in [:read, :write, :exec] do
+    if is_list(paths) and not List.improper?(paths),
+      do: Enum.find_value(paths, &path_problem(key, &1)),
+      else: "#{inspect(key)} that is #{Kind.no_string(paths)}, and no list of paths"
+  end
+
+  defp problem(:network, value) do
+    if value not in [false, true, :unix],
+      do: ":network that is #{Kind.no_string(value)}, and none of false, :unix and true"
+  end
+
+  defp problem(:without, layers) do
+    if not is_list(layers) or List.improper?(layers) or layers -- @layers != [],
+      do:
+        ":without that is #{Kind.no_string(layers)}, and no list of any of #{Enum.map_join(@layers, ", ", &inspect/1)}"
+  end
+
+  defp problem(key, _value), do: "the unknown key #{inspect(key)}"
+
+  defp path_problem(:write, :system),
+    do: "the preset :system in :write, and nobody needs to write to the system"
+
+  defp path_problem(_key, :system), do: nil
+
+  defp path_problem(key, path) when is_binary(path) do
+    cond do
+      :binary.match(path, <<0>>) != :nomatch ->
+        "a path in #{inspect(key)} with a NUL byte: #{inspect(path)}"
+
+      not String.starts_with?(path, "/") ->
+        "a path in #{inspect(key)} that is not absolute: #{inspect(path)}"
+
+      of_a_process?(path) ->
+        "the path #{inspect(path)} in #{inspect(key)}, which names a process of NetRunner's and not the command"
+
+      true ->
+        nil
+    end
+  end
+
+  defp path_problem(key, path),
+    do:
+      "#{Kind.no_string(path)} in #{inspect(key)}, where paths as strings and :system are expected"
+
+  defp of_a_process?(path) do
+    case String.split(path, "/", trim: true) do
+      ["proc", name | _] -> name in ["self", "thread-self"]
+      ["dev", name | _] -> name in ["fd", "stdin", "stdout", "stderr"]
+      _other -> false
+    end
+  end
+
+  defp network(value) when value in [nil, false], do: :none
+  defp network(:unix), do: :unix
+  defp network(true), do: :all
+
+  # Without `:exec`, what may be read may be executed.
+  defp allowed(option) do
+    read = Keyword.get(option, :read, [])
+    write = Keyword.get(option, :write, [])
+
+    case Keyword.fetch(option, :exec) do
+      {:ok, exec} ->
+        paths(:executable, exec) ++ paths(:readable, read) ++ paths(:writable, write)
+
+      :error ->
+        paths(:executable, read) ++ paths(:writable, write) ++ paths(:executable, write)
+    end
+  end
+
+  defp paths(access, paths) do
+    Enum.flat_map(paths, fn
+      :system -> for path <- Preset.paths(:system), do: {access, :optional, path}
+      path -> [{access, :required, path}]
+    end)
+  end
+
+  @doc "What the shepherd reads."
+  @spec fields(t() | nil) :: [Native.field()]
+  def fields(nil), do: []
+
+  def fields(policy) do
+    # The network is a layer by what it is limited to.
+    [{:sandbox, {policy.layers -- [:network], policy.network}} | path_fields(policy.paths)]
+  end
+
+  # One field for each row of the same kind.
+  defp path_fields(paths) do
+    paths
+    |> Enum.chunk_by(fn {access, presence, _path} -> {access, presence} end)
+    |> Enum.map(fn [{access, presence, _} | _] = row ->
+      {field(access, presence), Enum.map(row, &elem(&1, 2))}
+    end)
+  end
+
+  defp field(access, :required), do: access
+  defp field(:readable, :optional), do: :readable_if_there
+  defp field(:executable, :optional), do: :executable_if_there
+
+  @doc "The path with this index, as the shepherd counts them."
+  @spec path(t(), non_neg_integer()) :: Path.t() | nil
+  def path(policy, index) do
+    with {_access, _presence, path} <- Enum.at(policy.paths, index), do: path
+  end
+end

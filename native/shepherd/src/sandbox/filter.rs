@@ -1,0 +1,445 @@
+//! seccomp (seccomp(2)): which system calls are refused, as a program of the kernel's filter machine.
+//!
+//! The rules are one table, with the numbers of each architecture beside the name. The program is a row of comparisons
+//! in the order of the table; `tests` interprets it.
+
+use nix::errno::Errno;
+use wire::{Network, Sandbox};
+
+/// Numbers of a system call: on x86-64, and on 64-bit ARM.
+#[derive(Clone, Copy)]
+struct Call {
+    x86_64: Option<u32>,
+    aarch64: Option<u32>,
+}
+
+const fn both(x86_64: u32, aarch64: u32) -> Call {
+    Call {
+        x86_64: Some(x86_64),
+        aarch64: Some(aarch64),
+    }
+}
+
+const fn x86_64(number: u32) -> Call {
+    Call {
+        x86_64: Some(number),
+        aarch64: None,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arch {
+    X86_64,
+    Aarch64,
+}
+
+impl Arch {
+    /// The one that this program is built for.
+    fn own() -> Option<Arch> {
+        match std::env::consts::ARCH {
+            "x86_64" if cfg!(target_pointer_width = "64") => Some(Arch::X86_64),
+            "aarch64" if cfg!(target_endian = "little") => Some(Arch::Aarch64),
+            _ => None,
+        }
+    }
+
+    /// As the kernel says it to the filter (AUDIT_ARCH_X86_64, AUDIT_ARCH_AARCH64).
+    fn number(self) -> u32 {
+        match self {
+            Arch::X86_64 => 0xC000_003E,
+            Arch::Aarch64 => 0xC000_00B7,
+        }
+    }
+
+    fn call(self, call: Call) -> Option<u32> {
+        match self {
+            Arch::X86_64 => call.x86_64,
+            Arch::Aarch64 => call.aarch64,
+        }
+    }
+}
+
+/// A call is refused when one of the conditions holds, or always where there is none.
+struct Rule {
+    /// What the tests find it by.
+    #[cfg_attr(not(test), expect(dead_code))]
+    name: &'static str,
+    call: Call,
+    conditions: &'static [Condition],
+    errno: Errno,
+}
+
+/// About the lower 32 bits of an argument: the kernel reads no more of those that are tested here, so whatever is in the
+/// upper ones gets past nothing.
+#[derive(Clone, Copy)]
+struct Condition {
+    argument: u32,
+    mask: u32,
+    refused: Refused,
+}
+
+#[derive(Clone, Copy)]
+enum Refused {
+    These(&'static [u32]),
+    AllBut(&'static [u32]),
+}
+
+const fn these(argument: u32, values: &'static [u32]) -> Condition {
+    Condition {
+        argument,
+        mask: u32::MAX,
+        refused: Refused::These(values),
+    }
+}
+
+const fn all_but(argument: u32, values: &'static [u32]) -> Condition {
+    Condition {
+        argument,
+        mask: u32::MAX,
+        refused: Refused::AllBut(values),
+    }
+}
+
+/// Any of these bits.
+const fn bits(argument: u32, mask: u32) -> Condition {
+    Condition {
+        argument,
+        mask,
+        refused: Refused::AllBut(&[0]),
+    }
+}
+
+/// The type of a socket, without SOCK_NONBLOCK and SOCK_CLOEXEC.
+const fn socket_type(argument: u32, values: &'static [u32]) -> Condition {
+    Condition {
+        argument,
+        mask: 0xF,
+        refused: Refused::AllBut(values),
+    }
+}
+
+const fn refuse(name: &'static str, call: Call) -> Rule {
+    refuse_if(name, call, &[])
+}
+
+const fn refuse_if(name: &'static str, call: Call, conditions: &'static [Condition]) -> Rule {
+    Rule {
+        name,
+        call,
+        conditions,
+        errno: Errno::EPERM,
+    }
+}
+
+/// As if the kernel did not know the call: programs then do without.
+const fn hide(name: &'static str, call: Call) -> Rule {
+    Rule {
+        name,
+        call,
+        conditions: &[],
+        errno: Errno::ENOSYS,
+    }
+}
+
+const fn deny(name: &'static str, call: Call, conditions: &'static [Condition]) -> Rule {
+    Rule {
+        name,
+        call,
+        conditions,
+        errno: Errno::EACCES,
+    }
+}
+
+/// What opens and uses sockets outside of this filter's sight: its work is not filtered.
+const IO_URING: [Rule; 3] = [
+    hide("io_uring_setup", both(425, 425)),
+    hide("io_uring_enter", both(426, 426)),
+    hide("io_uring_register", both(427, 427)),
+];
+
+const SOCKET: Call = both(41, 198);
+const SOCKETPAIR: Call = both(53, 199);
+const LISTEN: Call = both(50, 201);
+const SENDTO: Call = both(44, 206);
+const SENDMSG: Call = both(46, 211);
+const SENDMMSG: Call = both(307, 269);
+
+const UNIX: u32 = libc::AF_UNIX as u32;
+const INET: u32 = libc::AF_INET as u32;
+const INET6: u32 = libc::AF_INET6 as u32;
+const STREAM: u32 = libc::SOCK_STREAM as u32;
+const SEQPACKET: u32 = libc::SOCK_SEQPACKET as u32;
+const TCP: u32 = libc::IPPROTO_TCP as u32;
+const FASTOPEN: u32 = libc::MSG_FASTOPEN as u32;
+
+/// One of datagrams can send to any path; of AF_UNIX, SOCK_RAW is the same.
+const CONNECTED_PAIR: Rule = deny(
+    "socketpair",
+    SOCKETPAIR,
+    &[all_but(0, &[UNIX]), socket_type(1, &[STREAM, SEQPACKET])],
+);
+
+const NO_NETWORK: [Rule; 2] = [deny("socket", SOCKET, &[]), CONNECTED_PAIR];
+
+const UNIX_ONLY: [Rule; 2] = [
+    deny("socket", SOCKET, &[all_but(0, &[UNIX])]),
+    deny("socketpair", SOCKETPAIR, &[all_but(0, &[UNIX])]),
+];
+
+const LOOPBACK_ONLY: [Rule; 2] = [
+    deny("socket", SOCKET, &[all_but(0, &[INET, INET6])]),
+    CONNECTED_PAIR,
+];
+
+/// Landlock sees to the ports, but only where connect(2) or bind(2) is called, and only of TCP.
+const TCP_ONLY: [Rule; 5] = [
+    deny(
+        "socket",
+        SOCKET,
+        &[
+            all_but(0, &[INET, INET6]),
+            socket_type(1, &[STREAM]),
+            all_but(2, &[0, TCP]),
+        ],
+    ),
+    CONNECTED_PAIR,
+    deny("sendto", SENDTO, &[bits(3, FASTOPEN)]),
+    deny("sendmsg", SENDMSG, &[bits(2, FASTOPEN)]),
+    deny("sendmmsg", SENDMMSG, &[bits(3, FASTOPEN)]),
+];
+
+/// Without bind(2), listen(2) takes a port by itself.
+const NO_LISTEN: [Rule; 1] = [deny("listen", LISTEN, &[])];
+
+/// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET.
+const NAMESPACES: u32 = 0x7E02_0000;
+
+const TIOCSTI: u32 = 0x5412;
+const TIOCLINUX: u32 = 0x541C;
+
+const SYSTEM_CALLS: [Rule; 60] = [
+    // Its flags are in memory, where no filter sees them; the C libraries fall back to clone.
+    hide("clone3", both(435, 435)),
+    // A namespace gives capabilities.
+    refuse_if("clone", both(56, 220), &[bits(0, NAMESPACES)]),
+    refuse("unshare", both(272, 97)),
+    refuse("setns", both(308, 268)),
+    // The limits and the priorities of others. (Those for one process take threads, too, and are not refused.)
+    refuse_if("prlimit64", both(302, 261), &[all_but(0, &[0])]),
+    refuse_if("setpriority", both(141, 140), &[all_but(0, &[0])]),
+    refuse_if("ioprio_set", both(251, 30), &[all_but(0, &[1])]),
+    // Their memory and descriptors.
+    refuse("ptrace", both(101, 117)),
+    refuse("process_vm_readv", both(310, 270)),
+    refuse("process_vm_writev", both(311, 271)),
+    refuse("kcmp", both(312, 272)),
+    refuse("pidfd_getfd", both(438, 438)),
+    refuse("process_madvise", both(440, 440)),
+    // Keyrings are shared by user.
+    refuse("add_key", both(248, 217)),
+    refuse("request_key", both(249, 218)),
+    refuse("keyctl", both(250, 219)),
+    // System V and POSIX IPC: objects outside of the file system. They are used by numbers that can be guessed.
+    refuse("shmget", both(29, 194)),
+    refuse("shmat", both(30, 196)),
+    refuse("shmctl", both(31, 195)),
+    refuse("semget", both(64, 190)),
+    refuse("semop", both(65, 193)),
+    refuse("semtimedop", both(220, 192)),
+    refuse("semctl", both(66, 191)),
+    refuse("msgget", both(68, 186)),
+    refuse("msgsnd", both(69, 189)),
+    refuse("msgrcv", both(70, 188)),
+    refuse("msgctl", both(71, 187)),
+    refuse("mq_open", both(240, 180)),
+    refuse("mq_unlink", both(241, 181)),
+    // Large parts of the kernel that programs hardly need.
+    refuse("bpf", both(321, 280)),
+    refuse("perf_event_open", both(298, 241)),
+    refuse("userfaultfd", both(323, 282)),
+    // Typing into a terminal.
+    refuse_if("ioctl", both(16, 29), &[these(1, &[TIOCSTI, TIOCLINUX])]),
+    // Files by handle, watching all of a file system, the log of the kernel.
+    refuse("open_by_handle_at", both(304, 265)),
+    refuse("fanotify_init", both(300, 262)),
+    refuse("syslog", both(103, 116)),
+    // A second line of defence behind the capabilities.
+    refuse("mount", both(165, 40)),
+    refuse("umount2", both(166, 39)),
+    refuse("pivot_root", both(155, 41)),
+    refuse("chroot", both(161, 51)),
+    refuse("open_tree", both(428, 428)),
+    refuse("move_mount", both(429, 429)),
+    refuse("fsopen", both(430, 430)),
+    refuse("fsconfig", both(431, 431)),
+    refuse("fsmount", both(432, 432)),
+    refuse("fspick", both(433, 433)),
+    refuse("mount_setattr", both(442, 442)),
+    refuse("init_module", both(175, 105)),
+    refuse("delete_module", both(176, 106)),
+    refuse("finit_module", both(313, 273)),
+    refuse("kexec_load", both(246, 104)),
+    refuse("kexec_file_load", both(320, 294)),
+    refuse("reboot", both(169, 142)),
+    refuse("swapon", both(167, 224)),
+    refuse("swapoff", both(168, 225)),
+    refuse("acct", both(163, 89)),
+    refuse("settimeofday", both(164, 170)),
+    refuse("clock_settime", both(227, 112)),
+    refuse("iopl", x86_64(172)),
+    refuse("ioperm", x86_64(173)),
+];
+
+/// The rules of a sandbox, those of the network first.
+fn rules(system_calls: bool, network: Network, listens: bool) -> Vec<&'static Rule> {
+    let of_network: &'static [Rule] = match network {
+        Network::None => &NO_NETWORK,
+        Network::Unix => &UNIX_ONLY,
+        Network::Loopback => &LOOPBACK_ONLY,
+        Network::Ports => &TCP_ONLY,
+        Network::All => &[],
+    };
+    let no_listen: &'static [Rule] = match network {
+        Network::Ports if !listens => &NO_LISTEN,
+        _ => &[],
+    };
+    let of_calls: &'static [Rule] = if system_calls { &SYSTEM_CALLS } else { &[] };
+    let io_uring: &'static [Rule] = if system_calls || network != Network::All {
+        &IO_URING
+    } else {
+        &[]
+    };
+    [of_network, no_listen, io_uring, of_calls]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
+const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+/// Offsets in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+/// From here on, numbers are those of x32.
+const X32: u32 = 0x4000_0000;
+
+type Instruction = libc::sock_filter;
+
+const fn instruction(code: u16, k: u32) -> Instruction {
+    jump(code, k, 0, 0)
+}
+
+const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
+    Instruction { code, jt, jf, k }
+}
+
+const ALLOW: Instruction = instruction(RETURN, libc::SECCOMP_RET_ALLOW);
+
+const fn fail(errno: Errno) -> Instruction {
+    instruction(RETURN, libc::SECCOMP_RET_ERRNO | errno as u32)
+}
+
+fn program(arch: Arch, rules: &[&Rule]) -> Vec<Instruction> {
+    // Another architecture's calls have other numbers (`int 0x80`), and so have those of x32: both would be ways around
+    // the filter.
+    let mut program = vec![
+        instruction(LOAD, ARCH),
+        jump(EQUAL, arch.number(), 1, 0),
+        fail(Errno::ENOSYS),
+        instruction(LOAD, NUMBER),
+    ];
+    if arch == Arch::X86_64 {
+        program.extend([jump(AT_LEAST, X32, 0, 1), fail(Errno::ENOSYS)]);
+    }
+    for rule in rules {
+        if let Some(number) = arch.call(rule.call) {
+            let body = body(rule);
+            // The number stays in the accumulator where the body is passed over; the body always returns.
+            program.push(jump(EQUAL, number, 0, body.len() as u8));
+            program.extend(body);
+        }
+    }
+    program.push(ALLOW);
+    program
+}
+
+/// What happens to the call of a rule.
+fn body(rule: &Rule) -> Vec<Instruction> {
+    if rule.conditions.is_empty() {
+        return vec![fail(rule.errno)];
+    }
+    let length: usize = rule.conditions.iter().map(length).sum();
+    // Behind all conditions: allowed, refused.
+    let refused = length + 1;
+    let mut body = Vec::with_capacity(length + 2);
+    for condition in rule.conditions {
+        let end = body.len() + self::length(condition);
+        body.push(instruction(LOAD, ARGUMENTS + 8 * condition.argument));
+        if condition.mask != u32::MAX {
+            body.push(instruction(AND, condition.mask));
+        }
+        let (values, target) = match condition.refused {
+            Refused::These(values) => (values, refused),
+            Refused::AllBut(values) => (values, end),
+        };
+        for value in values {
+            let over = target - (body.len() + 1);
+            body.push(jump(EQUAL, *value, over as u8, 0));
+        }
+        if let Refused::AllBut(_) = condition.refused {
+            let over = refused - (body.len() + 1);
+            body.push(instruction(JUMP, over as u32));
+        }
+    }
+    body.extend([ALLOW, fail(rule.errno)]);
+    body
+}
+
+/// How many instructions a condition takes.
+fn length(condition: &Condition) -> usize {
+    let mask = usize::from(condition.mask != u32::MAX);
+    match condition.refused {
+        Refused::These(values) => 1 + mask + values.len(),
+        Refused::AllBut(values) => 2 + mask + values.len(),
+    }
+}
+
+pub struct Filter(Vec<Instruction>);
+
+/// `None` where nothing is refused. ENOSYS on an architecture whose numbers are not in the table.
+pub fn filter(sandbox: &Sandbox) -> nix::Result<Option<Filter>> {
+    let rules = rules(
+        sandbox.system_calls,
+        sandbox.network,
+        !sandbox.bind.is_empty(),
+    );
+    if rules.is_empty() {
+        return Ok(None);
+    }
+    let arch = Arch::own().ok_or(Errno::ENOSYS)?;
+    Ok(Some(Filter(program(arch, &rules))))
+}
+
+impl Filter {
+    /// For this process, and all that it starts. It has given up new privileges before.
+    pub fn install(&self) -> nix::Result<()> {
+        let program = libc::sock_fprog {
+            len: self.0.len() as libc::c_ushort,
+            filter: self.0.as_ptr().cast_mut(),
+        };
+        let mode = libc::SECCOMP_MODE_FILTER as libc::c_ulong;
+        // SAFETY: prctl(2) reads the program.
+        let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program, 0, 0) };
+        Errno::result(result).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests;
