@@ -80,7 +80,7 @@ defmodule NetRunner.Sandbox.World do
   @doc "Files to attack, and what else is needed (`:victim`, `:terminal`, `:tcp`, …), for one attack."
   def fixture(world, needs) do
     number = System.unique_integer([:positive])
-    mark = "mark-#{number}"
+    mark = "mark-#{System.pid()}-#{number}"
     directory = Path.join(world.directory, mark)
     [work, outside] = for name <- ~w(work outside), do: Path.join(directory, name)
     directories = [directory, work, outside, Path.join(outside, "empty")]
@@ -115,6 +115,7 @@ defmodule NetRunner.Sandbox.World do
 
     with %{helper: p} <- ctx, do: :ok = NetRunner.Process.stop(p)
     for socket <- ctx.listening, do: :inet.close(socket)
+    with %{key: key} <- ctx, do: look(ctx, ["unlink_key", key])
     if mounted?(ctx.work), do: {_, 0} = System.cmd("umount", ["-l", ctx.work])
     File.rm_rf!(Path.dirname(ctx.work))
   end
@@ -131,7 +132,7 @@ defmodule NetRunner.Sandbox.World do
 
   @doc "A sandbox in which the attack program runs and its directory can be written to, with more paths and keys."
   def sandbox(ctx, paths, keys) do
-    allowed = [read: [:system], write: [ctx.work], exec: [ctx.bin]]
+    allowed = [read: [:system], write: [ctx.work], exec: [:system, ctx.bin]]
     Keyword.merge(allowed, paths, fn _, ours, more -> ours ++ more end) ++ keys
   end
 
@@ -161,10 +162,12 @@ defmodule NetRunner.Sandbox.World do
     Map.merge(ctx, %{helper: p, giver: socket})
   end
 
-  # A key of the actor's.
+  # A key of the actor's, or one that it may make: users have room for few.
+  defp need(:keyring, ctx), do: Map.put(ctx, :key, ctx.mark)
+
   defp need(:key, ctx) do
     "done\n" = look(ctx, ["add_key", ctx.mark])
-    ctx
+    need(:keyring, ctx)
   end
 
   defp need_victim(ctx, options) do
