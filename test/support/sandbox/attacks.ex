@@ -24,6 +24,8 @@ defmodule NetRunner.Sandbox.Attacks do
     # the names of sandboxes (see sandbox/2)
     refused_by: [:basic, :strict],
     passes: [],
+    # root's processes have capabilities, and a program without may not change how they are scheduled
+    passes_as_root: true,
     # from the context: a reason, or nil
     impossible: nil,
     # what it prints when it is refused, in the basic sandbox
