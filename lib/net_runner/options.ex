@@ -415,6 +415,11 @@ defmodule NetRunner.Options do
             "the option :log_prefix is for lines that are logged: it needs on_output: :log"
     end
 
+    if given[:leftovers] == :leave and Policy.ends_all?(given[:sandbox]) do
+      raise ArgumentError,
+            "the option :sandbox with processes: :own excludes leftovers: :leave: the kernel ends what the command leaves"
+    end
+
     if :process not in groups and Descriptors.on_demand?(given[:fds] || %{}) do
       raise ArgumentError,
             ":input and :output of the option :fds are written and read by calls, which need a NetRunner.Process; " <>
@@ -755,8 +760,7 @@ defmodule NetRunner.Options do
   end
 
   defp expected(:sandbox) do
-    "a keyword list of :read, :write and :exec (lists of absolute paths and :system), :network and :without, which " <>
-      "NetRunner.Sandbox explains"
+    "a keyword list of #{Enum.map_join(Policy.keys(), ", ", &inspect/1)} with values that NetRunner.Sandbox explains"
   end
 
   defp expected(:pty), do: "true, false, or a keyword list of :rows, :cols (1 to 65535) and :echo"

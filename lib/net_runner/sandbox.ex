@@ -12,6 +12,7 @@ defmodule NetRunner.Sandbox do
   alias NetRunner.Sandbox.{Policy, Preset}
 
   @type layer :: Policy.layer()
+  @type in_force :: Policy.in_force()
   @type t :: keyword()
 
   @doc "The paths that a preset stands for. Those that a machine does not have are passed over."

@@ -37,7 +37,7 @@ defmodule NetRunner.Process.Boot do
           started: {system_time :: integer(), monotonic_time :: integer()},
           counters: Counters.t(),
           cgroup: Cgroup.t(),
-          sandbox: [Policy.layer()] | nil,
+          sandbox: [Policy.in_force()] | nil,
           life: Lifecycle.t(),
           inlet: Inlet.t(),
           outlets: Outlets.t(),

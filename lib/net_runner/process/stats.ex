@@ -68,7 +68,7 @@ defmodule NetRunner.Process.Stats do
           user_time_us: non_neg_integer() | nil,
           system_time_us: non_neg_integer() | nil,
           cgroup: %{atom() => non_neg_integer()} | nil,
-          sandbox: [NetRunner.Sandbox.layer()] | nil
+          sandbox: [NetRunner.Sandbox.in_force()] | nil
         }
 
   @doc false

@@ -8,27 +8,57 @@ defmodule NetRunner.Sandbox.Policy do
 
   @layers [:filesystem, :network, :signals, :system_calls, :capabilities]
 
-  @enforce_keys [:layers, :paths, :network]
+  # In the order of the documentation.
+  @keys [:read, :write, :exec, :network, :processes, :tmp, :metadata, :without]
+
+  @tmp_size 512 * 1024 * 1024
+
+  @enforce_keys [:layers, :paths, :network, :processes, :tmp, :metadata]
   defstruct @enforce_keys
 
   # `layers`: those that are not given up. `paths`: what is allowed beneath which path, in the order in which the shepherd
-  # gets them; a path of a preset (`:optional`) need not exist.
+  # gets them; a path of a preset (`:optional`) need not exist. `tmp`: the size of a private one, and whether what is in it
+  # may be executed.
   @type layer :: :filesystem | :network | :signals | :system_calls | :capabilities
+  @type in_force :: layer() | :processes | :tmp | :metadata
   @type access :: :readable | :writable | :executable
   @type t :: %__MODULE__{
           layers: [layer()],
           paths: [{access(), :required | :optional, Path.t()}],
-          network: :none | :unix | :all
+          network:
+            :none
+            | :unix
+            | :loopback
+            | {:ports, connect :: [port_number()], bind :: [port_number()]}
+            | :all,
+          processes: :shared | :own,
+          tmp: :shared | {:private, bytes :: pos_integer(), executable? :: boolean()},
+          metadata: :open | :locked
         }
+  @typep port_number :: 0..65_535
+
+  @doc "The keys of the option."
+  @spec keys() :: [atom()]
+  def keys, do: @keys
 
   @doc "The layers that can be given up."
   @spec layers() :: [layer()]
   def layers, do: @layers
 
   @doc "The names of the layers that are in force, in the order of the documentation."
-  @spec in_force(t() | nil) :: [layer()] | nil
+  @spec in_force(t() | nil) :: [in_force()] | nil
   def in_force(nil), do: nil
-  def in_force(policy), do: policy.layers
+
+  def in_force(policy) do
+    policy.layers ++
+      if(policy.processes == :own, do: [:processes], else: []) ++
+      if(policy.tmp != :shared, do: [:tmp], else: []) ++
+      if(policy.metadata == :locked, do: [:metadata], else: [])
+  end
+
+  @doc "Whether nothing can be left when the command has exited."
+  @spec ends_all?(t() | nil) :: boolean()
+  def ends_all?(policy), do: policy != nil and policy.processes == :own
 
   @doc "Reads the option, or says what is wrong with it."
   @spec parse(term()) :: {:ok, t()} | {:error, String.t()}
@@ -45,7 +75,15 @@ defmodule NetRunner.Sandbox.Policy do
 
       layers = Enum.reject(@layers, &(&1 in given_up or (&1 == :network and network == :all)))
 
-      {:ok, %__MODULE__{layers: layers, network: network, paths: allowed(option)}}
+      {:ok,
+       %__MODULE__{
+         layers: layers,
+         network: network,
+         paths: allowed(option),
+         processes: Keyword.get(option, :processes, :shared),
+         tmp: tmp(option[:tmp], Keyword.get(option, :exec, ["/tmp"])),
+         metadata: Keyword.get(option, :metadata, :open)
+       }}
     end
   end
 
@@ -62,9 +100,28 @@ defmodule NetRunner.Sandbox.Policy do
   end
 
   defp problem(:network, value) do
-    if value not in [false, true, :unix],
-      do: ":network that is #{Kind.no_string(value)}, and none of false, :unix and true"
+    if value not in [false, true, :unix, :loopback] and not ports?(value),
+      do:
+        ":network that is #{Kind.no_string(value)}, and none of false, :unix, :loopback, true and " <>
+          "[connect: ports, bind: ports] with ports from 1 (bind: 0) to 65535"
   end
+
+  defp problem(:processes, :own), do: nil
+  defp problem(:metadata, :locked), do: nil
+  defp problem(:tmp, :private), do: nil
+
+  defp problem(:tmp, [{:size, size}])
+       when is_integer(size) and size > 0 and size < 0x8000_0000_0000_0000,
+       do: nil
+
+  defp problem(:processes, value),
+    do: ":processes that is #{Kind.no_string(value)}, and can only be :own"
+
+  defp problem(:metadata, value),
+    do: ":metadata that is #{Kind.no_string(value)}, and can only be :locked"
+
+  defp problem(:tmp, value),
+    do: ":tmp that is #{Kind.of(value)}, and neither :private nor [size: bytes]"
 
   defp problem(:without, layers) do
     if not is_list(layers) or List.improper?(layers) or layers -- @layers != [],
@@ -72,7 +129,22 @@ defmodule NetRunner.Sandbox.Policy do
         ":without that is #{Kind.no_string(layers)}, and no list of any of #{Enum.map_join(@layers, ", ", &inspect/1)}"
   end
 
-  defp problem(key, _value), do: "the unknown key #{inspect(key)}"
+  defp problem(key, _value) do
+    "the unknown key #{inspect(key)}; there are #{Enum.map_join(@keys, ", ", &inspect/1)}"
+  end
+
+  defp ports?(value) do
+    value != [] and Keyword.keyword?(value) and
+      Enum.all?(value, fn
+        {:connect, ports} -> ports_from?(ports, 1)
+        {:bind, ports} -> ports_from?(ports, 0)
+        _ -> false
+      end)
+  end
+
+  defp ports_from?(ports, first) do
+    is_list(ports) and not List.improper?(ports) and Enum.all?(ports, &(&1 in first..65_535))
+  end
 
   defp path_problem(:write, :system),
     do: "the preset :system in :write, and nobody needs to write to the system"
@@ -108,8 +180,16 @@ defmodule NetRunner.Sandbox.Policy do
   end
 
   defp network(value) when value in [nil, false], do: :none
-  defp network(:unix), do: :unix
   defp network(true), do: :all
+  defp network(name) when is_atom(name), do: name
+
+  defp network(ports),
+    do: {:ports, Keyword.get(ports, :connect, []), Keyword.get(ports, :bind, [])}
+
+  # Like every other path: with `:exec`, only what is beneath its paths is executed.
+  defp tmp(nil, _exec), do: :shared
+  defp tmp(:private, exec), do: {:private, @tmp_size, "/tmp" in exec}
+  defp tmp([size: size], exec), do: {:private, size, "/tmp" in exec}
 
   # Without `:exec`, what may be read may be executed.
   defp allowed(option) do
@@ -138,8 +218,23 @@ defmodule NetRunner.Sandbox.Policy do
 
   def fields(policy) do
     # The network is a layer by what it is limited to.
-    [{:sandbox, {policy.layers -- [:network], policy.network}} | path_fields(policy.paths)]
+    layers = policy.layers -- [:network]
+
+    [{:sandbox, {layers, network_name(policy.network)}} | path_fields(policy.paths)] ++
+      port_fields(policy.network) ++
+      if(policy.processes == :own, do: [{:own_processes, true}], else: []) ++
+      tmp_fields(policy.tmp) ++
+      if(policy.metadata == :locked, do: [{:locked_metadata, true}], else: [])
   end
+
+  defp network_name({:ports, _, _}), do: :ports
+  defp network_name(name), do: name
+
+  defp port_fields({:ports, connect, bind}), do: [{:connect, connect}, {:bind, bind}]
+  defp port_fields(_name), do: []
+
+  defp tmp_fields(:shared), do: []
+  defp tmp_fields({:private, size, executable?}), do: [{:private_tmp, {size, executable?}}]
 
   # One field for each row of the same kind.
   defp path_fields(paths) do

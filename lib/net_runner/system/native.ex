@@ -37,6 +37,9 @@ defmodule NetRunner.System.Native do
           | {:sandbox, {layers :: [atom()], network :: atom()}}
           | {:readable | :writable | :executable | :readable_if_there | :executable_if_there,
              [binary()]}
+          | {:connect | :bind, [0..65_535]}
+          | {:own_processes | :locked_metadata, true}
+          | {:private_tmp, {bytes :: pos_integer(), executable? :: boolean()}}
   @type step ::
           :receive
           | :fork

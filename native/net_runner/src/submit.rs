@@ -364,7 +364,8 @@ pub fn write_spec(fields: ListIterator, size: usize) -> NifResult<SpecWriter> {
         } else if name == atoms::own_processes() {
             writer.flag(Tag::OwnProcesses);
         } else if name == atoms::private_tmp() {
-            writer.number(Tag::PrivateTmp, value.decode()?);
+            let (size, executable): (u64, bool) = value.decode()?;
+            writer.numbers(Tag::PrivateTmp, &[size, executable.into()]);
         } else if name == atoms::locked_metadata() {
             writer.flag(Tag::LockedMetadata);
         } else {

@@ -6,7 +6,11 @@ mod capabilities;
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 mod filter;
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
+mod init;
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 mod landlock;
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+mod namespaces;
 
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 pub use linux::Sandbox;
@@ -18,25 +22,85 @@ pub use elsewhere::Sandbox;
 mod linux {
     use super::filter::Filter;
     use super::landlock::Ruleset;
-    use super::{capabilities, filter, landlock};
+    use super::namespaces::Namespaces;
+    use super::{capabilities, filter, init, landlock, namespaces};
     use crate::failure::{at, Failure};
-    use std::os::fd::RawFd;
-    use wire::{Part, Step};
+    use nix::fcntl::OFlag;
+    use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+    use wire::{Part, Spec, Step};
 
     pub struct Sandbox {
         ruleset: Option<Ruleset>,
         filter: Option<Filter>,
         capabilities: bool,
+        namespaces: Option<Namespaces>,
+        /// For process 1 of a PID namespace, which lives until the other end is closed.
+        lifeline: Option<OwnedFd>,
     }
 
     impl Sandbox {
-        /// `terminal`: the one that the command gets.
-        pub fn prepare(spec: &wire::Sandbox, terminal: Option<RawFd>) -> Result<Sandbox, Failure> {
-            Ok(Sandbox {
-                ruleset: landlock::ruleset(spec, terminal)?,
-                filter: filter::filter(spec).map_err(at(Step::Sandbox(Part::Filter)))?,
-                capabilities: spec.capabilities,
-            })
+        /// `None` where the command has none. `cwd`: the VM's working directory. `terminal`: the one that the command
+        /// gets. Beside it is the end of a pipe that keeps the command's PID namespace alive.
+        pub fn prepare(
+            spec: &Spec,
+            cwd: BorrowedFd,
+            terminal: Option<RawFd>,
+        ) -> Result<Option<(Sandbox, Option<OwnedFd>)>, Failure> {
+            let Some(asked) = &spec.sandbox else {
+                return Ok(None);
+            };
+            let (lifeline, held) = if asked.own_processes {
+                let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)
+                    .map_err(at(Step::Sandbox(Part::Processes)))?;
+                (Some(read), Some(write))
+            } else {
+                (None, None)
+            };
+            let sandbox = Sandbox {
+                ruleset: landlock::ruleset(asked, terminal)?,
+                filter: filter::filter(asked).map_err(at(Step::Sandbox(Part::Filter)))?,
+                capabilities: asked.capabilities,
+                namespaces: namespaces::namespaces(spec, cwd)?,
+                lifeline,
+            };
+            Ok(Some((sandbox, held)))
+        }
+
+        /// With which flags of clone(2) the new process is born.
+        pub fn flags(&self) -> libc::c_int {
+            self.namespaces.as_ref().map_or(0, Namespaces::flags)
+        }
+
+        /// Whether the command gets a PID namespace, and so is made by a process in between.
+        pub fn has_own_processes(&self) -> bool {
+            self.lifeline.is_some()
+        }
+
+        // --- the new process: no allocation, no lock, no formatting ----------------------------------
+
+        /// Before anything else.
+        pub fn map_user(&self) -> Result<(), Failure> {
+            self.namespaces
+                .as_ref()
+                .map_or(Ok(()), Namespaces::map_user)
+        }
+
+        /// In the process in between: makes the PID namespace and its process 1.
+        pub fn start_init(&self, pid: *mut libc::pid_t) -> Result<(), Failure> {
+            let Some(lifeline) = &self.lifeline else {
+                return Ok(());
+            };
+            namespaces::leave_processes()
+                .and_then(|()| init::start(lifeline.as_raw_fd(), pid))
+                .map_err(at(Step::Sandbox(Part::Processes)))
+        }
+
+        /// When the files of the command are open.
+        pub fn enter_namespaces(&self) -> Result<(), Failure> {
+            match &self.namespaces {
+                Some(namespaces) => namespaces.enter(self.ruleset.as_ref()),
+                None => Ok(()),
+            }
         }
 
         /// While the process may still do so: before it changes the user.
@@ -86,23 +150,44 @@ mod linux {
 
 #[cfg(any(not(target_os = "linux"), net_runner_posix))]
 mod elsewhere {
-    use crate::failure::Failure;
+    use crate::failure::{at, Failure};
     use nix::errno::Errno;
-    use std::os::fd::RawFd;
-    use wire::{Part, Step};
+    use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+    use wire::{Part, Spec, Step};
 
     /// Other systems have none: a command that asks for one is not started.
     pub enum Sandbox {}
 
     impl Sandbox {
         pub fn prepare(
-            _spec: &wire::Sandbox,
+            spec: &Spec,
+            _cwd: BorrowedFd,
             _terminal: Option<RawFd>,
-        ) -> Result<Sandbox, Failure> {
-            Err(Failure {
-                step: Step::Sandbox(Part::System),
-                errno: Errno::ENOSYS,
-            })
+        ) -> Result<Option<(Sandbox, Option<OwnedFd>)>, Failure> {
+            match &spec.sandbox {
+                None => Ok(None),
+                Some(_) => Err(at(Step::Sandbox(Part::System))(Errno::ENOSYS)),
+            }
+        }
+
+        pub fn flags(&self) -> libc::c_int {
+            match *self {}
+        }
+
+        pub fn has_own_processes(&self) -> bool {
+            match *self {}
+        }
+
+        pub fn map_user(&self) -> Result<(), Failure> {
+            match *self {}
+        }
+
+        pub fn start_init(&self, _pid: *mut libc::pid_t) -> Result<(), Failure> {
+            match *self {}
+        }
+
+        pub fn enter_namespaces(&self) -> Result<(), Failure> {
+            match *self {}
         }
 
         pub fn limit_capabilities(&self) {

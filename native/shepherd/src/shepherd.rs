@@ -11,11 +11,10 @@ use crate::attributes::Attributes;
 use crate::backoff::Backoff;
 use crate::cgroup;
 use crate::children::{self, Left};
-use crate::command;
+use crate::command::{self, Started};
 use crate::failure::{at, Failure};
 use crate::life::{Action, Command, Event, Life, Vm};
 use crate::socket::{self, Begin, Control};
-use crate::sys::Spawned;
 use crate::{signals, sys, tree};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -71,6 +70,7 @@ pub fn run(control: OwnedFd, parent: &Parent, attributes: &Attributes) {
                     await_end_of_group(command.pid);
                 }
                 shepherd.exit = None;
+                shepherd.lifeline = None;
                 shepherd.killed = false;
                 shepherd.event(Event::Reaped(exit));
             }
@@ -136,6 +136,8 @@ struct Shepherd<'a> {
     life: Life,
     /// Readable when the command is dead. Until that was seen.
     exit: Option<OwnedFd>,
+    /// See `Started`. Until the command was reaped: process 1 of its namespace does not end earlier.
+    lifeline: Option<OwnedFd>,
     /// The command's group has got SIGKILL.
     killed: bool,
 }
@@ -147,6 +149,7 @@ impl<'a> Shepherd<'a> {
             parent,
             life: Life::Idle,
             exit: None,
+            lifeline: None,
             killed: false,
         }
     }
@@ -220,8 +223,9 @@ impl<'a> Shepherd<'a> {
         let started = start_command(begin);
         // From here on the spec and the command's ends of the pipes are gone from this process.
         match started {
-            Ok((command, exit)) => {
+            Ok((command, exit, lifeline)) => {
                 self.exit = exit;
+                self.lifeline = lifeline;
                 self.event(Event::Started(command));
             }
             Err(failure) => self.event(Event::NotStarted(failure)),
@@ -315,8 +319,8 @@ impl<'a> Shepherd<'a> {
     }
 }
 
-/// The command that has started, and a descriptor that is readable when it is dead.
-fn start_command(begin: Begin) -> Result<(Command, Option<OwnedFd>), Failure> {
+/// The command that has started, a descriptor that is readable when it is dead, and what keeps its namespace.
+fn start_command(begin: Begin) -> Result<(Command, Option<OwnedFd>, Option<OwnedFd>), Failure> {
     let Begin {
         mut spec,
         fds,
@@ -330,7 +334,11 @@ fn start_command(begin: Begin) -> Result<(Command, Option<OwnedFd>), Failure> {
     }
     let spec = Spec::decode(&spec).map_err(|_| receive_failure(Errno::EPROTO))?;
     let passed: Vec<OwnedFd> = fds.collect();
-    let Spawned { pid, exit } = command::start(&spec, &cwd, &passed)?;
+    let Started {
+        pid,
+        exit,
+        lifeline,
+    } = command::start(&spec, &cwd, &passed)?;
     let command = Command {
         pid,
         stop_signal: spec.stop_signal,
@@ -338,7 +346,7 @@ fn start_command(begin: Begin) -> Result<(Command, Option<OwnedFd>), Failure> {
         leftovers: spec.leftovers,
         cgroup: spec.cgroup.map(CStr::to_owned),
     };
-    Ok((command, exit))
+    Ok((command, exit, lifeline))
 }
 
 /// The rest of the command's group has got SIGKILL; it may have children of this process in it, or not. It is asked for

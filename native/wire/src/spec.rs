@@ -64,7 +64,7 @@ pub enum Tag {
     Bind,
     /// A PID namespace of its own.
     OwnProcesses,
-    /// An empty `/tmp` and `/dev/shm` of its own, of at most so many bytes each.
+    /// Two numbers: a size, and 1 if it is executable; see the struct of this name.
     PrivateTmp,
     /// All mounts are read-only, but for what is writable.
     LockedMetadata,
@@ -226,6 +226,15 @@ impl Network {
     }
 }
 
+/// An empty `/tmp` and `/dev/shm` of the command's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrivateTmp {
+    /// The most bytes that each holds.
+    pub size: u64,
+    /// Whether programs in them may be executed.
+    pub executable: bool,
+}
+
 /// What a command may touch.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sandbox<'a> {
@@ -239,8 +248,7 @@ pub struct Sandbox<'a> {
     pub connect: Vec<u16>,
     pub bind: Vec<u16>,
     pub own_processes: bool,
-    /// The size of its file systems in bytes.
-    pub private_tmp: Option<u64>,
+    pub private_tmp: Option<PrivateTmp>,
     pub locked_metadata: bool,
 }
 
@@ -294,7 +302,13 @@ impl<'a> Sandbox<'a> {
             Tag::Connect => self.connect = ports(value)?,
             Tag::Bind => self.bind = ports(value)?,
             Tag::OwnProcesses => self.own_processes = true,
-            Tag::PrivateTmp => self.private_tmp = Some(number(value)?),
+            Tag::PrivateTmp => {
+                let [size, executable @ (0 | 1)] = numbers(value)?[..] else {
+                    return Err(Malformed);
+                };
+                let executable = executable == 1;
+                self.private_tmp = Some(PrivateTmp { size, executable });
+            }
             Tag::LockedMetadata => self.locked_metadata = true,
             _ => return Err(Malformed),
         }
@@ -572,7 +586,7 @@ mod tests {
             writer.string(Tag::ExecutableIfThere, &file).unwrap();
             writer.numbers(Tag::Connect, &connect.iter().map(|port| (*port).into()).collect::<Vec<_>>());
             writer.numbers(Tag::Bind, &bind.iter().map(|port| (*port).into()).collect::<Vec<_>>());
-            writer.number(Tag::PrivateTmp, timeout);
+            writer.numbers(Tag::PrivateTmp, &[timeout, 1]);
             writer.flag(Tag::OwnProcesses);
             let bytes = writer.finish();
             let spec = Spec::decode(&bytes).unwrap();
@@ -603,7 +617,7 @@ mod tests {
                 connect,
                 bind,
                 own_processes: true,
-                private_tmp: Some(timeout),
+                private_tmp: Some(PrivateTmp { size: timeout, executable: true }),
                 locked_metadata: false,
             };
             prop_assert_eq!(spec.sandbox, Some(sandbox));

@@ -99,6 +99,7 @@ const RULE_PORT: libc::c_int = 2;
 
 pub struct Ruleset {
     fd: OwnedFd,
+    /// The first of those that were asked for, in whose name it fails.
     part: Part,
 }
 
@@ -191,11 +192,7 @@ impl Ruleset {
         }
         for (index, allowed) in sandbox.paths.iter().enumerate() {
             let step = Step::SandboxPath(u8::try_from(index).unwrap_or(u8::MAX));
-            let rights = match allowed.access {
-                Access::Read => READ,
-                Access::Write => READ | WRITE,
-                Access::Execute => READ | EXECUTE,
-            };
+            let rights = rights(allowed.access);
             match open(allowed.path) {
                 // Who names a device means to use it.
                 Ok(fd) => self.allow(fd.as_fd(), rights | devices).map_err(at(step))?,
@@ -204,6 +201,19 @@ impl Ruleset {
             }
         }
         Ok(())
+    }
+
+    /// In the new process: beneath what it has mounted just now. Where nothing is, nothing is allowed.
+    pub fn allow_mount(&self, path: &CStr, access: Access) -> Result<(), Failure> {
+        if self.part != Part::Filesystem {
+            return Ok(());
+        }
+        match open(path) {
+            Ok(fd) => self
+                .allow(fd.as_fd(), rights(access))
+                .map_err(at(Step::Sandbox(self.part))),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Beneath what is open. Devices are controlled only where one is named itself.
@@ -256,6 +266,14 @@ impl Ruleset {
         Errno::result(result)
             .map(drop)
             .map_err(at(Step::Sandbox(self.part)))
+    }
+}
+
+fn rights(access: Access) -> u64 {
+    match access {
+        Access::Read => READ,
+        Access::Write => READ | WRITE,
+        Access::Execute => READ | EXECUTE,
     }
 }
 
