@@ -26,6 +26,8 @@ defmodule NetRunner.Sandbox.Attacks do
     passes: [],
     # root's processes have capabilities, and a program without may not change how they are scheduled
     passes_as_root: true,
+    # `false`: there is nobody outside whom the attack could be tried on
+    control: true,
     # from the context: a reason, or nil
     impossible: nil,
     # what it prints when it is refused, in the basic sandbox
@@ -64,7 +66,7 @@ defmodule NetRunner.Sandbox.Attacks do
         metadata() ++
         network() ++
         processes() ++
-        single_processes() ++ privileges() ++ memory() ++ ipc() ++ kernel()
+        single_processes() ++ first_process() ++ privileges() ++ memory() ++ ipc() ++ kernel()
 
   # --- files ----------------------------------------------------------------------------------------
 
@@ -223,6 +225,17 @@ defmodule NetRunner.Sandbox.Attacks do
         succeeded: fn output, _ -> output =~ "effective" end,
         refused_by: [],
         passes: [:basic, :strict]
+      ),
+      # docs/sandbox.md: a private /tmp holds what may be read there by a mount that is read-only, which limits no pipes.
+      row("writes into a pipe that it may only read", &["print", theirs(&1, "pipe")],
+        sandbox: &[read: [&1.outside]],
+        prepare: fn ctx ->
+          {_, 0} = System.cmd("mkfifo", ["-m", "666", theirs(ctx, "pipe")])
+          # Open at both ends, so that nobody waits.
+          {:ok, _} = :file.open(theirs(ctx, "pipe"), [:read, :write, :raw])
+        end,
+        refused_by: [:basic, :own, :locked],
+        passes: [:private, :strict]
       ),
       # docs/sandbox.md: what a file is, and that it changes, can be seen everywhere.
       row("looks at a file, and watches it", &["look", target(&1)],
@@ -537,6 +550,36 @@ defmodule NetRunner.Sandbox.Attacks do
           impossible: &needs_root/1
         )
       ]
+  end
+
+  # Process 1 of a PID namespace is a copy of a helper, with the file system as it was.
+  defp first_process do
+    for {name, args, succeeded} <- [
+          {"reads a secret through the first process' root directory",
+           &["read", "/proc/1/root" <> secret(&1)], &got_secret?/2},
+          {"reads a secret through the first process' working directory",
+           &["read", "/proc/1/cwd" <> secret(&1)], &got_secret?/2},
+          {"reads the first process' environment", fn _ -> ["read", "/proc/1/environ"] end,
+           fn output, _ -> not (output =~ ~r/^E[A-Z]+$/) end},
+          {"takes a descriptor of the first process", fn _ -> ["take_descriptor", "1", "0"] end,
+           &done?/2},
+          {"traces the first process", fn _ -> ["trace", "1"] end, &done?/2},
+          {"limits the first process", fn _ -> ["limit", "1", "12345"] end, &done?/2}
+        ] do
+      row(name, args,
+        succeeded: succeeded,
+        refused_by: [:own, :strict],
+        control: false
+      )
+    end
+    |> Kernel.++([
+      # The kernel drops it, and says that it was sent; if it were, the program would be gone before it could tell.
+      row("kills the first process, and goes on", fn _ -> ["send_kill", "1", "9"] end,
+        succeeded: fn output, _ -> output not in ["done\n", "EPERM\n"] end,
+        refused_by: [:own, :strict],
+        control: false
+      )
+    ])
   end
 
   # docs/sandbox.md: that a single process is seen, and slowed down, needs `processes: :own`.
