@@ -14,7 +14,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::slice::Iter;
-use wire::{Leftovers, Rlimit, Spec, Stdio, Step};
+use wire::{Leftovers, Part, Rlimit, Spec, Stdio, Step};
 
 /// What the new process needs, as the system calls want it.
 struct Plan<'a> {
@@ -53,8 +53,15 @@ pub struct Started {
     pub pid: Pid,
     /// Readable when it is dead; see `Spawned`.
     pub exit: Option<OwnedFd>,
-    /// Keeps its PID namespace, where it has one of its own: process 1 of that ends when this is closed.
-    pub lifeline: Option<OwnedFd>,
+    /// Of its PID namespace, where it has one of its own.
+    pub init: Option<Init>,
+}
+
+/// Process 1 of the command's PID namespace, a child of the shepherd.
+pub struct Init {
+    pub pid: Pid,
+    /// It ends when this is closed.
+    _lifeline: OwnedFd,
 }
 
 #[derive(Clone, Copy)]
@@ -108,8 +115,7 @@ pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Started, 
         report: report.as_ptr(),
     };
     let flags = plan.sandbox.as_ref().map_or(0, Sandbox::flags);
-    let between = plan.has_own_processes();
-    let first = if between {
+    let first = if plan.has_own_processes() {
         plan.stack = sys::second_stack().map_err(at(Step::Fork))?;
         make_command
     } else {
@@ -118,17 +124,17 @@ pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Started, 
     // SAFETY: both make system calls only and do not return; `plan` and all that it points to outlive the wait for
     // `execve(2)`.
     let spawned = unsafe { sys::spawn(first, ptr::from_mut(&mut plan).cast(), flags) }
-        .map_err(at(Step::Fork))?;
+        .map_err(|errno| not_made(errno, flags))?;
     // SAFETY: the new processes have gone their own way; they wrote through this pointer.
     let report = unsafe { ptr::read_volatile(report.as_ptr()) };
-    if between {
+    if let Some(lifeline) = lifeline {
         return started_by(spawned, report, lifeline);
     }
     match report.failure {
         None => Ok(Started {
             pid: spawned.pid,
             exit: spawned.exit,
-            lifeline: None,
+            init: None,
         }),
         Some(failure) => {
             let _ = waitpid(spawned.pid, None);
@@ -137,12 +143,17 @@ pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Started, 
     }
 }
 
+/// `namespaces`: those into which it would have been born.
+fn not_made(errno: Errno, namespaces: libc::c_int) -> Failure {
+    match errno {
+        Errno::EAGAIN | Errno::ENOMEM => at(Step::Fork)(errno),
+        _ if namespaces == 0 => at(Step::Fork)(errno),
+        _ => at(Step::Sandbox(Part::User))(errno),
+    }
+}
+
 /// The process in between has made the command, or has failed.
-fn started_by(
-    between: Spawned,
-    report: Report,
-    lifeline: Option<OwnedFd>,
-) -> Result<Started, Failure> {
+fn started_by(between: Spawned, report: Report, lifeline: OwnedFd) -> Result<Started, Failure> {
     let ended = waitpid(between.pid, None);
     let failure = match ended {
         Ok(WaitStatus::Exited(_, 0)) => report.failure,
@@ -154,7 +165,10 @@ fn started_by(
         return Ok(Started {
             pid,
             exit: sys::exit_of_child(pid),
-            lifeline,
+            init: Some(Init {
+                pid: Pid::from_raw(report.init),
+                _lifeline: lifeline,
+            }),
         });
     };
     // Process 1 ends when all others of its namespace are reaped.
