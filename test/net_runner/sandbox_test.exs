@@ -372,6 +372,18 @@ defmodule NetRunner.SandboxTest do
       refute File.exists?("/tmp/z")
     end
 
+    test "gets its further descriptors, whatever their numbers" do
+      all = [processes: :own, tmp: :private, metadata: :locked]
+      fds = Map.new(3..40, &{&1, {:input, {:file, "/etc/hostname"}}})
+      {name, 0} = NetRunner.run(["cat", "/etc/hostname"])
+
+      for more <- [[], all], number <- [3, 4, 5, 6, 7, 8, 9, 40] do
+        options = [sandbox: [read: [:system]] ++ more, fds: fds]
+        bash = "cat <&\"$0\"; [ $(ls /proc/self/fd 2>/dev/null | wc -w) -le 42 ]"
+        assert NetRunner.run(["bash", "-c", bash, "#{number}"], options) == {name, 0}
+      end
+    end
+
     test "in processes of its own, the stop signal reaches also what has left its group" do
       file =
         Path.join(System.tmp_dir!(), "net_runner_sandbox_#{System.unique_integer([:positive])}")

@@ -6,12 +6,11 @@ use crate::sandbox::Sandbox;
 use crate::sys::Spawned;
 use crate::{cgroup, children, signals, sys};
 use nix::errno::Errno;
-use nix::fcntl::{fcntl, FcntlArg};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::{getpid, getppid, Pid};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::slice::Iter;
 use wire::{Leftovers, Part, Rlimit, Spec, Stdio, Step};
@@ -86,10 +85,12 @@ pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Started, 
     shell_args.extend(pointers(spec.args.get(1..).unwrap_or_default()));
     let mut passed = passed.iter();
     let stdio = stdio_sources(spec, &mut passed)?;
-    let moved = out_of_the_way(spec, passed)?;
+    let lowest = lowest_out_of_the_way(spec);
+    let moved = out_of_the_way(lowest, passed)?;
     let mut fds = further_sources(spec, &moved)?;
     fds.sort_unstable_by_key(|(number, _)| *number);
-    let (sandbox, lifeline) = Sandbox::prepare(spec, cwd.as_fd(), terminal(spec, &stdio[0]))?
+    let terminal = terminal(spec, &stdio[0]);
+    let (sandbox, lifeline) = Sandbox::prepare(spec, cwd.as_fd(), terminal, lowest)?
         .map_or((None, None), |(sandbox, lifeline)| {
             (Some(sandbox), lifeline)
         });
@@ -157,7 +158,7 @@ fn started_by(between: Spawned, report: Report, lifeline: OwnedFd) -> Result<Sta
     let ended = waitpid(between.pid, None);
     let failure = match ended {
         Ok(WaitStatus::Exited(_, 0)) => report.failure,
-        // It was killed; then the command may be anywhere.
+        // Race: killed in between.
         _ => report.failure.or(Some(at(Step::Fork)(Errno::EINTR))),
     };
     let Some(failure) = failure else {
@@ -227,24 +228,18 @@ fn stdio_sources(spec: &Spec, passed: &mut Iter<OwnedFd>) -> Result<[Source; 3],
     Ok(sources)
 }
 
-/// What was passed for the further descriptors, on numbers above theirs. Else one could lie on a number that another
-/// is to get, and be closed before it is copied.
-fn out_of_the_way(spec: &Spec, passed: Iter<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
+/// Above all numbers of further descriptors. What is needed later must not lie on one that the command is to get, and be
+/// closed before it is used.
+fn lowest_out_of_the_way(spec: &Spec) -> RawFd {
     let last = spec.fds.iter().map(|(number, _)| *number).max();
-    let lowest = last.map_or(0, |number| RawFd::from(number) + 1);
-    passed
-        .map(|fd| copy_to_at_least(fd, lowest).map_err(at(Step::Receive)))
-        .collect()
+    last.map_or(0, |number| RawFd::from(number) + 1)
 }
 
-fn copy_to_at_least(fd: &OwnedFd, lowest: RawFd) -> nix::Result<OwnedFd> {
-    match fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(lowest)) {
-        // SAFETY: made for this process just now.
-        Ok(copy) => Ok(unsafe { OwnedFd::from_raw_fd(copy) }),
-        // The limit of descriptors is not above it.
-        Err(Errno::EINVAL) => Err(Errno::EMFILE),
-        Err(errno) => Err(errno),
-    }
+/// What was passed for the further descriptors.
+fn out_of_the_way(lowest: RawFd, passed: Iter<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
+    passed
+        .map(|fd| sys::copy_to_at_least(fd, lowest).map_err(at(Step::Receive)))
+        .collect()
 }
 
 fn further_sources(spec: &Spec, passed: &[OwnedFd]) -> Result<Vec<(RawFd, Source)>, Failure> {
