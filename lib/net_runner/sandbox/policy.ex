@@ -19,8 +19,8 @@ defmodule NetRunner.Sandbox.Policy do
   # `layers`: those that are not given up. `paths`: what is allowed beneath which path, in the order in which the shepherd
   # gets them; a path of a preset (`:optional`) need not exist. `tmp`: the size of a private one, and whether what is in it
   # may be executed.
-  @type layer :: :filesystem | :network | :signals | :system_calls | :capabilities
-  @type in_force :: layer() | :processes | :tmp | :metadata
+  @type layer :: NetRunner.Sandbox.layer()
+  @type in_force :: NetRunner.Sandbox.in_force()
   @type access :: :readable | :writable | :executable
   @type t :: %__MODULE__{
           layers: [layer()],

@@ -80,6 +80,24 @@ defmodule NetRunner.Sandbox.Refusal do
       "(CONFIG_SECCOMP_FILTER)" <> "; `without: [:system_calls, :network]` gives them up"
   end
 
+  defp sentence(:user, :eopnotsupp) do
+    "a sandbox with namespaces for another user (:user, :group, :groups) needs a VM with CAP_SYS_ADMIN, since a user namespace " <>
+      "has only the VM's own user"
+  end
+
+  defp sentence(part, errno)
+       when part in [:user, :processes, :mounts, :tmp, :metadata, :loopback] do
+    "#{limit(part)} needs namespaces, and the kernel refuses them (#{inspect(errno)}): " <>
+      "without CAP_SYS_ADMIN, a user namespace must be allowed (kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0, " <>
+      "kernel.apparmor_restrict_unprivileged_userns=0 or an AppArmor profile with userns), and in a container its seccomp profile " <>
+      "must allow unshare, mount, open_tree, move_mount and mount_setattr (Linux 5.12)"
+  end
+
+  defp sentence(:proc, errno) do
+    "`processes: :own` needs a /proc of its own, and the kernel refuses to mount one (#{inspect(errno)}): in a container, parts " <>
+      "of /proc are masked; run it with an unmasked /proc (docker: --security-opt systempaths=unconfined)"
+  end
+
   defp sentence(part, errno),
     do: "#{limit(part)} cannot be enforced on this machine: #{Error.describe(errno)}"
 
@@ -88,6 +106,15 @@ defmodule NetRunner.Sandbox.Refusal do
   defp limit(:ports), do: "the limit of ports (`network:`)"
   defp limit(:filter), do: "the limit of system calls and of the network"
   defp limit(:capabilities), do: "the loss of all capabilities"
+
+  defp limit(:user),
+    do: "a sandbox with `processes:`, `tmp:`, `metadata:` or `network: :loopback`"
+
+  defp limit(:processes), do: "`processes: :own`"
+  defp limit(:mounts), do: "a sandbox with `processes:`, `tmp:` or `metadata:`"
+  defp limit(:tmp), do: "`tmp: :private`"
+  defp limit(:metadata), do: "`metadata: :locked`"
+  defp limit(:loopback), do: "`network: :loopback`"
 
   defp give_up(:ports), do: ""
   defp give_up(layer), do: "; `without: [#{inspect(layer)}]` gives it up"

@@ -6,15 +6,14 @@ use crate::sandbox::Sandbox;
 use crate::sys::Spawned;
 use crate::{cgroup, children, signals, sys};
 use nix::errno::Errno;
-use nix::fcntl::{fcntl, FcntlArg};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::{getpid, getppid, Pid};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::slice::Iter;
-use wire::{Leftovers, Rlimit, Spec, Stdio, Step};
+use wire::{Leftovers, Part, Rlimit, Spec, Stdio, Step};
 
 /// What the new process needs, as the system calls want it.
 struct Plan<'a> {
@@ -53,8 +52,15 @@ pub struct Started {
     pub pid: Pid,
     /// Readable when it is dead; see `Spawned`.
     pub exit: Option<OwnedFd>,
-    /// Keeps its PID namespace, where it has one of its own: process 1 of that ends when this is closed.
-    pub lifeline: Option<OwnedFd>,
+    /// Of its PID namespace, where it has one of its own.
+    pub init: Option<Init>,
+}
+
+/// Process 1 of the command's PID namespace, a child of the shepherd.
+pub struct Init {
+    pub pid: Pid,
+    /// It ends when this is closed.
+    _lifeline: OwnedFd,
 }
 
 #[derive(Clone, Copy)]
@@ -79,10 +85,12 @@ pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Started, 
     shell_args.extend(pointers(spec.args.get(1..).unwrap_or_default()));
     let mut passed = passed.iter();
     let stdio = stdio_sources(spec, &mut passed)?;
-    let moved = out_of_the_way(spec, passed)?;
+    let lowest = lowest_out_of_the_way(spec);
+    let moved = out_of_the_way(lowest, passed)?;
     let mut fds = further_sources(spec, &moved)?;
     fds.sort_unstable_by_key(|(number, _)| *number);
-    let (sandbox, lifeline) = Sandbox::prepare(spec, cwd.as_fd(), terminal(spec, &stdio[0]))?
+    let terminal = terminal(spec, &stdio[0]);
+    let (sandbox, lifeline) = Sandbox::prepare(spec, cwd.as_fd(), terminal, lowest)?
         .map_or((None, None), |(sandbox, lifeline)| {
             (Some(sandbox), lifeline)
         });
@@ -108,8 +116,7 @@ pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Started, 
         report: report.as_ptr(),
     };
     let flags = plan.sandbox.as_ref().map_or(0, Sandbox::flags);
-    let between = plan.has_own_processes();
-    let first = if between {
+    let first = if plan.has_own_processes() {
         plan.stack = sys::second_stack().map_err(at(Step::Fork))?;
         make_command
     } else {
@@ -118,17 +125,17 @@ pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Started, 
     // SAFETY: both make system calls only and do not return; `plan` and all that it points to outlive the wait for
     // `execve(2)`.
     let spawned = unsafe { sys::spawn(first, ptr::from_mut(&mut plan).cast(), flags) }
-        .map_err(at(Step::Fork))?;
+        .map_err(|errno| not_made(errno, flags))?;
     // SAFETY: the new processes have gone their own way; they wrote through this pointer.
     let report = unsafe { ptr::read_volatile(report.as_ptr()) };
-    if between {
+    if let Some(lifeline) = lifeline {
         return started_by(spawned, report, lifeline);
     }
     match report.failure {
         None => Ok(Started {
             pid: spawned.pid,
             exit: spawned.exit,
-            lifeline: None,
+            init: None,
         }),
         Some(failure) => {
             let _ = waitpid(spawned.pid, None);
@@ -137,16 +144,21 @@ pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Started, 
     }
 }
 
+/// `namespaces`: those into which it would have been born.
+fn not_made(errno: Errno, namespaces: libc::c_int) -> Failure {
+    match errno {
+        Errno::EAGAIN | Errno::ENOMEM => at(Step::Fork)(errno),
+        _ if namespaces == 0 => at(Step::Fork)(errno),
+        _ => at(Step::Sandbox(Part::User))(errno),
+    }
+}
+
 /// The process in between has made the command, or has failed.
-fn started_by(
-    between: Spawned,
-    report: Report,
-    lifeline: Option<OwnedFd>,
-) -> Result<Started, Failure> {
+fn started_by(between: Spawned, report: Report, lifeline: OwnedFd) -> Result<Started, Failure> {
     let ended = waitpid(between.pid, None);
     let failure = match ended {
         Ok(WaitStatus::Exited(_, 0)) => report.failure,
-        // It was killed; then the command may be anywhere.
+        // Race: killed in between.
         _ => report.failure.or(Some(at(Step::Fork)(Errno::EINTR))),
     };
     let Some(failure) = failure else {
@@ -154,7 +166,10 @@ fn started_by(
         return Ok(Started {
             pid,
             exit: sys::exit_of_child(pid),
-            lifeline,
+            init: Some(Init {
+                pid: Pid::from_raw(report.init),
+                _lifeline: lifeline,
+            }),
         });
     };
     // Process 1 ends when all others of its namespace are reaped.
@@ -213,24 +228,18 @@ fn stdio_sources(spec: &Spec, passed: &mut Iter<OwnedFd>) -> Result<[Source; 3],
     Ok(sources)
 }
 
-/// What was passed for the further descriptors, on numbers above theirs. Else one could lie on a number that another
-/// is to get, and be closed before it is copied.
-fn out_of_the_way(spec: &Spec, passed: Iter<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
+/// Above all numbers of further descriptors. What is needed later must not lie on one that the command is to get, and be
+/// closed before it is used.
+fn lowest_out_of_the_way(spec: &Spec) -> RawFd {
     let last = spec.fds.iter().map(|(number, _)| *number).max();
-    let lowest = last.map_or(0, |number| RawFd::from(number) + 1);
-    passed
-        .map(|fd| copy_to_at_least(fd, lowest).map_err(at(Step::Receive)))
-        .collect()
+    last.map_or(0, |number| RawFd::from(number) + 1)
 }
 
-fn copy_to_at_least(fd: &OwnedFd, lowest: RawFd) -> nix::Result<OwnedFd> {
-    match fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(lowest)) {
-        // SAFETY: made for this process just now.
-        Ok(copy) => Ok(unsafe { OwnedFd::from_raw_fd(copy) }),
-        // The limit of descriptors is not above it.
-        Err(Errno::EINVAL) => Err(Errno::EMFILE),
-        Err(errno) => Err(errno),
-    }
+/// What was passed for the further descriptors.
+fn out_of_the_way(lowest: RawFd, passed: Iter<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
+    passed
+        .map(|fd| sys::copy_to_at_least(fd, lowest).map_err(at(Step::Receive)))
+        .collect()
 }
 
 fn further_sources(spec: &Spec, passed: &[OwnedFd]) -> Result<Vec<(RawFd, Source)>, Failure> {

@@ -25,6 +25,7 @@ mod linux {
     use super::namespaces::Namespaces;
     use super::{capabilities, filter, init, landlock, namespaces};
     use crate::failure::{at, Failure};
+    use crate::sys;
     use nix::fcntl::OFlag;
     use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
     use wire::{Part, Spec, Step};
@@ -40,24 +41,27 @@ mod linux {
 
     impl Sandbox {
         /// `None` where the command has none. `cwd`: the VM's working directory. `terminal`: the one that the command
-        /// gets. Beside it is the end of a pipe that keeps the command's PID namespace alive.
+        /// gets. `lowest`: the first number that no descriptor of the command has. Beside the sandbox is the end of a pipe that
+        /// keeps the command's PID namespace alive.
         pub fn prepare(
             spec: &Spec,
             cwd: BorrowedFd,
             terminal: Option<RawFd>,
+            lowest: RawFd,
         ) -> Result<Option<(Sandbox, Option<OwnedFd>)>, Failure> {
             let Some(asked) = &spec.sandbox else {
                 return Ok(None);
             };
             let (lifeline, held) = if asked.own_processes {
-                let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)
-                    .map_err(at(Step::Sandbox(Part::Processes)))?;
+                let (read, write) =
+                    nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(at(Step::Receive))?;
+                let read = sys::copy_to_at_least(&read, lowest).map_err(at(Step::Receive))?;
                 (Some(read), Some(write))
             } else {
                 (None, None)
             };
             let sandbox = Sandbox {
-                ruleset: landlock::ruleset(asked, terminal)?,
+                ruleset: landlock::ruleset(asked, terminal, lowest)?,
                 filter: filter::filter(asked).map_err(at(Step::Sandbox(Part::Filter)))?,
                 capabilities: asked.capabilities,
                 namespaces: namespaces::namespaces(spec, cwd)?,
@@ -163,6 +167,7 @@ mod elsewhere {
             spec: &Spec,
             _cwd: BorrowedFd,
             _terminal: Option<RawFd>,
+            _lowest: RawFd,
         ) -> Result<Option<(Sandbox, Option<OwnedFd>)>, Failure> {
             match &spec.sandbox {
                 None => Ok(None),

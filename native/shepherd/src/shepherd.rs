@@ -11,7 +11,7 @@ use crate::attributes::Attributes;
 use crate::backoff::Backoff;
 use crate::cgroup;
 use crate::children::{self, Left};
-use crate::command::{self, Started};
+use crate::command::{self, Init, Started};
 use crate::failure::{at, Failure};
 use crate::life::{Action, Command, Event, Life, Vm};
 use crate::socket::{self, Begin, Control};
@@ -70,7 +70,7 @@ pub fn run(control: OwnedFd, parent: &Parent, attributes: &Attributes) {
                     await_end_of_group(command.pid);
                 }
                 shepherd.exit = None;
-                shepherd.lifeline = None;
+                shepherd.init = None;
                 shepherd.killed = false;
                 shepherd.event(Event::Reaped(exit));
             }
@@ -136,8 +136,8 @@ struct Shepherd<'a> {
     life: Life,
     /// Readable when the command is dead. Until that was seen.
     exit: Option<OwnedFd>,
-    /// See `Started`. Until the command was reaped: process 1 of its namespace does not end earlier.
-    lifeline: Option<OwnedFd>,
+    /// Process 1 of the command's PID namespace. Until the command was reaped: it does not end earlier.
+    init: Option<Init>,
     /// The command's group has got SIGKILL.
     killed: bool,
 }
@@ -149,7 +149,7 @@ impl<'a> Shepherd<'a> {
             parent,
             life: Life::Idle,
             exit: None,
-            lifeline: None,
+            init: None,
             killed: false,
         }
     }
@@ -189,12 +189,20 @@ impl<'a> Shepherd<'a> {
             Action::Resume(cgroup) => self.suspend(cgroup.as_deref(), false),
             Action::SignalAll(number) => match self.group_at_most() {
                 Some(group) => children::signal_group(group, number),
-                None => children::signal_all(number),
+                None => self.signal_all(number),
             },
             Action::Kill(command) => children::kill(command),
             Action::KillAll => children::kill_all(),
             Action::KillCgroup(cgroup) => cgroup::kill(&cgroup),
             Action::RemoveCgroup(cgroup) => cgroup::remove(&cgroup),
+        }
+    }
+
+    /// In a PID namespace, it is process 1 that adopts.
+    fn signal_all(&self, number: i32) {
+        children::signal_all(number);
+        if let Some(init) = &self.init {
+            tree::signal_below(init.pid, number);
         }
     }
 
@@ -223,9 +231,9 @@ impl<'a> Shepherd<'a> {
         let started = start_command(begin);
         // From here on the spec and the command's ends of the pipes are gone from this process.
         match started {
-            Ok((command, exit, lifeline)) => {
-                self.exit = exit;
-                self.lifeline = lifeline;
+            Ok((command, started)) => {
+                self.exit = started.exit;
+                self.init = started.init;
                 self.event(Event::Started(command));
             }
             Err(failure) => self.event(Event::NotStarted(failure)),
@@ -319,8 +327,8 @@ impl<'a> Shepherd<'a> {
     }
 }
 
-/// The command that has started, a descriptor that is readable when it is dead, and what keeps its namespace.
-fn start_command(begin: Begin) -> Result<(Command, Option<OwnedFd>, Option<OwnedFd>), Failure> {
+/// What has started.
+fn start_command(begin: Begin) -> Result<(Command, Started), Failure> {
     let Begin {
         mut spec,
         fds,
@@ -334,19 +342,15 @@ fn start_command(begin: Begin) -> Result<(Command, Option<OwnedFd>, Option<Owned
     }
     let spec = Spec::decode(&spec).map_err(|_| receive_failure(Errno::EPROTO))?;
     let passed: Vec<OwnedFd> = fds.collect();
-    let Started {
-        pid,
-        exit,
-        lifeline,
-    } = command::start(&spec, &cwd, &passed)?;
+    let started = command::start(&spec, &cwd, &passed)?;
     let command = Command {
-        pid,
+        pid: started.pid,
         stop_signal: spec.stop_signal,
         kill_timeout: Duration::from_millis(spec.kill_timeout_ms),
         leftovers: spec.leftovers,
         cgroup: spec.cgroup.map(CStr::to_owned),
     };
-    Ok((command, exit, lifeline))
+    Ok((command, started))
 }
 
 /// The rest of the command's group has got SIGKILL; it may have children of this process in it, or not. It is asked for

@@ -57,6 +57,19 @@ pub fn nonblocking_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
+/// A copy, close-on-exec, on the lowest free number from `lowest` on.
+pub fn copy_to_at_least(fd: &OwnedFd, lowest: RawFd) -> nix::Result<OwnedFd> {
+    use nix::fcntl::{fcntl, FcntlArg};
+    use std::os::fd::FromRawFd;
+    match fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(lowest)) {
+        // SAFETY: made for this process just now.
+        Ok(copy) => Ok(unsafe { OwnedFd::from_raw_fd(copy) }),
+        // The limit of descriptors is not above it.
+        Err(Errno::EINVAL) => Err(Errno::EMFILE),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Closes every descriptor from `first` on: what the VM had open without close-on-exec.
 pub fn close_from(first: RawFd) {
     #[cfg(all(target_os = "linux", not(net_runner_posix)))]

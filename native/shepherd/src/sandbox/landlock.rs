@@ -4,6 +4,7 @@
 //! what makes the last one may not allocate.
 
 use crate::failure::{at, Failure};
+use crate::sys;
 use nix::errno::Errno;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -103,10 +104,11 @@ pub struct Ruleset {
     part: Part,
 }
 
-/// `None` when nothing was asked of Landlock.
+/// `None` when nothing was asked of Landlock. Its descriptor has at least the number `lowest`.
 pub fn ruleset(
     sandbox: &wire::Sandbox,
     terminal: Option<RawFd>,
+    lowest: RawFd,
 ) -> Result<Option<Ruleset>, Failure> {
     let ports = sandbox.network == Network::Ports;
     let asked = [
@@ -130,8 +132,9 @@ pub fn ruleset(
         net: if ports { BIND_TCP | CONNECT_TCP } else { 0 },
         scoped: if sandbox.signals { SCOPES } else { 0 },
     };
+    let fd = create(&attributes).map_err(at(Step::Sandbox(part)))?;
     let ruleset = Ruleset {
-        fd: create(&attributes).map_err(at(Step::Sandbox(part)))?,
+        fd: sys::copy_to_at_least(&fd, lowest).map_err(at(Step::Receive))?,
         part,
     };
     if sandbox.filesystem {

@@ -76,7 +76,7 @@ pub fn namespaces(spec: &Spec, cwd: BorrowedFd) -> Result<Option<Namespaces>, Fa
     } else {
         // One that is mapped alone cannot become another.
         if spec.uid.is_some() || spec.gid.is_some() || spec.groups.is_some() {
-            return Err(at(Step::Sandbox(Part::User))(Errno::EINVAL));
+            return Err(at(Step::Sandbox(Part::User))(Errno::EOPNOTSUPP));
         }
         Some(Maps::own())
     };
