@@ -178,6 +178,18 @@ defmodule NetRunner.Guarantees.MatrixTest do
         assert_clean(tree)
       end
 
+      # Elsewhere, what has left the command lives on then; see docs/guarantees.md.
+      if shape == :own_processes do
+        test "guard, launcher and shepherd are killed at once", %{tree: tree} do
+          command = start_ready(tree, @shape)
+          launcher = Tree.launcher(command)
+          Tree.kill([Tree.parent(launcher), launcher, Tree.shepherd(command)])
+          assert Command.await_exit(command, @within) == {:error, :shepherd_died}
+          :ok = Command.stop(command)
+          assert_clean(tree)
+        end
+      end
+
       test "the application is stopped", %{tree: tree} do
         command = start_ready(tree, @shape)
         monitor = Process.monitor(command)

@@ -139,6 +139,13 @@ def cgroup():
     setsid_child()
 
 
+def own_processes():
+    # In a PID namespace; see its options.
+    ignores_signals()
+    setsid_child()
+    daemon()
+
+
 def main():
     name, ready = sys.argv[1:3]
     globals()[name]()
