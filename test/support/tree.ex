@@ -60,9 +60,11 @@ defmodule NetRunner.Guarantees.Tree do
   end
 
   defp reason_to_skip_on_linux(:own_processes) do
-    with {:missing, sentence} <- NetRunner.Sandbox.support().processes,
-         do: sentence,
-         else: (:ok -> nil)
+    case NetRunner.Sandbox.support() do
+      %{processes: {:missing, sentence}} -> sentence
+      %{filesystem: {:missing, sentence}} -> sentence
+      %{} -> nil
+    end
   end
 
   defp reason_to_skip_on_linux(_shape), do: nil
@@ -74,8 +76,9 @@ defmodule NetRunner.Guarantees.Tree do
   def options(_tree, :terminal), do: [pty: [echo: false]]
   def options(tree, :cgroup), do: [cgroup_path: "net_runner_test/#{tree.mark}"]
 
-  def options(_tree, :own_processes),
-    do: [sandbox: [read: ["/"], write: [System.tmp_dir!()], processes: :own]]
+  def options(tree, :own_processes) do
+    [sandbox: [read: ["/"], write: [Path.dirname(tree.ready_file)], processes: :own]]
+  end
 
   def options(_tree, _shape), do: []
 
