@@ -344,6 +344,12 @@ defmodule NetRunner.Sandbox.Attacks do
         passes: [:open],
         refused_by: all
       ),
+      # There is none of this name: the kernel looks for it, or does not.
+      row("changes the protocol of a socket", fn _ -> ["change_protocol"] end,
+        succeeded: fn output, _ -> output in ["ENOENT\n", "ENOTCONN\n"] end,
+        passes: [:open, :loopback],
+        refused_by: [:basic, :connect, :bind, :strict]
+      ),
       # docs/sandbox.md: who may listen at one port may do so at one that the kernel chooses.
       row("listens without bind", fn _ -> ["listen_without_bind"] end,
         succeeded: fn output, _ -> output == "listening\n" end,
