@@ -38,6 +38,27 @@ defmodule NetRunner.Guarantees.SandboxLeavesNothingTest do
     end
   end
 
+  test "what a command has mounted is nobody else's, also while it runs", %{world: world} do
+    ctx = World.fixture(world, [])
+    mounts = File.read!("/proc/self/mountinfo")
+
+    sandbox = [
+      read: [:system],
+      write: [ctx.work],
+      processes: :own,
+      tmp: :private,
+      metadata: :locked
+    ]
+
+    script = "cat /proc/self/mountinfo; echo end; read line"
+    {:ok, p} = NetRunner.Process.start("sh", ["-c", script], sandbox: sandbox, cd: ctx.work)
+    {:ok, {inside, _}} = NetRunner.Process.read_until(p, "end\n", timeout: 60_000)
+    assert inside =~ ~r{ /tmp rw[^\n]* - tmpfs } and inside =~ " #{ctx.work} "
+    assert File.read!("/proc/self/mountinfo") == mounts
+    :ok = NetRunner.Process.stop(p)
+    World.clear(ctx)
+  end
+
   test "commands that are killed, and starts that fail, leave nothing", %{
     tree: tree,
     world: world
