@@ -541,6 +541,25 @@ defmodule NetRunner.Sandbox.Attacks do
           succeeded: &slow?/2,
           says: ["EPERM"]
         ),
+        # Without a sandbox they would reach every process of the user.
+        row("renices all of its user's processes", &["renice_user", "#{&1.actor.uid}"],
+          needs: [:victim],
+          control: false,
+          succeeded: fn _, ctx -> World.stat(ctx.victim.pid, 19) != "0" end,
+          says: ["EPERM"]
+        ),
+        row(
+          "gives all of its user's processes another priority of input and output",
+          &["slow_user", "#{&1.actor.uid}"],
+          needs: [:victim],
+          control: false,
+          succeeded: &slow?/2,
+          says: ["EPERM"]
+        ),
+        row("limits itself", fn _ -> ["limit_itself"] end,
+          refused_by: [],
+          passes: [:basic, :strict]
+        ),
         row("finds a secret in command lines", &["search", "cmdline", &1.mark],
           needs: [:victim],
           succeeded: fn output, _ -> output =~ "found" end,
@@ -829,13 +848,13 @@ defmodule NetRunner.Sandbox.Attacks do
       row("writes to another's terminal", &["print", &1.victim.tty],
         needs: [:terminal],
         succeeded: fn output, _ -> output == "done\n" end,
-        impossible: fn ctx -> if ctx.actor.uid != 0, do: "it belongs to the VM's user" end
+        impossible: &not_the_terminal/1
       ),
       row("writes to another's terminal from one of its own", &["print", &1.victim.tty],
         options: [pty: true],
         needs: [:terminal],
         succeeded: fn output, _ -> output == "done\n" end,
-        impossible: fn ctx -> if ctx.actor.uid != 0, do: "it belongs to the VM's user" end
+        impossible: &not_the_terminal/1
       ),
       row("mounts", &["mount", &1.work], succeeded: &mounted?/2, impossible: &needs_root/1),
       row("binds a directory", &["bind_mount", &1.outside, &1.work],
@@ -923,6 +942,11 @@ defmodule NetRunner.Sandbox.Attacks do
 
   defp not_the_vm(%{actor: %{name: :user_of_root}}), do: "the VM and the shepherd are root's"
   defp not_the_vm(_), do: nil
+
+  defp not_the_terminal(ctx) do
+    if ctx.actor.uid != 0 and :root in World.actors(),
+      do: "it belongs to the tests' VM, which is root's"
+  end
 
   defp needs_disk, do: if(disk() == "/dev/none", do: "there is no disk")
 
