@@ -306,7 +306,9 @@ defmodule NetRunner.Guarantees.SandboxWithOthersTest do
           [read: [:sytem]],
           [reed: []],
           [network: :lan],
-          [without: [:files]]
+          [without: [:files]],
+          [read: [:system], read: ["/tmp"]],
+          [network: [connect: [80], connect: [443]]]
         ] do
       assert_raise ArgumentError, ~r/sandbox/, fn -> NetRunner.run(~w(true), sandbox: sandbox) end
     end

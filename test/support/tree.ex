@@ -140,9 +140,21 @@ defmodule NetRunner.Guarantees.Tree do
     for pid <- pids(),
         comm(pid) == "net_runner_shep",
         %{session: session} = stat <- [stat(pid)],
-        session in sessions,
+        session in sessions or first_of_namespace?(pid),
         not match?(%{state: "Z", parent: 1}, stat),
         do: pid
+  end
+
+  # Process 1 of a PID namespace of a command is a copy of a helper, in a session of its own. (Other checkouts have theirs.)
+  defp first_of_namespace?(pid) do
+    helper = Application.app_dir(:net_runner, "priv/net_runner_shepherd")
+
+    with {:ok, status} <- File.read("/proc/#{pid}/status"),
+         true <- status =~ ~r/^NSpid:\t\d+\t1$/m do
+      File.read_link("/proc/#{pid}/exe") in [{:ok, helper}, {:error, :eacces}]
+    else
+      _ -> false
+    end
   end
 
   @doc """

@@ -69,7 +69,7 @@ defmodule NetRunner.Sandbox.Policy do
   end
 
   defp parse_keys(option) do
-    with :ok <- check_all(option) do
+    with :ok <- check_once(option), :ok <- check_all(option) do
       given_up = Keyword.get(option, :without, [])
       network = if :network in given_up, do: :all, else: network(option[:network])
 
@@ -84,6 +84,16 @@ defmodule NetRunner.Sandbox.Policy do
          tmp: tmp(option[:tmp], Keyword.get(option, :exec, ["/tmp"])),
          metadata: Keyword.get(option, :metadata, :open)
        }}
+    end
+  end
+
+  # One of two lists would be ignored.
+  defp check_once(option) do
+    keys = Keyword.keys(option)
+
+    case keys -- Enum.uniq(keys) do
+      [] -> :ok
+      [key | _] -> {:error, "the key #{inspect(key)} more than once"}
     end
   end
 
@@ -134,7 +144,7 @@ defmodule NetRunner.Sandbox.Policy do
   end
 
   defp ports?(value) do
-    value != [] and Keyword.keyword?(value) and
+    value != [] and Keyword.keyword?(value) and check_once(value) == :ok and
       Enum.all?(value, fn
         {:connect, ports} -> ports_from?(ports, 1)
         {:bind, ports} -> ports_from?(ports, 0)

@@ -79,6 +79,12 @@ static void fastopen_on_connect(char **a) {
     greet_tcp(fd, a[0]);
 }
 
+/* Makes it the socket of a protocol on top of TCP, for which nobody counts ports. */
+static void change_protocol(char **a) {
+    report(setsockopt(must(socket(AF_INET, SOCK_STREAM, 0)), IPPROTO_TCP, TCP_ULP, "none", 4));
+    (void)a;
+}
+
 static void listening(int fd) {
     int is = 0;
     socklen_t size = sizeof is;
@@ -302,6 +308,7 @@ const struct attack network[] = {
     {"fastopen_message", fastopen_message},
     {"fastopen_messages", fastopen_messages},
     {"fastopen_on_connect", fastopen_on_connect},
+    {"change_protocol", change_protocol},
     {"listen_without_bind", listen_without_bind},
     {"listen_at", listen_at},
     {"talk_to_self", talk_to_self},

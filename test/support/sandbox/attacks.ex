@@ -344,6 +344,12 @@ defmodule NetRunner.Sandbox.Attacks do
         passes: [:open],
         refused_by: all
       ),
+      # There is none of this name: the kernel looks for it, or does not.
+      row("changes the protocol of a socket", fn _ -> ["change_protocol"] end,
+        succeeded: fn output, _ -> output in ["ENOENT\n", "ENOTCONN\n"] end,
+        passes: [:open, :loopback],
+        refused_by: [:basic, :connect, :bind, :strict]
+      ),
       # docs/sandbox.md: who may listen at one port may do so at one that the kernel chooses.
       row("listens without bind", fn _ -> ["listen_without_bind"] end,
         succeeded: fn output, _ -> output == "listening\n" end,
@@ -534,6 +540,25 @@ defmodule NetRunner.Sandbox.Attacks do
           needs: [:victim],
           succeeded: &slow?/2,
           says: ["EPERM"]
+        ),
+        # Without a sandbox they would reach every process of the user.
+        row("renices all of its user's processes", &["renice_user", "#{&1.actor.uid}"],
+          needs: [:victim],
+          control: false,
+          succeeded: fn _, ctx -> World.stat(ctx.victim.pid, 19) != "0" end,
+          says: ["EPERM"]
+        ),
+        row(
+          "gives all of its user's processes another priority of input and output",
+          &["slow_user", "#{&1.actor.uid}"],
+          needs: [:victim],
+          control: false,
+          succeeded: &slow?/2,
+          says: ["EPERM"]
+        ),
+        row("limits itself", fn _ -> ["limit_itself"] end,
+          refused_by: [],
+          passes: [:basic, :strict]
         ),
         row("finds a secret in command lines", &["search", "cmdline", &1.mark],
           needs: [:victim],
@@ -823,13 +848,13 @@ defmodule NetRunner.Sandbox.Attacks do
       row("writes to another's terminal", &["print", &1.victim.tty],
         needs: [:terminal],
         succeeded: fn output, _ -> output == "done\n" end,
-        impossible: fn ctx -> if ctx.actor.uid != 0, do: "it belongs to the VM's user" end
+        impossible: &not_the_terminal/1
       ),
       row("writes to another's terminal from one of its own", &["print", &1.victim.tty],
         options: [pty: true],
         needs: [:terminal],
         succeeded: fn output, _ -> output == "done\n" end,
-        impossible: fn ctx -> if ctx.actor.uid != 0, do: "it belongs to the VM's user" end
+        impossible: &not_the_terminal/1
       ),
       row("mounts", &["mount", &1.work], succeeded: &mounted?/2, impossible: &needs_root/1),
       row("binds a directory", &["bind_mount", &1.outside, &1.work],
@@ -917,6 +942,11 @@ defmodule NetRunner.Sandbox.Attacks do
 
   defp not_the_vm(%{actor: %{name: :user_of_root}}), do: "the VM and the shepherd are root's"
   defp not_the_vm(_), do: nil
+
+  defp not_the_terminal(ctx) do
+    if ctx.actor.uid != 0 and :root in World.actors(),
+      do: "it belongs to the tests' VM, which is root's"
+  end
 
   defp needs_disk, do: if(disk() == "/dev/none", do: "there is no disk")
 

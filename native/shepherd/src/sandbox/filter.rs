@@ -161,6 +161,7 @@ const IO_URING: [Rule; 3] = [
 
 const SOCKET: Call = both(41, 198);
 const SOCKETPAIR: Call = both(53, 199);
+const SETSOCKOPT: Call = both(54, 208);
 const LISTEN: Call = both(50, 201);
 const SENDTO: Call = both(44, 206);
 const SENDMSG: Call = both(46, 211);
@@ -172,6 +173,8 @@ const INET6: u32 = libc::AF_INET6 as u32;
 const STREAM: u32 = libc::SOCK_STREAM as u32;
 const SEQPACKET: u32 = libc::SOCK_SEQPACKET as u32;
 const TCP: u32 = libc::IPPROTO_TCP as u32;
+/// `linux/tcp.h`
+const TCP_ULP: u32 = 31;
 const FASTOPEN: u32 = libc::MSG_FASTOPEN as u32;
 
 /// One of datagrams can send to any path; of AF_UNIX, SOCK_RAW is the same.
@@ -193,8 +196,9 @@ const LOOPBACK_ONLY: [Rule; 2] = [
     CONNECTED_PAIR,
 ];
 
-/// Landlock sees to the ports, but only where connect(2) or bind(2) is called, and only of TCP.
-const TCP_ONLY: [Rule; 5] = [
+/// Landlock sees to the ports, but only where connect(2) or bind(2) is called, and only of TCP. A protocol on top of it (TCP_ULP)
+/// can make a socket another one, such as SMC. (No level but TCP's has an option of this number that can be set.)
+const TCP_ONLY: [Rule; 6] = [
     deny(
         "socket",
         SOCKET,
@@ -205,6 +209,7 @@ const TCP_ONLY: [Rule; 5] = [
         ],
     ),
     CONNECTED_PAIR,
+    deny("setsockopt", SETSOCKOPT, &[these(2, &[TCP_ULP])]),
     deny("sendto", SENDTO, &[bits(3, FASTOPEN)]),
     deny("sendmsg", SENDMSG, &[bits(2, FASTOPEN)]),
     deny("sendmmsg", SENDMMSG, &[bits(3, FASTOPEN)]),

@@ -230,6 +230,8 @@ fn where_ports_are_listed_no_connection_is_made_by_sending_and_no_port_taken_by_
         );
         assert_eq!(machine.call(SENDMSG, [0, 0, 0x4000, 0, 0, 0]), ALLOWED);
         assert_eq!(machine.call(SENDMMSG, [0, 0, 0, fast, 0, 0]), eacces);
+        assert_eq!(machine.call(SETSOCKOPT, [3, 6, 31, 0, 0, 0]), eacces);
+        assert_eq!(machine.call(SETSOCKOPT, [3, 6, 1, 31, 31, 31]), ALLOWED);
         assert_eq!(machine.call(LISTEN, [3, 1, 0, 0, 0, 0]), eacces);
         let listens = Machine {
             arch,
@@ -284,6 +286,7 @@ fn the_numbers_are_those_of_this_machine() {
         (SENDTO, libc::SYS_sendto),
         (SENDMSG, libc::SYS_sendmsg),
         (SENDMMSG, libc::SYS_sendmmsg),
+        (SETSOCKOPT, libc::SYS_setsockopt),
         (IO_URING[0].call, libc::SYS_io_uring_setup),
         (IO_URING[1].call, libc::SYS_io_uring_enter),
         (IO_URING[2].call, libc::SYS_io_uring_register),
