@@ -24,17 +24,34 @@ struct Header {
 
 const VERSION: u32 = 0x2008_0522;
 
+impl Header {
+    fn of_this_process() -> Header {
+        Header {
+            version: VERSION,
+            pid: 0,
+        }
+    }
+}
+
+/// Effective, permitted and inheritable, twice: 64 bits each.
+type Sets = [u32; 6];
+
+/// Of the first 32.
+pub fn is_effective(capability: u32) -> bool {
+    let mut header = Header::of_this_process();
+    let mut sets: Sets = [0; 6];
+    // SAFETY: capget(2) reads the header, and writes three pairs of numbers.
+    unsafe { libc::syscall(libc::SYS_capget, &mut header, sets.as_mut_ptr()) };
+    sets[0] & (1 << capability) != 0
+}
+
 pub fn give_up() -> nix::Result<()> {
     let none = 0;
     let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL;
     // SAFETY: prctl(2) on this process. (A kernel before 4.3 has no ambient set.)
     unsafe { libc::prctl(libc::PR_CAP_AMBIENT, clear, none, none, none) };
-    let header = Header {
-        version: VERSION,
-        pid: 0,
-    };
-    // Effective, permitted and inheritable, twice: 64 bits each.
-    let sets = [0_u32; 6];
+    let header = Header::of_this_process();
+    let sets: Sets = [0; 6];
     // SAFETY: capset(2) reads the header, and three pairs of numbers.
     let result = unsafe { libc::syscall(libc::SYS_capset, &header, sets.as_ptr()) };
     Errno::result(result).map(drop)

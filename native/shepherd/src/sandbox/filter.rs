@@ -5,6 +5,7 @@
 //! make the start of a command dearer by a tenth of a millisecond.
 
 use nix::errno::Errno;
+use std::sync::OnceLock;
 use wire::{Network, Sandbox};
 
 /// Numbers of a system call: on x86-64, and on 64-bit ARM.
@@ -465,20 +466,22 @@ fn length(condition: &Condition) -> usize {
     }
 }
 
-pub struct Filter(Vec<Instruction>);
+pub struct Filter(&'static [Instruction]);
 
 /// `None` where nothing is refused. ENOSYS on an architecture whose numbers are not in the table.
 pub fn filter(sandbox: &Sandbox) -> nix::Result<Option<Filter>> {
-    let rules = rules(
-        sandbox.system_calls,
-        sandbox.network,
-        !sandbox.bind.is_empty(),
-    );
-    if rules.is_empty() {
+    let listens = !sandbox.bind.is_empty();
+    if !sandbox.system_calls && sandbox.network == Network::All {
         return Ok(None);
     }
     let arch = Arch::own().ok_or(Errno::ENOSYS)?;
-    Ok(Some(Filter(program(arch, &rules))))
+    // Each is made once: it depends on nothing else of a command.
+    static PROGRAMS: [OnceLock<Vec<Instruction>>; 20] = [const { OnceLock::new() }; 20];
+    let index =
+        sandbox.network as usize * 4 + usize::from(sandbox.system_calls) * 2 + usize::from(listens);
+    let make = || program(arch, &rules(sandbox.system_calls, sandbox.network, listens));
+    let made = PROGRAMS.get(index).ok_or(Errno::ENOSYS)?;
+    Ok(Some(Filter(made.get_or_init(make))))
 }
 
 impl Filter {

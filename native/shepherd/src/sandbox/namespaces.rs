@@ -3,6 +3,7 @@
 //! The shepherd finds out what is needed, and makes every string; the new process makes system calls alone. It has
 //! CAP_SYS_ADMIN, or is born into a user namespace that gives it that there.
 
+use super::capabilities;
 use super::landlock::Ruleset;
 use crate::failure::{at, Failure};
 use nix::errno::Errno;
@@ -92,13 +93,10 @@ pub fn namespaces(spec: &Spec, cwd: BorrowedFd) -> Result<Option<Namespaces>, Fa
     }))
 }
 
-/// Whether this process has CAP_SYS_ADMIN.
+/// Whether this process may make namespaces of any kind.
 fn may_administrate() -> bool {
-    const SYS_ADMIN: u64 = 1 << 21;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    effective.unwrap_or_default() & SYS_ADMIN != 0
+    const SYS_ADMIN: u32 = 21;
+    capabilities::is_effective(SYS_ADMIN)
 }
 
 impl Maps {
@@ -122,28 +120,31 @@ impl Mounts {
             options: CString::new(format!("mode=1777,size={}", tmp.size)).unwrap_or_default(),
             executable: tmp.executable,
         });
+        let hidden = Hidden::by(&tmp);
         let mut binds = Vec::new();
         // With everything writable there is nothing to lock.
         let mut locked = sandbox.locked_metadata;
         for (index, allowed) in sandbox.paths.iter().enumerate() {
+            // A preset has nothing that is hidden, or written.
+            if !allowed.required {
+                continue;
+            }
             let step = Step::SandboxPath(u8::try_from(index).unwrap_or(u8::MAX));
-            let path = match std::fs::canonicalize(as_path(allowed.path)) {
-                Ok(path) => path,
-                Err(_) if !allowed.required => continue,
-                Err(error) => return Err(at(step)(errno_of(&error))),
-            };
+            let path = std::fs::canonicalize(as_path(allowed.path))
+                .map_err(|error| at(step)(errno_of(&error)))?;
             let writable = allowed.access == Access::Write;
             locked &= !(writable && path == Path::new("/"));
-            add_bind(&mut binds, path, writable, &tmp, sandbox.locked_metadata);
+            add_bind(&mut binds, path, writable, &hidden, locked);
         }
         // Those above come before those below.
         binds.sort_by(|one, other| one.path.cmp(&other.path));
         let working = directory.join(spec.cd.map(as_path).unwrap_or(Path::new("")));
         let directories = [&directory, &working]
             .into_iter()
+            .filter(|_| tmp.is_some())
             // One that does not exist is an error of its own, when it is gone to.
             .filter_map(|path| std::fs::canonicalize(path).ok())
-            .flat_map(|path| hidden_way(&path, &tmp).unwrap_or_default())
+            .flat_map(|path| hidden.way_to(&path).unwrap_or_default())
             .collect();
         Ok(Mounts {
             directory: c_string(directory),
@@ -156,22 +157,32 @@ impl Mounts {
     }
 }
 
-/// From below the directory that the private one hides down to the path itself. `None`: it is not hidden.
-fn hidden_way(path: &Path, tmp: &Option<Tmp>) -> Option<Vec<CString>> {
-    tmp.as_ref()?;
-    let directory = [TMP, SHM]
-        .into_iter()
-        .filter_map(|directory| std::fs::canonicalize(as_path(directory)).ok())
-        .find(|directory| path.starts_with(directory))?;
-    let way = path.ancestors().take_while(|above| *above != directory);
-    let mut way: Vec<_> = way.map(|above| c_string(above.to_owned())).collect();
-    way.reverse();
-    Some(way)
+/// The directories that a private `/tmp` hides.
+struct Hidden(Vec<PathBuf>);
+
+impl Hidden {
+    fn by(tmp: &Option<Tmp>) -> Hidden {
+        let directories = [TMP, SHM].into_iter().filter(|_| tmp.is_some());
+        let real = directories.filter_map(|path| std::fs::canonicalize(as_path(path)).ok());
+        Hidden(real.collect())
+    }
+
+    /// From below the directory that is hidden down to the path itself. `None`: it is not hidden.
+    fn way_to(&self, path: &Path) -> Option<Vec<CString>> {
+        let directory = self
+            .0
+            .iter()
+            .find(|directory| path.starts_with(directory))?;
+        let way = path.ancestors().take_while(|above| above != directory);
+        let mut way: Vec<_> = way.map(|above| c_string(above.to_owned())).collect();
+        way.reverse();
+        Some(way)
+    }
 }
 
 /// Adds a path where it would be hidden, or could not be written.
-fn add_bind(binds: &mut Vec<Bind>, path: PathBuf, writable: bool, tmp: &Option<Tmp>, locked: bool) {
-    let parents = match hidden_way(&path, tmp) {
+fn add_bind(binds: &mut Vec<Bind>, path: PathBuf, writable: bool, hidden: &Hidden, locked: bool) {
+    let parents = match hidden.way_to(&path) {
         Some(mut way) => match way.pop() {
             Some(_path) => way,
             // The private one itself.
