@@ -22,7 +22,7 @@ defmodule AgentShell do
       # Nothing of the application's environment: no keys, no passwords.
       clear_env: true,
       env: %{"PATH" => @path, "HOME" => work, "LANG" => "C.UTF-8"},
-      rlimits: [as: 512 * 1024 * 1024, fsize: 100_000_000, nproc: 500, core: 0],
+      rlimits: [as: 512 * 1024 * 1024, fsize: 100_000_000, core: 0],
       timeout: 30_000,
       kill_timeout: 1_000,
       stderr: :redirect,

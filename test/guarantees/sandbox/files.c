@@ -4,6 +4,7 @@
 #include <linux/fs.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
@@ -130,6 +131,22 @@ static void execute(char **a) {
     report(-1);
 }
 
+static void execute_descriptor(int fd, char **a) {
+    syscall(SYS_execveat, fd, "", a, environ, AT_EMPTY_PATH);
+    report(-1);
+}
+
+/* By a descriptor that names the program only. */
+static void execute_by_descriptor(char **a) { execute_descriptor(must(open(a[0], O_PATH)), a); }
+
+/* A copy in memory, which lies in no directory. */
+static void execute_in_memory(char **a) {
+    char bytes[65536];
+    int from = must(open(a[0], O_RDONLY)), to = must(memfd_create("program", 0));
+    for (ssize_t size; (size = must(read(from, bytes, sizeof bytes))) > 0;) must(write(to, bytes, size));
+    execute_descriptor(to, a);
+}
+
 const struct attack files[] = {
     {"read", read_file},
     {"read_in_directory", read_in_directory},
@@ -163,5 +180,7 @@ const struct attack files[] = {
     {"show_flags", show_flags},
     {"look", look},
     {"execute", execute},
+    {"execute_by_descriptor", execute_by_descriptor},
+    {"execute_in_memory", execute_in_memory},
     {0},
 };

@@ -195,12 +195,13 @@ static void pair(char **a) {
     report(sendto(ends[0], "intruder", 8, 0, (void *)&to, size));
 }
 
-/* What programs need, and may have: a pair that is connected for ever. */
+/* What programs need, and may have: a pair that is connected for ever, also when the other end is gone. */
 static void stream_pair(char **a) {
     struct sockaddr_un to = {0};
     socklen_t size = name(&to, a[0]);
     int ends[2];
     must(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+    if (!strcmp(a[1], "alone")) close(ends[1]);
     must(connect(ends[0], (void *)&to, size));
     report(write(ends[0], "intruder", 8));
 }

@@ -217,7 +217,23 @@ defmodule NetRunner.Sandbox.Attacks do
         end,
         succeeded: fn output, _ -> output =~ "effective" end
       ),
+      row(
+        "executes by a descriptor that only names",
+        &["execute_by_descriptor", theirs(&1, "copy"), "who"],
+        prepare: fn ctx ->
+          File.cp!(ctx.program, theirs(ctx, "copy"))
+          File.chmod!(theirs(ctx, "copy"), 0o755)
+        end,
+        succeeded: fn output, _ -> output =~ "effective" end,
+        says: ["EACCES"]
+      ),
       # docs/sandbox.md: `:exec` limits execve(2), not what code runs.
+      row("executes a program in memory", &["execute_in_memory", mine(&1, "copy"), "who"],
+        prepare: &File.cp!(&1.program, mine(&1, "copy")),
+        succeeded: fn output, _ -> output =~ "effective" end,
+        refused_by: [],
+        passes: [:basic, :strict]
+      ),
       row(
         "executes a program of its own by the dynamic linker",
         &["execute", linker(), mine(&1, "copy"), "who"],
@@ -422,8 +438,15 @@ defmodule NetRunner.Sandbox.Attacks do
       reaching(
         "connects one of a pair of sockets elsewhere",
         :local,
-        &["stream_pair", &1.address],
+        &["stream_pair", &1.address, "together"],
         impossible: fn _ -> "the kernel does not connect what is connected" end,
+        says: ["EISCONN"]
+      ),
+      reaching(
+        "connects what is left of a pair of sockets elsewhere",
+        :local,
+        &["stream_pair", &1.address, "alone"],
+        impossible: fn _ -> "the kernel does not connect what was connected" end,
         says: ["EISCONN"]
       ),
       reading("takes an open file from somebody outside", &["take_file", &1.giver],

@@ -34,7 +34,7 @@ defmodule NetRunner.Sandbox.World do
   defp compile(bin) do
     program = Path.join(bin, "attack")
     sources = Path.wildcard(Path.join(@source, "*.c"))
-    {_, 0} = System.cmd("cc", ["-O1", "-w", "-o", program | sources])
+    {_, 0} = System.cmd("cc", ["-O0", "-w", "-o", program | sources])
     File.chmod!(program, 0o755)
     program
   end
