@@ -96,6 +96,8 @@ defmodule NetRunner.Guarantees.SandboxLeavesNothingTest do
     end
 
     try_all.()
+    # What a killed shepherd leaves is ended by the launcher, which nobody waits for.
+    Tree.await(fn -> Tree.processes(tree) == [] end)
     before = left(tree)
     for _ <- 1..10, do: try_all.()
     Tree.await(fn -> left(tree) == before end, 60_000, fn -> {before, left(tree)} end)
