@@ -67,6 +67,128 @@ defmodule Bench.Suite do
     )
   end
 
+  # --- sandbox ----------------------------------------------------------------------------------------
+
+  @sandbox [read: [:system]]
+  @namespaces [read: [:system], processes: :own, tmp: :private]
+
+  # No other processes, an empty /tmp, nothing writable, no network: what the namespaces above are, too.
+  @bwrap ~w(--ro-bind / / --dev-bind /dev /dev --proc /proc --tmpfs /tmp --tmpfs /dev/shm --unshare-pid --unshare-net
+            --die-with-parent)
+
+  def measure_sandbox do
+    count = pick(300, 100)
+    run = fn command, options -> {"", 0} = NetRunner.run(command, options) end
+
+    peers = [
+      {"without", fn -> run.(["true"], []) end},
+      {"sandbox", fn -> run.(["true"], sandbox: @sandbox) end},
+      {"namespaces", fn -> run.(["true"], sandbox: @namespaces) end}
+    ]
+
+    bwrap = System.find_executable("bwrap")
+    bwrap_peer = {"bwrap", fn -> run.([bwrap | @bwrap] ++ ["true"], []) end}
+    peers = if bwrap, do: peers ++ [bwrap_peer], else: peers
+    for {_, start} <- peers, do: start.()
+    all = in_turn(for {name, start} <- peers, do: {name, fn -> median(times(count, start)) end})
+
+    target(
+      "run true: with a sandbox / without",
+      ratios(all, "sandbox", "without"),
+      :at_most,
+      1.10
+    )
+
+    if bwrap,
+      do:
+        target(
+          "run true: own processes and /tmp / the same by bwrap",
+          ratios(all, "namespaces", "bwrap"),
+          :at_most,
+          0.35
+        ),
+      else: IO.puts("         bwrap is not installed")
+
+    for {name, values} <- Enum.sort(all), do: figure("run true, #{name}", values, "µs")
+
+    plot(
+      "sandbox",
+      "run true in a sandbox",
+      "microseconds, median",
+      for({name, _} <- peers, do: {name, median(all[name])})
+    )
+
+    open = """
+    import os, time
+    start = time.perf_counter()
+    for _ in range(50000): os.close(os.open("/usr/bin/env", os.O_RDONLY))
+    print((time.perf_counter() - start) / 50000 * 1e6)
+    """
+
+    opens = fn options ->
+      {text, 0} = NetRunner.run(["python3", "-c", open], options)
+      String.to_float(String.trim(text))
+    end
+
+    opened =
+      in_turn([
+        {"outside", fn -> opens.([]) end},
+        {"inside", fn -> opens.(sandbox: @sandbox) end}
+      ])
+
+    for {name, values} <- opened, do: figure("open and close by Python, #{name}", values, "µs")
+    leave_nothing(pick(10_000, 500))
+  end
+
+  defp leave_nothing(count) do
+    run = fn _ -> {"", 0} = NetRunner.run(["true"], sandbox: @namespaces) end
+    run.(1)
+    before = left()
+
+    1..count
+    |> Task.async_stream(run, max_concurrency: 4, timeout: :infinity)
+    |> Stream.run()
+
+    NetRunner.System.Native.let_idle_go()
+    later = await_left(before, 100)
+    more = for {what, number} <- later, number > before[what], do: number - before[what]
+
+    target(
+      "descriptors, mounts, processes, namespaces left by #{count} commands",
+      [Enum.sum(more)],
+      :at_most,
+      0
+    )
+  end
+
+  # Process 1 of a namespace is reaped before the end is reported; spares come and go.
+  defp await_left(before, tries) do
+    now = left()
+
+    if tries == 0 or Enum.all?(now, fn {what, number} -> number <= before[what] end) do
+      now
+    else
+      Process.sleep(50)
+      await_left(before, tries - 1)
+    end
+  end
+
+  defp left do
+    namespaces =
+      for kind <- ~w(pid mnt user net),
+          path <- Path.wildcard("/proc/[0-9]*/ns/#{kind}"),
+          {:ok, name} <- [File.read_link(path)],
+          uniq: true,
+          do: name
+
+    %{
+      descriptors: length(File.ls!("/proc/self/fd")),
+      mounts: length(String.split(File.read!("/proc/self/mountinfo"), "\n")),
+      processes: length(helpers()),
+      namespaces: length(namespaces)
+    }
+  end
+
   # --- concurrency ------------------------------------------------------------------------------------
 
   def measure_concurrency do

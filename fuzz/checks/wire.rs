@@ -1,6 +1,6 @@
 //! What holds for the wire format, whatever the bytes: nothing panics, and what is decoded is what is sent again.
 
-use wire::{Event, Request, Spec, SpecWriter, Stdio, Tag};
+use wire::{Access, Event, Request, Sandbox, Spec, SpecWriter, Stdio, Tag};
 
 /// From the shepherd.
 pub fn event(bytes: &[u8]) {
@@ -73,5 +73,46 @@ fn encode(spec: &Spec) -> Vec<u8> {
     if spec.terminal {
         writer.flag(Tag::Terminal);
     }
+    if let Some(sandbox) = &spec.sandbox {
+        encode_sandbox(sandbox, &mut writer);
+    }
     writer.finish()
+}
+
+fn encode_sandbox(sandbox: &Sandbox, writer: &mut SpecWriter) {
+    let layers = [
+        (sandbox.filesystem, Sandbox::FILESYSTEM),
+        (sandbox.signals, Sandbox::SIGNALS),
+        (sandbox.system_calls, Sandbox::SYSTEM_CALLS),
+        (sandbox.capabilities, Sandbox::CAPABILITIES),
+    ];
+    let layers = layers
+        .iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, bit)| bit)
+        .sum();
+    writer.numbers(Tag::Sandbox, &[layers, sandbox.network.to_number()]);
+    for allowed in &sandbox.paths {
+        let tag = match (allowed.access, allowed.required) {
+            (Access::Read, true) => Tag::Readable,
+            (Access::Read, false) => Tag::ReadableIfThere,
+            (Access::Execute, true) => Tag::Executable,
+            (Access::Execute, false) => Tag::ExecutableIfThere,
+            (Access::Write, _) => Tag::Writable,
+        };
+        writer.string(tag, allowed.path.to_bytes()).unwrap();
+    }
+    for (tag, ports) in [(Tag::Connect, &sandbox.connect), (Tag::Bind, &sandbox.bind)] {
+        let ports: Vec<u64> = ports.iter().copied().map(u64::from).collect();
+        writer.numbers(tag, &ports);
+    }
+    if sandbox.own_processes {
+        writer.flag(Tag::OwnProcesses);
+    }
+    if let Some(tmp) = sandbox.private_tmp {
+        writer.numbers(Tag::PrivateTmp, &[tmp.size, tmp.executable.into()]);
+    }
+    if sandbox.locked_metadata {
+        writer.flag(Tag::LockedMetadata);
+    }
 }

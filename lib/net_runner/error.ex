@@ -298,7 +298,9 @@ defmodule NetRunner.Error do
     do: "there is no such executable, or no interpreter of that name for it (:enoent)"
 
   def describe(:eacces),
-    do: "it may not be executed (:eacces); it needs an x permission, and may be no directory"
+    do:
+      "it may not be executed (:eacces); it needs an x permission, may be no directory, and in a :sandbox it and its " <>
+        "interpreter must be beneath a path that may be executed"
 
   def describe(reason) when is_atom(reason), do: system_error(reason)
   def describe(reason), do: inspect(reason)

@@ -55,6 +55,8 @@ defmodule NetRunner.Options do
        "number in the unit of the man page, `:infinity`, or `{soft, hard}`"},
     {:no_new_privs, :command, :boolean, false,
      "`true`: set-user-ID programs that the command runs gain no privileges (Linux)"},
+    {:sandbox, :command, :sandbox, nil,
+     "what the command may touch, such as `[read: [:system], write: [folder], network: false]` (see `NetRunner.Sandbox`; Linux)"},
     {:pty, :command, :pty, false,
      "`true` or `[rows: 24, cols: 80, echo: true]`: the command runs in a pseudo-terminal, which is its stdin, stdout " <>
        "and stderr (so it excludes these options); everything that it prints is read as stdout"},
@@ -283,6 +285,7 @@ defmodule NetRunner.Options do
 
   alias NetRunner.Options.Kind
   alias NetRunner.Run.CancelToken
+  alias NetRunner.Sandbox.Policy
   alias NetRunner.System.{Cgroup, Descriptors}
 
   # The names of setrlimit(2). The system may know fewer.
@@ -432,6 +435,11 @@ defmodule NetRunner.Options do
     if given[:log_prefix] != nil and not logs?(given[:on_output]) do
       raise ArgumentError,
             "the option :log_prefix is for lines that are logged: it needs on_output: :log"
+    end
+
+    if given[:leftovers] == :leave and Policy.ends_all?(given[:sandbox]) do
+      raise ArgumentError,
+            "the option :sandbox with processes: :own excludes leftovers: :leave: the kernel ends what the command leaves"
     end
 
     if :process not in groups and Descriptors.on_demand?(given[:fds] || %{}) do
@@ -587,6 +595,10 @@ defmodule NetRunner.Options do
       else: value
   end
 
+  defp normal(:sandbox, value) when is_list(value) do
+    with {:error, _problem} <- Policy.parse(value), do: value, else: ({:ok, policy} -> policy)
+  end
+
   # Enumerated once, so that the command gets what was checked.
   defp normal(:env, value), do: if(enumerable?(value), do: Enum.to_list(value), else: value)
   # As a child spec hides it.
@@ -615,6 +627,12 @@ defmodule NetRunner.Options do
 
   defp shown(:fds, value), do: Descriptors.problem(value)
   defp shown(:limits, value), do: Cgroup.problem(value)
+
+  defp shown(:sandbox, value) do
+    {:error, problem} = Policy.parse(value)
+    problem
+  end
+
   defp shown(type, value) when type in [:input, :keyword], do: Kind.of(value)
   # What is given as :stdin may be meant as :input.
   defp shown({:stdio, _, [:file]}, {kind, _} = value) when kind in [:file, :append],
@@ -648,6 +666,7 @@ defmodule NetRunner.Options do
 
   defp valid?(:limits, value), do: Cgroup.problem(value) == nil
   defp valid?(:fds, value), do: Descriptors.problem(value) == nil
+  defp valid?(:sandbox, value), do: is_struct(value, Policy)
   defp valid?(:pty, value) when is_boolean(value), do: true
 
   defp valid?(:pty, value) do
@@ -805,6 +824,10 @@ defmodule NetRunner.Options do
   defp expected(:fds) do
     "a map of numbers from 3 to 255 to :input, :output, {:input, iodata}, {:input, {:file, path}}, " <>
       "{:output, {:file, path}} or {:append, {:file, path}}"
+  end
+
+  defp expected(:sandbox) do
+    "a keyword list of #{Enum.map_join(Policy.keys(), ", ", &inspect/1)} with values that NetRunner.Sandbox explains"
   end
 
   defp expected(:pty), do: "true, false, or a keyword list of :rows, :cols (1 to 65535) and :echo"

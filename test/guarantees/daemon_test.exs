@@ -133,7 +133,9 @@ defmodule NetRunner.Guarantees.DaemonTest do
 
   defp child(tree, shape, env) do
     [executable | args] = Tree.command(tree, shape)
-    [cmd: executable, args: args, process_opts: [kill_timeout: @kill_timeout, env: env]]
+    sandbox = if shape == :own_processes, do: Tree.options(tree, shape), else: []
+    process_opts = [kill_timeout: @kill_timeout, env: env] ++ sandbox
+    [cmd: executable, args: args, process_opts: process_opts]
   end
 
   defp signal(daemon, name) do

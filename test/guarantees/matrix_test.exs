@@ -243,6 +243,45 @@ defmodule NetRunner.Guarantees.MatrixTest do
     end
   end
 
+  # The helpers are stopped first, so that none of them sees another one die and ends the command itself.
+  describe "guard, launcher and shepherd are killed at once:" do
+    if reason = Tree.reason_to_skip(:own_processes), do: @describetag(skip: reason)
+
+    test "the kernel ends a command with processes of its own, and all that it started", %{
+      tree: tree
+    } do
+      command = start_ready(tree, :own_processes)
+      assert length(Tree.processes(tree)) > 5
+      kill_helpers_at_once(command)
+      Tree.await(fn -> Tree.processes(tree) == [] end, @within, fn -> Tree.processes(tree) end)
+      assert Command.await_exit(command, @within) == {:error, :shepherd_died}
+      :ok = Command.stop(command)
+      assert_clean(tree)
+    end
+
+    test "without a namespace, what it started is left", %{tree: tree} do
+      [executable | args] = Tree.command(tree, :own_processes)
+      {:ok, command} = Command.start(executable, args, env: Tree.env(tree))
+      assert Command.read(command) == {:ok, "ready\n"}
+      os_pid = Command.os_pid(command)
+      kill_helpers_at_once(command)
+      Tree.await(fn -> Tree.stat(os_pid) == nil or Tree.stat(os_pid).state == "Z" end)
+      assert length(Tree.processes(tree)) > 5
+      :ok = Command.stop(command)
+      Tree.kill_all(tree)
+      assert_clean(tree)
+    end
+  end
+
+  defp kill_helpers_at_once(command) do
+    shepherd = Tree.shepherd(command)
+    launcher = Tree.launcher(command)
+    helpers = [shepherd, launcher, Tree.parent(launcher)]
+    {_, 0} = System.cmd("kill", ["-STOP" | Enum.map(helpers, &to_string/1)])
+    Enum.each(helpers, &Tree.await_stopped/1)
+    :ok = Tree.kill(helpers)
+  end
+
   # The VM dies: every shape runs in one VM of its own, which is then ended in one of these ways.
   for {how, what} <- [
         killed: "is killed with SIGKILL",

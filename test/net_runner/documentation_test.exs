@@ -14,6 +14,23 @@ defmodule NetRunner.DocumentationTest do
 
   @root Path.expand("../..", __DIR__)
 
+  # One after the other, as somebody who reads it would: what is on the left side must match.
+  @tag skip: NetRunner.Guarantees.Tree.needs_linux()
+  test "the examples in docs/sandbox.md run" do
+    page = File.read!(Path.join(@root, "docs/sandbox.md"))
+    examples = Regex.scan(~r/^( *)```elixir\n(.*?)^ *```/ms, page)
+    assert length(examples) > 10
+
+    bindings =
+      for [_, _, code] <- examples, reduce: [] do
+        bindings ->
+          {_, bindings} = Code.eval_string(code, bindings, file: "docs/sandbox.md")
+          bindings
+      end
+
+    File.rm_rf!(bindings[:work])
+  end
+
   test "the races that comments name are those that docs/internals.md tells" do
     told = Regex.scan(~r/^\*\*(.+?)\.\*\*/m, File.read!(Path.join(@root, "docs/internals.md")))
     sources = Path.wildcard(Path.join(@root, "{lib,native}/**/*.{ex,rs}"))

@@ -40,13 +40,13 @@ defmodule NetRunner.Guarantees.Tree do
   @doc "The program shapes of the matrix; shape.py says what each does."
   def shapes do
     ~w(plain background_children setsid_child daemon ignores_signals stopped deep wide
-       keeps_forking closes_stdout holds_stdout other_user terminal cgroup)a
+       keeps_forking closes_stdout holds_stdout other_user terminal cgroup own_processes)a
   end
 
   @doc "Why a shape cannot be had here; `nil` when it can."
   # Something of these leaves the command's process group.
   def reason_to_skip(shape)
-      when shape in [:setsid_child, :daemon, :keeps_forking, :terminal, :cgroup],
+      when shape in [:setsid_child, :daemon, :keeps_forking, :terminal, :cgroup, :own_processes],
       do: needs_linux() || reason_to_skip_on_linux(shape)
 
   def reason_to_skip(shape), do: reason_to_skip_on_linux(shape)
@@ -59,6 +59,14 @@ defmodule NetRunner.Guarantees.Tree do
       do: "needs root and a cgroup file system of version 2 that can be written"
   end
 
+  defp reason_to_skip_on_linux(:own_processes) do
+    case NetRunner.Sandbox.support() do
+      %{processes: {:missing, sentence}} -> sentence
+      %{filesystem: {:missing, sentence}} -> sentence
+      %{} -> nil
+    end
+  end
+
   defp reason_to_skip_on_linux(_shape), do: nil
 
   @doc "The shapes that can be had here."
@@ -67,6 +75,11 @@ defmodule NetRunner.Guarantees.Tree do
   @doc "The options that make a shape what it is, beside its program."
   def options(_tree, :terminal), do: [pty: [echo: false]]
   def options(tree, :cgroup), do: [cgroup_path: "net_runner_test/#{tree.mark}"]
+
+  def options(tree, :own_processes) do
+    [sandbox: [read: ["/"], write: [Path.dirname(tree.ready_file)], processes: :own]]
+  end
+
   def options(_tree, _shape), do: []
 
   @doc "Where cgroup v2 is mounted, when this user may make cgroups there; also beside version 1."
@@ -127,9 +140,21 @@ defmodule NetRunner.Guarantees.Tree do
     for pid <- pids(),
         comm(pid) == "net_runner_shep",
         %{session: session} = stat <- [stat(pid)],
-        session in sessions,
+        session in sessions or first_of_namespace?(pid),
         not match?(%{state: "Z", parent: 1}, stat),
         do: pid
+  end
+
+  # Process 1 of a PID namespace of a command is a copy of a helper, in a session of its own. (Other checkouts have theirs.)
+  defp first_of_namespace?(pid) do
+    helper = Application.app_dir(:net_runner, "priv/net_runner_shepherd")
+
+    with {:ok, status} <- File.read("/proc/#{pid}/status"),
+         true <- status =~ ~r/^NSpid:\t\d+\t1$/m do
+      File.read_link("/proc/#{pid}/exe") in [{:ok, helper}, {:error, :eacces}]
+    else
+      _ -> false
+    end
   end
 
   @doc """

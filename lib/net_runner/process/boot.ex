@@ -7,6 +7,7 @@ defmodule NetRunner.Process.Boot do
   # has started. A wait ends early when the command's owner dies, or when its time is over.
 
   alias NetRunner.Process.{Announcer, Counters, Inlet, Lifecycle, Listing, Outlets, Pipe}
+  alias NetRunner.Sandbox.Policy
   alias NetRunner.System.{Cgroup, Descriptors, Launcher, Native, Spec}
 
   # How many launchers in a row may die with the request unread.
@@ -20,6 +21,7 @@ defmodule NetRunner.Process.Boot do
     :started,
     :counters,
     :cgroup,
+    :sandbox,
     :life,
     :inlet,
     :outlets,
@@ -35,6 +37,7 @@ defmodule NetRunner.Process.Boot do
           started: {system_time :: integer(), monotonic_time :: integer()},
           counters: Counters.t(),
           cgroup: Cgroup.t(),
+          sandbox: [Policy.in_force()] | nil,
           life: Lifecycle.t(),
           inlet: Inlet.t(),
           outlets: Outlets.t(),
@@ -101,6 +104,7 @@ defmodule NetRunner.Process.Boot do
          started: started,
          counters: counters,
          cgroup: cgroup,
+         sandbox: Policy.in_force(options.sandbox),
          life: life,
          inlet: Inlet.new(stdin, terminal?, counters),
          outlets: Outlets.new(Pipe.new(stdout, terminal?), Pipe.new(stderr), tail, counters),

@@ -25,7 +25,7 @@ defmodule NetRunner.Process.Report do
   @spec info(Lifecycle.t(), Stats.t(), Counters.t()) :: map()
   def info(life, stats, counters) do
     stats
-    |> Map.take([:started_at, :duration_ms, :exit_status, :exit])
+    |> Map.take([:started_at, :duration_ms, :exit_status, :exit, :sandbox])
     |> Map.merge(%{
       pid: self(),
       os_pid: life.os_pid,

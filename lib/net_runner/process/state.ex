@@ -31,6 +31,7 @@ defmodule NetRunner.Process.State do
     :started,
     :counters,
     :cgroup,
+    :sandbox,
     :life,
     :inlet,
     :outlets,
@@ -60,6 +61,7 @@ defmodule NetRunner.Process.State do
       started: boot.started,
       counters: boot.counters,
       cgroup: boot.cgroup,
+      sandbox: boot.sandbox,
       life: boot.life,
       inlet: boot.inlet,
       outlets: boot.outlets,
@@ -224,7 +226,10 @@ defmodule NetRunner.Process.State do
   def arm(message, ms), do: Process.send_after(self(), message, ms)
 
   @spec stats(t()) :: Stats.t()
-  def stats(state), do: Report.stats(state.life, state.started, state.counters, state.cgroup)
+  def stats(state) do
+    stats = Report.stats(state.life, state.started, state.counters, state.cgroup)
+    %{stats | sandbox: state.sandbox}
+  end
 
   @doc "What is asked of the command, and changes nothing."
   @spec tell(t(), :os_pid | :alive? | :stats | :info | :failure | :verdict | :account) :: term()

@@ -8,6 +8,8 @@ defmodule NetRunner.Process.Stats do
     * `started_at`: `DateTime` in UTC;
     * `duration_ms`: milliseconds from the start to the exit, or until now;
     * `exit_status`: 0 to 255, 128 + number for a signal; `nil` before the exit;
+    * `sandbox`: the layers of the `:sandbox` that are in force, such as `[:filesystem, :network, :signals,
+      :system_calls, :capabilities]`; `nil` without one;
 
   and, after the exit, the kernel's own account (wait4(2), getrusage(2)), which includes the
   children that the command has waited for:
@@ -49,7 +51,8 @@ defmodule NetRunner.Process.Stats do
             max_rss_bytes: nil,
             user_time_us: nil,
             system_time_us: nil,
-            cgroup: nil
+            cgroup: nil,
+            sandbox: nil
 
   @type t :: %__MODULE__{
           bytes_in: non_neg_integer(),
@@ -64,7 +67,8 @@ defmodule NetRunner.Process.Stats do
           max_rss_bytes: non_neg_integer() | nil,
           user_time_us: non_neg_integer() | nil,
           system_time_us: non_neg_integer() | nil,
-          cgroup: %{atom() => non_neg_integer()} | nil
+          cgroup: %{atom() => non_neg_integer()} | nil,
+          sandbox: [NetRunner.Sandbox.in_force()] | nil
         }
 
   @doc false
@@ -84,7 +88,8 @@ defimpl Inspect, for: NetRunner.Process.Stats do
       "in #{stats.bytes_in}, out #{stats.bytes_out}, err #{stats.bytes_err} bytes",
       "#{stats.read_count} reads, #{stats.write_count} writes",
       usage(stats),
-      cgroup(stats.cgroup)
+      cgroup(stats.cgroup),
+      sandbox(stats.sandbox)
     ]
 
     "#NetRunner.Process.Stats<#{parts |> Enum.reject(&is_nil/1) |> Enum.join(", ")}>"
@@ -99,6 +104,9 @@ defimpl Inspect, for: NetRunner.Process.Stats do
   defp usage(stats) do
     "max_rss #{stats.max_rss_bytes} bytes, user #{stats.user_time_us} us, system #{stats.system_time_us} us"
   end
+
+  defp sandbox(nil), do: nil
+  defp sandbox(layers), do: "sandbox: " <> Enum.join(layers, " ")
 
   defp cgroup(nil), do: nil
 

@@ -35,6 +35,12 @@ defmodule NetRunner.System.Native do
           | {:rlimit, {atom(), non_neg_integer(), non_neg_integer()}}
           | {:groups, [non_neg_integer()]}
           | {:no_new_privs, true}
+          | {:sandbox, {layers :: [atom()], network :: atom()}}
+          | {:readable | :writable | :executable | :readable_if_there | :executable_if_there,
+             [binary()]}
+          | {:connect | :bind, [0..65_535]}
+          | {:own_processes | :locked_metadata, true}
+          | {:private_tmp, {bytes :: pos_integer(), executable? :: boolean()}}
   @type step ::
           :receive
           | :fork
@@ -53,6 +59,7 @@ defmodule NetRunner.System.Native do
           | :no_new_privs
           | :exec
           | {:fd, 3..255}
+          | {:sandbox, NetRunner.Sandbox.Refusal.part() | (index :: byte())}
   @type event ::
           {:started, pos_integer()}
           | {:failed, step(), posix()}

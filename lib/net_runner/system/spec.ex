@@ -3,6 +3,7 @@ defmodule NetRunner.System.Spec do
   # Checks a command and its options, and makes the fields that the shepherd reads.
 
   alias NetRunner.Options.Kind
+  alias NetRunner.Sandbox.{Policy, Refusal}
   alias NetRunner.System.Native
 
   # The search path of execvp(3) when there is no PATH.
@@ -27,7 +28,7 @@ defmodule NetRunner.System.Spec do
          {:stop_signal, stop_signal},
          {:kill_timeout, options.kill_timeout},
          {:leftovers, options.leftovers}
-       ] ++ environment ++ cd ++ account ++ settings(options)}
+       ] ++ environment ++ cd ++ account ++ settings(options) ++ Policy.fields(options.sandbox)}
     end
   end
 
@@ -197,6 +198,9 @@ defmodule NetRunner.System.Spec do
 
   @doc "Names the option that is to blame for a failed start: the groups may have come with `:user`."
   @spec blame(term(), map()) :: term()
+  def blame({{:sandbox, what}, errno}, options),
+    do: {:sandbox, Refusal.sentence(what, errno, options.sandbox)}
+
   def blame({:group, reason}, %{group: nil}), do: {:user, reason}
   def blame({:groups, reason}, %{groups: nil}), do: {:user, reason}
   def blame(reason, _options), do: reason

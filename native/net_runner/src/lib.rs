@@ -26,7 +26,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use submit::Connections;
 use window::{Pushed, Window};
 use wire::socket::{NO_SIGNAL, ONE_MORE};
-use wire::{Event, Request, Step, Target, EVENT_SIZE, GREETING};
+use wire::{Event, Part, Request, Step, Target, EVENT_SIZE, GREETING};
 
 mod atoms {
     rustler::atoms! {
@@ -37,6 +37,9 @@ mod atoms {
         started, failed, exited, signaled, malformed, too_long,
         receive, fork, setup, cwd, exec, stdin, stdout, stderr, rlimits, group, user, einval,
         command, tree, first, full,
+        sandbox, readable, writable, executable, readable_if_there, executable_if_there, connect, bind,
+        own_processes, private_tmp, locked_metadata, all, none, unix, loopback, ports,
+        system, filesystem, signals, system_calls, capabilities, filter, processes, proc, mounts, tmp, metadata,
     }
 }
 
@@ -616,8 +619,28 @@ fn step_term(env: Env, step: Step) -> Term {
         Step::NoNewPrivs => atoms::no_new_privs(),
         Step::Exec => atoms::exec(),
         Step::Fd(number) => return (atoms::fd(), number).encode(env),
+        Step::Sandbox(part) => return (atoms::sandbox(), part_term(part)).encode(env),
+        Step::SandboxPath(index) => return (atoms::sandbox(), index).encode(env),
     };
     name.encode(env)
+}
+
+fn part_term(part: Part) -> Atom {
+    match part {
+        Part::System => atoms::system(),
+        Part::Filesystem => atoms::filesystem(),
+        Part::Signals => atoms::signals(),
+        Part::Ports => atoms::ports(),
+        Part::Filter => atoms::filter(),
+        Part::Capabilities => atoms::capabilities(),
+        Part::User => atoms::user(),
+        Part::Processes => atoms::processes(),
+        Part::Proc => atoms::proc(),
+        Part::Mounts => atoms::mounts(),
+        Part::Tmp => atoms::tmp(),
+        Part::Metadata => atoms::metadata(),
+        Part::Loopback => atoms::loopback(),
+    }
 }
 
 /// `to`: whom it reaches.

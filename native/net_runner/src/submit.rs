@@ -15,7 +15,7 @@ use rustler::{Atom, Decoder, Env, Error, ListIterator, NifResult, Term};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use wire::socket::{self, Begin, NO_SIGNAL};
-use wire::{Leftovers, SpecWriter, Tag, NEW_SHEPHERD};
+use wire::{Leftovers, Network, Sandbox, SpecWriter, Tag, NEW_SHEPHERD};
 
 /// What the VM keeps of a command: its ends of the control socket and of the pipes.
 pub struct VmSide {
@@ -343,11 +343,61 @@ pub fn write_spec(fields: ListIterator, size: usize) -> NifResult<SpecWriter> {
                 Leftovers::Kill
             };
             writer.number(Tag::Leftovers, leftovers.to_number());
+        } else if name == atoms::sandbox() {
+            let (layers, network): (Vec<Atom>, Atom) = value.decode()?;
+            let numbers = [self::layers(&layers)?, self::network(network)?.to_number()];
+            writer.numbers(Tag::Sandbox, &numbers);
+        } else if name == atoms::readable() {
+            strings(&mut writer, Tag::Readable, value)?;
+        } else if name == atoms::writable() {
+            strings(&mut writer, Tag::Writable, value)?;
+        } else if name == atoms::executable() {
+            strings(&mut writer, Tag::Executable, value)?;
+        } else if name == atoms::readable_if_there() {
+            strings(&mut writer, Tag::ReadableIfThere, value)?;
+        } else if name == atoms::executable_if_there() {
+            strings(&mut writer, Tag::ExecutableIfThere, value)?;
+        } else if name == atoms::connect() {
+            writer.numbers(Tag::Connect, &value.decode::<Vec<u64>>()?);
+        } else if name == atoms::bind() {
+            writer.numbers(Tag::Bind, &value.decode::<Vec<u64>>()?);
+        } else if name == atoms::own_processes() {
+            writer.flag(Tag::OwnProcesses);
+        } else if name == atoms::private_tmp() {
+            let (size, executable): (u64, bool) = value.decode()?;
+            writer.numbers(Tag::PrivateTmp, &[size, executable.into()]);
+        } else if name == atoms::locked_metadata() {
+            writer.flag(Tag::LockedMetadata);
         } else {
             return Err(Error::BadArg);
         }
     }
     Ok(writer)
+}
+
+fn layers(names: &[Atom]) -> NifResult<u64> {
+    names.iter().try_fold(0, |layers, name| {
+        let layer = match *name {
+            name if name == atoms::filesystem() => Sandbox::FILESYSTEM,
+            name if name == atoms::signals() => Sandbox::SIGNALS,
+            name if name == atoms::system_calls() => Sandbox::SYSTEM_CALLS,
+            name if name == atoms::capabilities() => Sandbox::CAPABILITIES,
+            _ => return Err(Error::BadArg),
+        };
+        Ok(layers | layer)
+    })
+}
+
+fn network(name: Atom) -> NifResult<Network> {
+    let networks = [
+        (atoms::none(), Network::None),
+        (atoms::unix(), Network::Unix),
+        (atoms::loopback(), Network::Loopback),
+        (atoms::ports(), Network::Ports),
+        (atoms::all(), Network::All),
+    ];
+    let found = networks.into_iter().find(|(known, _)| *known == name);
+    found.map(|(_, network)| network).ok_or(Error::BadArg)
 }
 
 fn string(writer: &mut SpecWriter, tag: Tag, value: Term) -> NifResult<()> {

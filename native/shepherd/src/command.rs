@@ -1,24 +1,19 @@
 //! Starting the command: everything is prepared before the process is made, and between that and
 //! `execve(2)` only system calls happen.
 
+use crate::failure::{at, Failure};
+use crate::sandbox::Sandbox;
 use crate::sys::Spawned;
-use crate::{cgroup, signals, sys};
+use crate::{cgroup, children, signals, sys};
 use nix::errno::Errno;
-use nix::fcntl::{fcntl, FcntlArg};
 use nix::sys::signal::Signal;
+use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::{getpid, getppid, Pid};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::slice::Iter;
-use wire::{Leftovers, Rlimit, Spec, Stdio, Step};
-
-/// Why a command did not start.
-#[derive(Debug, Clone, Copy)]
-pub struct Failure {
-    pub step: Step,
-    pub errno: Errno,
-}
+use wire::{Leftovers, Part, Rlimit, Spec, Stdio, Step};
 
 /// What the new process needs, as the system calls want it.
 struct Plan<'a> {
@@ -36,9 +31,36 @@ struct Plan<'a> {
     env: Vec<*const libc::c_char>,
     /// Where the process joins its cgroup.
     members: Option<CString>,
+    sandbox: Option<Sandbox>,
     spec: &'a Spec<'a>,
-    /// Where the new process writes why it failed.
-    failure: *mut Option<Failure>,
+    /// Where a process between this one and the command runs the command's.
+    stack: *mut libc::c_void,
+    report: *mut Report,
+}
+
+/// What the new processes write for the shepherd.
+struct Report {
+    /// Why the command did not start.
+    failure: Option<Failure>,
+    /// The command and process 1 of its PID namespace, where a process in between has made them.
+    command: libc::pid_t,
+    init: libc::pid_t,
+}
+
+/// A command that has started.
+pub struct Started {
+    pub pid: Pid,
+    /// Readable when it is dead; see `Spawned`.
+    pub exit: Option<OwnedFd>,
+    /// Of its PID namespace, where it has one of its own.
+    pub init: Option<Init>,
+}
+
+/// Process 1 of the command's PID namespace, a child of the shepherd.
+pub struct Init {
+    pub pid: Pid,
+    /// It ends when this is closed.
+    _lifeline: OwnedFd,
 }
 
 #[derive(Clone, Copy)]
@@ -57,43 +79,115 @@ const SHELL: &CStr = c"/bin/sh";
 
 /// Starts the command of `spec`. `cwd` is the VM's working directory; `passed` are the
 /// descriptors that it gets, in the order of their use: those for its stdio first.
-pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Spawned, Failure> {
+pub fn start(spec: &Spec, cwd: &OwnedFd, passed: &[OwnedFd]) -> Result<Started, Failure> {
     let candidates = candidates(spec.file, spec.search_path);
     let mut shell_args = vec![SHELL.as_ptr(), ptr::null()];
     shell_args.extend(pointers(spec.args.get(1..).unwrap_or_default()));
     let mut passed = passed.iter();
     let stdio = stdio_sources(spec, &mut passed)?;
-    let moved = out_of_the_way(spec, passed)?;
-    let mut failure = sys::Shared::new(None).map_err(at(Step::Fork))?;
+    let lowest = lowest_out_of_the_way(spec);
+    let moved = out_of_the_way(lowest, passed)?;
+    let mut fds = further_sources(spec, &moved)?;
+    fds.sort_unstable_by_key(|(number, _)| *number);
+    let terminal = terminal(spec, &stdio[0]);
+    let (sandbox, lifeline) = Sandbox::prepare(spec, cwd.as_fd(), terminal, lowest)?
+        .map_or((None, None), |(sandbox, lifeline)| {
+            (Some(sandbox), lifeline)
+        });
+    let mut report = sys::Shared::new(Report {
+        failure: None,
+        command: 0,
+        init: 0,
+    })
+    .map_err(at(Step::Fork))?;
     let mut plan = Plan {
         shepherd: getpid(),
         cwd: cwd.as_raw_fd(),
         stdio,
-        fds: further_sources(spec, &moved)?,
+        fds,
         candidates: candidates.iter().map(|path| path.as_ptr()).collect(),
         shell_args,
         args: pointers(&spec.args),
         env: pointers(&spec.env),
         members: spec.cgroup.or(spec.joined_cgroup).map(cgroup::members),
+        sandbox,
         spec,
-        failure: failure.as_ptr(),
+        stack: ptr::null_mut(),
+        report: report.as_ptr(),
     };
-    // SAFETY: `become_command` makes system calls only and does not return; `plan` and all that
-    // it points to outlive the wait for `execve(2)`.
-    let spawned = unsafe { sys::spawn(become_command, ptr::from_mut(&mut plan).cast()) }
-        .map_err(at(Step::Fork))?;
-    // SAFETY: the new process has gone its own way; it wrote through this pointer.
-    match unsafe { ptr::read_volatile(failure.as_ptr()) } {
-        None => Ok(spawned),
+    let flags = plan.sandbox.as_ref().map_or(0, Sandbox::flags);
+    let first = if plan.has_own_processes() {
+        plan.stack = sys::second_stack().map_err(at(Step::Fork))?;
+        make_command
+    } else {
+        become_command
+    };
+    // SAFETY: both make system calls only and do not return; `plan` and all that it points to outlive the wait for
+    // `execve(2)`.
+    let spawned = unsafe { sys::spawn(first, ptr::from_mut(&mut plan).cast(), flags) }
+        .map_err(|errno| not_made(errno, flags))?;
+    // SAFETY: the new processes have gone their own way; they wrote through this pointer.
+    let report = unsafe { ptr::read_volatile(report.as_ptr()) };
+    if let Some(lifeline) = lifeline {
+        return started_by(spawned, report, lifeline);
+    }
+    match report.failure {
+        None => Ok(Started {
+            pid: spawned.pid,
+            exit: spawned.exit,
+            init: None,
+        }),
         Some(failure) => {
-            let _ = nix::sys::wait::waitpid(spawned.pid, None);
+            let _ = waitpid(spawned.pid, None);
             Err(failure)
         }
     }
 }
 
-fn at(step: Step) -> impl Fn(Errno) -> Failure {
-    move |errno| Failure { step, errno }
+/// `namespaces`: those into which it would have been born.
+fn not_made(errno: Errno, namespaces: libc::c_int) -> Failure {
+    match errno {
+        Errno::EAGAIN | Errno::ENOMEM => at(Step::Fork)(errno),
+        _ if namespaces == 0 => at(Step::Fork)(errno),
+        _ => at(Step::Sandbox(Part::User))(errno),
+    }
+}
+
+/// The process in between has made the command, or has failed.
+fn started_by(between: Spawned, report: Report, lifeline: OwnedFd) -> Result<Started, Failure> {
+    let ended = waitpid(between.pid, None);
+    let failure = match ended {
+        Ok(WaitStatus::Exited(_, 0)) => report.failure,
+        // Race: killed in between.
+        _ => report.failure.or(Some(at(Step::Fork)(Errno::EINTR))),
+    };
+    let Some(failure) = failure else {
+        let pid = Pid::from_raw(report.command);
+        return Ok(Started {
+            pid,
+            exit: sys::exit_of_child(pid),
+            init: Some(Init {
+                pid: Pid::from_raw(report.init),
+                _lifeline: lifeline,
+            }),
+        });
+    };
+    // Process 1 ends when all others of its namespace are reaped.
+    for pid in [report.command, report.init] {
+        if pid > 0 {
+            children::kill(Pid::from_raw(pid));
+            let _ = waitpid(Pid::from_raw(pid), None);
+        }
+    }
+    Err(failure)
+}
+
+/// The terminal that the command gets.
+fn terminal(spec: &Spec, stdin: &Source) -> Option<RawFd> {
+    match stdin {
+        Source::Fd(terminal) if spec.terminal => Some(*terminal),
+        _ => None,
+    }
 }
 
 /// The pointers that `execve(2)` takes, with the null at their end.
@@ -134,24 +228,18 @@ fn stdio_sources(spec: &Spec, passed: &mut Iter<OwnedFd>) -> Result<[Source; 3],
     Ok(sources)
 }
 
-/// What was passed for the further descriptors, on numbers above theirs. Else one could lie on a number that another
-/// is to get, and be closed before it is copied.
-fn out_of_the_way(spec: &Spec, passed: Iter<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
+/// Above all numbers of further descriptors. What is needed later must not lie on one that the command is to get, and be
+/// closed before it is used.
+fn lowest_out_of_the_way(spec: &Spec) -> RawFd {
     let last = spec.fds.iter().map(|(number, _)| *number).max();
-    let lowest = last.map_or(0, |number| RawFd::from(number) + 1);
-    passed
-        .map(|fd| copy_to_at_least(fd, lowest).map_err(at(Step::Receive)))
-        .collect()
+    last.map_or(0, |number| RawFd::from(number) + 1)
 }
 
-fn copy_to_at_least(fd: &OwnedFd, lowest: RawFd) -> nix::Result<OwnedFd> {
-    match fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(lowest)) {
-        // SAFETY: made for this process just now.
-        Ok(copy) => Ok(unsafe { OwnedFd::from_raw_fd(copy) }),
-        // The limit of descriptors is not above it.
-        Err(Errno::EINVAL) => Err(Errno::EMFILE),
-        Err(errno) => Err(errno),
-    }
+/// What was passed for the further descriptors.
+fn out_of_the_way(lowest: RawFd, passed: Iter<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
+    passed
+        .map(|fd| sys::copy_to_at_least(fd, lowest).map_err(at(Step::Receive)))
+        .collect()
 }
 
 fn further_sources(spec: &Spec, passed: &[OwnedFd]) -> Result<Vec<(RawFd, Source)>, Failure> {
@@ -185,18 +273,62 @@ extern "C" fn become_command(plan: *mut libc::c_void) -> libc::c_int {
         Ok(()) => at(Step::Exec)(exec(plan)),
         Err(failure) => failure,
     };
+    give_up(plan, failure)
+}
+
+/// A command with a PID namespace is made by this process: it leaves its own processes for those of the new namespace,
+/// where the first that it makes is process 1, and the second the command. Both are children of the shepherd.
+extern "C" fn make_command(plan: *mut libc::c_void) -> libc::c_int {
+    let argument = plan;
+    // SAFETY: as above.
+    let plan = unsafe { &mut *plan.cast::<Plan>() };
+    match make_processes(plan, argument) {
+        // SAFETY: as in `give_up`.
+        Ok(()) => unsafe { libc::_exit(0) },
+        Err(failure) => give_up(plan, failure),
+    }
+}
+
+fn give_up(plan: &Plan, failure: Failure) -> ! {
     // SAFETY: `start` reads it when this process has ended.
-    unsafe { ptr::write_volatile(plan.failure, Some(failure)) };
+    unsafe { (*plan.report).failure = Some(failure) };
     // SAFETY: leaves at once, without running anything that belongs to the shepherd.
     unsafe { libc::_exit(127) }
+}
+
+/// As `set_up`.
+fn make_processes(plan: &Plan, argument: *mut libc::c_void) -> Result<(), Failure> {
+    // Whoever it makes is no helper.
+    nix::unistd::setsid().map_err(at(Step::Setup))?;
+    has_shepherd(plan)?;
+    let Some(sandbox) = &plan.sandbox else {
+        return Ok(());
+    };
+    sandbox.map_user()?;
+    // SAFETY: `report` lives as long as the plan.
+    let (init, command) = unsafe {
+        (
+            &raw mut (*plan.report).init,
+            &raw mut (*plan.report).command,
+        )
+    };
+    sandbox.start_init(init)?;
+    // SAFETY: as in `start`; the second stack is nobody else's.
+    unsafe { sys::spawn_sibling(become_command, argument, plan.stack, command) }
+        .map_err(at(Step::Fork))
 }
 
 /// No allocation, no lock, no formatting from here on: the memory is the shepherd's.
 fn set_up(plan: &Plan) -> Result<(), Failure> {
     let spec = plan.spec;
     nix::unistd::setsid().map_err(at(Step::Setup))?;
-    // Race: before setsid.
-    has_shepherd(plan)?;
+    if !plan.has_own_processes() {
+        // Race: before setsid.
+        has_shepherd(plan)?;
+        if let Some(sandbox) = &plan.sandbox {
+            sandbox.map_user()?;
+        }
+    }
     if let Some(members) = &plan.members {
         join(members).map_err(at(Step::Cgroup))?;
     }
@@ -217,6 +349,9 @@ fn set_up(plan: &Plan) -> Result<(), Failure> {
         // SAFETY: tty_ioctl(4); this process leads a session without a terminal.
         done(unsafe { libc::ioctl(0, libc::TIOCSCTTY as _, 0) }).map_err(at(Step::Setup))?;
     }
+    if let Some(sandbox) = &plan.sandbox {
+        sandbox.enter_namespaces()?;
+    }
     if let Some(cd) = spec.cd {
         // SAFETY: a NUL-terminated string of the spec.
         done(unsafe { libc::chdir(cd.as_ptr()) }).map_err(at(Step::Cd))?;
@@ -228,17 +363,38 @@ fn set_up(plan: &Plan) -> Result<(), Failure> {
     for limit in &spec.rlimits {
         set_limit(limit).map_err(at(Step::Rlimits))?;
     }
+    if let Some(sandbox) = &plan.sandbox {
+        sandbox.limit_capabilities();
+    }
     change_user(spec)?;
-    if spec.no_new_privs {
+    if let Some(sandbox) = &plan.sandbox {
+        sandbox.give_up_capabilities()?;
+    }
+    if spec.no_new_privs || plan.sandbox.is_some() {
         sys::give_up_new_privileges().map_err(at(Step::NoNewPrivs))?;
     }
     if spec.leftovers == Leftovers::Kill {
         // The last line of defence, for when all helpers are killed at once. Race: signal taken back.
         // Race: parent died first.
         let _ = sys::signal_at_parents_death(Some(Signal::SIGKILL));
-        has_shepherd(plan)?;
+        if !plan.has_own_processes() {
+            has_shepherd(plan)?;
+        }
     }
-    signals::unblock_all().map_err(at(Step::Setup))
+    signals::unblock_all().map_err(at(Step::Setup))?;
+    if let Some(sandbox) = &plan.sandbox {
+        sandbox.enforce(plan.fds.iter().map(|(number, _)| *number))?;
+    }
+    Ok(())
+}
+
+impl Plan<'_> {
+    /// Then its parent has no number there, and process 1 ends it with the shepherd.
+    fn has_own_processes(&self) -> bool {
+        self.sandbox
+            .as_ref()
+            .is_some_and(Sandbox::has_own_processes)
+    }
 }
 
 fn has_shepherd(plan: &Plan) -> Result<(), Failure> {

@@ -14,7 +14,7 @@
 //! hold anything of the command before.
 
 use crate::backoff::Backoff;
-use crate::command::Failure;
+use crate::failure::Failure;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::ffi::CString;

@@ -11,10 +11,10 @@ use crate::attributes::Attributes;
 use crate::backoff::Backoff;
 use crate::cgroup;
 use crate::children::{self, Left};
-use crate::command::{self, Failure};
+use crate::command::{self, Init, Started};
+use crate::failure::{at, Failure};
 use crate::life::{Action, Command, Event, Life, Vm};
 use crate::socket::{self, Begin, Control};
-use crate::sys::Spawned;
 use crate::{signals, sys, tree};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -70,6 +70,7 @@ pub fn run(control: OwnedFd, parent: &Parent, attributes: &Attributes) {
                     await_end_of_group(command.pid);
                 }
                 shepherd.exit = None;
+                shepherd.init = None;
                 shepherd.killed = false;
                 shepherd.event(Event::Reaped(exit));
             }
@@ -135,6 +136,8 @@ struct Shepherd<'a> {
     life: Life,
     /// Readable when the command is dead. Until that was seen.
     exit: Option<OwnedFd>,
+    /// Process 1 of the command's PID namespace. Until the command was reaped: it does not end earlier.
+    init: Option<Init>,
     /// The command's group has got SIGKILL.
     killed: bool,
 }
@@ -146,6 +149,7 @@ impl<'a> Shepherd<'a> {
             parent,
             life: Life::Idle,
             exit: None,
+            init: None,
             killed: false,
         }
     }
@@ -185,12 +189,20 @@ impl<'a> Shepherd<'a> {
             Action::Resume(cgroup) => self.suspend(cgroup.as_deref(), false),
             Action::SignalAll(number) => match self.group_at_most() {
                 Some(group) => children::signal_group(group, number),
-                None => children::signal_all(number),
+                None => self.signal_all(number),
             },
             Action::Kill(command) => children::kill(command),
             Action::KillAll => children::kill_all(),
             Action::KillCgroup(cgroup) => cgroup::kill(&cgroup),
             Action::RemoveCgroup(cgroup) => cgroup::remove(&cgroup),
+        }
+    }
+
+    /// In a PID namespace, it is process 1 that adopts.
+    fn signal_all(&self, number: i32) {
+        children::signal_all(number);
+        if let Some(init) = &self.init {
+            tree::signal_below(init.pid, number);
         }
     }
 
@@ -219,8 +231,9 @@ impl<'a> Shepherd<'a> {
         let started = start_command(begin);
         // From here on the spec and the command's ends of the pipes are gone from this process.
         match started {
-            Ok((command, exit)) => {
-                self.exit = exit;
+            Ok((command, started)) => {
+                self.exit = started.exit;
+                self.init = started.init;
                 self.event(Event::Started(command));
             }
             Err(failure) => self.event(Event::NotStarted(failure)),
@@ -314,8 +327,8 @@ impl<'a> Shepherd<'a> {
     }
 }
 
-/// The command that has started, and a descriptor that is readable when it is dead.
-fn start_command(begin: Begin) -> Result<(Command, Option<OwnedFd>), Failure> {
+/// What has started.
+fn start_command(begin: Begin) -> Result<(Command, Started), Failure> {
     let Begin {
         mut spec,
         fds,
@@ -329,15 +342,15 @@ fn start_command(begin: Begin) -> Result<(Command, Option<OwnedFd>), Failure> {
     }
     let spec = Spec::decode(&spec).map_err(|_| receive_failure(Errno::EPROTO))?;
     let passed: Vec<OwnedFd> = fds.collect();
-    let Spawned { pid, exit } = command::start(&spec, &cwd, &passed)?;
+    let started = command::start(&spec, &cwd, &passed)?;
     let command = Command {
-        pid,
+        pid: started.pid,
         stop_signal: spec.stop_signal,
         kill_timeout: Duration::from_millis(spec.kill_timeout_ms),
         leftovers: spec.leftovers,
         cgroup: spec.cgroup.map(CStr::to_owned),
     };
-    Ok((command, exit))
+    Ok((command, started))
 }
 
 /// The rest of the command's group has got SIGKILL; it may have children of this process in it, or not. It is asked for
@@ -367,10 +380,7 @@ fn read_spec(fd: Option<OwnedFd>) -> Result<Vec<u8>, Failure> {
 }
 
 fn receive_failure(errno: Errno) -> Failure {
-    Failure {
-        step: Step::Receive,
-        errno,
-    }
+    at(Step::Receive)(errno)
 }
 
 fn is_in(ready: &FdSet, fd: Option<BorrowedFd>) -> bool {

@@ -57,6 +57,19 @@ pub fn nonblocking_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
+/// A copy, close-on-exec, on the lowest free number from `lowest` on.
+pub fn copy_to_at_least(fd: &OwnedFd, lowest: RawFd) -> nix::Result<OwnedFd> {
+    use nix::fcntl::{fcntl, FcntlArg};
+    use std::os::fd::FromRawFd;
+    match fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(lowest)) {
+        // SAFETY: made for this process just now.
+        Ok(copy) => Ok(unsafe { OwnedFd::from_raw_fd(copy) }),
+        // The limit of descriptors is not above it.
+        Err(Errno::EINVAL) => Err(Errno::EMFILE),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Closes every descriptor from `first` on: what the VM had open without close-on-exec.
 pub fn close_from(first: RawFd) {
     #[cfg(all(target_os = "linux", not(net_runner_posix)))]
@@ -212,16 +225,19 @@ pub struct Spawned {
 /// Runs `child` in a new process that shares this one's memory until it calls `execve(2)` or exits,
 /// while this one waits: vfork(2) with a stack of its own. Nothing is copied, whatever the size.
 ///
+/// `namespaces`: the flags of clone(2) for those into which it is born.
+///
 /// # Safety
 /// `child` must not allocate, lock, unwind or return; `argument` must be valid for it.
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 pub unsafe fn spawn(
     child: extern "C" fn(*mut libc::c_void) -> libc::c_int,
     argument: *mut libc::c_void,
+    namespaces: libc::c_int,
 ) -> nix::Result<Spawned> {
     use std::os::fd::FromRawFd;
-    let top = stack_top()?;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let top = stack_top(&CHILD_STACK)?;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | namespaces;
     let mut exit: RawFd = -1;
     let mut clone = |flags| {
         // SAFETY: nobody else is on the stack, which is there until this process ends; the child has left it
@@ -240,19 +256,81 @@ pub unsafe fn spawn(
     })
 }
 
+/// In a process that `spawn` made: makes another one in the same way, which is the child of this one's parent. Its number is
+/// written to `pid`. Returns when that has called `execve(2)` or exited.
+///
+/// # Safety
+/// As above. `stack` is the second one, and nobody else is on it.
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+pub unsafe fn spawn_sibling(
+    child: extern "C" fn(*mut libc::c_void) -> libc::c_int,
+    argument: *mut libc::c_void,
+    stack: *mut libc::c_void,
+    pid: *mut libc::pid_t,
+) -> nix::Result<()> {
+    let flags = libc::CLONE_VM
+        | libc::CLONE_VFORK
+        | libc::CLONE_PARENT
+        | libc::CLONE_PARENT_SETTID
+        | libc::SIGCHLD;
+    // SAFETY: the caller answers for all of it.
+    Errno::result(unsafe { libc::clone(child, stack, flags, argument, pid) }).map(drop)
+}
+
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
+pub unsafe fn spawn_sibling(
+    _child: extern "C" fn(*mut libc::c_void) -> libc::c_int,
+    _argument: *mut libc::c_void,
+    _stack: *mut libc::c_void,
+    _pid: *mut libc::pid_t,
+) -> nix::Result<()> {
+    Err(Errno::ENOSYS)
+}
+
+/// A stack for `spawn_sibling`.
+pub fn second_stack() -> nix::Result<*mut libc::c_void> {
+    #[cfg(all(target_os = "linux", not(net_runner_posix)))]
+    return stack_top(&SIBLING_STACK);
+    #[cfg(any(not(target_os = "linux"), net_runner_posix))]
+    return Err(Errno::ENOSYS);
+}
+
+/// Readable when a child is dead that was not reaped. `None` as in `Spawned`.
+pub fn exit_of_child(pid: Pid) -> Option<OwnedFd> {
+    #[cfg(all(target_os = "linux", not(net_runner_posix)))]
+    {
+        use std::os::fd::FromRawFd;
+        // SAFETY: pidfd_open(2) touches no memory.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+        // SAFETY: it was made just now, close-on-exec, and is nobody else's.
+        (fd != -1).then(|| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    }
+    #[cfg(any(not(target_os = "linux"), net_runner_posix))]
+    {
+        let _ = pid;
+        None
+    }
+}
+
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+type Stack = std::sync::atomic::AtomicPtr<libc::c_void>;
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+static CHILD_STACK: Stack = Stack::new(std::ptr::null_mut());
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+static SIBLING_STACK: Stack = Stack::new(std::ptr::null_mut());
+
 /// The end of the stack on which a new process runs until it is the command. A shepherd has one for its
 /// life. Below it is a page that nobody may touch: running over the stack ends the new process and changes nothing.
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
-fn stack_top() -> nix::Result<*mut libc::c_void> {
+fn stack_top(known: &Stack) -> nix::Result<*mut libc::c_void> {
     use nix::sys::mman::{mmap_anonymous, mprotect, MapFlags, ProtFlags};
     use std::num::NonZeroUsize;
-    use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+    use std::sync::atomic::Ordering::Relaxed;
     const SIZE: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
     /// As large as a page is on any system.
     const GUARD: usize = 64 * 1024;
-    static TOP: AtomicPtr<libc::c_void> = AtomicPtr::new(std::ptr::null_mut());
 
-    let top = TOP.load(Relaxed);
+    let top = known.load(Relaxed);
     if !top.is_null() {
         return Ok(top);
     }
@@ -265,7 +343,7 @@ fn stack_top() -> nix::Result<*mut libc::c_void> {
         mprotect(bottom, GUARD, ProtFlags::PROT_NONE)?;
         bottom.byte_add(whole.get()).as_ptr()
     };
-    TOP.store(top, Relaxed);
+    known.store(top, Relaxed);
     Ok(top)
 }
 
@@ -278,6 +356,7 @@ fn stack_top() -> nix::Result<*mut libc::c_void> {
 pub unsafe fn spawn(
     child: extern "C" fn(*mut libc::c_void) -> libc::c_int,
     argument: *mut libc::c_void,
+    _namespaces: libc::c_int,
 ) -> nix::Result<Spawned> {
     use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
     use std::os::fd::AsFd;

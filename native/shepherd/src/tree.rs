@@ -17,6 +17,19 @@ pub fn signal(number: i32) {
     }
 }
 
+/// A signal to each process below a child of this one.
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+pub fn signal_below(child: nix::unistd::Pid, number: i32) {
+    if children::has_proc() {
+        for pid in processes::below(child.as_raw()).unwrap_or_default() {
+            let _ = processes::signal(pid, number);
+        }
+    }
+}
+
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
+pub fn signal_below(_child: nix::unistd::Pid, _number: i32) {}
+
 /// As `signal`, until no process is found that has not got it.
 pub fn signal_until_all(number: i32) {
     if !children::has_proc() {

@@ -39,6 +39,50 @@ pub enum Step {
     Exec,
     /// Making the descriptor with this number.
     Fd(u8),
+    /// A part of the sandbox.
+    Sandbox(Part),
+    /// Opening the path with this index among those of the sandbox; the last number stands for all above it.
+    SandboxPath(u8),
+}
+
+/// A part of a sandbox that can fail by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// There is no sandbox on this system.
+    System,
+    /// Landlock: the file system, signals, TCP ports.
+    Filesystem,
+    Signals,
+    Ports,
+    /// seccomp: sockets, and system calls.
+    Filter,
+    Capabilities,
+    /// Namespaces.
+    User,
+    Processes,
+    Proc,
+    Mounts,
+    Tmp,
+    Metadata,
+    Loopback,
+}
+
+impl Part {
+    pub const ALL: [Part; 13] = [
+        Part::System,
+        Part::Filesystem,
+        Part::Signals,
+        Part::Ports,
+        Part::Filter,
+        Part::Capabilities,
+        Part::User,
+        Part::Processes,
+        Part::Proc,
+        Part::Mounts,
+        Part::Tmp,
+        Part::Metadata,
+        Part::Loopback,
+    ];
 }
 
 impl Step {
@@ -63,10 +107,14 @@ impl Step {
     ];
 
     const FD: u8 = u8::MAX;
+    const SANDBOX: u8 = u8::MAX - 1;
+    const SANDBOX_PATH: u8 = u8::MAX - 2;
 
     fn encode(self) -> [u8; 2] {
         match self {
             Step::Fd(number) => [Step::FD, number],
+            Step::Sandbox(part) => [Step::SANDBOX, part as u8],
+            Step::SandboxPath(index) => [Step::SANDBOX_PATH, index],
             plain => {
                 let place = Step::PLAIN.iter().position(|step| *step == plain);
                 [place.unwrap_or_default() as u8, 0]
@@ -77,6 +125,11 @@ impl Step {
     fn decode([kind, number]: [u8; 2]) -> Result<Step, Malformed> {
         match kind {
             Step::FD => Ok(Step::Fd(number)),
+            Step::SANDBOX => {
+                let part = Part::ALL.get(number as usize).copied();
+                part.map(Step::Sandbox).ok_or(Malformed)
+            }
+            Step::SANDBOX_PATH => Ok(Step::SandboxPath(number)),
             place => Step::PLAIN.get(place as usize).copied().ok_or(Malformed),
         }
     }
@@ -262,11 +315,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_event_survives_the_wire(exit in any_exit(), pid: i32, errno: i32, step in 0..Step::PLAIN.len(), fd: u8) {
+        fn an_event_survives_the_wire(
+            exit in any_exit(), pid: i32, errno: i32, step in 0..Step::PLAIN.len(), part in 0..Part::ALL.len(), fd: u8,
+        ) {
             let events = [
                 Event::Started { pid },
                 Event::Failed { step: Step::PLAIN[step], errno },
                 Event::Failed { step: Step::Fd(fd), errno },
+                Event::Failed { step: Step::Sandbox(Part::ALL[part]), errno },
+                Event::Failed { step: Step::SandboxPath(fd), errno },
                 Event::Exited(exit),
             ];
             for event in events {

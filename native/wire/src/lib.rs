@@ -19,11 +19,14 @@ mod frame;
 pub mod socket;
 mod spec;
 
-pub use frame::{Event, Exit, Malformed, Request, Step, Target, EVENT_SIZE, REQUEST_SIZE};
-pub use spec::{Leftovers, Rlimit, Spec, SpecWriter, Stdio, Tag};
+pub use frame::{Event, Exit, Malformed, Part, Request, Step, Target, EVENT_SIZE, REQUEST_SIZE};
+pub use spec::{
+    Access, AllowedPath, Leftovers, Network, PrivateTmp, Rlimit, Sandbox, Spec, SpecWriter, Stdio,
+    Tag,
+};
 
 /// What the launcher says first. Increment the number with every change of the frames or of the spec.
-pub const GREETING: &str = concat!("net_runner ", env!("CARGO_PKG_VERSION"), " protocol 10");
+pub const GREETING: &str = concat!("net_runner ", env!("CARGO_PKG_VERSION"), " protocol 11");
 
 /// What follows the greeting where /proc is missing or is that of another PID namespace.
 pub const NO_PROC: &str = "; no /proc";

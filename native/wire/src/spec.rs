@@ -50,10 +50,28 @@ pub enum Tag {
     JoinedCgroup,
     /// The number of a further descriptor.
     Fd,
+    /// Two numbers: the layers of a sandbox (see [`Sandbox`]) and its [`Network`]. Before all other fields of the sandbox.
+    Sandbox,
+    /// Paths beneath which the sandbox allows something; see [`Access`].
+    Readable,
+    Writable,
+    Executable,
+    /// The same, for paths that need not exist.
+    ReadableIfThere,
+    ExecutableIfThere,
+    /// The TCP ports that it may connect to, and bind.
+    Connect,
+    Bind,
+    /// A PID namespace of its own.
+    OwnProcesses,
+    /// Two numbers: a size, and 1 if it is executable; see the struct of this name.
+    PrivateTmp,
+    /// All mounts are read-only, but for what is writable.
+    LockedMetadata,
 }
 
 impl Tag {
-    const ALL: [Tag; 26] = [
+    const ALL: [Tag; 37] = [
         Tag::File,
         Tag::SearchPath,
         Tag::Arg,
@@ -80,6 +98,17 @@ impl Tag {
         Tag::Cgroup,
         Tag::JoinedCgroup,
         Tag::Fd,
+        Tag::Sandbox,
+        Tag::Readable,
+        Tag::Writable,
+        Tag::Executable,
+        Tag::ReadableIfThere,
+        Tag::ExecutableIfThere,
+        Tag::Connect,
+        Tag::Bind,
+        Tag::OwnProcesses,
+        Tag::PrivateTmp,
+        Tag::LockedMetadata,
     ];
 
     fn from_byte(byte: u8) -> Option<Tag> {
@@ -145,6 +174,151 @@ pub struct Rlimit {
     pub resource: u64,
     pub soft: u64,
     pub hard: u64,
+}
+
+/// What a sandboxed command may do beneath a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    /// And read.
+    Write,
+    /// And read.
+    Execute,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AllowedPath<'a> {
+    pub access: Access,
+    /// Whether it is an error when it does not exist.
+    pub required: bool,
+    pub path: &'a CStr,
+}
+
+/// Which sockets a sandboxed command may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    None,
+    /// `AF_UNIX`.
+    Unix,
+    /// Those of the Internet, in a network namespace of its own.
+    Loopback,
+    /// TCP to and on the ports that the sandbox lists.
+    Ports,
+    All,
+}
+
+impl Network {
+    const ALL: [Network; 5] = [
+        Network::None,
+        Network::Unix,
+        Network::Loopback,
+        Network::Ports,
+        Network::All,
+    ];
+
+    pub fn to_number(self) -> u64 {
+        self as u64
+    }
+
+    fn from_number(number: u64) -> Result<Network, Malformed> {
+        let found = Network::ALL.into_iter().find(|one| *one as u64 == number);
+        found.ok_or(Malformed)
+    }
+}
+
+/// An empty `/tmp` and `/dev/shm` of the command's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrivateTmp {
+    /// The most bytes that each holds.
+    pub size: u64,
+    /// Whether programs in them may be executed.
+    pub executable: bool,
+}
+
+/// What a command may touch.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Sandbox<'a> {
+    /// The layers: what of the following is limited.
+    pub filesystem: bool,
+    pub signals: bool,
+    pub system_calls: bool,
+    pub capabilities: bool,
+    pub network: Network,
+    pub paths: Vec<AllowedPath<'a>>,
+    pub connect: Vec<u16>,
+    pub bind: Vec<u16>,
+    pub own_processes: bool,
+    pub private_tmp: Option<PrivateTmp>,
+    pub locked_metadata: bool,
+}
+
+impl<'a> Sandbox<'a> {
+    /// The bits of the layers in [`Tag::Sandbox`].
+    pub const FILESYSTEM: u64 = 1;
+    pub const SIGNALS: u64 = 2;
+    pub const SYSTEM_CALLS: u64 = 4;
+    pub const CAPABILITIES: u64 = 8;
+    const LAYERS: u64 = 15;
+
+    fn decode(value: &[u8]) -> Result<Sandbox<'a>, Malformed> {
+        let [layers, network] = numbers(value)?[..] else {
+            return Err(Malformed);
+        };
+        if layers & !Self::LAYERS != 0 {
+            return Err(Malformed);
+        }
+        Ok(Sandbox {
+            filesystem: layers & Self::FILESYSTEM != 0,
+            signals: layers & Self::SIGNALS != 0,
+            system_calls: layers & Self::SYSTEM_CALLS != 0,
+            capabilities: layers & Self::CAPABILITIES != 0,
+            network: Network::from_number(network)?,
+            paths: Vec::new(),
+            connect: Vec::new(),
+            bind: Vec::new(),
+            own_processes: false,
+            private_tmp: None,
+            locked_metadata: false,
+        })
+    }
+
+    /// Takes one of the fields that follow the first one.
+    fn add(&mut self, tag: Tag, value: &'a [u8]) -> Result<(), Malformed> {
+        let mut allow = |access, required| {
+            let path = string(value)?;
+            self.paths.push(AllowedPath {
+                access,
+                required,
+                path,
+            });
+            Ok(())
+        };
+        match tag {
+            Tag::Readable => allow(Access::Read, true)?,
+            Tag::Writable => allow(Access::Write, true)?,
+            Tag::Executable => allow(Access::Execute, true)?,
+            Tag::ReadableIfThere => allow(Access::Read, false)?,
+            Tag::ExecutableIfThere => allow(Access::Execute, false)?,
+            Tag::Connect => self.connect = ports(value)?,
+            Tag::Bind => self.bind = ports(value)?,
+            Tag::OwnProcesses => self.own_processes = true,
+            Tag::PrivateTmp => {
+                let [size, executable @ (0 | 1)] = numbers(value)?[..] else {
+                    return Err(Malformed);
+                };
+                let executable = executable == 1;
+                self.private_tmp = Some(PrivateTmp { size, executable });
+            }
+            Tag::LockedMetadata => self.locked_metadata = true,
+            _ => return Err(Malformed),
+        }
+        Ok(())
+    }
+}
+
+fn ports(value: &[u8]) -> Result<Vec<u16>, Malformed> {
+    let ports = numbers(value)?.into_iter().map(u16::try_from);
+    ports.collect::<Result<_, _>>().map_err(|_| Malformed)
 }
 
 /// Writes a specification, field by field.
@@ -232,6 +406,7 @@ pub struct Spec<'a> {
     pub terminal: bool,
     pub cgroup: Option<&'a CStr>,
     pub joined_cgroup: Option<&'a CStr>,
+    pub sandbox: Option<Sandbox<'a>>,
 }
 
 impl<'a> Spec<'a> {
@@ -260,6 +435,7 @@ impl<'a> Spec<'a> {
             terminal: false,
             cgroup: None,
             joined_cgroup: None,
+            sandbox: None,
         };
         while let Some((&tag, rest)) = bytes.split_first() {
             let (length, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
@@ -316,6 +492,19 @@ impl<'a> Spec<'a> {
                 Tag::Terminal => spec.terminal = true,
                 Tag::Cgroup => spec.cgroup = Some(string(value)?),
                 Tag::JoinedCgroup => spec.joined_cgroup = Some(string(value)?),
+                Tag::Sandbox => spec.sandbox = Some(Sandbox::decode(value)?),
+                tag @ (Tag::Readable
+                | Tag::Writable
+                | Tag::Executable
+                | Tag::ReadableIfThere
+                | Tag::ExecutableIfThere
+                | Tag::Connect
+                | Tag::Bind
+                | Tag::OwnProcesses
+                | Tag::PrivateTmp
+                | Tag::LockedMetadata) => {
+                    spec.sandbox.as_mut().ok_or(Malformed)?.add(tag, value)?
+                }
             }
         }
         if seen.len() > 3 || further.is_some() {
@@ -361,6 +550,7 @@ mod tests {
     use super::*;
     use proptest::collection::vec;
     use proptest::prelude::*;
+    use std::ffi::CString;
 
     fn c_bytes() -> impl Strategy<Value = Vec<u8>> {
         vec(1..=255u8, 0..40)
@@ -371,6 +561,7 @@ mod tests {
         fn a_spec_survives_the_wire(
             file in c_bytes(), args in vec(c_bytes(), 0..8), env in vec(c_bytes(), 0..8),
             timeout: u64, signal in 1..64u64, fd in 3..=255u8, nice in -20..20i32, groups in vec(any::<u32>(), 0..4),
+            layers in 0..16u64, network in 0..5usize, connect in vec(any::<u16>(), 0..4), bind in vec(any::<u16>(), 0..4),
         ) {
             let mut writer = SpecWriter::default();
             writer.string(Tag::File, &file).unwrap();
@@ -390,6 +581,13 @@ mod tests {
             writer.numbers(Tag::Rlimit, &[1, timeout, u64::MAX]);
             writer.numbers(Tag::Groups, &groups.iter().map(|g| *g as u64).collect::<Vec<_>>());
             writer.number(Tag::Leftovers, Leftovers::Leave.to_number());
+            writer.numbers(Tag::Sandbox, &[layers, Network::ALL[network].to_number()]);
+            writer.string(Tag::Writable, &file).unwrap();
+            writer.string(Tag::ExecutableIfThere, &file).unwrap();
+            writer.numbers(Tag::Connect, &connect.iter().map(|port| (*port).into()).collect::<Vec<_>>());
+            writer.numbers(Tag::Bind, &bind.iter().map(|port| (*port).into()).collect::<Vec<_>>());
+            writer.numbers(Tag::PrivateTmp, &[timeout, 1]);
+            writer.flag(Tag::OwnProcesses);
             let bytes = writer.finish();
             let spec = Spec::decode(&bytes).unwrap();
             prop_assert_eq!(spec.file.to_bytes(), &file[..]);
@@ -407,6 +605,22 @@ mod tests {
             prop_assert_eq!(spec.rlimits, vec![unlimited]);
             prop_assert_eq!(spec.groups, Some(groups));
             prop_assert_eq!(spec.leftovers, Leftovers::Leave);
+            let file = CString::new(file).unwrap();
+            let allowed = |access, required| AllowedPath { access, required, path: &file };
+            let sandbox = Sandbox {
+                filesystem: layers & 1 != 0,
+                signals: layers & 2 != 0,
+                system_calls: layers & 4 != 0,
+                capabilities: layers & 8 != 0,
+                network: Network::ALL[network],
+                paths: vec![allowed(Access::Write, true), allowed(Access::Execute, false)],
+                connect,
+                bind,
+                own_processes: true,
+                private_tmp: Some(PrivateTmp { size: timeout, executable: true }),
+                locked_metadata: false,
+            };
+            prop_assert_eq!(spec.sandbox, Some(sandbox));
         }
 
         #[test]
@@ -446,6 +660,33 @@ mod tests {
                 writer.flag(Tag::Passed);
             }
             assert_eq!(Spec::decode(&writer.finish()), Err(Malformed));
+        }
+    }
+
+    #[test]
+    fn a_sandbox_begins_with_its_layers_and_has_no_unknown_one() {
+        let spec = |write: fn(&mut SpecWriter)| {
+            let mut writer = SpecWriter::default();
+            writer.string(Tag::File, b"x").unwrap();
+            write(&mut writer);
+            Spec::decode(&writer.finish()).map(drop)
+        };
+        assert_eq!(
+            spec(|writer| writer.numbers(Tag::Sandbox, &[15, 0])),
+            Ok(())
+        );
+        let malformed: [fn(&mut SpecWriter); 5] = [
+            |writer| writer.numbers(Tag::Sandbox, &[16, 0]),
+            |writer| writer.numbers(Tag::Sandbox, &[15, 5]),
+            |writer| writer.numbers(Tag::Sandbox, &[15]),
+            |writer| writer.flag(Tag::OwnProcesses),
+            |writer| {
+                writer.numbers(Tag::Sandbox, &[15, 3]);
+                writer.numbers(Tag::Connect, &[65_536]);
+            },
+        ];
+        for write in malformed {
+            assert_eq!(spec(write), Err(Malformed));
         }
     }
 

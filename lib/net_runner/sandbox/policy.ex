@@ -1,0 +1,267 @@
+defmodule NetRunner.Sandbox.Policy do
+  @moduledoc false
+  # What the option `:sandbox` says, checked, and the fields that the shepherd reads. Pure.
+
+  alias NetRunner.Options.Kind
+  alias NetRunner.Sandbox.Preset
+  alias NetRunner.System.Native
+
+  @layers [:filesystem, :network, :signals, :system_calls, :capabilities]
+
+  # In the order of the documentation.
+  @keys [:read, :write, :exec, :network, :processes, :tmp, :metadata, :without]
+
+  @tmp_size 512 * 1024 * 1024
+
+  @enforce_keys [:layers, :paths, :network, :processes, :tmp, :metadata]
+  defstruct @enforce_keys
+
+  # `layers`: those that are not given up. `paths`: what is allowed beneath which path, in the order in which the shepherd
+  # gets them; a path of a preset (`:optional`) need not exist. `tmp`: the size of a private one, and whether what is in it
+  # may be executed.
+  @type layer :: NetRunner.Sandbox.layer()
+  @type in_force :: NetRunner.Sandbox.in_force()
+  @type access :: :readable | :writable | :executable
+  @type t :: %__MODULE__{
+          layers: [layer()],
+          paths: [{access(), :required | :optional, Path.t()}],
+          network:
+            :none
+            | :unix
+            | :loopback
+            | {:ports, connect :: [port_number()], bind :: [port_number()]}
+            | :all,
+          processes: :shared | :own,
+          tmp: :shared | {:private, bytes :: pos_integer(), executable? :: boolean()},
+          metadata: :open | :locked
+        }
+  @typep port_number :: 0..65_535
+
+  @doc "The keys of the option."
+  @spec keys() :: [atom()]
+  def keys, do: @keys
+
+  @doc "The layers that can be given up."
+  @spec layers() :: [layer()]
+  def layers, do: @layers
+
+  @doc "The names of the layers that are in force, in the order of the documentation."
+  @spec in_force(t() | nil) :: [in_force()] | nil
+  def in_force(nil), do: nil
+
+  def in_force(policy) do
+    policy.layers ++
+      if(policy.processes == :own, do: [:processes], else: []) ++
+      if(policy.tmp != :shared, do: [:tmp], else: []) ++
+      if(policy.metadata == :locked, do: [:metadata], else: [])
+  end
+
+  @doc "Whether nothing can be left when the command has exited."
+  @spec ends_all?(t() | nil) :: boolean()
+  def ends_all?(policy), do: policy != nil and policy.processes == :own
+
+  @doc "Reads the option, or says what is wrong with it."
+  @spec parse(term()) :: {:ok, t()} | {:error, String.t()}
+  def parse(option) do
+    if Keyword.keyword?(option),
+      do: option |> Enum.reject(&match?({_, nil}, &1)) |> parse_keys(),
+      else: {:error, Kind.of(option)}
+  end
+
+  defp parse_keys(option) do
+    with :ok <- check_once(option), :ok <- check_all(option) do
+      given_up = Keyword.get(option, :without, [])
+      network = if :network in given_up, do: :all, else: network(option[:network])
+
+      layers = Enum.reject(@layers, &(&1 in given_up or (&1 == :network and network == :all)))
+
+      {:ok,
+       %__MODULE__{
+         layers: layers,
+         network: network,
+         paths: allowed(option),
+         processes: Keyword.get(option, :processes, :shared),
+         tmp: tmp(option[:tmp], Keyword.get(option, :exec, ["/tmp"])),
+         metadata: Keyword.get(option, :metadata, :open)
+       }}
+    end
+  end
+
+  # One of two lists would be ignored.
+  defp check_once(option) do
+    keys = Keyword.keys(option)
+
+    case keys -- Enum.uniq(keys) do
+      [] -> :ok
+      [key | _] -> {:error, "the key #{inspect(key)} more than once"}
+    end
+  end
+
+  defp check_all(option) do
+    Enum.find_value(option, :ok, fn {key, value} ->
+      with problem when problem != nil <- problem(key, value), do: {:error, problem}
+    end)
+  end
+
+  defp problem(key, paths) when key in [:read, :write, :exec] do
+    if is_list(paths) and not List.improper?(paths),
+      do: Enum.find_value(paths, &path_problem(key, &1)),
+      else: "#{inspect(key)} that is #{Kind.no_string(paths)}, and no list of paths"
+  end
+
+  defp problem(:network, value) do
+    if value not in [false, true, :unix, :loopback] and not ports?(value),
+      do:
+        ":network that is #{Kind.no_string(value)}, and none of false, :unix, :loopback, true and " <>
+          "[connect: ports, bind: ports] with ports from 1 (bind: 0) to 65535"
+  end
+
+  defp problem(:processes, :own), do: nil
+  defp problem(:metadata, :locked), do: nil
+  defp problem(:tmp, :private), do: nil
+
+  defp problem(:tmp, [{:size, size}])
+       when is_integer(size) and size > 0 and size < 0x8000_0000_0000_0000,
+       do: nil
+
+  defp problem(:processes, value),
+    do: ":processes that is #{Kind.no_string(value)}, and can only be :own"
+
+  defp problem(:metadata, value),
+    do: ":metadata that is #{Kind.no_string(value)}, and can only be :locked"
+
+  defp problem(:tmp, value),
+    do: ":tmp that is #{Kind.of(value)}, and neither :private nor [size: bytes]"
+
+  defp problem(:without, layers) do
+    if not is_list(layers) or List.improper?(layers) or layers -- @layers != [],
+      do:
+        ":without that is #{Kind.no_string(layers)}, and no list of any of #{Enum.map_join(@layers, ", ", &inspect/1)}"
+  end
+
+  defp problem(key, _value) do
+    "the unknown key #{inspect(key)}; there are #{Enum.map_join(@keys, ", ", &inspect/1)}"
+  end
+
+  defp ports?(value) do
+    value != [] and Keyword.keyword?(value) and check_once(value) == :ok and
+      Enum.all?(value, fn
+        {:connect, ports} -> ports_from?(ports, 1)
+        {:bind, ports} -> ports_from?(ports, 0)
+        _ -> false
+      end)
+  end
+
+  defp ports_from?(ports, first) do
+    is_list(ports) and not List.improper?(ports) and Enum.all?(ports, &(&1 in first..65_535))
+  end
+
+  defp path_problem(:write, :system),
+    do: "the preset :system in :write, and nobody needs to write to the system"
+
+  defp path_problem(_key, :system), do: nil
+
+  defp path_problem(key, path) when is_binary(path) do
+    cond do
+      :binary.match(path, <<0>>) != :nomatch ->
+        "a path in #{inspect(key)} with a NUL byte: #{inspect(path)}"
+
+      not String.starts_with?(path, "/") ->
+        "a path in #{inspect(key)} that is not absolute: #{inspect(path)}"
+
+      of_a_process?(path) ->
+        "the path #{inspect(path)} in #{inspect(key)}, which names a process of NetRunner's and not the command"
+
+      true ->
+        nil
+    end
+  end
+
+  defp path_problem(key, path),
+    do:
+      "#{Kind.no_string(path)} in #{inspect(key)}, where paths as strings and :system are expected"
+
+  defp of_a_process?(path) do
+    case String.split(path, "/", trim: true) do
+      ["proc", name | _] -> name in ["self", "thread-self"]
+      ["dev", name | _] -> name in ["fd", "stdin", "stdout", "stderr"]
+      _other -> false
+    end
+  end
+
+  defp network(value) when value in [nil, false], do: :none
+  defp network(true), do: :all
+  defp network(name) when is_atom(name), do: name
+
+  defp network(ports),
+    do: {:ports, Keyword.get(ports, :connect, []), Keyword.get(ports, :bind, [])}
+
+  # Like every other path: with `:exec`, only what is beneath its paths is executed.
+  defp tmp(nil, _exec), do: :shared
+  defp tmp(:private, exec), do: {:private, @tmp_size, "/tmp" in exec}
+  defp tmp([size: size], exec), do: {:private, size, "/tmp" in exec}
+
+  # Without `:exec`, what may be read may be executed.
+  defp allowed(option) do
+    read = Keyword.get(option, :read, [])
+    write = Keyword.get(option, :write, [])
+
+    case Keyword.fetch(option, :exec) do
+      {:ok, exec} ->
+        paths(:executable, exec) ++ paths(:readable, read) ++ paths(:writable, write)
+
+      :error ->
+        paths(:executable, read) ++ paths(:writable, write) ++ paths(:executable, write)
+    end
+  end
+
+  defp paths(access, paths) do
+    Enum.flat_map(paths, fn
+      :system -> for path <- Preset.paths(:system), do: {access, :optional, path}
+      path -> [{access, :required, path}]
+    end)
+  end
+
+  @doc "What the shepherd reads."
+  @spec fields(t() | nil) :: [Native.field()]
+  def fields(nil), do: []
+
+  def fields(policy) do
+    # The network is a layer by what it is limited to.
+    layers = policy.layers -- [:network]
+
+    [{:sandbox, {layers, network_name(policy.network)}} | path_fields(policy.paths)] ++
+      port_fields(policy.network) ++
+      if(policy.processes == :own, do: [{:own_processes, true}], else: []) ++
+      tmp_fields(policy.tmp) ++
+      if(policy.metadata == :locked, do: [{:locked_metadata, true}], else: [])
+  end
+
+  defp network_name({:ports, _, _}), do: :ports
+  defp network_name(name), do: name
+
+  defp port_fields({:ports, connect, bind}), do: [{:connect, connect}, {:bind, bind}]
+  defp port_fields(_name), do: []
+
+  defp tmp_fields(:shared), do: []
+  defp tmp_fields({:private, size, executable?}), do: [{:private_tmp, {size, executable?}}]
+
+  # One field for each row of the same kind.
+  defp path_fields(paths) do
+    paths
+    |> Enum.chunk_by(fn {access, presence, _path} -> {access, presence} end)
+    |> Enum.map(fn [{access, presence, _} | _] = row ->
+      {field(access, presence), Enum.map(row, &elem(&1, 2))}
+    end)
+  end
+
+  defp field(access, :required), do: access
+  defp field(:readable, :optional), do: :readable_if_there
+  defp field(:executable, :optional), do: :executable_if_there
+
+  @doc "The path with this index, as the shepherd counts them."
+  @spec path(t(), non_neg_integer()) :: Path.t() | nil
+  def path(policy, index) do
+    with {_access, _presence, path} <- Enum.at(policy.paths, index), do: path
+  end
+end

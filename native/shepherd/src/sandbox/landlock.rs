@@ -1,0 +1,311 @@
+//! Landlock (landlock(7)): which files may be opened, whom a signal reaches, and which TCP ports may be used.
+//!
+//! The shepherd makes the ruleset, and the new process puts itself under it. By system calls: there are three, and
+//! what makes the last one may not allocate.
+
+use crate::failure::{at, Failure};
+use crate::sys;
+use nix::errno::Errno;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use wire::{Access, Network, Part, Step};
+
+const EXECUTE: u64 = 1;
+const WRITE_FILE: u64 = 1 << 1;
+const READ_FILE: u64 = 1 << 2;
+const READ_DIR: u64 = 1 << 3;
+const REMOVE_DIR: u64 = 1 << 4;
+const REMOVE_FILE: u64 = 1 << 5;
+const MAKE_CHAR: u64 = 1 << 6;
+const MAKE_DIR: u64 = 1 << 7;
+const MAKE_REG: u64 = 1 << 8;
+const MAKE_SOCK: u64 = 1 << 9;
+const MAKE_FIFO: u64 = 1 << 10;
+const MAKE_BLOCK: u64 = 1 << 11;
+const MAKE_SYM: u64 = 1 << 12;
+/// Renaming and linking from one directory into another (ABI 2).
+const REFER: u64 = 1 << 13;
+/// ABI 3.
+const TRUNCATE: u64 = 1 << 14;
+/// Device control of what is opened inside (ABI 5).
+const IOCTL_DEV: u64 = 1 << 15;
+
+const READ: u64 = READ_FILE | READ_DIR;
+/// Devices are made by nobody.
+const WRITE: u64 = WRITE_FILE
+    | REMOVE_DIR
+    | REMOVE_FILE
+    | MAKE_DIR
+    | MAKE_REG
+    | MAKE_SOCK
+    | MAKE_FIFO
+    | MAKE_SYM
+    | REFER
+    | TRUNCATE;
+const ALL: u64 = EXECUTE | READ | WRITE | MAKE_CHAR | MAKE_BLOCK;
+
+/// Those that mean something for what is no directory.
+const OF_FILES: u64 = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV;
+
+const BIND_TCP: u64 = 1;
+const CONNECT_TCP: u64 = 2;
+
+/// Abstract sockets and signals stay among the processes of the sandbox.
+const SCOPES: u64 = 3;
+
+/// The version of Landlock from which on each layer can do what is promised: Linux 6.2, 6.7 and 6.12. (Before 3 a
+/// file could be truncated that may not be written.)
+const ABI_OF_FILES: libc::c_long = 3;
+const ABI_OF_PORTS: libc::c_long = 4;
+const ABI_OF_DEVICES: libc::c_long = 5;
+const ABI_OF_SIGNALS: libc::c_long = 6;
+
+/// The kernel has Landlock, but is too old for what was asked.
+const TOO_OLD: Errno = Errno::EPROTONOSUPPORT;
+
+/// Devices that hold nothing.
+const DEVICES: [&CStr; 5] = [
+    c"/dev/null",
+    c"/dev/zero",
+    c"/dev/full",
+    c"/dev/random",
+    c"/dev/urandom",
+];
+
+/// `struct landlock_ruleset_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct Attributes {
+    fs: u64,
+    net: u64,
+    scoped: u64,
+}
+
+/// `struct landlock_path_beneath_attr`.
+#[repr(C, packed)]
+struct Beneath {
+    allowed: u64,
+    parent: i32,
+}
+
+/// `struct landlock_net_port_attr`.
+#[repr(C)]
+struct Port {
+    allowed: u64,
+    port: u64,
+}
+
+const RULE_BENEATH: libc::c_int = 1;
+const RULE_PORT: libc::c_int = 2;
+
+pub struct Ruleset {
+    fd: OwnedFd,
+    /// The first of those that were asked for, in whose name it fails.
+    part: Part,
+}
+
+/// `None` when nothing was asked of Landlock. Its descriptor has at least the number `lowest`.
+pub fn ruleset(
+    sandbox: &wire::Sandbox,
+    terminal: Option<RawFd>,
+    lowest: RawFd,
+) -> Result<Option<Ruleset>, Failure> {
+    let ports = sandbox.network == Network::Ports;
+    let asked = [
+        (sandbox.filesystem, Part::Filesystem, ABI_OF_FILES),
+        (ports, Part::Ports, ABI_OF_PORTS),
+        (sandbox.signals, Part::Signals, ABI_OF_SIGNALS),
+    ];
+    let mut asked = asked.into_iter().filter(|(asked, ..)| *asked).peekable();
+    let Some(&(_, part, _)) = asked.peek() else {
+        return Ok(None);
+    };
+    let abi = abi().map_err(at(Step::Sandbox(part)))?;
+    for (_, part, needed) in asked {
+        if abi < needed {
+            return Err(at(Step::Sandbox(part))(TOO_OLD));
+        }
+    }
+    let devices = if abi < ABI_OF_DEVICES { 0 } else { IOCTL_DEV };
+    let attributes = Attributes {
+        fs: if sandbox.filesystem { ALL | devices } else { 0 },
+        net: if ports { BIND_TCP | CONNECT_TCP } else { 0 },
+        scoped: if sandbox.signals { SCOPES } else { 0 },
+    };
+    let fd = create(&attributes).map_err(at(Step::Sandbox(part)))?;
+    let ruleset = Ruleset {
+        fd: sys::copy_to_at_least(&fd, lowest).map_err(at(Step::Receive))?,
+        part,
+    };
+    if sandbox.filesystem {
+        ruleset.allow_paths(sandbox, terminal, devices)?;
+    }
+    if ports {
+        ruleset
+            .allow_ports(sandbox)
+            .map_err(at(Step::Sandbox(Part::Ports)))?;
+    }
+    Ok(Some(ruleset))
+}
+
+fn abi() -> nix::Result<libc::c_long> {
+    const VERSION: u32 = 1;
+    let no_attributes = std::ptr::null::<Attributes>();
+    // SAFETY: with this flag, landlock_create_ruleset(2) reads nothing and makes nothing.
+    let abi =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, no_attributes, 0, VERSION) };
+    Errno::result(abi)
+}
+
+fn create(attributes: &Attributes) -> nix::Result<OwnedFd> {
+    // SAFETY: landlock_create_ruleset(2) reads the struct. An older kernel takes a larger one than it knows when the
+    // rest is zero.
+    let fd = Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            attributes,
+            size_of::<Attributes>(),
+            0,
+        )
+    })?;
+    // SAFETY: made for this process just now, close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+impl Ruleset {
+    fn allow_paths(
+        &self,
+        sandbox: &wire::Sandbox,
+        terminal: Option<RawFd>,
+        devices: u64,
+    ) -> Result<(), Failure> {
+        let broken = at(Step::Sandbox(Part::Filesystem));
+        for path in DEVICES {
+            // A root directory may lack some.
+            if let Ok(device) = open(path) {
+                self.allow(device.as_fd(), READ | WRITE | devices)
+                    .map_err(&broken)?;
+            }
+        }
+        if let Some(terminal) = terminal {
+            // SAFETY: it came with the request, and is open until the command has started.
+            let terminal = unsafe { BorrowedFd::borrow_raw(terminal) };
+            self.allow(terminal, READ | WRITE | devices)
+                .map_err(&broken)?;
+        }
+        for (index, allowed) in sandbox.paths.iter().enumerate() {
+            let step = Step::SandboxPath(u8::try_from(index).unwrap_or(u8::MAX));
+            let rights = rights(allowed.access);
+            match open(allowed.path) {
+                // Who names a device means to use it.
+                Ok(fd) => self.allow(fd.as_fd(), rights | devices).map_err(at(step))?,
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) if !allowed.required => {}
+                Err(errno) => return Err(at(step)(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// In the new process: beneath what it has mounted just now. Where nothing is, nothing is allowed.
+    pub fn allow_mount(&self, path: &CStr, access: Access) -> Result<(), Failure> {
+        if self.part != Part::Filesystem {
+            return Ok(());
+        }
+        match open(path) {
+            Ok(fd) => self
+                .allow(fd.as_fd(), rights(access))
+                .map_err(at(Step::Sandbox(self.part))),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Beneath what is open. Devices are controlled only where one is named itself.
+    fn allow(&self, fd: BorrowedFd, rights: u64) -> nix::Result<()> {
+        let kind = nix::sys::stat::fstat(fd)?.st_mode & libc::S_IFMT;
+        let allowed = match kind {
+            libc::S_IFDIR => rights & !IOCTL_DEV,
+            libc::S_IFCHR | libc::S_IFBLK => rights & OF_FILES,
+            _ => rights & OF_FILES & !IOCTL_DEV,
+        };
+        let rule = Beneath {
+            allowed,
+            parent: fd.as_raw_fd(),
+        };
+        self.add_rule(RULE_BENEATH, (&raw const rule).cast())
+    }
+
+    fn allow_ports(&self, sandbox: &wire::Sandbox) -> nix::Result<()> {
+        let connect = sandbox.connect.iter().map(|port| (CONNECT_TCP, *port));
+        let bind = sandbox.bind.iter().map(|port| (BIND_TCP, *port));
+        for (allowed, port) in connect.chain(bind) {
+            let rule = Port {
+                allowed,
+                port: port.into(),
+            };
+            self.add_rule(RULE_PORT, (&raw const rule).cast())?;
+        }
+        Ok(())
+    }
+
+    fn add_rule(&self, kind: libc::c_int, rule: *const libc::c_void) -> nix::Result<()> {
+        // SAFETY: landlock_add_rule(2) reads the struct of this kind.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_landlock_add_rule,
+                self.fd.as_raw_fd(),
+                kind,
+                rule,
+                0,
+            )
+        };
+        Errno::result(result).map(drop)
+    }
+
+    /// Puts this process under it, and all that it starts. (A 17th ruleset is refused with E2BIG.)
+    pub fn enforce(&self) -> Result<(), Failure> {
+        // SAFETY: landlock_restrict_self(2) touches no memory.
+        let result =
+            unsafe { libc::syscall(libc::SYS_landlock_restrict_self, self.fd.as_raw_fd(), 0) };
+        Errno::result(result)
+            .map(drop)
+            .map_err(at(Step::Sandbox(self.part)))
+    }
+}
+
+fn rights(access: Access) -> u64 {
+    match access {
+        Access::Read => READ,
+        Access::Write => READ | WRITE,
+        Access::Execute => READ | EXECUTE,
+    }
+}
+
+/// What a path leads to when it is opened, and nothing else that may be there later. Symbolic links are followed; those
+/// of /proc that lead into a process are not, since this process is not the one that is meant.
+fn open(path: &CStr) -> nix::Result<OwnedFd> {
+    const RESOLVE_NO_MAGICLINKS: u64 = 2;
+    /// `struct open_how`.
+    #[repr(C)]
+    struct How {
+        flags: u64,
+        mode: u64,
+        resolve: u64,
+    }
+    let how = How {
+        flags: (libc::O_PATH | libc::O_CLOEXEC) as u64,
+        mode: 0,
+        resolve: RESOLVE_NO_MAGICLINKS,
+    };
+    // SAFETY: openat2(2) reads the string and the struct.
+    let fd = Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            &how,
+            size_of::<How>(),
+        )
+    })?;
+    // SAFETY: made for this process just now.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
