@@ -82,8 +82,8 @@ defmodule NetRunner.Error do
 
   defp what_happened(%{reason: :eacces}),
     do:
-      "failed: it may not be executed (:eacces); it needs an x permission, may be no directory, and in a :sandbox it and " <>
-        "its interpreter must be beneath a path that may be executed"
+      "failed: it may not be executed (:eacces); it needs an x permission, must not be a directory, and in a :sandbox it " <>
+        "and its interpreter must be beneath paths that may be executed, such as `read: [:system]`"
 
   defp what_happened(%{reason: nil}), do: "failed"
   defp what_happened(%{reason: reason}), do: "failed: #{describe(reason)}"
