@@ -41,9 +41,9 @@ for actor <- NetRunner.Sandbox.World.actors() do
 
     defp check_refused(world, row, sandbox) do
       {succeeded, output} = try_in(world, row, sandbox)
-      refute succeeded, "the sandbox #{sandbox} lets it: #{inspect(output)}"
       # The program has run, was refused something, and has gone on.
       refute output =~ "{", "in the sandbox #{sandbox}: #{output}"
+      refute succeeded, "the sandbox #{sandbox} lets it: #{inspect(output)}"
 
       if sandbox == :basic and row.says != :any,
         do: assert(String.trim(output) in row.says)

@@ -2,7 +2,7 @@ defmodule NetRunner.Sandbox.World do
   @moduledoc false
   # What test/guarantees/sandbox_test.exs needs around an attack: who attacks, what there is to attack, and whether it was reached.
 
-  alias NetRunner.Guarantees.Nodes
+  alias NetRunner.Guarantees.{Nodes, Tree}
 
   @source Path.expand("../../guarantees/sandbox", __DIR__)
   @nobody 65534
@@ -11,10 +11,7 @@ defmodule NetRunner.Sandbox.World do
   Who attacks: `:root`; `:user`, whose VM is an ordinary user's; and `:user_of_root`, an ordinary user in a VM of root's. Only the
   second where the tests run as an ordinary user.
   """
-  def actors, do: if(root?(), do: ~w(root user_of_root user)a, else: [:user])
-
-  # Asked once: there are hundreds of tests.
-  defp root?, do: System.pid() |> then(&File.stat!("/proc/#{&1}").uid) == 0
+  def actors, do: if(Tree.root?(), do: ~w(root user_of_root user)a, else: [:user])
 
   @doc "A directory with the attack program, and the actor, once for each module of tests and actor."
   def new(name) do
@@ -27,8 +24,8 @@ defmodule NetRunner.Sandbox.World do
     ExUnit.Callbacks.on_exit(fn -> File.rm_rf!(directory) end)
     bin = Path.join(directory, "bin")
     File.mkdir!(bin)
-    program = compile(bin)
-    %{directory: directory, bin: bin, program: program, actor: actor(name)}
+    world = %{directory: directory, bin: bin, program: compile(bin), root?: Tree.root?()}
+    Map.put(world, :actor, actor(name, world.root?))
   end
 
   defp compile(bin) do
@@ -39,28 +36,30 @@ defmodule NetRunner.Sandbox.World do
     program
   end
 
-  defp actor(:root), do: %{name: :root, uid: 0, user: [], call: &apply/3, vm: System.pid()}
+  defp actor(:root, true), do: %{name: :root, uid: 0, user: [], call: &apply/3, vm: System.pid()}
 
-  defp actor(:user_of_root) do
+  defp actor(:user_of_root, true) do
     %{name: :user_of_root, uid: @nobody, user: [user: "nobody"], call: &apply/3, vm: System.pid()}
   end
 
-  defp actor(:user) do
-    if root?() do
-      peer = user_vm()
-      call = fn module, function, args -> Nodes.call(peer, module, function, args) end
-      %{name: :user, uid: @nobody, user: [], call: call, vm: call.(System, :pid, [])}
-    else
-      {uid, 0} = System.cmd("id", ["-u"])
-      uid = uid |> String.trim() |> String.to_integer()
-      %{name: :user, uid: uid, user: [], call: &apply/3, vm: System.pid()}
-    end
+  defp actor(:user, true) do
+    # Another one than in any other VM: some attacks are on all processes of the user.
+    uid = 100_000 + rem(String.to_integer(System.pid()), 60_000)
+    peer = user_vm(uid)
+    call = fn module, function, args -> Nodes.call(peer, module, function, args) end
+    %{name: :user, uid: uid, user: [], call: call, vm: call.(System, :pid, [])}
+  end
+
+  defp actor(:user, false) do
+    {uid, 0} = System.cmd("id", ["-u"])
+    uid = uid |> String.trim() |> String.to_integer()
+    %{name: :user, uid: uid, user: [], call: &apply/3, vm: System.pid()}
   end
 
   # No node of a network: it is controlled over its standard input.
-  defp user_vm do
+  defp user_vm(uid) do
     erl = System.find_executable("erl")
-    become = ~w(--reuid=#{@nobody} --regid=#{@nobody} --clear-groups #{erl})
+    become = ~w(--reuid=#{uid} --regid=#{uid} --clear-groups #{erl})
 
     {:ok, peer, _} =
       :peer.start_link(%{
@@ -91,7 +90,7 @@ defmodule NetRunner.Sandbox.World do
     File.write!(target, "untouched\n")
     File.write!(Path.join(outside, "secret"), secret <> "\n")
     File.write!(Path.join(work, "mine"), "mine\n")
-    own(directories ++ files ++ [Path.join(work, "mine")], world.actor.uid)
+    if world.root?, do: own(directories ++ files ++ [Path.join(work, "mine")], world.actor.uid)
     # A change of the owner clears the set-user-ID bit.
     File.chmod!(target, 0o4744)
 
@@ -102,7 +101,10 @@ defmodule NetRunner.Sandbox.World do
   end
 
   defp own(paths, uid) do
-    if root?(), do: for(path <- paths, do: :ok = File.chown(path, uid) && File.chgrp(path, uid))
+    for path <- paths do
+      :ok = File.chown(path, uid)
+      :ok = File.chgrp(path, uid)
+    end
   end
 
   @doc "Ends what `fixture/2` started."
@@ -172,11 +174,11 @@ defmodule NetRunner.Sandbox.World do
 
   defp need_victim(ctx, options) do
     env = [{"NR_SECRET", ctx.secret}]
-    user = if root?(), do: [user: ctx.actor.uid, group: ctx.actor.uid], else: []
+    user = if ctx.root?, do: [user: ctx.actor.uid, group: ctx.actor.uid], else: []
     args = ["victim", Path.join(ctx.outside, "secret"), "/" <> ctx.mark]
     options = [cd: ctx.outside, env: env, leftovers: :kill] ++ user ++ options
     {:ok, p} = NetRunner.Process.start(ctx.program, args, options)
-    {:ok, line} = NetRunner.Process.read(p)
+    {:ok, {line, _}} = NetRunner.Process.read_until(p, "\n", timeout: 60_000)
     [pid, address, fd, memory, queue, semaphore, tty] = String.split(line)
     found = %{process: p, pid: pid, address: address, fd: fd, tty: tty}
     ipc = %{memory: memory, queue: queue, semaphore: semaphore, posix: "/" <> ctx.mark}
