@@ -59,7 +59,7 @@ defmodule NetRunner.Options do
      "what the command may touch, such as `[read: [:system], write: [folder], network: false]` (see `NetRunner.Sandbox`; Linux)"},
     {:pty, :command, :pty, false,
      "`true` or `[rows: 24, cols: 80, echo: true]`: the command runs in a pseudo-terminal, which is its stdin, stdout " <>
-       "and stderr (so none of these options goes with it); all that it prints is read as stdout"},
+       "and stderr (so none of these options goes with it); everything that it prints is read as stdout"},
     {:fds, :command, :fds, %{},
      "further descriptors of the command, as a map from their numbers (3 to 255) to `{:input, iodata}`, which the command " <>
        "reads to its end; `{:input, {:file, path}}`, `{:output, {:file, path}}` (made or emptied first), `{:append, {:file, path}}`; " <>

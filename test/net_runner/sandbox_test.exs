@@ -178,6 +178,9 @@ defmodule NetRunner.SandboxTest do
       for tmp <- [true, [size: 1, mode: 2], []],
           do: assert(problem(tmp: tmp) =~ ":tmp must be :private, [size: bytes] or left out")
 
+      assert problem(tmp: [sizes: 1]) == "in :tmp, there is no key :sizes; the key is :size"
+      assert problem(write: [:sytem]) == ":write must be a list of strings, and has :sytem"
+
       for size <- [0, -1, 1.5, "1G"],
           do: assert(problem(tmp: [size: size]) =~ "at least 1, got: #{inspect(size)}")
 

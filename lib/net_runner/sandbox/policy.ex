@@ -134,6 +134,9 @@ defmodule NetRunner.Sandbox.Policy do
       do: "the size of :tmp must be a number of bytes, at least 1, got: #{Kind.no_string(size)}"
   end
 
+  defp problem(:tmp, [{key, _value}]) when is_atom(key),
+    do: "in :tmp, there is no key #{inspect(key)}; the key is :size"
+
   defp problem(:processes, value),
     do: ":processes must be :own or left out, got: #{Kind.no_string(value)}"
 
@@ -199,6 +202,9 @@ defmodule NetRunner.Sandbox.Policy do
         nil
     end
   end
+
+  defp path_problem(:write, path),
+    do: ":write must be a list of strings, and has #{Kind.no_string(path)}"
 
   defp path_problem(key, path),
     do: "#{inspect(key)} must be a list of strings and :system, and has #{Kind.no_string(path)}"
