@@ -299,8 +299,8 @@ defmodule NetRunner.Error do
 
   def describe(:eacces),
     do:
-      "it may not be executed (:eacces); it needs an x permission, may be no directory, and in a :sandbox it and its " <>
-        "interpreter must be beneath a path that may be executed"
+      "it may not be executed (:eacces); it needs an x permission, must not be a directory, and in a :sandbox it " <>
+        "and its interpreter must be beneath paths that may be executed, such as `read: [:system]`"
 
   def describe(reason) when is_atom(reason), do: system_error(reason)
   def describe(reason), do: inspect(reason)

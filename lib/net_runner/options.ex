@@ -525,7 +525,7 @@ defmodule NetRunner.Options do
   end
 
   defp misplaced(name, :command) do
-    "the option #{inspect(name)} is one of the command: it belongs into :process_opts"
+    "the option #{inspect(name)} is one of the command: it belongs in :process_opts"
   end
 
   defp misplaced(name, group) do
@@ -578,13 +578,21 @@ defmodule NetRunner.Options do
     value = normal(hd(types), value)
 
     unless Enum.any?(types, &valid?(&1, value)) do
-      expected = types |> Enum.map(&expected/1) |> Enum.uniq() |> Enum.join("; or ")
-
-      raise ArgumentError,
-            "the option #{inspect(name)} must be #{expected}, got: #{shown(hd(types), value)}"
+      raise ArgumentError, "the option #{inspect(name)} #{complaint(types, value)}"
     end
 
     value
+  end
+
+  # Its keys have values of their own, and the message is about one of them.
+  defp complaint([:sandbox], value) do
+    {:error, problem} = Policy.parse(value)
+    "is wrong: #{problem}"
+  end
+
+  defp complaint(types, value) do
+    expected = types |> Enum.map(&expected/1) |> Enum.uniq() |> Enum.join("; or ")
+    "must be #{expected}, got: #{shown(hd(types), value)}"
   end
 
   # Within an option as well, `nil` is as if it were not given, and the first of a name holds.
@@ -627,11 +635,6 @@ defmodule NetRunner.Options do
 
   defp shown(:fds, value), do: Descriptors.problem(value)
   defp shown(:limits, value), do: Cgroup.problem(value)
-
-  defp shown(:sandbox, value) do
-    {:error, problem} = Policy.parse(value)
-    problem
-  end
 
   defp shown(type, value) when type in [:input, :keyword], do: Kind.of(value)
   # What is given as :stdin may be meant as :input.
@@ -824,10 +827,6 @@ defmodule NetRunner.Options do
   defp expected(:fds) do
     "a map of numbers from 3 to 255 to :input, :output, {:input, iodata}, {:input, {:file, path}}, " <>
       "{:output, {:file, path}} or {:append, {:file, path}}"
-  end
-
-  defp expected(:sandbox) do
-    "a keyword list of #{Enum.map_join(Policy.keys(), ", ", &inspect/1)} with values that NetRunner.Sandbox explains"
   end
 
   defp expected(:pty), do: "true, false, or a keyword list of :rows, :cols (1 to 65535) and :echo"

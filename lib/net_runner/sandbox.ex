@@ -8,60 +8,62 @@ defmodule NetRunner.Sandbox do
       iex> passwd =~ "root"
       true
 
-  Commands of language models, converters of files that strangers upload, and build scripts of strangers' repositories are
-  what it is for. It needs no root and no container engine. `docs/sandbox.md` says what it does not stop.
+  It is for commands of language models, converters of files that strangers upload, and build scripts of strangers'
+  repositories. It needs no root and no container engine. `docs/sandbox.md` says what it does not stop, and what to add when
+  a program does not work in it.
 
   | key | default | |
   |---|---|---|
   | `:read` | `[]` | paths beneath which files may be opened for reading, and directories listed |
   | `:write` | `[]` | paths beneath which files may also be written, created, removed, renamed, linked and truncated |
-  | `:exec` | what is in `:read` and `:write` | paths beneath which files may also be executed. With this key, nothing else is |
-  | `:network` | `false` | `false`: no socket, but pairs that are connected (socketpair(2)); `:unix`: sockets of `AF_UNIX`; `:loopback`: those of the Internet in a network of the command's own, which has a loopback interface and leads nowhere; `[connect: ports, bind: ports]`: TCP to and on these ports, of every address; `true`: all |
-  | `:processes` | shared | `:own`: the command sees no other processes, gets a `/proc` of its own, and the kernel ends all that it has started when it exits, also when NetRunner's helpers are killed. Excludes `leftovers: :leave` |
-  | `:tmp` | shared | `:private` or `[size: bytes]`: an empty `/tmp` and `/dev/shm` of the command's own (512 MiB each), where the paths of `:read`, `:write` and `:exec` below `/tmp` are to be found as before |
-  | `:metadata` | open | `:locked`: all but the paths of `:write` is mounted read-only, so that chmod(2), chown(2), utimensat(2) and setxattr(2) are refused there too |
+  | `:exec` | what is in `:read` and `:write` | paths beneath which files may also be executed. With this key, nothing elsewhere may be |
+  | `:network` | `false` | `false`: no sockets, except connected pairs (socketpair(2)); `:unix`: local sockets (`AF_UNIX`); `:loopback`: a network of the command's own, which has nothing but a loopback interface; `[connect: ports, bind: ports]`: TCP connections to these ports of any address, and TCP listeners on these; `true`: no limit |
+  | `:processes` | shared | `:own`: the command sees no processes but its own, in a `/proc` of its own, and when it exits the kernel ends everything that it started, even if NetRunner's helpers were killed. Excludes `leftovers: :leave` |
+  | `:tmp` | shared | `:private` or `[size: bytes]`: an empty `/tmp` and `/dev/shm` of the command's own (512 MiB each). The paths of `:read`, `:write` and `:exec` below `/tmp` are still there |
+  | `:metadata` | open | `:locked`: everything except the paths of `:write` is read-only, so that chmod(2), chown(2), utimensat(2) and setxattr(2) are refused there too |
   | `:without` | `[]` | layers to give up, by name: `:filesystem`, `:network`, `:signals`, `:system_calls`, `:capabilities` |
 
-  Paths are absolute, and exist when the command starts; symbolic links are followed then, once. `:system` in the list of `:read`
-  or `:exec` stands for `preset(:system)`: the system's programs, libraries, interpreters, and single files of `/etc`.
+  Paths are strings, absolute, and must exist when the command starts; symbolic links are followed then, once. `:system` in the
+  list of `:read` or `:exec` stands for `preset(:system)`: the system's programs, libraries, interpreters, and single files of
+  `/etc`. Without it, hardly any program can start. A key with the value `nil` is as if it were left out.
 
-  These are always in force, unless `:without` gives them up:
+  These layers are always in force, unless `:without` gives them up. The keys of a layer that is given up have no effect.
 
-    * `:filesystem`: nothing but what the paths allow is opened. Always allowed are `/dev/null`, `zero`, `full`, `random` and
+    * `:filesystem`: only what the paths allow can be opened. Always allowed are `/dev/null`, `zero`, `full`, `random` and
       `urandom`, and with `:pty` the command's own terminal by its name in `/dev/pts`. There is no `/proc` (see `:processes`) and no `/dev/shm`
       (see `:tmp`);
     * `:network`: see above;
-    * `:signals`: signals, and abstract sockets, reach only what is in the sandbox;
-    * `:system_calls`: namespaces, other processes' memory, keyrings, System V and POSIX message queues, io_uring, mounts, typing into a
-      terminal and much that only administrators need is refused, and so are programs for another architecture;
-    * `:capabilities`: the command has none, also when it is root's, and no set-user-ID program gives it any
+    * `:signals`: signals and connections to abstract sockets reach only processes in the same sandbox;
+    * `:system_calls`: refused are namespaces, other processes' memory, keyrings, System V IPC and POSIX message queues,
+      io_uring, mounts, typing into a terminal, much that only administrators need, and programs for another architecture;
+    * `:capabilities`: the command has none, even if it runs as root, and no set-user-ID program gives it any
       (`no_new_privs`).
 
-  What is refused to a program, it sees as `EACCES`, `EPERM`, `EROFS` or `ENOSYS`. A program that may not be executed is an
-  error of the start, as without a sandbox.
+  A program sees a refusal as `EACCES`, `EPERM`, `EROFS` or `ENOSYS`. When the command itself may not be executed, it does not
+  start, as without a sandbox.
 
       iex> NetRunner.run(~w(true), sandbox: [])
       {:error, :eacces}
 
-  What was asked for and cannot be enforced is an error before the command starts: `{:error, {:sandbox, sentence}}`. The sentence
-  says what to change. `support/0` finds out what can be enforced.
+  When a key cannot be enforced on this machine, or a path does not exist, the command is not started either, and the result is
+  `{:error, {:sandbox, sentence}}`. The sentence says what to change. `support/0` finds out what can be enforced.
 
       iex> NetRunner.run(~w(true), sandbox: [read: [:system, "/nowhere"]])
       {:error, {:sandbox, ~S(the path "/nowhere" of the sandbox does not exist)}}
 
-  `NetRunner.Process.stats/1`, `NetRunner.Process.info/1` and the `stats` of a `NetRunner.Result` list what is in force.
+  `NetRunner.Process.stats/1`, `NetRunner.Process.info/1` and the `stats` of a `NetRunner.Result` list the layers in force.
 
       iex> {:ok, result} = NetRunner.capture(~w(true), sandbox: [read: [:system], network: true])
       iex> result.stats.sandbox
       [:filesystem, :signals, :system_calls, :capabilities]
 
-  What the paths limit, exactly: opening, listing, creating, removing, renaming, linking and truncating. They do not limit
-  stat(2), chdir(2), readlink(2), getxattr(2), inotify, and, without `metadata: :locked`, chmod(2) and the like on files of the same user.
-  `:exec` limits execve(2), not what code is run: who may read a program and execute `ld.so` can run it. Nothing below an allowed path
-  can be taken away again.
+  The paths limit opening, listing, creating, removing, renaming, linking and truncating. They do not limit stat(2), chdir(2),
+  readlink(2), getxattr(2), inotify(7), and, without `metadata: :locked`, chmod(2) and the like on files of the same user.
+  `:exec` limits execve(2), and not which code runs: a program that can execute `ld.so` can run every program that it can read.
+  What is below an allowed path cannot be excluded.
 
-  A sandbox is inherited by all that the command starts, cannot be taken off, and goes with all other options. A `:cd` does not
-  have to be readable. The files of `:stdin`, `:stdout`, `:stderr` and `:fds` are opened before.
+  Everything that the command starts is in the same sandbox, and cannot leave it. The directory of `:cd` does not have to be
+  readable. The files of `:stdin`, `:stdout`, `:stderr` and `:fds` are opened by NetRunner, outside of the sandbox.
   """
 
   alias NetRunner.Error
@@ -88,9 +90,9 @@ defmodule NetRunner.Sandbox do
         ]
 
   @doc """
-  What this machine can enforce, found out by trying, or what to change.
+  Finds out what this machine can enforce, by running a shell in each kind of sandbox.
 
-  Beside the layers these are `:loopback` and `:ports` (of `:network`), `:processes`, `:tmp` and `:metadata`.
+  What cannot be enforced is `{:missing, sentence}`, and the sentence says what to change. Besides the layers, the keys are `:loopback` and `:ports` (of `:network`), `:processes`, `:tmp` and `:metadata`.
 
       iex> support = NetRunner.Sandbox.support()
       iex> support |> Map.keys() |> Enum.sort()
@@ -124,7 +126,7 @@ defmodule NetRunner.Sandbox do
   end
 
   @doc """
-  The paths that a preset stands for. Those that a machine does not have are passed over.
+  The paths that a preset stands for. Those that do not exist on a machine are skipped when a command starts.
 
       iex> "/usr" in NetRunner.Sandbox.preset(:system)
       true

@@ -98,6 +98,51 @@ for actor <- NetRunner.Sandbox.World.actors() do
       assert {"", 1} = run(%{context | sandbox: []}, ["python3", "-c", code])
     end
 
+    # The table of docs/sandbox.md: what a program misses, and the keys that give it.
+    for {name, script, keys} <- [
+          {"a /tmp", "mktemp -p /tmp", [tmp: :private]},
+          {"a /dev/shm", "echo 1 > /dev/shm/1", [tmp: :private]},
+          {"a /proc", "cat /proc/uptime", [processes: :own]},
+          {"its terminal as /dev/tty", "echo 1 > /dev/tty", [write: ["/dev/tty"], pty: true]},
+          {"terminals to give to others", "python3 -c 'import pty; pty.openpty()'",
+           [write: ["/dev/ptmx", "/dev/pts"]]},
+          {"a file as /dev/stdin", "cat /dev/stdin", [read: [:input], stdin: :input]}
+        ] do
+      @tag script: script, keys: keys
+      @tag skip: script =~ "python3" && missing.("python3")
+      test "a program that needs #{name}", %{ctx: ctx, script: script, keys: keys} do
+        input = Path.join(Path.dirname(ctx.work), "input")
+        File.write!(input, "1")
+        File.chmod!(input, 0o644)
+        on_exit(fn -> File.rm(input) end)
+
+        stdin = if keys[:stdin], do: [stdin: {:file, input}], else: []
+        options = [clear_env: true, env: %{"PATH" => @path}, timeout: 120_000, stderr: :disabled]
+        options = Keyword.take(keys, [:pty]) ++ stdin ++ options ++ ctx.actor.user
+        options = if keys[:pty], do: Keyword.delete(options, :stderr), else: options
+
+        status = fn sandbox ->
+          options = [sandbox: sandbox] ++ options
+          {_, status} = ctx.actor.call.(NetRunner, :run, [["sh", "-c", script], options])
+          status
+        end
+
+        read = for path <- Keyword.get(keys, :read, []), path == :input, do: input
+        given = Keyword.drop(keys, [:pty, :stdin, :read]) ++ [read: [:system | read]]
+        assert status.(read: [:system]) != 0
+        assert status.(given) == 0
+      end
+    end
+
+    @tag skip: missing.("node")
+    test "node with 8 GiB of addresses, as in examples/agent_shell.exs", %{ctx: ctx} do
+      options = [sandbox: [read: [:system]], rlimits: [as: 8 * 1024 * 1024 * 1024]]
+      options = options ++ [env: %{"PATH" => @path}, timeout: 120_000] ++ ctx.actor.user
+
+      assert {"1\n", 0} =
+               ctx.actor.call.(NetRunner, :run, [["node", "-e", "console.log(1)"], options])
+    end
+
     defp run(%{ctx: ctx, sandbox: sandbox}, command, more \\ []) do
       env = %{"PATH" => @path, "HOME" => ctx.work, "TMPDIR" => ctx.work, "LANG" => "C.UTF-8"}
 

@@ -37,7 +37,7 @@ defmodule NetRunner.DaemonTest do
             {[cmd: "cat", args: "x"], "the option :args must be a list of strings, got: \"x\""},
             {[cmd: "cat", redy: nil], "unknown option :redy; did you mean :ready?"},
             {[cmd: "cat", cd: "/"],
-             "the option :cd is one of the command: it belongs into :process_opts"},
+             "the option :cd is one of the command: it belongs in :process_opts"},
             {[cmd: "cat", on_output: {:log, :loud}],
              "the option :on_output must be :discard, :log, {:log, level}, or a function of one or two arguments, " <>
                "got: {:log, :loud}"},

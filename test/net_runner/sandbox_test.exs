@@ -134,45 +134,67 @@ defmodule NetRunner.SandboxTest do
     end
 
     test "what is wrong is said" do
-      assert problem(:x) == "an atom"
-      assert problem([:read]) == "a list"
-      assert problem(raed: ["/a"]) =~ "the unknown key :raed; there are :read, :write,"
-      assert problem(read: "/a") =~ ~s(:read that is "/a", and no list of paths)
-      assert problem(read: ["/a" | "/b"]) =~ "no list of paths"
-      assert problem(read: ["a"]) == ~s(a path in :read that is not absolute: "a")
+      assert problem(:x) =~ ~r/^it must be a keyword list of :read, .*, got: an atom$/
+      assert problem([:read]) =~ "got: a list"
+      assert problem(raed: ["/a"]) =~ "there is no key :raed; the keys are :read, :write,"
+      assert problem(read: ["/a"], read: ["/b"]) == "the key :read is given more than once"
+      assert problem(read: "/a") == ~s(:read must be a list of paths, got: "/a")
+      assert problem(read: ["/a" | "/b"]) =~ "must be a list of paths"
+      assert problem(read: ~c"/usr") =~ ":read must be a list of paths, got: the charlist "
+      assert problem(read: ["a"]) =~ ~s(the path "a" in :read is not absolute \(Path.expand/1)
       assert problem(write: [""]) =~ "not absolute"
-      assert problem(exec: ["/a\0"]) =~ "with a NUL byte"
-      assert problem(read: [:home]) =~ ":home in :read, where paths as strings and :system are"
-      assert problem(read: [~c"/a"]) =~ "in :read, where paths as strings"
-      assert problem(write: [:system]) =~ "the preset :system in :write"
+      assert problem(exec: ["/a\0"]) == ~S(the path "/a\0" in :exec contains a NUL byte)
+
+      assert problem(read: [:home]) ==
+               ":read must be a list of strings and :system, and has :home"
+
+      assert problem(read: [~c"/a"]) =~ ":read must be a list of strings and :system, and has "
+      assert problem(write: [:system]) =~ ":write must not name :system"
 
       for path <- ~w(/proc/self /proc//self/fd /proc/thread-self/root /dev/fd/3 /dev/stdin),
-          do: assert(problem(read: [path]) =~ "which names a process of NetRunner's")
+          do: assert(problem(read: [path]) =~ "would mean a process of NetRunner's")
 
-      for network <- [
-            :none,
-            "x",
-            [],
-            [connect: 80],
-            [connect: [0]],
-            [bind: [65_536]],
-            [listen: [1]]
+      for network <- [:none, "x", [], [443]],
+          do: assert(problem(network: network) =~ ":network must be false, :unix,")
+
+      assert problem(network: [listen: [1]]) =~ "there is no key :listen; the keys are :connect"
+      assert problem(network: [bind: [1], bind: [2]]) =~ "the key :bind is given more than once"
+
+      for {ports, wrong} <- [
+            {80, ", got: 80"},
+            {[0], ", and has 0"},
+            {["443"], ~s(, and has "443")}
           ],
-          do: assert(problem(network: network) =~ ":network that is")
+          do:
+            assert(
+              problem(network: [connect: ports]) ==
+                "in :network, :connect must be a list of ports from 1 to 65535" <> wrong
+            )
 
-      assert problem(processes: :shared) == ":processes that is :shared, and can only be :own"
-      assert problem(metadata: true) == ":metadata that is true, and can only be :locked"
+      assert problem(network: [bind: [65_536]]) =~ "ports from 0 to 65535, and has 65536"
+      assert problem(processes: :shared) == ":processes must be :own or left out, got: :shared"
+      assert problem(metadata: true) == ":metadata must be :locked or left out, got: true"
 
-      for tmp <- [true, [size: 0], [size: -1], [size: 1.5], [size: 1, mode: 2], []],
-          do: assert(problem(tmp: tmp) =~ ":tmp that is")
+      for tmp <- [true, [size: 1, mode: 2], []],
+          do: assert(problem(tmp: tmp) =~ ":tmp must be :private, [size: bytes] or left out")
 
-      for without <- [:network, [:what], [:processes], [:signals | :network]],
-          do: assert(problem(without: without) =~ ":without that is")
+      assert problem(tmp: [sizes: 1]) == "in :tmp, there is no key :sizes; the key is :size"
+      assert problem(write: [:sytem]) == ":write must be a list of strings, and has :sytem"
+
+      for size <- [0, -1, 1.5, "1G"],
+          do: assert(problem(tmp: [size: size]) =~ "at least 1, got: #{inspect(size)}")
+
+      for without <- [:network, [:signals | :network]],
+          do: assert(problem(without: without) =~ ":without must be a list of layers")
+
+      for wrong <- [:signal, "signals", :processes],
+          do: assert(problem(without: [:network, wrong]) =~ ":without has #{inspect(wrong)}")
+
+      assert policy(without: [:signals, :signals]).layers == Policy.layers() -- [:signals]
     end
 
     test "is checked before anything starts, with the name of the option" do
-      message =
-        ~r/the option :sandbox must be a keyword list of .*, got: a path in :read that is not absolute/
+      message = ~r/^the option :sandbox is wrong: the path "etc" in :read is not absolute/
 
       for function <- ways(["true"], sandbox: [read: ["etc"]]),
           do: assert_raise(ArgumentError, message, function)

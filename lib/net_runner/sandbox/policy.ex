@@ -37,10 +37,6 @@ defmodule NetRunner.Sandbox.Policy do
         }
   @typep port_number :: 0..65_535
 
-  @doc "The keys of the option."
-  @spec keys() :: [atom()]
-  def keys, do: @keys
-
   @doc "The layers that can be given up."
   @spec layers() :: [layer()]
   def layers, do: @layers
@@ -65,7 +61,7 @@ defmodule NetRunner.Sandbox.Policy do
   def parse(option) do
     if Keyword.keyword?(option),
       do: option |> Enum.reject(&match?({_, nil}, &1)) |> parse_keys(),
-      else: {:error, Kind.of(option)}
+      else: {:error, "it must be a keyword list of #{names(@keys)}, got: #{Kind.of(option)}"}
   end
 
   defp parse_keys(option) do
@@ -93,7 +89,7 @@ defmodule NetRunner.Sandbox.Policy do
 
     case keys -- Enum.uniq(keys) do
       [] -> :ok
-      [key | _] -> {:error, "the key #{inspect(key)} more than once"}
+      [key | _] -> {:error, "the key #{inspect(key)} is given more than once"}
     end
   end
 
@@ -104,82 +100,114 @@ defmodule NetRunner.Sandbox.Policy do
   end
 
   defp problem(key, paths) when key in [:read, :write, :exec] do
-    if is_list(paths) and not List.improper?(paths),
-      do: Enum.find_value(paths, &path_problem(key, &1)),
-      else: "#{inspect(key)} that is #{Kind.no_string(paths)}, and no list of paths"
+    cond do
+      not proper_list?(paths) ->
+        "#{inspect(key)} must be a list of paths, got: #{Kind.no_string(paths)}"
+
+      paths != [] and List.ascii_printable?(paths) ->
+        "#{inspect(key)} must be a list of paths, got: the charlist #{inspect(paths)}"
+
+      true ->
+        Enum.find_value(paths, &path_problem(key, &1))
+    end
   end
 
-  defp problem(:network, value) do
-    if value not in [false, true, :unix, :loopback] and not ports?(value),
-      do:
-        ":network that is #{Kind.no_string(value)}, and none of false, :unix, :loopback, true and " <>
-          "[connect: ports, bind: ports] with ports from 1 (bind: 0) to 65535"
+  defp problem(:network, value) when value in [false, true, :unix, :loopback], do: nil
+
+  defp problem(:network, [_ | _] = ports) do
+    with true <- Keyword.keyword?(ports), :ok <- check_once(ports) do
+      Enum.find_value(ports, &ports_problem/1)
+    else
+      false -> network_problem(ports)
+      {:error, problem} -> "in :network, #{problem}"
+    end
   end
+
+  defp problem(:network, value), do: network_problem(value)
 
   defp problem(:processes, :own), do: nil
   defp problem(:metadata, :locked), do: nil
   defp problem(:tmp, :private), do: nil
 
-  defp problem(:tmp, [{:size, size}])
-       when is_integer(size) and size > 0 and size < 0x8000_0000_0000_0000,
-       do: nil
+  defp problem(:tmp, [{:size, size}]) do
+    if not is_integer(size) or size not in 1..0x7FFF_FFFF_FFFF_FFFF,
+      do: "the size of :tmp must be a number of bytes, at least 1, got: #{Kind.no_string(size)}"
+  end
+
+  defp problem(:tmp, [{key, _value}]) when is_atom(key),
+    do: "in :tmp, there is no key #{inspect(key)}; the key is :size"
 
   defp problem(:processes, value),
-    do: ":processes that is #{Kind.no_string(value)}, and can only be :own"
+    do: ":processes must be :own or left out, got: #{Kind.no_string(value)}"
 
   defp problem(:metadata, value),
-    do: ":metadata that is #{Kind.no_string(value)}, and can only be :locked"
+    do: ":metadata must be :locked or left out, got: #{Kind.no_string(value)}"
 
   defp problem(:tmp, value),
-    do: ":tmp that is #{Kind.of(value)}, and neither :private nor [size: bytes]"
+    do: ":tmp must be :private, [size: bytes] or left out, got: #{Kind.no_string(value)}"
 
   defp problem(:without, layers) do
-    if not is_list(layers) or List.improper?(layers) or layers -- @layers != [],
-      do:
-        ":without that is #{Kind.no_string(layers)}, and no list of any of #{Enum.map_join(@layers, ", ", &inspect/1)}"
+    case proper_list?(layers) && Enum.reject(layers, &(&1 in @layers)) do
+      false -> ":without must be a list of layers, got: #{Kind.no_string(layers)}"
+      [] -> nil
+      [wrong | _] -> "the layers are #{names(@layers)}; :without has #{Kind.no_string(wrong)}"
+    end
   end
 
-  defp problem(key, _value) do
-    "the unknown key #{inspect(key)}; there are #{Enum.map_join(@keys, ", ", &inspect/1)}"
+  defp problem(key, _value), do: "there is no key #{inspect(key)}; the keys are #{names(@keys)}"
+
+  defp network_problem(value) do
+    ":network must be false, :unix, :loopback, true or [connect: ports, bind: ports], got: #{Kind.no_string(value)}"
   end
 
-  defp ports?(value) do
-    value != [] and Keyword.keyword?(value) and check_once(value) == :ok and
-      Enum.all?(value, fn
-        {:connect, ports} -> ports_from?(ports, 1)
-        {:bind, ports} -> ports_from?(ports, 0)
-        _ -> false
-      end)
+  defp ports_problem({:connect, ports}), do: ports_problem(:connect, ports, 1)
+  defp ports_problem({:bind, ports}), do: ports_problem(:bind, ports, 0)
+
+  defp ports_problem({key, _ports}),
+    do: "in :network, there is no key #{inspect(key)}; the keys are :connect, :bind"
+
+  defp ports_problem(key, ports, first) do
+    must_be = "in :network, #{inspect(key)} must be a list of ports from #{first} to 65535"
+
+    case proper_list?(ports) && Enum.reject(ports, &(&1 in first..65_535)) do
+      false -> "#{must_be}, got: #{Kind.no_string(ports)}"
+      [] -> nil
+      [wrong | _] -> "#{must_be}, and has #{Kind.no_string(wrong)}"
+    end
   end
 
-  defp ports_from?(ports, first) do
-    is_list(ports) and not List.improper?(ports) and Enum.all?(ports, &(&1 in first..65_535))
-  end
+  defp proper_list?(value), do: is_list(value) and not List.improper?(value)
+
+  defp names(atoms), do: Enum.map_join(atoms, ", ", &inspect/1)
 
   defp path_problem(:write, :system),
-    do: "the preset :system in :write, and nobody needs to write to the system"
+    do: ":write must not name :system: the command could change the programs of the system"
 
   defp path_problem(_key, :system), do: nil
 
   defp path_problem(key, path) when is_binary(path) do
+    the_path = "the path #{inspect(path, binaries: :as_strings)} in #{inspect(key)}"
+
     cond do
       :binary.match(path, <<0>>) != :nomatch ->
-        "a path in #{inspect(key)} with a NUL byte: #{inspect(path)}"
+        "#{the_path} contains a NUL byte"
 
       not String.starts_with?(path, "/") ->
-        "a path in #{inspect(key)} that is not absolute: #{inspect(path)}"
+        "#{the_path} is not absolute (Path.expand/1 makes it so)"
 
       of_a_process?(path) ->
-        "the path #{inspect(path)} in #{inspect(key)}, which names a process of NetRunner's and not the command"
+        "#{the_path} would mean a process of NetRunner's and not the command; name what it leads to"
 
       true ->
         nil
     end
   end
 
+  defp path_problem(:write, path),
+    do: ":write must be a list of strings, and has #{Kind.no_string(path)}"
+
   defp path_problem(key, path),
-    do:
-      "#{Kind.no_string(path)} in #{inspect(key)}, where paths as strings and :system are expected"
+    do: "#{inspect(key)} must be a list of strings and :system, and has #{Kind.no_string(path)}"
 
   defp of_a_process?(path) do
     case String.split(path, "/", trim: true) do

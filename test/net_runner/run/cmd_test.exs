@@ -188,7 +188,7 @@ defmodule NetRunner.CmdTest do
       {["ls", [], [cd: "/etc/passwd"]], 20, "not a directory"},
       {[script.("lost", "#!/nowhere/sh\n"), []], 2, "no interpreter"},
       {["echo", [String.duplicate("x", 3_000_000)]], 7, "larger than the system allows"},
-      {[dir, []], 13, "may be no directory"}
+      {[dir, []], 13, "must not be a directory"}
     ]
 
     for {args, status, text} <- cases do
