@@ -117,7 +117,7 @@ impl Mounts {
         let directory =
             std::fs::read_link(link).map_err(|error| at(Step::Cwd)(errno_of(&error)))?;
         let tmp = sandbox.private_tmp.as_ref().map(|tmp| Tmp {
-            options: CString::new(format!("mode=1777,size={}", tmp.size)).unwrap_or_default(),
+            options: options(tmp.size),
             executable: tmp.executable,
         });
         let hidden = Hidden::by(&tmp);
@@ -129,7 +129,7 @@ impl Mounts {
             if !allowed.required {
                 continue;
             }
-            let step = Step::SandboxPath(u8::try_from(index).unwrap_or(u8::MAX));
+            let step = Step::SandboxPath(u16::try_from(index).unwrap_or(u16::MAX));
             let path = std::fs::canonicalize(as_path(allowed.path))
                 .map_err(|error| at(step)(errno_of(&error)))?;
             let writable = allowed.access == Access::Write;
@@ -155,6 +155,15 @@ impl Mounts {
             directories,
         })
     }
+}
+
+/// Of tmpfs(5). An empty file counts nothing in its size, but takes a kilobyte of memory: so many of them are as much as may
+/// be in files, and some more for what is mounted into a small one.
+fn options(size: u64) -> CString {
+    const OF_A_FILE: u64 = 1024;
+    const ALWAYS: u64 = 4096;
+    let inodes = ALWAYS + size / OF_A_FILE;
+    CString::new(format!("mode=1777,size={size},nr_inodes={inodes}")).unwrap_or_default()
 }
 
 /// The directories that a private `/tmp` hides.
