@@ -300,6 +300,32 @@ defmodule NetRunner.Guarantees.SandboxWithOthersTest do
     assert NetRunner.run([ctx.program, "nest", "20"], sandbox: sandbox) == {"15 E2BIG\n", 0}
   end
 
+  test "NetRunner works in a sandbox, and makes sandboxes there, but no namespaces", %{ctx: ctx} do
+    code = """
+    {:ok, _} = Application.ensure_all_started(:net_runner)
+    IO.inspect(NetRunner.run(["echo", "hi"]))
+    IO.inspect(NetRunner.run(["cat", "/etc/passwd"], sandbox: [read: ["/usr", "/lib", "/lib64"]]))
+    {:error, {:sandbox, _}} = NetRunner.run(["echo", "hi"], sandbox: [read: ["/"], processes: :own])
+    File.read(#{inspect(Path.join(ctx.outside, "secret"))}) |> IO.inspect()
+    """
+
+    # Wherever Elixir is, but not what lies in /tmp.
+    read =
+      for name <- File.ls!("/"), name not in ~w(tmp proc), File.dir?("/" <> name), do: "/" <> name
+
+    sandbox = [
+      read: [Mix.Project.build_path() | read],
+      write: [ctx.work],
+      processes: :own,
+      tmp: :private
+    ]
+
+    env = [{"HOME", ctx.work} | Tree.elixir_env()]
+    options = [sandbox: sandbox, cd: ctx.work, env: env, timeout: 120_000]
+    assert {out, 0} = NetRunner.run(Tree.elixir(code), options)
+    assert out == ~s({"hi\\n", 0}\n{"", 1}\n{:error, :enoent}\n)
+  end
+
   test "wrong paths are errors before the start, in sentences", %{ctx: ctx} do
     for path <- ["/no/such/path", Path.join(ctx.outside, "target/beneath")],
         key <- [:read, :write, :exec] do

@@ -83,6 +83,8 @@ static void print(char **a) {
 
 static void change_mode(char **a) { report(chmod(a[0], 0777)); }
 
+static void make_set_user_id(char **a) { report(chmod(a[0], 04755)); }
+
 static void change_mode_of_descriptor(char **a) { report(fchmod(must(open(a[0], O_RDONLY)), 0777)); }
 
 /* Nobody else, but chown(2) takes the set-user-ID bit away. */
@@ -181,6 +183,7 @@ const struct attack files[] = {
     {"open", open_file},
     {"print", print},
     {"change_mode", change_mode},
+    {"make_set_user_id", make_set_user_id},
     {"change_mode_of_descriptor", change_mode_of_descriptor},
     {"change_owner", change_owner},
     {"change_times", change_times},

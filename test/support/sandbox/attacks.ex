@@ -242,6 +242,12 @@ defmodule NetRunner.Sandbox.Attacks do
         refused_by: [],
         passes: [:basic, :strict]
       ),
+      # docs/sandbox.md: what it leaves may be set-user-ID.
+      row("leaves a set-user-ID program of its user's", &["make_set_user_id", mine(&1, "mine")],
+        succeeded: fn _, ctx -> mode(mine(ctx, "mine")) == 0o4755 end,
+        refused_by: [],
+        passes: [:basic, :strict]
+      ),
       # docs/sandbox.md: a private /tmp holds what may be read there by a mount that is read-only, which limits no pipes.
       row("writes into a pipe that it may only read", &["print", theirs(&1, "pipe")],
         sandbox: &[read: [&1.outside]],

@@ -43,9 +43,11 @@ defmodule NetRunner.Sandbox.World do
   end
 
   defp actor(:user, true) do
-    peer = user_vm()
+    # Another one than in any other VM: some attacks are on all processes of the user.
+    uid = 100_000 + rem(String.to_integer(System.pid()), 60_000)
+    peer = user_vm(uid)
     call = fn module, function, args -> Nodes.call(peer, module, function, args) end
-    %{name: :user, uid: @nobody, user: [], call: call, vm: call.(System, :pid, [])}
+    %{name: :user, uid: uid, user: [], call: call, vm: call.(System, :pid, [])}
   end
 
   defp actor(:user, false) do
@@ -55,9 +57,9 @@ defmodule NetRunner.Sandbox.World do
   end
 
   # No node of a network: it is controlled over its standard input.
-  defp user_vm do
+  defp user_vm(uid) do
     erl = System.find_executable("erl")
-    become = ~w(--reuid=#{@nobody} --regid=#{@nobody} --clear-groups #{erl})
+    become = ~w(--reuid=#{uid} --regid=#{uid} --clear-groups #{erl})
 
     {:ok, peer, _} =
       :peer.start_link(%{
@@ -176,7 +178,7 @@ defmodule NetRunner.Sandbox.World do
     args = ["victim", Path.join(ctx.outside, "secret"), "/" <> ctx.mark]
     options = [cd: ctx.outside, env: env, leftovers: :kill] ++ user ++ options
     {:ok, p} = NetRunner.Process.start(ctx.program, args, options)
-    {:ok, line} = NetRunner.Process.read(p)
+    {:ok, {line, _}} = NetRunner.Process.read_until(p, "\n", timeout: 60_000)
     [pid, address, fd, memory, queue, semaphore, tty] = String.split(line)
     found = %{process: p, pid: pid, address: address, fd: fd, tty: tty}
     ipc = %{memory: memory, queue: queue, semaphore: semaphore, posix: "/" <> ctx.mark}

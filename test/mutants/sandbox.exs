@@ -1,0 +1,39 @@
+# The sandbox: what it says, and what is put on.
+option = ["test/net_runner/sandbox_test.exs"]
+attacks = ["test/guarantees/sandbox_test.exs"]
+policy = "lib/net_runner/sandbox/policy.ex"
+sandbox = "native/shepherd/src/sandbox"
+
+for {id, file, old, new, tests} <- [
+      {"what_is_read_is_not_executed", policy,
+       "paths(:executable, read) ++ paths(:writable, write)",
+       "paths(:readable, read) ++ paths(:writable, write)", option},
+      {"a_preset_has_to_be_there", policy, "do: {access, :optional, path}",
+       "do: {access, :required, path}", option},
+      {"a_given_up_network_is_none", policy, "if :network in given_up, do: :all,",
+       "if :network in given_up, do: :none,", option},
+      {"a_path_of_the_shepherds_own_process", policy, "name in [\"self\", \"thread-self\"]",
+       "name in [\"self\"]", option},
+      {"a_ruleset_lies_on_a_descriptor_of_the_command", "#{sandbox}/landlock.rs",
+       "sys::copy_to_at_least(&fd, lowest)", "sys::copy_to_at_least(&fd, lowest * 0)", option},
+      {"what_is_adopted_in_a_namespace_gets_no_stop_signal", "native/shepherd/src/shepherd.rs",
+       "tree::signal_below(init.pid, number);", "tree::signal_below(init.pid, number * 0);",
+       option},
+      {"what_is_read_in_a_private_tmp_is_written", "#{sandbox}/namespaces.rs",
+       "READ_ONLY | NO_SET_ID | NO_DEVICES", "NO_SET_ID | NO_DEVICES", option},
+      {"mounts_reach_the_host", "#{sandbox}/namespaces.rs", "libc::MS_REC | libc::MS_PRIVATE",
+       "libc::MS_REC | libc::MS_SHARED", attacks},
+      {"the_way_up_leads_out_by_magic_links", "#{sandbox}/landlock.rs",
+       "resolve: RESOLVE_NO_MAGICLINKS,", "resolve: RESOLVE_NO_MAGICLINKS * 0,", option},
+      {"abstract_sockets_lead_out", "#{sandbox}/landlock.rs", "const SCOPES: u64 = 3;",
+       "const SCOPES: u64 = 2;", attacks},
+      {"signals_lead_out", "#{sandbox}/landlock.rs", "const SCOPES: u64 = 3;",
+       "const SCOPES: u64 = 1;", attacks},
+      {"capabilities_stay", "native/shepherd/src/sandbox.rs", "capabilities: asked.capabilities,",
+       "capabilities: asked.capabilities && false,", attacks},
+      {"the_upper_half_of_an_argument_counts", "#{sandbox}/filter.rs",
+       "instruction(LOAD, ARGUMENTS + 8 * condition.argument)",
+       "instruction(LOAD, ARGUMENTS + 4 + 8 * condition.argument)", attacks}
+    ] do
+  %{id: id, file: file, old: old, new: new, tests: tests}
+end
