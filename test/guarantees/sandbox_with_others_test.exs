@@ -379,6 +379,18 @@ defmodule NetRunner.Guarantees.SandboxWithOthersTest do
     end
   end
 
+  test "what may be written covers nothing that is the command's own" do
+    sandbox = [read: [:system], write: ~w(/dev /proc)]
+    sandbox = sandbox ++ [processes: :own, tmp: :private, metadata: :locked]
+    name = "nr-sandbox-#{System.pid()}-#{System.unique_integer([:positive])}"
+    on_exit(fn -> File.rm("/dev/shm/" <> name) end)
+    script = "echo > /dev/shm/#{name} && ls /dev/shm; ls /proc | grep -c '^[0-9]'"
+    assert {output, 0} = NetRunner.shell(script, sandbox: sandbox)
+    assert [^name, processes] = String.split(output)
+    assert String.to_integer(processes) < 10
+    refute File.exists?("/dev/shm/" <> name)
+  end
+
   test "empty files take no more of a private /tmp than it may hold", %{ctx: ctx} do
     count = "i=0; while echo -n > /tmp/$i; do i=$((i+1)); done; echo $i"
     options = [sandbox: World.sandbox(ctx, [], tmp: [size: 1_000_000]), timeout: 60_000]

@@ -54,6 +54,8 @@ struct Bind {
     parents: Vec<CString>,
     is_directory: bool,
     writable: bool,
+    /// In the private `/tmp`.
+    in_private: bool,
     /// The new process's copy of the mount, before it is put in its place.
     tree: Cell<RawFd>,
 }
@@ -191,13 +193,13 @@ impl Hidden {
 
 /// Adds a path where it would be hidden, or could not be written.
 fn add_bind(binds: &mut Vec<Bind>, path: PathBuf, writable: bool, hidden: &Hidden, locked: bool) {
-    let parents = match hidden.way_to(&path) {
+    let (parents, in_private) = match hidden.way_to(&path) {
         Some(mut way) => match way.pop() {
-            Some(_path) => way,
+            Some(_path) => (way, true),
             // The private one itself.
             None => return,
         },
-        None if locked && writable && path != Path::new("/") => Vec::new(),
+        None if locked && writable && path != Path::new("/") => (Vec::new(), false),
         None => return,
     };
     let is_directory = path.is_dir();
@@ -209,6 +211,7 @@ fn add_bind(binds: &mut Vec<Bind>, path: PathBuf, writable: bool, hidden: &Hidde
             parents,
             is_directory,
             writable,
+            in_private,
             tree: Cell::new(-1),
         }),
     }
@@ -382,6 +385,8 @@ impl Mounts {
             set_attributes(libc::AT_FDCWD, c"/", READ_ONLY)
                 .map_err(at(Step::Sandbox(Part::Metadata)))?;
         }
+        // Before what is the command's own: one that is writable must not cover that, as the machine's /dev would.
+        self.put(false)?;
         if let Some(tmp) = &self.tmp {
             self.make_tmp(tmp).map_err(at(Step::Sandbox(Part::Tmp)))?;
         }
@@ -389,9 +394,7 @@ impl Mounts {
             let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
             mount(Some(c"proc"), PROC, flags, None).map_err(at(Step::Sandbox(Part::Proc)))?;
         }
-        for bind in &self.binds {
-            bind.put().map_err(at(Step::Sandbox(Part::Mounts)))?;
-        }
+        self.put(true)?;
         for directory in &self.directories {
             make_directory(directory).map_err(at(Step::Sandbox(Part::Tmp)))?;
         }
@@ -401,6 +404,15 @@ impl Mounts {
             Some(ruleset) => self.allow(ruleset),
             None => Ok(()),
         }
+    }
+
+    fn put(&self, in_private: bool) -> Result<(), Failure> {
+        for bind in &self.binds {
+            if bind.in_private == in_private {
+                bind.put().map_err(at(Step::Sandbox(Part::Mounts)))?;
+            }
+        }
+        Ok(())
     }
 
     fn allow(&self, ruleset: &Ruleset) -> Result<(), Failure> {
