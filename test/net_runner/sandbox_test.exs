@@ -232,6 +232,7 @@ defmodule NetRunner.SandboxTest do
       assert says.(:system, :enosys) =~ "on Linux only"
       assert says.(:user, :eopnotsupp) =~ "CAP_SYS_ADMIN"
       assert says.(:proc, :eperm) =~ "masked"
+      assert says.(:mounts, :estale) =~ "replaced"
       assert says.(:capabilities, :eperm) =~ "cannot be enforced"
 
       for part <- [:user, :processes, :mounts, :tmp, :metadata, :loopback],

@@ -80,6 +80,9 @@ defmodule NetRunner.Sandbox.Refusal do
       "(CONFIG_SECCOMP_FILTER)" <> "; `without: [:system_calls, :network]` gives them up"
   end
 
+  defp sentence(:mounts, :estale),
+    do: "one of the paths of the sandbox was replaced by something else while the command started"
+
   defp sentence(:user, :eopnotsupp) do
     "a sandbox with namespaces for another user (:user, :group, :groups) needs a VM with CAP_SYS_ADMIN, since a user namespace " <>
       "has only the VM's own user"

@@ -11,6 +11,8 @@ mod init;
 mod landlock;
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 mod namespaces;
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+mod paths;
 
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 pub use linux::Sandbox;

@@ -3,6 +3,7 @@
 //! The shepherd makes the ruleset, and the new process puts itself under it. By system calls: there are three, and
 //! what makes the last one may not allocate.
 
+use super::paths;
 use crate::failure::{at, Failure};
 use crate::sys;
 use nix::errno::Errno;
@@ -182,7 +183,7 @@ impl Ruleset {
         let broken = at(Step::Sandbox(Part::Filesystem));
         for path in DEVICES {
             // A root directory may lack some.
-            if let Ok(device) = open(path) {
+            if let Ok(device) = paths::follow(path) {
                 self.allow(device.as_fd(), READ | WRITE | devices)
                     .map_err(&broken)?;
             }
@@ -196,7 +197,7 @@ impl Ruleset {
         for (index, allowed) in sandbox.paths.iter().enumerate() {
             let step = Step::SandboxPath(u16::try_from(index).unwrap_or(u16::MAX));
             let rights = rights(allowed.access);
-            match open(allowed.path) {
+            match paths::follow(allowed.path) {
                 // Who names a device means to use it.
                 Ok(fd) if allowed.required && is_of_this_process(&fd) => {
                     return Err(at(step)(Errno::ELOOP));
@@ -214,7 +215,7 @@ impl Ruleset {
         if self.part != Part::Filesystem {
             return Ok(());
         }
-        match open(path) {
+        match paths::follow(path) {
             Ok(fd) => self
                 .allow(fd.as_fd(), rights(access))
                 .map_err(at(Step::Sandbox(self.part))),
@@ -288,34 +289,4 @@ fn is_of_this_process(fd: &OwnedFd) -> bool {
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let own = format!("/proc/{}", std::process::id());
     std::fs::read_link(link).is_ok_and(|path| path.starts_with(own))
-}
-
-/// What a path leads to when it is opened, and nothing else that may be there later. Symbolic links are followed; those
-/// of /proc that lead into a process are not, since this process is not the one that is meant.
-fn open(path: &CStr) -> nix::Result<OwnedFd> {
-    const RESOLVE_NO_MAGICLINKS: u64 = 2;
-    /// `struct open_how`.
-    #[repr(C)]
-    struct How {
-        flags: u64,
-        mode: u64,
-        resolve: u64,
-    }
-    let how = How {
-        flags: (libc::O_PATH | libc::O_CLOEXEC) as u64,
-        mode: 0,
-        resolve: RESOLVE_NO_MAGICLINKS,
-    };
-    // SAFETY: openat2(2) reads the string and the struct.
-    let fd = Errno::result(unsafe {
-        libc::syscall(
-            libc::SYS_openat2,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            &how,
-            size_of::<How>(),
-        )
-    })?;
-    // SAFETY: made for this process just now.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }

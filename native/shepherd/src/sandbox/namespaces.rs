@@ -5,6 +5,7 @@
 
 use super::capabilities;
 use super::landlock::Ruleset;
+use super::paths;
 use crate::failure::{at, Failure};
 use nix::errno::Errno;
 use std::cell::Cell;
@@ -49,7 +50,9 @@ struct Tmp {
 /// A path that is mounted anew: what would be hidden by the private `/tmp`, or else read-only. Landlock allows whatever is
 /// beneath the private `/tmp`, so that what is only to be read there must not be writable itself.
 struct Bind {
+    /// Without links.
     path: CString,
+    identity: Identity,
     /// What has to be made for it in the private `/tmp`, from the top.
     parents: Vec<CString>,
     is_directory: bool,
@@ -59,6 +62,12 @@ struct Bind {
     /// The new process's copy of the mount, before it is put in its place.
     tree: Cell<RawFd>,
 }
+
+/// Which file it is: its device and its number. Whatever else is at its path when it is mounted was put there since.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Identity(libc::dev_t, libc::ino_t);
+
+const REPLACED: Errno = Errno::ESTALE;
 
 const TMP: &CStr = c"/tmp";
 const SHM: &CStr = c"/dev/shm";
@@ -136,7 +145,7 @@ impl Mounts {
                 .map_err(|error| at(step)(errno_of(&error)))?;
             let writable = allowed.access == Access::Write;
             locked &= !(writable && path == Path::new("/"));
-            add_bind(&mut binds, path, writable, &hidden, locked);
+            add_bind(&mut binds, path, writable, &hidden, locked).map_err(at(step))?;
         }
         // Those above come before those below.
         binds.sort_by(|one, other| one.path.cmp(&other.path));
@@ -192,29 +201,37 @@ impl Hidden {
 }
 
 /// Adds a path where it would be hidden, or could not be written.
-fn add_bind(binds: &mut Vec<Bind>, path: PathBuf, writable: bool, hidden: &Hidden, locked: bool) {
+fn add_bind(
+    binds: &mut Vec<Bind>,
+    path: PathBuf,
+    writable: bool,
+    hidden: &Hidden,
+    locked: bool,
+) -> nix::Result<()> {
     let (parents, in_private) = match hidden.way_to(&path) {
         Some(mut way) => match way.pop() {
             Some(_path) => (way, true),
             // The private one itself.
-            None => return,
+            None => return Ok(()),
         },
         None if locked && writable && path != Path::new("/") => (Vec::new(), false),
-        None => return,
+        None => return Ok(()),
     };
-    let is_directory = path.is_dir();
     let path = c_string(path);
+    let found = nix::sys::stat::fstat(paths::exact(&path)?)?;
     match binds.iter_mut().find(|bind| bind.path == path) {
         Some(bind) => bind.writable |= writable,
         None => binds.push(Bind {
             path,
+            identity: Identity(found.st_dev, found.st_ino),
             parents,
-            is_directory,
+            is_directory: found.st_mode & libc::S_IFMT == libc::S_IFDIR,
             writable,
             in_private,
             tree: Cell::new(-1),
         }),
     }
+    Ok(())
 }
 
 fn as_path(path: &CStr) -> &Path {
@@ -369,6 +386,7 @@ const NO_DEVICES: u64 = 4;
 const RECURSIVE: libc::c_uint = 0x8000;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const FROM_EMPTY_PATH: libc::c_uint = 4;
+const TO_EMPTY_PATH: libc::c_uint = 0x40;
 
 impl Mounts {
     fn make(&self, ruleset: Option<&Ruleset>) -> Result<(), Failure> {
@@ -443,10 +461,16 @@ impl Mounts {
 
 impl Bind {
     fn copy(&self) -> nix::Result<()> {
-        let flags = OPEN_TREE_CLONE | RECURSIVE | libc::O_CLOEXEC as libc::c_uint;
-        let path = self.path.as_ptr();
+        let found = paths::exact(&self.path).map_err(|_| REPLACED)?;
+        let stat = nix::sys::stat::fstat(&found)?;
+        if Identity(stat.st_dev, stat.st_ino) != self.identity {
+            return Err(REPLACED);
+        }
+        let flags =
+            OPEN_TREE_CLONE | RECURSIVE | (libc::AT_EMPTY_PATH | libc::O_CLOEXEC) as libc::c_uint;
+        let (found, empty) = (found.as_raw_fd(), c"".as_ptr());
         // SAFETY: open_tree(2) reads the string.
-        let tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path, flags) };
+        let tree = unsafe { libc::syscall(libc::SYS_open_tree, found, empty, flags) };
         let tree = Errno::result(tree)? as RawFd;
         self.tree.set(tree);
         if self.writable {
@@ -467,6 +491,7 @@ impl Bind {
                 make_file(&self.path)?;
             }
         }
+        let target = paths::exact(&self.path).map_err(|_| REPLACED)?;
         let tree = self.tree.get();
         let empty = c"".as_ptr();
         // SAFETY: move_mount(2) reads the strings; the descriptor is this process's.
@@ -475,9 +500,9 @@ impl Bind {
                 libc::SYS_move_mount,
                 tree,
                 empty,
-                libc::AT_FDCWD,
-                self.path.as_ptr(),
-                FROM_EMPTY_PATH,
+                target.as_raw_fd(),
+                empty,
+                FROM_EMPTY_PATH | TO_EMPTY_PATH,
             );
             Errno::result(moved)?;
             done(libc::close(tree))
@@ -492,18 +517,21 @@ fn is_missing(path: &CStr) -> bool {
 
 /// Whatever the umask is. One that is there stays as it is.
 fn make_directory(path: &CStr) -> nix::Result<()> {
-    // SAFETY: mkdir(2) and chmod(2) read the string.
-    unsafe {
-        match done(libc::mkdir(path.as_ptr(), 0o755)) {
-            Ok(()) => done(libc::chmod(path.as_ptr(), 0o755)),
-            Err(Errno::EEXIST) => Ok(()),
-            Err(errno) => Err(errno),
-        }
+    // SAFETY: umask(2) touches no memory, mkdir(2) reads the string.
+    let made = unsafe {
+        let umask = libc::umask(0);
+        let made = done(libc::mkdir(path.as_ptr(), 0o755));
+        libc::umask(umask);
+        made
+    };
+    match made {
+        Err(Errno::EEXIST) => Ok(()),
+        made => made,
     }
 }
 
 fn make_file(path: &CStr) -> nix::Result<()> {
-    let flags = libc::O_CREAT | libc::O_RDONLY | libc::O_CLOEXEC;
+    let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDONLY | libc::O_CLOEXEC;
     // SAFETY: open(2) reads the string; the descriptor is closed at once.
     unsafe {
         let fd = Errno::result(libc::open(path.as_ptr(), flags, 0o600))?;
