@@ -64,13 +64,14 @@ pub fn run(control: OwnedFd, parent: &Parent, attributes: &Attributes) {
             Life::Idle => shepherd.await_command(),
             Life::Running { .. } => shepherd.hold(),
             Life::Dead { command, .. } => {
+                // Process 1 of its namespace begins to end. It is gone when the command was reaped, not earlier.
+                shepherd.init = None;
                 let exit = sys::reap_with_usage(command.pid).ok();
                 // Otherwise its end is that of all children.
                 if shepherd.killed && (!sys::ADOPTS || command.leftovers == Leftovers::Leave) {
                     await_end_of_group(command.pid);
                 }
                 shepherd.exit = None;
-                shepherd.init = None;
                 shepherd.killed = false;
                 shepherd.event(Event::Reaped(exit));
             }
@@ -136,7 +137,7 @@ struct Shepherd<'a> {
     life: Life,
     /// Readable when the command is dead. Until that was seen.
     exit: Option<OwnedFd>,
-    /// Process 1 of the command's PID namespace. Until the command was reaped: it does not end earlier.
+    /// Process 1 of the command's PID namespace. Until the command is dead.
     init: Option<Init>,
     /// The command's group has got SIGKILL.
     killed: bool,
