@@ -201,6 +201,17 @@ defmodule NetRunner.Guarantees.SandboxWithOthersTest do
         assert File.read!(out) == File.read!(secret)
       end
 
+      # docs/sandbox.md: what is open before is not mounted anew.
+      test "beneath a directory that it is given, nothing is locked", %{ctx: ctx} = context do
+        target = Path.join(ctx.outside, "target")
+        sandbox = World.sandbox(ctx, [], context.keys)
+        options = [stdin: {:file, ctx.outside}, sandbox: sandbox]
+        assert NetRunner.run([ctx.program, "change_mode_of_stdin"], options) == {"done\n", 0}
+        arguments = ["change_mode_beneath_stdin", "target"]
+        assert NetRunner.run([ctx.program | arguments], options) == {"done\n", 0}
+        assert Bitwise.band(File.stat!(target).mode, 0o777) == 0o777
+      end
+
       test "a directory in which nothing may be read", context do
         options = Keyword.put(options(context), :cd, "/var")
 
@@ -326,6 +337,16 @@ defmodule NetRunner.Guarantees.SandboxWithOthersTest do
       assert sentence =~ inspect(path)
     end
 
+    # Also where there are more than a byte can count.
+    paths = List.duplicate(ctx.work, 300) ++ ["/no/such/path"]
+
+    for keys <- [[], [tmp: :private, without: [:filesystem]]] do
+      assert {:error, {:sandbox, sentence}} =
+               NetRunner.run(~w(true), sandbox: [read: [:system | paths]] ++ keys)
+
+      assert sentence =~ ~s("/no/such/path")
+    end
+
     for sandbox <- [
           [read: ["relative"]],
           [write: "/tmp"],
@@ -338,6 +359,43 @@ defmodule NetRunner.Guarantees.SandboxWithOthersTest do
         ] do
       assert_raise ArgumentError, ~r/sandbox/, fn -> NetRunner.run(~w(true), sandbox: sandbox) end
     end
+  end
+
+  # It would be the shepherd's, and not the command's.
+  test "no path leads to what /proc says of the process that opens it", %{ctx: ctx} do
+    for path <- ~w(/proc/self /proc/./self /proc/../proc/thread-self/fd //dev//fd) do
+      assert_raise ArgumentError, ~r/names a process/, fn ->
+        NetRunner.run(~w(true), sandbox: [read: [:system, path]])
+      end
+    end
+
+    link = Path.join(ctx.work, "link")
+    File.ln_s!("/proc/self", link)
+
+    for path <- [link, link <> "/status"], key <- [:read, :write] do
+      sandbox = Keyword.update([read: [:system]], key, [path], &(&1 ++ [path]))
+      assert {:error, {:sandbox, sentence}} = NetRunner.run(~w(true), sandbox: sandbox)
+      assert sentence =~ inspect(path) and sentence =~ "leads into a process"
+    end
+  end
+
+  test "what may be written covers nothing that is the command's own" do
+    sandbox = [read: [:system], write: ~w(/dev /proc)]
+    sandbox = sandbox ++ [processes: :own, tmp: :private, metadata: :locked]
+    name = "nr-sandbox-#{System.pid()}-#{System.unique_integer([:positive])}"
+    on_exit(fn -> File.rm("/dev/shm/" <> name) end)
+    script = "echo > /dev/shm/#{name} && ls /dev/shm; ls /proc | grep -c '^[0-9]'"
+    assert {output, 0} = NetRunner.shell(script, sandbox: sandbox)
+    assert [^name, processes] = String.split(output)
+    assert String.to_integer(processes) < 10
+    refute File.exists?("/dev/shm/" <> name)
+  end
+
+  test "empty files take no more of a private /tmp than it may hold", %{ctx: ctx} do
+    count = "i=0; while echo -n > /tmp/$i; do i=$((i+1)); done; echo $i"
+    options = [sandbox: World.sandbox(ctx, [], tmp: [size: 1_000_000]), timeout: 60_000]
+    {output, 0} = NetRunner.shell("{ #{count}; } 2> /dev/null", options)
+    assert (output |> String.trim() |> String.to_integer()) in 1_000..6_000
   end
 
   test "a file may be written when the sandbox names only it", %{ctx: ctx} do

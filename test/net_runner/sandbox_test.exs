@@ -131,6 +131,8 @@ defmodule NetRunner.SandboxTest do
     test "a path is found by the number that the shepherd counts" do
       policy = policy(read: ["/a"], write: ["/b"], exec: ["/c"])
       assert for(index <- 0..3, do: Policy.path(policy, index)) == ["/c", "/a", "/b", nil]
+      # The last number that it has stands for all above it.
+      assert Policy.path(policy(read: List.duplicate("/a", 65_537)), 65_535) == nil
     end
 
     test "what is wrong is said" do

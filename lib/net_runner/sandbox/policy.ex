@@ -210,7 +210,7 @@ defmodule NetRunner.Sandbox.Policy do
     do: "#{inspect(key)} must be a list of strings and :system, and has #{Kind.no_string(path)}"
 
   defp of_a_process?(path) do
-    case String.split(path, "/", trim: true) do
+    case path |> Path.expand() |> String.split("/", trim: true) do
       ["proc", name | _] -> name in ["self", "thread-self"]
       ["dev", name | _] -> name in ["fd", "stdin", "stdout", "stderr"]
       _other -> false
@@ -287,8 +287,13 @@ defmodule NetRunner.Sandbox.Policy do
   defp field(:readable, :optional), do: :readable_if_there
   defp field(:executable, :optional), do: :executable_if_there
 
-  @doc "The path with this index, as the shepherd counts them."
+  # What the shepherd counts up to.
+  @last_index 65_535
+
+  @doc "The path with this index, as the shepherd counts them: one of those from the last index on is not known."
   @spec path(t(), non_neg_integer()) :: Path.t() | nil
+  def path(_policy, @last_index), do: nil
+
   def path(policy, index) do
     with {_access, _presence, path} <- Enum.at(policy.paths, index), do: path
   end

@@ -59,7 +59,7 @@ defmodule NetRunner.System.Native do
           | :no_new_privs
           | :exec
           | {:fd, 3..255}
-          | {:sandbox, NetRunner.Sandbox.Refusal.part() | (index :: byte())}
+          | {:sandbox, NetRunner.Sandbox.Refusal.part() | (index :: 0..65_535)}
   @type event ::
           {:started, pos_integer()}
           | {:failed, step(), posix()}

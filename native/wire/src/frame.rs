@@ -42,7 +42,7 @@ pub enum Step {
     /// A part of the sandbox.
     Sandbox(Part),
     /// Opening the path with this index among those of the sandbox; the last number stands for all above it.
-    SandboxPath(u8),
+    SandboxPath(u16),
 }
 
 /// A part of a sandbox that can fail by itself.
@@ -110,26 +110,32 @@ impl Step {
     const SANDBOX: u8 = u8::MAX - 1;
     const SANDBOX_PATH: u8 = u8::MAX - 2;
 
-    fn encode(self) -> [u8; 2] {
+    fn encode(self) -> [u8; 3] {
         match self {
-            Step::Fd(number) => [Step::FD, number],
-            Step::Sandbox(part) => [Step::SANDBOX, part as u8],
-            Step::SandboxPath(index) => [Step::SANDBOX_PATH, index],
+            Step::Fd(number) => [Step::FD, number, 0],
+            Step::Sandbox(part) => [Step::SANDBOX, part as u8, 0],
+            Step::SandboxPath(index) => {
+                let [first, second] = index.to_ne_bytes();
+                [Step::SANDBOX_PATH, first, second]
+            }
             plain => {
                 let place = Step::PLAIN.iter().position(|step| *step == plain);
-                [place.unwrap_or_default() as u8, 0]
+                [place.unwrap_or_default() as u8, 0, 0]
             }
         }
     }
 
-    fn decode([kind, number]: [u8; 2]) -> Result<Step, Malformed> {
+    fn decode([kind, number, second]: [u8; 3]) -> Result<Step, Malformed> {
         match kind {
             Step::FD => Ok(Step::Fd(number)),
             Step::SANDBOX => {
                 let part = Part::ALL.get(number as usize).copied();
                 part.map(Step::Sandbox).ok_or(Malformed)
             }
-            Step::SANDBOX_PATH => Ok(Step::SandboxPath(number)),
+            Step::SANDBOX_PATH => {
+                let index = u16::from_ne_bytes([number, second]);
+                Ok(Step::SandboxPath(index))
+            }
             place => Step::PLAIN.get(place as usize).copied().ok_or(Malformed),
         }
     }
@@ -212,7 +218,7 @@ impl Event {
             }
             Event::Failed { step, errno } => {
                 frame[0] = FAILED;
-                frame[1..3].copy_from_slice(&step.encode());
+                frame[1..4].copy_from_slice(&step.encode());
                 frame[4..8].copy_from_slice(&errno.to_ne_bytes());
             }
             Event::Exited(exit) => {
@@ -317,13 +323,14 @@ mod tests {
         #[test]
         fn an_event_survives_the_wire(
             exit in any_exit(), pid: i32, errno: i32, step in 0..Step::PLAIN.len(), part in 0..Part::ALL.len(), fd: u8,
+            index: u16,
         ) {
             let events = [
                 Event::Started { pid },
                 Event::Failed { step: Step::PLAIN[step], errno },
                 Event::Failed { step: Step::Fd(fd), errno },
                 Event::Failed { step: Step::Sandbox(Part::ALL[part]), errno },
-                Event::Failed { step: Step::SandboxPath(fd), errno },
+                Event::Failed { step: Step::SandboxPath(index), errno },
                 Event::Exited(exit),
             ];
             for event in events {

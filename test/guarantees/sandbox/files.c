@@ -116,6 +116,16 @@ static void show_flags(char **a) {
     puts(flags & FS_NODUMP_FL ? "nodump" : "none");
 }
 
+/* Others wait with opening it for writing, for as long as the kernel lets them. */
+static void lease(char **a) { report(fcntl(must(open(a[0], O_RDONLY)), F_SETLEASE, F_RDLCK)); }
+
+static void change_mode_of_stdin(char **a) {
+    report(fchmod(0, 0777));
+    (void)a;
+}
+
+static void change_mode_beneath_stdin(char **a) { report(fchmodat(0, a[0], 0777, 0)); }
+
 /* What is not limited: it says what a file is, not what is in it. */
 static void look(char **a) {
     struct stat it;
@@ -181,6 +191,9 @@ const struct attack files[] = {
     {"show_attribute", show_attribute},
     {"change_flags", change_flags},
     {"show_flags", show_flags},
+    {"lease", lease},
+    {"change_mode_of_stdin", change_mode_of_stdin},
+    {"change_mode_beneath_stdin", change_mode_beneath_stdin},
     {"look", look},
     {"execute", execute},
     {"execute_by_descriptor", execute_by_descriptor},

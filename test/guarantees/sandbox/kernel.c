@@ -107,6 +107,7 @@ static void harmless(char **a) {
         {"fsmount", 432, {-1, 0, 0}},
         {"fspick", 433, {-1, (long)"/nowhere", 0}},
         {"mount_setattr", 442, {-1, (long)"/nowhere", 0xffff, (long)nothing, 32}},
+        {"open_tree_attr", 467, {-1, (long)"/nowhere", 0, 0, 0}},
         {"init_module", SYS_init_module, {(long)nothing, 0, (long)""}},
         {"finit_module", SYS_finit_module, {-1, (long)"", 0}},
         {"delete_module", SYS_delete_module, {(long)"no_such_module_here", O_NONBLOCK}},
@@ -118,6 +119,8 @@ static void harmless(char **a) {
         {"acct", SYS_acct, {(long)"/nowhere"}},
         {"settimeofday", SYS_settimeofday, {1, 0}},
         {"clock_settime", SYS_clock_settime, {CLOCK_REALTIME, 1}},
+        {"adjtimex", SYS_adjtimex, {0}},
+        {"clock_adjtime", SYS_clock_adjtime, {CLOCK_REALTIME, 0}},
 #ifdef __x86_64__
         {"iopl", SYS_iopl, {4}},
         {"ioperm", SYS_ioperm, {-1, 2, 1}},

@@ -259,6 +259,11 @@ defmodule NetRunner.Sandbox.Attacks do
         refused_by: [:basic, :own, :locked],
         passes: [:private, :strict]
       ),
+      row("keeps others from writing to a file that it may read", &["lease", target(&1)],
+        sandbox: &[read: [&1.outside]],
+        succeeded: &done?/2,
+        says: ["EPERM"]
+      ),
       # docs/sandbox.md: what a file is, and that it changes, can be seen everywhere.
       row("looks at a file, and watches it", &["look", target(&1)],
         succeeded: fn output, _ -> output == "seen\n" end,
@@ -821,8 +826,9 @@ defmodule NetRunner.Sandbox.Attacks do
     ]
 
     calls =
-      ~w(pivot_root move_mount fsconfig fsmount fspick mount_setattr init_module finit_module delete_module kexec_load
-         kexec_file_load reboot swapon swapoff acct settimeofday clock_settime io_uring_enter io_uring_register)
+      ~w(pivot_root move_mount fsconfig fsmount fspick mount_setattr open_tree_attr init_module finit_module delete_module
+         kexec_load kexec_file_load reboot swapon swapoff acct settimeofday clock_settime adjtimex clock_adjtime io_uring_enter
+         io_uring_register)
 
     calls = if x86?(), do: calls ++ ~w(iopl ioperm), else: calls
 

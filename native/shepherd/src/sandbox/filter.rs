@@ -221,10 +221,15 @@ const NO_LISTEN: [Rule; 1] = [deny("listen", LISTEN, &[])];
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET.
 const NAMESPACES: u32 = 0x7E02_0000;
 
+/// A lease on a file keeps others from opening it, for as long as fs.lease-break-time says, and again.
+const F_SETLEASE: u32 = libc::F_SETLEASE as u32;
+/// The same for directories (Linux 6.19).
+const F_SETDELEG: u32 = 1040;
+
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541C;
 
-const SYSTEM_CALLS: [Rule; 60] = [
+const SYSTEM_CALLS: [Rule; 64] = [
     // Its flags are in memory, where no filter sees them; the C libraries fall back to clone.
     hide("clone3", both(435, 435)),
     // A namespace gives capabilities.
@@ -270,6 +275,12 @@ const SYSTEM_CALLS: [Rule; 60] = [
     refuse("open_by_handle_at", both(304, 265)),
     refuse("fanotify_init", both(300, 262)),
     refuse("syslog", both(103, 116)),
+    // Keeping others from a file that may only be read.
+    refuse_if(
+        "fcntl",
+        both(72, 25),
+        &[these(1, &[F_SETLEASE, F_SETDELEG])],
+    ),
     // A second line of defence behind the capabilities.
     refuse("mount", both(165, 40)),
     refuse("umount2", both(166, 39)),
@@ -282,6 +293,7 @@ const SYSTEM_CALLS: [Rule; 60] = [
     refuse("fsmount", both(432, 432)),
     refuse("fspick", both(433, 433)),
     refuse("mount_setattr", both(442, 442)),
+    refuse("open_tree_attr", both(467, 467)),
     refuse("init_module", both(175, 105)),
     refuse("delete_module", both(176, 106)),
     refuse("finit_module", both(313, 273)),
@@ -293,6 +305,8 @@ const SYSTEM_CALLS: [Rule; 60] = [
     refuse("acct", both(163, 89)),
     refuse("settimeofday", both(164, 170)),
     refuse("clock_settime", both(227, 112)),
+    refuse("adjtimex", both(159, 171)),
+    refuse("clock_adjtime", both(305, 266)),
     refuse("iopl", x86_64(172)),
     refuse("ioperm", x86_64(173)),
 ];

@@ -195,10 +195,13 @@ impl Ruleset {
                 .map_err(&broken)?;
         }
         for (index, allowed) in sandbox.paths.iter().enumerate() {
-            let step = Step::SandboxPath(u8::try_from(index).unwrap_or(u8::MAX));
+            let step = Step::SandboxPath(u16::try_from(index).unwrap_or(u16::MAX));
             let rights = rights(allowed.access);
             match paths::follow(allowed.path) {
                 // Who names a device means to use it.
+                Ok(fd) if allowed.required && is_of_this_process(&fd) => {
+                    return Err(at(step)(Errno::ELOOP));
+                }
                 Ok(fd) => self.allow(fd.as_fd(), rights | devices).map_err(at(step))?,
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) if !allowed.required => {}
                 Err(errno) => return Err(at(step)(errno)),
@@ -279,4 +282,11 @@ fn rights(access: Access) -> u64 {
         Access::Write => READ | WRITE,
         Access::Execute => READ | EXECUTE,
     }
+}
+
+/// Whether a path like `/proc/self` has led to what /proc says of this process, which is not the command.
+fn is_of_this_process(fd: &OwnedFd) -> bool {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let own = format!("/proc/{}", std::process::id());
+    std::fs::read_link(link).is_ok_and(|path| path.starts_with(own))
 }

@@ -57,6 +57,8 @@ struct Bind {
     parents: Vec<CString>,
     is_directory: bool,
     writable: bool,
+    /// In the private `/tmp`.
+    in_private: bool,
     /// The new process's copy of the mount, before it is put in its place.
     tree: Cell<RawFd>,
 }
@@ -126,7 +128,7 @@ impl Mounts {
         let directory =
             std::fs::read_link(link).map_err(|error| at(Step::Cwd)(errno_of(&error)))?;
         let tmp = sandbox.private_tmp.as_ref().map(|tmp| Tmp {
-            options: CString::new(format!("mode=1777,size={}", tmp.size)).unwrap_or_default(),
+            options: options(tmp.size),
             executable: tmp.executable,
         });
         let hidden = Hidden::by(&tmp);
@@ -138,7 +140,7 @@ impl Mounts {
             if !allowed.required {
                 continue;
             }
-            let step = Step::SandboxPath(u8::try_from(index).unwrap_or(u8::MAX));
+            let step = Step::SandboxPath(u16::try_from(index).unwrap_or(u16::MAX));
             let path = std::fs::canonicalize(as_path(allowed.path))
                 .map_err(|error| at(step)(errno_of(&error)))?;
             let writable = allowed.access == Access::Write;
@@ -164,6 +166,15 @@ impl Mounts {
             directories,
         })
     }
+}
+
+/// Of tmpfs(5). An empty file counts nothing in its size, but takes a kilobyte of memory: so many of them are as much as may
+/// be in files, and some more for what is mounted into a small one.
+fn options(size: u64) -> CString {
+    const OF_A_FILE: u64 = 1024;
+    const ALWAYS: u64 = 4096;
+    let inodes = ALWAYS + size / OF_A_FILE;
+    CString::new(format!("mode=1777,size={size},nr_inodes={inodes}")).unwrap_or_default()
 }
 
 /// The directories that a private `/tmp` hides.
@@ -197,13 +208,13 @@ fn add_bind(
     hidden: &Hidden,
     locked: bool,
 ) -> nix::Result<()> {
-    let parents = match hidden.way_to(&path) {
+    let (parents, in_private) = match hidden.way_to(&path) {
         Some(mut way) => match way.pop() {
-            Some(_path) => way,
+            Some(_path) => (way, true),
             // The private one itself.
             None => return Ok(()),
         },
-        None if locked && writable && path != Path::new("/") => Vec::new(),
+        None if locked && writable && path != Path::new("/") => (Vec::new(), false),
         None => return Ok(()),
     };
     let path = c_string(path);
@@ -216,6 +227,7 @@ fn add_bind(
             parents,
             is_directory: found.st_mode & libc::S_IFMT == libc::S_IFDIR,
             writable,
+            in_private,
             tree: Cell::new(-1),
         }),
     }
@@ -391,6 +403,8 @@ impl Mounts {
             set_attributes(libc::AT_FDCWD, c"/", READ_ONLY)
                 .map_err(at(Step::Sandbox(Part::Metadata)))?;
         }
+        // Before what is the command's own: one that is writable must not cover that, as the machine's /dev would.
+        self.put(false)?;
         if let Some(tmp) = &self.tmp {
             self.make_tmp(tmp).map_err(at(Step::Sandbox(Part::Tmp)))?;
         }
@@ -398,9 +412,7 @@ impl Mounts {
             let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
             mount(Some(c"proc"), PROC, flags, None).map_err(at(Step::Sandbox(Part::Proc)))?;
         }
-        for bind in &self.binds {
-            bind.put().map_err(at(Step::Sandbox(Part::Mounts)))?;
-        }
+        self.put(true)?;
         for directory in &self.directories {
             make_directory(directory).map_err(at(Step::Sandbox(Part::Tmp)))?;
         }
@@ -410,6 +422,15 @@ impl Mounts {
             Some(ruleset) => self.allow(ruleset),
             None => Ok(()),
         }
+    }
+
+    fn put(&self, in_private: bool) -> Result<(), Failure> {
+        for bind in &self.binds {
+            if bind.in_private == in_private {
+                bind.put().map_err(at(Step::Sandbox(Part::Mounts)))?;
+            }
+        }
+        Ok(())
     }
 
     fn allow(&self, ruleset: &Ruleset) -> Result<(), Failure> {

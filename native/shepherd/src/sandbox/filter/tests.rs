@@ -162,6 +162,9 @@ fn arguments_decide_where_they_are_to() {
         assert_eq!(first("ioprio_set", 1), ALLOWED);
         assert_eq!(first("ioprio_set", 2), eperm);
         assert_eq!(first("ioprio_set", 3), eperm);
+        assert_eq!(second("fcntl", 4), ALLOWED);
+        assert_eq!(second("fcntl", 1024), eperm);
+        assert_eq!(second("fcntl", 1040), eperm);
         assert_eq!(second("ioctl", 0x5401), ALLOWED);
         assert_eq!(second("ioctl", u64::from(TIOCSTI)), eperm);
         assert_eq!(second("ioctl", u64::from(TIOCLINUX)), eperm);
@@ -277,7 +280,8 @@ fn the_numbers_are_those_of_this_machine() {
         SYS_userfaultfd SYS_ioctl SYS_open_by_handle_at SYS_fanotify_init SYS_syslog SYS_mount SYS_umount2
         SYS_pivot_root SYS_chroot SYS_open_tree SYS_move_mount SYS_fsopen SYS_fsconfig SYS_fsmount SYS_fspick
         SYS_mount_setattr SYS_init_module SYS_delete_module SYS_finit_module SYS_kexec_load SYS_kexec_file_load
-        SYS_reboot SYS_swapon SYS_swapoff SYS_acct SYS_settimeofday SYS_clock_settime
+        SYS_reboot SYS_swapon SYS_swapoff SYS_acct SYS_settimeofday SYS_clock_settime SYS_adjtimex SYS_clock_adjtime
+        SYS_fcntl
     }
     let of_network = [
         (SOCKET, libc::SYS_socket),
