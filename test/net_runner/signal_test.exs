@@ -45,7 +45,9 @@ defmodule NetRunner.SignalTest do
   test "a command gets the signal of that name" do
     for {number, name} <- shell_signals(), name not in [:sigkill, :sigstop] do
       # Without a child, whose end would be a SIGCHLD of its own.
-      script = "trap 'echo #{number}; exit' #{number}; echo ready; while :; do read -t 0.01 _; done"
+      script =
+        "trap 'echo #{number}; exit' #{number}; echo ready; while :; do read -t 0.01 _; done"
+
       {:ok, p} = NetRunner.Process.start("bash", ["-c", script])
       assert NetRunner.Process.read(p) == {:ok, "ready\n"}
       assert NetRunner.Process.kill(p, name) == :ok
