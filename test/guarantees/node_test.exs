@@ -182,7 +182,14 @@ defmodule NetRunner.Guarantees.NodeTest do
   end
 
   defp assert_goes_on(%{worker: worker} = context) do
-    Tree.await(fn -> length(Tree.helpers(worker)) == Tree.resting_helpers() end, @within)
+    Tree.await(
+      fn ->
+        Nodes.call(worker.peer, NetRunner.System.Native, :let_idle_go, [])
+        length(Tree.helpers(worker)) == Tree.resting_helpers()
+      end,
+      @within
+    )
+
     assert run(context) == {"next\n", 0}
   end
 

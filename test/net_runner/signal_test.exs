@@ -43,17 +43,30 @@ defmodule NetRunner.SignalTest do
   end
 
   test "a command gets the signal of that name" do
-    for {number, name} <- shell_signals(), name not in [:sigkill, :sigstop] do
-      # Without a child, whose end would be a SIGCHLD of its own.
-      script =
-        "trap 'echo #{number}; exit' #{number}; echo ready; while :; do read -t 0.01 _; done"
-
-      {:ok, p} = NetRunner.Process.start("bash", ["-c", script])
-      assert NetRunner.Process.read(p) == {:ok, "ready\n"}
-      assert NetRunner.Process.kill(p, name) == :ok
-      assert {name, NetRunner.Process.read(p)} == {name, {:ok, "#{number}\n"}}
-      NetRunner.Process.stop(p)
+    # Bash runs a trap of SIGCHLD for its children alone.
+    for {number, name} <- shell_signals(), name not in [:sigkill, :sigstop, :sigchld] do
+      script = "trap 'echo #{number}; exit' #{number}; echo ready; while :; do :; done"
+      assert_gets({number, name}, ["bash", "-c", script])
     end
+  end
+
+  test "a command gets SIGCHLD" do
+    script = """
+    import signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    print("ready", flush=True)
+    print(signal.sigwait({signal.SIGCHLD}).value, flush=True)
+    """
+
+    assert_gets({17, :sigchld}, ["python3", "-c", script])
+  end
+
+  defp assert_gets({number, name}, [executable | args]) do
+    {:ok, p} = NetRunner.Process.start(executable, args)
+    assert NetRunner.Process.read(p) == {:ok, "ready\n"}
+    assert NetRunner.Process.kill(p, name) == :ok
+    assert {name, NetRunner.Process.read(p)} == {name, {:ok, "#{number}\n"}}
+    NetRunner.Process.stop(p)
   end
 
   test "what ends a command is named" do
