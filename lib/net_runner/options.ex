@@ -483,7 +483,7 @@ defmodule NetRunner.Options do
       given[:keep] != nil &&
         {:keep, [:max_output_size, :interleave],
          "what is not kept is dropped, and the command runs to its end"},
-      given[:interleave] == true and given[:stderr] == :consume &&
+      {given[:interleave], given[:stderr]} == {true, :consume} &&
         {:interleave, [:stderr], "of a consumed stderr only the end is kept"},
       given[:lines] != nil && {:lines, [:max_chunk_size], "lines are whole"}
     ]

@@ -17,7 +17,7 @@ defmodule NetRunner.Process.Watchers do
   def new, do: %{}
 
   @doc "Adds a reference of a process."
-  @spec add(t(), pid(), reference(), (() -> reference())) :: t()
+  @spec add(t(), pid(), reference(), fun()) :: t()
   def add(watchers, pid, ref, monitor) do
     case watchers do
       %{^pid => {monitor, count, refs}} -> %{watchers | pid => {monitor, count + 1, [ref | refs]}}

@@ -258,7 +258,10 @@ defmodule NetRunner.CmdTest do
 
       for into <- ["", []] do
         assert_raise RuntimeError, "no more", fn ->
-          NetRunner.cmd("cat", [], into: into, input: Stream.map([1], fn _ -> raise "no more" end))
+          NetRunner.cmd("cat", [],
+            into: into,
+            input: Stream.map([1], fn _ -> raise "no more" end)
+          )
         end
       end
     end

@@ -37,7 +37,9 @@ defmodule NetRunner.Run.InputTest do
     end
 
     run =
-      Task.async(fn -> NetRunner.stream!(~w(cat), input: feeder) |> Enum.each(&send(test, &1)) end)
+      Task.async(fn ->
+        NetRunner.stream!(~w(cat), input: feeder) |> Enum.each(&send(test, &1))
+      end)
 
     assert_receive {:feeder, feeder}
     assert_receive "line 1\n"

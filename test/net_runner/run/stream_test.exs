@@ -600,7 +600,9 @@ defmodule NetRunner.StreamTest do
       assert Enum.to_list(stream) == ["one", "two", "-three"]
 
       lines =
-        NetRunner.pipeline_stream!([~w(seq 300000), ["tr", "\\n", "\\000"]], lines: {:trim, <<0>>})
+        NetRunner.pipeline_stream!([~w(seq 300000), ["tr", "\\n", "\\000"]],
+          lines: {:trim, <<0>>}
+        )
 
       assert Enum.to_list(lines) == Enum.map(1..300_000, &"#{&1}")
     end
