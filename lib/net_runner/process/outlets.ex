@@ -700,7 +700,7 @@ defmodule NetRunner.Process.Outlets do
   # They were counted when they were read.
   defp take_kept(outlets, stream, %Outlet{kept: kept} = outlet, max_bytes) do
     size = min(byte_size(kept), max_bytes)
-    <<taken::binary-size(size), kept::binary>> = kept
+    {taken, kept} = :erlang.split_binary(kept, size)
     {{:ok, taken}, Map.replace!(outlets, stream, %{outlet | kept: kept})}
   end
 

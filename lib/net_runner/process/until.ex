@@ -15,7 +15,8 @@ defmodule NetRunner.Process.Until do
   defp look(process, holder, pattern, max_bytes, bytes, seen) do
     case find(process, holder, pattern, bytes, seen) do
       {start, length} ->
-        <<before::binary-size(start), match::binary-size(length), _::binary>> = bytes
+        {before, rest} = :erlang.split_binary(bytes, start)
+        match = :binary.part(rest, 0, length)
         with :ok <- take(process, holder, start + length), do: {:ok, {before, match}}
 
       nil when byte_size(bytes) >= max_bytes ->
