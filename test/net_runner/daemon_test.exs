@@ -383,7 +383,7 @@ defmodule NetRunner.DaemonTest do
         spawn(fn ->
           Process.flag(:trap_exit, true)
           Daemon.start_link(shell("echo hello; read stop", options))
-          receive(do: ({:EXIT, _, _} -> :ok))
+          receive(do: ({:EXIT, _, _} -> send(test, :daemon_gone)))
         end)
 
         assert_receive {:trapping, pid}, 60_000
@@ -391,6 +391,8 @@ defmodule NetRunner.DaemonTest do
         {:links, [starter]} = Process.info(pid, :links)
         Process.exit(starter, :kill)
         assert_receive {:DOWN, ^monitor, :process, ^pid, :killed}, 60_000
+        # It has logged its end by then, which the next test would hear of.
+        assert_receive :daemon_gone
       end
     end
   end

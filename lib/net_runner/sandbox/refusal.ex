@@ -80,6 +80,11 @@ defmodule NetRunner.Sandbox.Refusal do
       "(CONFIG_SECCOMP_FILTER)" <> "; `without: [:system_calls, :network]` gives them up"
   end
 
+  defp sentence(:mounts, :einval) do
+    "#{limit(:mounts)} needs a mount namespace, and the VM's root directory is no mount point, as in a plain chroot: " <>
+      "mount it on itself before (mount --bind DIR DIR), or use a container"
+  end
+
   defp sentence(:mounts, :estale),
     do: "one of the paths of the sandbox was replaced by something else while the command started"
 
