@@ -91,7 +91,10 @@ for actor <- NetRunner.Sandbox.World.actors() do
 
     @tag skip: missing.("python3")
     test "a pool of processes, which needs a /dev/shm of its own", %{ctx: ctx} do
-      code = "import multiprocessing as m\nwith m.Pool(2) as p: print(p.map(abs, [-1, -2]))"
+      # Other ways than "fork" need a socket, which newer Pythons prefer.
+      code =
+        "import multiprocessing as m\nwith m.get_context('fork').Pool(2) as p: print(p.map(abs, [-1, -2]))"
+
       context = %{ctx: ctx, sandbox: [tmp: :private]}
       assert run(context, ["python3", "-c", code]) == {"[1, 2]\n", 0}
       # Without one, Python says what it is refused.

@@ -459,7 +459,7 @@ defmodule NetRunner.SandboxTest do
       daemon = "trap 'echo asked to end; exit' TERM; echo up; while :; do sleep 0.05; done"
 
       script =
-        "(setsid sh -c \"$0\" &); trap 'while :; do grep -q asked \"$1\" && exit 3; sleep 0.05; done' TERM; " <>
+        "trap 'while :; do grep -q asked \"$1\" && exit 3; sleep 0.05; done' TERM; (setsid sh -c \"$0\" &); " <>
           "while :; do sleep 0.05; done"
 
       File.write!(file, "")

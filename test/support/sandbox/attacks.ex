@@ -806,8 +806,8 @@ defmodule NetRunner.Sandbox.Attacks do
             {"a queue", "make_queue"},
             {"a semaphore", "make_semaphore"}
           ] do
-        row("makes #{name} for others", fn _ -> [attack, "#{key(attack)}"] end,
-          prepare: fn _ -> forget(attack) end
+        row("makes #{name} for others", &[attack, "#{key(attack, &1)}"],
+          prepare: &forget(attack, &1)
         )
       end
 
@@ -958,16 +958,14 @@ defmodule NetRunner.Sandbox.Attacks do
     end
   end
 
-  # System V IPC under fixed numbers, which no other test uses.
-  defp key("make_shared_memory"), do: 0x4E520001
-  defp key("make_queue"), do: 0x4E520002
-  defp key("make_semaphore"), do: 0x4E520003
+  # System V IPC under numbers that no other test uses, and no other actor: what one has made is closed to the others.
+  defp key(attack, ctx), do: 0x4E000000 + :erlang.phash2({attack, ctx.actor.name}, 0x1000000)
 
-  defp forget(attack) do
+  defp forget(attack, ctx) do
     option =
       %{"make_shared_memory" => "-M", "make_queue" => "-Q", "make_semaphore" => "-S"}[attack]
 
-    System.cmd("ipcrm", [option, "#{key(attack)}"], stderr_to_stdout: true)
+    System.cmd("ipcrm", [option, "#{key(attack, ctx)}"], stderr_to_stdout: true)
   end
 
   # --- why a control cannot succeed -----------------------------------------------------------------
