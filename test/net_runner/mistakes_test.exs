@@ -103,13 +103,15 @@ defmodule NetRunner.MistakesTest do
     test "are a keyword list after the other arguments" do
       p = cat()
 
-      for call <- [
-            fn -> Command.read_until(p, "x", 100) end,
-            fn -> Command.kill(p, :sigterm, :group) end,
-            fn -> Command.sink(p, true) end,
-            fn -> Command.sink(p, %{close: true}) end
+      # By apply/3: the types are wrong on purpose, and newer compilers would say so.
+      for {function, arguments} <- [
+            read_until: [p, "x", 100],
+            kill: [p, :sigterm, :group],
+            sink: [p, true],
+            sink: [p, %{close: true}]
           ] do
-        assert mistake(call) =~ "options must be a keyword list, with :"
+        assert mistake(fn -> apply(Command, function, arguments) end) =~
+                 "options must be a keyword list, with :"
       end
 
       assert mistake(fn -> Command.kill(p, to: :group) end) =~
