@@ -15,7 +15,12 @@ defmodule NetRunner.HungFileSystem do
 
   @doc "Mounts one, for the test that calls. It hangs from the moment that the file `stop` exists."
   def mount do
-    root = Path.join(System.tmp_dir!(), "nr-hung-#{System.unique_integer([:positive])}")
+    root =
+      Path.join(
+        System.tmp_dir!(),
+        "nr-hung-#{System.pid()}-#{System.unique_integer([:positive])}"
+      )
+
     mount_point = Path.join(root, "mounted")
     stop = Path.join(root, "stop")
     File.mkdir_p!(mount_point)
