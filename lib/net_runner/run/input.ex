@@ -138,12 +138,8 @@ defmodule NetRunner.Run.Input do
 
   defp push(%Sink{server: server, window: window} = sink, piece) do
     # A server that was killed has closed no window.
-    case Process.alive?(server) and Native.push(window, piece) do
+    case Process.alive?(server) and Native.push(window, server, piece) do
       :ok ->
-        sink
-
-      :first ->
-        send(server, :fed)
         sink
 
       :full ->

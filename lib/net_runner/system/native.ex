@@ -160,11 +160,11 @@ defmodule NetRunner.System.Native do
   def window, do: nif_window()
 
   @doc """
-  Lays a piece there. `:first`: nothing lay there, so the server is to be told. `:full`: there is no room for it.
+  Lays a piece there, and sends the server `:fed` when nothing lay there before. `:full`: there is no room for it.
   `:closed`: nobody will write it.
   """
-  @spec push(window(), binary()) :: :ok | :first | :full | :closed
-  def push(window, piece), do: nif_push(window, piece)
+  @spec push(window(), server :: pid(), binary()) :: :ok | :full | :closed
+  def push(window, server, piece), do: nif_push(window, server, piece)
 
   @doc "Takes all that lies there, as one binary."
   @spec take(window()) :: binary()
@@ -314,7 +314,7 @@ defmodule NetRunner.System.Native do
   def nif_write(_fd, _iovec), do: not_loaded()
   def nif_write_bulk(_fd, _iovec), do: not_loaded()
   def nif_window, do: not_loaded()
-  def nif_push(_window, _piece), do: not_loaded()
+  def nif_push(_window, _server, _piece), do: not_loaded()
   def nif_take(_window), do: not_loaded()
   def nif_close_window(_window), do: not_loaded()
   def nif_close(_fd), do: not_loaded()

@@ -19,7 +19,9 @@ use fd::{Fd, Interest, Kind};
 use io::{Ahead, Failure, IfEmpty, Outcome};
 use nix::errno::Errno;
 use nix::sys::socket::{recv, send, shutdown, MsgFlags, Shutdown};
-use rustler::{Atom, Binary, Encoder, Env, Error, ListIterator, NifResult, ResourceArc, Term};
+use rustler::{
+    Atom, Binary, Encoder, Env, Error, ListIterator, LocalPid, NifResult, ResourceArc, Term,
+};
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -36,7 +38,7 @@ mod atoms {
         umask, nice, rlimit, uid, gid, groups, no_new_privs, cgroup, joined_cgroup, input, output,
         started, failed, exited, signaled, malformed, too_long,
         receive, fork, setup, cwd, exec, stdin, stdout, stderr, rlimits, group, user, einval,
-        command, tree, first, full,
+        command, tree, fed, full,
         sandbox, readable, writable, executable, readable_if_there, executable_if_there, connect, bind,
         own_processes, private_tmp, locked_metadata, all, none, unix, loopback, ports,
         system, filesystem, signals, system_calls, capabilities, filter, processes, proc, mounts, tmp, metadata,
@@ -188,10 +190,14 @@ fn nif_window() -> ResourceArc<Window> {
 }
 
 #[rustler::nif]
-fn nif_push(window: ResourceArc<Window>, piece: Binary) -> Atom {
+fn nif_push(env: Env, window: ResourceArc<Window>, server: LocalPid, piece: Binary) -> Atom {
     match window.push(&piece) {
         Pushed::Behind => atoms::ok(),
-        Pushed::First => atoms::first(),
+        // Race: laid, and not told.
+        Pushed::First => match env.send(&server, atoms::fed()) {
+            Ok(()) => atoms::ok(),
+            Err(_) => atoms::closed(),
+        },
         Pushed::Full => atoms::full(),
         Pushed::Closed => atoms::closed(),
     }

@@ -20,7 +20,7 @@ struct Contents {
 pub enum Pushed {
     /// More lay here before: the server has been told of it.
     Behind,
-    /// Nothing lay here: the server is to be told.
+    /// Nothing lay here: the server has to be told.
     First,
     Full,
     /// Nobody will write it.

@@ -139,4 +139,33 @@ defmodule NetRunner.System.NativeTest do
       0 -> called?
     end
   end
+
+  describe "a window" do
+    test "tells the server of the first piece alone, and gives all of them at once" do
+      window = Native.window()
+      assert Native.push(window, self(), "a") == :ok
+      assert_received :fed
+      assert Native.push(window, self(), "b") == :ok
+      refute_received :fed
+      assert Native.take(window) == "ab"
+      assert Native.take(window) == ""
+      assert Native.push(window, self(), "c") == :ok
+      assert_received :fed
+    end
+
+    test "takes in no more than it holds, and nothing that nobody will write" do
+      window = Native.window()
+      piece = String.duplicate("x", 4_096)
+      for _ <- 1..16, do: assert(Native.push(window, self(), piece) == :ok)
+      assert Native.push(window, self(), "x") == :full
+      assert byte_size(Native.take(window)) == 65_536
+      assert Native.push(window, self(), "x") == :ok
+      assert Native.close_window(window) == :ok
+      assert Native.push(window, self(), "x") == :closed
+      assert Native.take(window) == ""
+      {gone, monitor} = spawn_monitor(fn -> :ok end)
+      assert_receive {:DOWN, ^monitor, _, _, _}
+      assert Native.push(Native.window(), gone, "x") == :closed
+    end
+  end
 end
