@@ -142,6 +142,17 @@ defmodule NetRunner.Guarantees.Nodes do
     NetRunner.run(~w(cat), node: node, input: Stream.map(1..2, fn n -> "#{n} #{node()} " end))
   end
 
+  @doc "Input of which another node produces a part; the command runs on `node`."
+  def input_with_help(node, helper) do
+    input = fn sink ->
+      Enum.into(["one "], sink)
+      :erpc.call(helper, Enum, :into, [["two "], sink])
+      Enum.into(["three"], sink)
+    end
+
+    NetRunner.run(~w(cat), input: input, node: node)
+  end
+
   def input_that_raises(node) do
     NetRunner.run(~w(cat), node: node, input: Stream.map(1..2, fn _ -> raise "no input" end))
   rescue

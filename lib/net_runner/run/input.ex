@@ -25,7 +25,7 @@ defmodule NetRunner.Run.Input do
   defmodule Sink do
     @moduledoc false
     # Where a function puts the input. It throws itself out of the function when nobody reads any more. `window`: `nil`
-    # when the server is on another node.
+    # when the server is on another node than the feeder.
     @enforce_keys [:server, :feeder, :window]
     defstruct [:server, :feeder, :window]
 
@@ -127,7 +127,10 @@ defmodule NetRunner.Run.Input do
 
   @doc "Writes, or leaves what the feeder runs."
   @spec write(%Sink{}, iodata()) :: %Sink{}
-  def write(%Sink{window: nil} = sink, iodata), do: write_through(sink, iodata)
+  # A window is of the server's node alone; the feeder, or a task that helps it, may be on another one.
+  def write(%Sink{server: server, window: window} = sink, iodata)
+      when window == nil or node(server) != node(),
+      do: write_through(sink, iodata)
 
   def write(sink, iodata) do
     case Client.iovec!(iodata) do

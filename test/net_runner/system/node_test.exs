@@ -50,6 +50,13 @@ defmodule NetRunner.NodeTest do
       assert result == {"1 #{nodes.caller_node} 2 #{nodes.caller_node} ", 0}
     end
 
+    test "a part of the input may be produced on another node", %{caller: caller} = nodes do
+      for node <- [nil, nodes.node] do
+        result = Nodes.call(caller, Nodes, :input_with_help, [node, nodes.node])
+        assert result == {"one two three", 0}
+      end
+    end
+
     test "input that fails raises in the caller", %{caller: caller, node: node} do
       assert Nodes.call(caller, Nodes, :input_that_raises, [node]) == {:raised, "no input"}
     end
