@@ -186,21 +186,22 @@ defmodule NetRunner.Sandbox.Policy do
   defp path_problem(_key, :system), do: nil
 
   defp path_problem(key, path) when is_binary(path) do
-    the_path = "the path #{inspect(path, binaries: :as_strings)} in #{inspect(key)}"
+    problem =
+      cond do
+        :binary.match(path, <<0>>) != :nomatch ->
+          "contains a NUL byte"
 
-    cond do
-      :binary.match(path, <<0>>) != :nomatch ->
-        "#{the_path} contains a NUL byte"
+        not String.starts_with?(path, "/") ->
+          "is not absolute (Path.expand/1 makes it so)"
 
-      not String.starts_with?(path, "/") ->
-        "#{the_path} is not absolute (Path.expand/1 makes it so)"
+        of_a_process?(path) ->
+          "would mean a process of NetRunner's and not the command; name what it leads to"
 
-      of_a_process?(path) ->
-        "#{the_path} would mean a process of NetRunner's and not the command; name what it leads to"
+        true ->
+          nil
+      end
 
-      true ->
-        nil
-    end
+    problem && "the path #{inspect(path, binaries: :as_strings)} in #{inspect(key)} #{problem}"
   end
 
   defp path_problem(:write, path),
@@ -209,7 +210,12 @@ defmodule NetRunner.Sandbox.Policy do
   defp path_problem(key, path),
     do: "#{inspect(key)} must be a list of strings and :system, and has #{Kind.no_string(path)}"
 
+  # Most paths have neither name in them, and are not looked at closer: that takes longer than all else here.
   defp of_a_process?(path) do
+    :binary.match(path, ["/proc", "/dev"]) != :nomatch and of_a_process_expanded?(path)
+  end
+
+  defp of_a_process_expanded?(path) do
     case path |> Path.expand() |> String.split("/", trim: true) do
       ["proc", name | _] -> name in ["self", "thread-self"]
       ["dev", name | _] -> name in ["fd", "stdin", "stdout", "stderr"]

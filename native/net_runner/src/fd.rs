@@ -25,6 +25,7 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use wire::Filter;
 
 /// The resource type, once the library is loaded.
 static TYPE: AtomicPtr<ErlNifResourceType> = AtomicPtr::new(ptr::null_mut());
@@ -43,8 +44,7 @@ pub struct Fd {
     pub plenty: AtomicBool,
     /// How soon answers come.
     pub pace: Pace,
-    /// The master of a pseudo-terminal.
-    pub terminal: bool,
+    kind: Kind,
 }
 
 /// What a descriptor is open on.
@@ -56,6 +56,8 @@ pub enum Kind {
     Pipe(u32),
     /// The master of a pseudo-terminal.
     Terminal,
+    /// The control socket of a shepherd, which has this filter on itself.
+    Control(Option<Filter>),
 }
 
 #[derive(Clone, Copy)]
@@ -98,7 +100,7 @@ pub fn into_term<'a>(env: Env<'a>, fd: OwnedFd, kind: Kind) -> NifResult<Term<'a
         traffic: AtomicU32::new(0),
         plenty: AtomicBool::new(false),
         pace: Pace::default(),
-        terminal: matches!(kind, Kind::Terminal),
+        kind,
     };
     // SAFETY: the memory is of the type's size and aligned for it (the VM aligns to 8 bytes or
     // more, `Fd` needs 8); it is written before anybody sees it; the term keeps it afterwards.
@@ -151,6 +153,10 @@ impl Fd {
     /// Keeps the descriptor open until the result is dropped; `None` when it is closed.
     pub fn enter<'env>(&self, env: Env<'env>) -> Option<Inside<'_, 'env>> {
         self.gate.enter().then(|| Inside { fd: self, env })
+    }
+
+    pub fn is_terminal(&self) -> bool {
+        matches!(self.kind, Kind::Terminal)
     }
 
     /// Closes it, now or when the last one inside leaves. Does nothing when it is closed already.
@@ -236,8 +242,8 @@ unsafe extern "C" fn stop(_env: *mut ErlNifEnv, fd: *mut c_void, event: c_int, _
     // SAFETY: the last one called `stop_select`, so nobody else uses or closes the number; the VM passes the resource,
     // alive during the call.
     let (number, fd) = unsafe { (OwnedFd::from_raw_fd(event), &*fd.cast::<Fd>()) };
-    if fd.gate.is_kept() {
-        idle::put(number);
+    if let (true, Kind::Control(filter)) = (fd.gate.is_kept(), fd.kind) {
+        idle::put(number, filter);
     }
 }
 

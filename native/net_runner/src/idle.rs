@@ -1,31 +1,42 @@
 //! The control sockets of idle shepherds. A start that finds one here makes no socket, and wakes nobody but its shepherd.
 //! `docs/internals.md` tells the whole way from one command to the next.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use wire::Filter;
 
 /// More than so many are not kept.
 const MOST: usize = 8;
 
-static IDLE: Mutex<[Option<OwnedFd>; MOST]> = Mutex::new([const { None }; MOST]);
+/// An idle shepherd, and the filter that it has on itself.
+type Idle = (OwnedFd, Option<Filter>);
 
-fn idle() -> MutexGuard<'static, [Option<OwnedFd>; MOST]> {
+/// The one that became idle last is at the end.
+static IDLE: Mutex<VecDeque<Idle>> = Mutex::new(VecDeque::new());
+
+fn idle() -> MutexGuard<'static, VecDeque<Idle>> {
     IDLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps a socket, or closes it, which ends its shepherd.
-pub fn put(control: OwnedFd) {
-    if let Some(place) = idle().iter_mut().find(|place| place.is_none()) {
-        *place = Some(control);
+/// Keeps a socket. Where there are enough, the one that has waited longest is closed, which ends its shepherd.
+pub fn put(control: OwnedFd, filter: Option<Filter>) {
+    let mut idle = idle();
+    if idle.len() == MOST {
+        idle.pop_front();
     }
+    idle.push_back((control, filter));
 }
 
-/// Any of them: they are alike.
-pub fn take() -> Option<OwnedFd> {
-    idle().iter_mut().find_map(Option::take)
+/// One that can have this filter: it has it already, or none yet.
+pub fn take(filter: Option<Filter>) -> Option<OwnedFd> {
+    let mut idle = idle();
+    let with = |filter| idle.iter().rposition(|(_, own)| *own == filter);
+    let at = with(filter).or_else(|| with(None))?;
+    idle.remove(at).map(|(control, _)| control)
 }
 
 /// Closes all, which ends their shepherds.
 pub fn clear() {
-    while take().is_some() {}
+    idle().clear();
 }

@@ -111,7 +111,7 @@ pub fn read<'a>(
             Ok(Outcome::Data(data))
         }
         // No process has the slave open any more.
-        Err(Errno::EIO) if fd.terminal => Ok(Outcome::EndOfFile),
+        Err(Errno::EIO) if fd.is_terminal() => Ok(Outcome::EndOfFile),
         Err(errno) if if_empty == IfEmpty::Return => Err(Failure::Errno(errno)),
         Err(errno) => Err(wait_if_again(errno, &inside, Interest::Read)),
     }
@@ -126,7 +126,7 @@ pub fn write<'a>(
 ) -> Result<Outcome<'a>, Failure> {
     let inside = fd.enter(env).ok_or(Failure::Closed)?;
     // The kernel would accept the bytes, and keep them for a reader that may never come.
-    if fd.terminal && terminal::is_hung_up(inside.as_fd()) {
+    if fd.is_terminal() && terminal::is_hung_up(inside.as_fd()) {
         return Err(Failure::Errno(Errno::EPIPE));
     }
     let mut left = iovec;

@@ -15,11 +15,13 @@ use rustler::{Atom, Decoder, Env, Error, ListIterator, NifResult, Term};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use wire::socket::{self, Begin, NO_SIGNAL};
-use wire::{Leftovers, Network, Sandbox, SpecWriter, Tag, NEW_SHEPHERD};
+use wire::{Filter, Leftovers, Network, Sandbox, SpecWriter, Tag, NEW_SHEPHERD};
 
 /// What the VM keeps of a command: its ends of the control socket and of the pipes.
 pub struct VmSide {
     pub control: OwnedFd,
+    /// What the shepherd has on itself.
+    pub filter: Option<Filter>,
     pub stdio: [Option<OwnedFd>; 3],
     /// By their numbers in the command.
     pub further: Vec<(u8, OwnedFd)>,
@@ -179,18 +181,20 @@ pub fn submit(
         let end = connect_further(*number, kind, &mut spec, &mut passed)?;
         further.extend(end.map(|end| (*number, end)));
     }
-    let begin = Begin::new(spec.finish(), cwd, passed);
-    let control = send(launcher, begin)?;
+    let spec = spec.finish();
+    let filter = Filter::of_shepherd(&spec);
+    let control = send(launcher, Begin::new(spec, cwd, passed), filter)?;
     Ok(VmSide {
         control,
+        filter,
         stdio,
         further,
     })
 }
 
 /// Sends `Begin`, and gives the control socket of the shepherd that gets it.
-fn send(launcher: BorrowedFd, mut begin: Begin) -> nix::Result<OwnedFd> {
-    while let Some(control) = idle::take() {
+fn send(launcher: BorrowedFd, mut begin: Begin, filter: Option<Filter>) -> nix::Result<OwnedFd> {
+    while let Some(control) = idle::take(filter) {
         match begin.send(control.as_fd()) {
             Ok(()) => return Ok(control),
             // Race: dead idle shepherd. EAGAIN: somebody stopped it, and its socket is full of what it has not read.

@@ -1,5 +1,6 @@
 //! What a sandboxed command may touch. The shepherd prepares everything before the process is made; the new process
-//! applies it with system calls alone, and never the shepherd itself: nothing of it is left for the next command.
+//! applies it with system calls alone. The shepherd itself gets nothing of it but the filter of system calls, where that leaves it all
+//! that it needs: its next command has the same one (`docs/internals.md`, "The shepherd's next command").
 
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 mod capabilities;
@@ -22,7 +23,7 @@ pub use elsewhere::Sandbox;
 
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 mod linux {
-    use super::filter::Filter;
+    use super::filter::Program;
     use super::landlock::Ruleset;
     use super::namespaces::Namespaces;
     use super::{capabilities, filter, init, landlock, namespaces};
@@ -34,7 +35,8 @@ mod linux {
 
     pub struct Sandbox {
         ruleset: Option<Ruleset>,
-        filter: Option<Filter>,
+        /// Where the shepherd does not have it on itself.
+        filter: Option<Program>,
         capabilities: bool,
         namespaces: Option<Namespaces>,
         /// For process 1 of a PID namespace, which lives until the other end is closed.
@@ -51,8 +53,17 @@ mod linux {
             terminal: Option<RawFd>,
             lowest: RawFd,
         ) -> Result<Option<(Sandbox, Option<OwnedFd>)>, Failure> {
+            let filter_of_shepherd = spec
+                .sandbox
+                .as_ref()
+                .and_then(wire::Sandbox::filter_of_shepherd);
+            filter::put_on(filter_of_shepherd).map_err(at(Step::Sandbox(Part::Filter)))?;
             let Some(asked) = &spec.sandbox else {
                 return Ok(None);
+            };
+            let filter = match (filter_of_shepherd, asked.filter()) {
+                (None, Some(filter)) => Some(Program::of(filter)),
+                _ => None,
             };
             let (lifeline, held) = if asked.own_processes {
                 let (read, write) =
@@ -64,7 +75,9 @@ mod linux {
             };
             let sandbox = Sandbox {
                 ruleset: landlock::ruleset(asked, terminal, lowest)?,
-                filter: filter::filter(asked).map_err(at(Step::Sandbox(Part::Filter)))?,
+                filter: filter
+                    .transpose()
+                    .map_err(at(Step::Sandbox(Part::Filter)))?,
                 capabilities: asked.capabilities,
                 namespaces: namespaces::namespaces(spec, cwd)?,
                 lifeline,

@@ -114,6 +114,51 @@ impl Tag {
     fn from_byte(byte: u8) -> Option<Tag> {
         Tag::ALL.into_iter().find(|tag| *tag as u8 == byte)
     }
+
+    /// Those that follow [`Tag::Sandbox`].
+    fn is_of_sandbox(self) -> bool {
+        matches!(
+            self,
+            Tag::Readable
+                | Tag::Writable
+                | Tag::Executable
+                | Tag::ReadableIfThere
+                | Tag::ExecutableIfThere
+                | Tag::Connect
+                | Tag::Bind
+                | Tag::OwnProcesses
+                | Tag::PrivateTmp
+                | Tag::LockedMetadata
+        )
+    }
+}
+
+/// The fields of a specification, in their order.
+struct Fields<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<(Tag, &'a [u8]), Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.bytes.is_empty() {
+            return None;
+        }
+        let field = self.split();
+        // Where one ends wrongly, nothing more can be told.
+        self.bytes = field.map_or(&[], |(_, _, rest)| rest);
+        Some(field.map(|(tag, value, _)| (tag, value)).ok_or(Malformed))
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn split(&self) -> Option<(Tag, &'a [u8], &'a [u8])> {
+        let (&tag, rest) = self.bytes.split_first()?;
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let (value, rest) = rest.split_at_checked(u32::from_ne_bytes(*length) as usize)?;
+        Some((Tag::from_byte(tag)?, value, rest))
+    }
 }
 
 /// Where one of the command's descriptors leads.
@@ -235,6 +280,32 @@ pub struct PrivateTmp {
     pub executable: bool,
 }
 
+/// Which system calls a sandbox refuses by a filter (seccomp(2)). The filter depends on nothing else of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filter {
+    pub system_calls: bool,
+    pub network: Network,
+    /// Whether there are ports that it may bind; only with [`Network::Ports`].
+    pub listens: bool,
+}
+
+impl Filter {
+    /// The filter that the shepherd of this command has to have on itself. Of a spec that cannot be decoded it is none,
+    /// and no shepherd starts that.
+    pub fn of_shepherd(spec: &[u8]) -> Option<Filter> {
+        let mut sandbox: Option<Sandbox> = None;
+        for field in (Fields { bytes: spec }) {
+            let (tag, value) = field.ok()?;
+            if tag == Tag::Sandbox {
+                sandbox = Some(Sandbox::decode(value).ok()?);
+            } else if let (Some(sandbox), true) = (&mut sandbox, tag.is_of_sandbox()) {
+                sandbox.add(tag, value).ok()?;
+            }
+        }
+        sandbox?.filter_of_shepherd()
+    }
+}
+
 /// What a command may touch.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sandbox<'a> {
@@ -259,6 +330,30 @@ impl<'a> Sandbox<'a> {
     pub const SYSTEM_CALLS: u64 = 4;
     pub const CAPABILITIES: u64 = 8;
     const LAYERS: u64 = 15;
+
+    /// `None` where no call is refused.
+    pub fn filter(&self) -> Option<Filter> {
+        let refuses = self.system_calls || self.network != Network::All;
+        refuses.then(|| Filter {
+            system_calls: self.system_calls,
+            network: self.network,
+            listens: self.network == Network::Ports && !self.bind.is_empty(),
+        })
+    }
+
+    /// The same, where the shepherd can have it on itself. To make namespaces takes calls that it refuses.
+    pub fn filter_of_shepherd(&self) -> Option<Filter> {
+        self.filter().filter(|_| !self.has_namespaces())
+    }
+
+    pub fn has_namespaces(&self) -> bool {
+        self.network == Network::Loopback || self.has_mounts()
+    }
+
+    /// Whether it has mounts of its own.
+    pub fn has_mounts(&self) -> bool {
+        self.own_processes || self.private_tmp.is_some() || self.locked_metadata
+    }
 
     fn decode(value: &[u8]) -> Result<Sandbox<'a>, Malformed> {
         let [layers, network] = numbers(value)?[..] else {
@@ -410,7 +505,7 @@ pub struct Spec<'a> {
 }
 
 impl<'a> Spec<'a> {
-    pub fn decode(mut bytes: &'a [u8]) -> Result<Spec<'a>, Malformed> {
+    pub fn decode(bytes: &'a [u8]) -> Result<Spec<'a>, Malformed> {
         let mut file = None;
         let mut seen = Vec::with_capacity(3);
         let mut further = None;
@@ -437,12 +532,9 @@ impl<'a> Spec<'a> {
             joined_cgroup: None,
             sandbox: None,
         };
-        while let Some((&tag, rest)) = bytes.split_first() {
-            let (length, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
-            let length = u32::from_ne_bytes(*length) as usize;
-            let (value, rest) = rest.split_at_checked(length).ok_or(Malformed)?;
-            bytes = rest;
-            match Tag::from_byte(tag).ok_or(Malformed)? {
+        for field in (Fields { bytes }) {
+            let (tag, value) = field?;
+            match tag {
                 Tag::File => file = Some(string(value)?),
                 Tag::SearchPath => spec.search_path = Some(string(value)?),
                 Tag::Arg => spec.args.push(string(value)?),

@@ -6,7 +6,7 @@
 
 use nix::errno::Errno;
 use std::sync::OnceLock;
-use wire::{Network, Sandbox};
+use wire::{Filter, Network};
 
 /// Numbers of a system call: on x86-64, and on 64-bit ARM.
 #[derive(Clone, Copy)]
@@ -480,25 +480,45 @@ fn length(condition: &Condition) -> usize {
     }
 }
 
-pub struct Filter(&'static [Instruction]);
+/// The filter that this process has on itself. It is never taken off.
+static OWN: OnceLock<Filter> = OnceLock::new();
 
-/// `None` where nothing is refused. ENOSYS on an architecture whose numbers are not in the table.
-pub fn filter(sandbox: &Sandbox) -> nix::Result<Option<Filter>> {
-    let listens = !sandbox.bind.is_empty();
-    if !sandbox.system_calls && sandbox.network == Network::All {
-        return Ok(None);
+/// Puts a filter on this process, unless it has that one already: then all commands that it starts inherit it, and are spared
+/// most of what a sandbox costs. EPROTO when it has another one: such a command belongs to another shepherd.
+pub fn put_on(wanted: Option<Filter>) -> nix::Result<()> {
+    match (OWN.get().copied(), wanted) {
+        (None, Some(filter)) => {
+            let program = Program::of(filter)?;
+            crate::sys::give_up_new_privileges()?;
+            program.install()?;
+            // Nobody else sets it: there is one thread.
+            let _ = OWN.set(filter);
+            Ok(())
+        }
+        (own, wanted) if own == wanted => Ok(()),
+        _ => Err(Errno::EPROTO),
     }
-    let arch = Arch::own().ok_or(Errno::ENOSYS)?;
-    // Each is made once: it depends on nothing else of a command.
-    static PROGRAMS: [OnceLock<Vec<Instruction>>; 20] = [const { OnceLock::new() }; 20];
-    let index =
-        sandbox.network as usize * 4 + usize::from(sandbox.system_calls) * 2 + usize::from(listens);
-    let make = || program(arch, &rules(sandbox.system_calls, sandbox.network, listens));
-    let made = PROGRAMS.get(index).ok_or(Errno::ENOSYS)?;
-    Ok(Some(Filter(made.get_or_init(make))))
 }
 
-impl Filter {
+pub struct Program(&'static [Instruction]);
+
+impl Program {
+    /// ENOSYS on an architecture whose numbers are not in the table.
+    pub fn of(filter: Filter) -> nix::Result<Program> {
+        let Filter {
+            system_calls,
+            network,
+            listens,
+        } = filter;
+        let arch = Arch::own().ok_or(Errno::ENOSYS)?;
+        // Each is made once.
+        static PROGRAMS: [OnceLock<Vec<Instruction>>; 20] = [const { OnceLock::new() }; 20];
+        let index = network as usize * 4 + usize::from(system_calls) * 2 + usize::from(listens);
+        let make = || program(arch, &rules(system_calls, network, listens));
+        let made = PROGRAMS.get(index).ok_or(Errno::ENOSYS)?;
+        Ok(Program(made.get_or_init(make)))
+    }
+
     /// For this process, and all that it starts. It has given up new privileges before.
     pub fn install(&self) -> nix::Result<()> {
         let program = libc::sock_fprog {

@@ -286,6 +286,10 @@ fn rights(access: Access) -> u64 {
 
 /// Whether a path like `/proc/self` has led to what /proc says of this process, which is not the command.
 fn is_of_this_process(fd: &OwnedFd) -> bool {
+    // To ask for the path costs more than all else that is done for it.
+    if !paths::is_of_proc(fd) {
+        return false;
+    }
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let own = format!("/proc/{}", std::process::id());
     std::fs::read_link(link).is_ok_and(|path| path.starts_with(own))

@@ -78,9 +78,7 @@ pub fn namespaces(spec: &Spec, cwd: BorrowedFd) -> Result<Option<Namespaces>, Fa
     let Some(sandbox) = &spec.sandbox else {
         return Ok(None);
     };
-    let loopback = sandbox.network == Network::Loopback;
-    let mounts = sandbox.own_processes || sandbox.private_tmp.is_some() || sandbox.locked_metadata;
-    if !loopback && !mounts {
+    if !sandbox.has_namespaces() {
         return Ok(None);
     }
     let user = if may_administrate() {
@@ -92,14 +90,14 @@ pub fn namespaces(spec: &Spec, cwd: BorrowedFd) -> Result<Option<Namespaces>, Fa
         }
         Some(Maps::own())
     };
-    let mounts = if mounts {
+    let mounts = if sandbox.has_mounts() {
         Some(Mounts::new(spec, sandbox, cwd)?)
     } else {
         None
     };
     Ok(Some(Namespaces {
         user,
-        loopback,
+        loopback: sandbox.network == Network::Loopback,
         mounts,
     }))
 }

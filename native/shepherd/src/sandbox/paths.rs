@@ -2,7 +2,8 @@
 
 use nix::errno::Errno;
 use std::ffi::CStr;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 const RESOLVE_NO_MAGICLINKS: u64 = 2;
 const RESOLVE_NO_SYMLINKS: u64 = 4;
@@ -24,6 +25,16 @@ pub fn follow(path: &CStr) -> nix::Result<OwnedFd> {
 /// No links are followed: a path that was resolved before has none, unless somebody has put one there since.
 pub fn exact(path: &CStr) -> nix::Result<OwnedFd> {
     open(path, RESOLVE_NO_SYMLINKS)
+}
+
+/// Whether it is a file of /proc, or of a mount of the same kind.
+pub fn is_of_proc(fd: &OwnedFd) -> bool {
+    let mut found = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: fstatfs(2) writes the struct when it succeeds.
+    unsafe {
+        libc::fstatfs(fd.as_raw_fd(), found.as_mut_ptr()) == 0
+            && found.assume_init().f_type == libc::PROC_SUPER_MAGIC
+    }
 }
 
 fn open(path: &CStr, resolve: u64) -> nix::Result<OwnedFd> {
