@@ -25,7 +25,7 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
-use wire::Filter;
+use wire::Confinement;
 
 /// The resource type, once the library is loaded.
 static TYPE: AtomicPtr<ErlNifResourceType> = AtomicPtr::new(ptr::null_mut());
@@ -56,8 +56,8 @@ pub enum Kind {
     Pipe(u32),
     /// The master of a pseudo-terminal.
     Terminal,
-    /// The control socket of a shepherd, which has this filter on itself.
-    Control(Option<Filter>),
+    /// The control socket of a shepherd, which has put this on itself.
+    Control(Option<Confinement>),
 }
 
 #[derive(Clone, Copy)]
@@ -242,8 +242,8 @@ unsafe extern "C" fn stop(_env: *mut ErlNifEnv, fd: *mut c_void, event: c_int, _
     // SAFETY: the last one called `stop_select`, so nobody else uses or closes the number; the VM passes the resource,
     // alive during the call.
     let (number, fd) = unsafe { (OwnedFd::from_raw_fd(event), &*fd.cast::<Fd>()) };
-    if let (true, Kind::Control(filter)) = (fd.gate.is_kept(), fd.kind) {
-        idle::put(number, filter);
+    if let (true, Kind::Control(confinement)) = (fd.gate.is_kept(), fd.kind) {
+        idle::put(number, confinement);
     }
 }
 

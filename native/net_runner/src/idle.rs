@@ -4,13 +4,13 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use wire::Filter;
+use wire::Confinement;
 
 /// More than so many are not kept.
 const MOST: usize = 8;
 
-/// An idle shepherd, and the filter that it has on itself.
-type Idle = (OwnedFd, Option<Filter>);
+/// The control socket of an idle shepherd, and what that has put on itself.
+type Idle = (OwnedFd, Option<Confinement>);
 
 /// The one that became idle last is at the end.
 static IDLE: Mutex<VecDeque<Idle>> = Mutex::new(VecDeque::new());
@@ -20,19 +20,19 @@ fn idle() -> MutexGuard<'static, VecDeque<Idle>> {
 }
 
 /// Keeps a socket. Where there are enough, the one that has waited longest is closed, which ends its shepherd.
-pub fn put(control: OwnedFd, filter: Option<Filter>) {
+pub fn put(control: OwnedFd, confinement: Option<Confinement>) {
     let mut idle = idle();
     if idle.len() == MOST {
         idle.pop_front();
     }
-    idle.push_back((control, filter));
+    idle.push_back((control, confinement));
 }
 
-/// One that can have this filter: it has it already, or none yet.
-pub fn take(filter: Option<Filter>) -> Option<OwnedFd> {
+/// One that has put the same on itself, or nothing yet.
+pub fn take(confinement: Option<Confinement>) -> Option<OwnedFd> {
     let mut idle = idle();
-    let with = |filter| idle.iter().rposition(|(_, own)| *own == filter);
-    let at = with(filter).or_else(|| with(None))?;
+    let with = |confinement| idle.iter().rposition(|(_, own)| *own == confinement);
+    let at = with(confinement).or_else(|| with(None))?;
     idle.remove(at).map(|(control, _)| control)
 }
 

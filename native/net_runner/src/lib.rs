@@ -358,7 +358,7 @@ fn submit_command<'a>(
         Some(end) => fd::into_term(env, end, kind),
         None => Ok(atoms::nil().encode(env)),
     };
-    let control = fd::into_term(env, side.control, Kind::Control(side.filter))?;
+    let control = fd::into_term(env, side.control, Kind::Control(side.confinement))?;
     let [stdin, stdout, stderr] = side.stdio;
     let further = side
         .further

@@ -15,13 +15,13 @@ use rustler::{Atom, Decoder, Env, Error, ListIterator, NifResult, Term};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use wire::socket::{self, Begin, NO_SIGNAL};
-use wire::{Filter, Leftovers, Network, Sandbox, SpecWriter, Tag, NEW_SHEPHERD};
+use wire::{Confinement, Leftovers, Network, Sandbox, SpecWriter, Tag, NEW_SHEPHERD};
 
 /// What the VM keeps of a command: its ends of the control socket and of the pipes.
 pub struct VmSide {
     pub control: OwnedFd,
-    /// What the shepherd has on itself.
-    pub filter: Option<Filter>,
+    /// What the shepherd has put on itself.
+    pub confinement: Option<Confinement>,
     pub stdio: [Option<OwnedFd>; 3],
     /// By their numbers in the command.
     pub further: Vec<(u8, OwnedFd)>,
@@ -182,19 +182,23 @@ pub fn submit(
         further.extend(end.map(|end| (*number, end)));
     }
     let spec = spec.finish();
-    let filter = Filter::of_shepherd(&spec);
-    let control = send(launcher, Begin::new(spec, cwd, passed), filter)?;
+    let confinement = Confinement::of(&spec);
+    let control = send(launcher, Begin::new(spec, cwd, passed), confinement)?;
     Ok(VmSide {
         control,
-        filter,
+        confinement,
         stdio,
         further,
     })
 }
 
 /// Sends `Begin`, and gives the control socket of the shepherd that gets it.
-fn send(launcher: BorrowedFd, mut begin: Begin, filter: Option<Filter>) -> nix::Result<OwnedFd> {
-    while let Some(control) = idle::take(filter) {
+fn send(
+    launcher: BorrowedFd,
+    mut begin: Begin,
+    confinement: Option<Confinement>,
+) -> nix::Result<OwnedFd> {
+    while let Some(control) = idle::take(confinement) {
         match begin.send(control.as_fd()) {
             Ok(()) => return Ok(control),
             // Race: dead idle shepherd. EAGAIN: somebody stopped it, and its socket is full of what it has not read.

@@ -1,9 +1,10 @@
 //! What a sandboxed command may touch. The shepherd prepares everything before the process is made; the new process
-//! applies it with system calls alone. The shepherd itself gets nothing of it but the filter of system calls, where that leaves it all
-//! that it needs: its next command has the same one (`docs/internals.md`, "The shepherd's next command").
+//! applies it with system calls alone. What is alike for many commands, the shepherd has put on itself (`confinement`).
 
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 mod capabilities;
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+mod confinement;
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 mod filter;
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
@@ -26,18 +27,22 @@ mod linux {
     use super::filter::Program;
     use super::landlock::Ruleset;
     use super::namespaces::Namespaces;
-    use super::{capabilities, filter, init, landlock, namespaces};
+    use super::{capabilities, confinement, init, landlock, namespaces};
     use crate::failure::{at, Failure};
     use crate::sys;
     use nix::fcntl::OFlag;
     use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-    use wire::{Part, Spec, Step};
+    use std::sync::Arc;
+    use wire::{Confinement, Part, Spec, Step};
 
     pub struct Sandbox {
-        ruleset: Option<Ruleset>,
-        /// Where the shepherd does not have it on itself.
+        ruleset: Option<Arc<Ruleset>>,
+        /// What that of the shepherd leaves out.
         filter: Option<Program>,
+        /// Whether it has none.
         capabilities: bool,
+        /// Whether it empties the bounding set, which the shepherd has not.
+        bounding_set: bool,
         namespaces: Option<Namespaces>,
         /// For process 1 of a PID namespace, which lives until the other end is closed.
         lifeline: Option<OwnedFd>,
@@ -53,18 +58,22 @@ mod linux {
             terminal: Option<RawFd>,
             lowest: RawFd,
         ) -> Result<Option<(Sandbox, Option<OwnedFd>)>, Failure> {
-            let filter_of_shepherd = spec
-                .sandbox
-                .as_ref()
-                .and_then(wire::Sandbox::filter_of_shepherd);
-            filter::put_on(filter_of_shepherd).map_err(at(Step::Sandbox(Part::Filter)))?;
+            let confinement = spec.sandbox.as_ref().and_then(wire::Sandbox::confinement);
+            let refused = at(Step::Sandbox(Part::Filter));
+            confinement::put_on(confinement).map_err(&refused)?;
             let Some(asked) = &spec.sandbox else {
                 return Ok(None);
             };
-            let filter = match (filter_of_shepherd, asked.filter()) {
-                (None, Some(filter)) => Some(Program::of(filter)),
+            let filter = match confinement {
+                Some(Confinement {
+                    system_calls: true,
+                    namespaces: true,
+                    ..
+                }) => Some(Program::of_namespaces().map_err(&refused)?),
                 _ => None,
             };
+            let namespaces = namespaces::namespaces(spec, cwd)?;
+            let has_user = namespaces.as_ref().is_some_and(Namespaces::has_user);
             let (lifeline, held) = if asked.own_processes {
                 let (read, write) =
                     nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(at(Step::Receive))?;
@@ -75,11 +84,11 @@ mod linux {
             };
             let sandbox = Sandbox {
                 ruleset: landlock::ruleset(asked, terminal, lowest)?,
-                filter: filter
-                    .transpose()
-                    .map_err(at(Step::Sandbox(Part::Filter)))?,
+                filter,
                 capabilities: asked.capabilities,
-                namespaces: namespaces::namespaces(spec, cwd)?,
+                // In a user namespace it is full again.
+                bounding_set: asked.capabilities && (confinement.is_none() || has_user),
+                namespaces,
                 lifeline,
             };
             Ok(Some((sandbox, held)))
@@ -117,14 +126,14 @@ mod linux {
         /// When the files of the command are open.
         pub fn enter_namespaces(&self) -> Result<(), Failure> {
             match &self.namespaces {
-                Some(namespaces) => namespaces.enter(self.ruleset.as_ref()),
+                Some(namespaces) => namespaces.enter(self.ruleset.as_deref()),
                 None => Ok(()),
             }
         }
 
         /// While the process may still do so: before it changes the user.
         pub fn limit_capabilities(&self) {
-            if self.capabilities {
+            if self.bounding_set {
                 capabilities::empty_bounding_set();
             }
         }

@@ -21,8 +21,8 @@ mod spec;
 
 pub use frame::{Event, Exit, Malformed, Part, Request, Step, Target, EVENT_SIZE, REQUEST_SIZE};
 pub use spec::{
-    Access, AllowedPath, Filter, Leftovers, Network, PrivateTmp, Rlimit, Sandbox, Spec, SpecWriter,
-    Stdio, Tag,
+    Access, AllowedPath, Confinement, Leftovers, Network, PrivateTmp, Rlimit, Sandbox, Spec,
+    SpecWriter, Stdio, Tag,
 };
 
 /// What the launcher says first. Increment the number with every change of the frames or of the spec.

@@ -280,19 +280,25 @@ pub struct PrivateTmp {
     pub executable: bool,
 }
 
-/// Which system calls a sandbox refuses by a filter (seccomp(2)). The filter depends on nothing else of a command.
+/// What a shepherd puts on itself, so that the commands that it starts are born with it: it is alike for many of them, and takes
+/// as long as half a start. It is never taken off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Filter {
+pub struct Confinement {
+    /// A filter (seccomp(2)) refuses the system calls of the layer of this name,
     pub system_calls: bool,
+    /// those for other networks,
     pub network: Network,
-    /// Whether there are ports that it may bind; only with [`Network::Ports`].
+    /// and, with [`Network::Ports`], those to listen.
     pub listens: bool,
+    /// The filter leaves out what it takes to make namespaces. The command adds that.
+    pub namespaces: bool,
+    /// `execve(2)` gives no capabilities back.
+    pub capabilities: bool,
 }
 
-impl Filter {
-    /// The filter that the shepherd of this command has to have on itself. Of a spec that cannot be decoded it is none,
-    /// and no shepherd starts that.
-    pub fn of_shepherd(spec: &[u8]) -> Option<Filter> {
+impl Confinement {
+    /// That of the shepherd of this command. Of a spec that cannot be decoded it is none, and no shepherd starts that.
+    pub fn of(spec: &[u8]) -> Option<Confinement> {
         let mut sandbox: Option<Sandbox> = None;
         for field in (Fields { bytes: spec }) {
             let (tag, value) = field.ok()?;
@@ -302,7 +308,7 @@ impl Filter {
                 sandbox.add(tag, value).ok()?;
             }
         }
-        sandbox?.filter_of_shepherd()
+        sandbox?.confinement()
     }
 }
 
@@ -332,18 +338,15 @@ impl<'a> Sandbox<'a> {
     const LAYERS: u64 = 15;
 
     /// `None` where no call is refused.
-    pub fn filter(&self) -> Option<Filter> {
+    pub fn confinement(&self) -> Option<Confinement> {
         let refuses = self.system_calls || self.network != Network::All;
-        refuses.then(|| Filter {
+        refuses.then(|| Confinement {
             system_calls: self.system_calls,
             network: self.network,
             listens: self.network == Network::Ports && !self.bind.is_empty(),
+            namespaces: self.has_namespaces(),
+            capabilities: self.capabilities,
         })
-    }
-
-    /// The same, where the shepherd can have it on itself. To make namespaces takes calls that it refuses.
-    pub fn filter_of_shepherd(&self) -> Option<Filter> {
-        self.filter().filter(|_| !self.has_namespaces())
     }
 
     pub fn has_namespaces(&self) -> bool {

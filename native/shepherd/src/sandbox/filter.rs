@@ -6,7 +6,7 @@
 
 use nix::errno::Errno;
 use std::sync::OnceLock;
-use wire::{Filter, Network};
+use wire::{Confinement, Network};
 
 /// Numbers of a system call: on x86-64, and on 64-bit ARM.
 #[derive(Clone, Copy)]
@@ -229,12 +229,9 @@ const F_SETDELEG: u32 = 1040;
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541C;
 
-const SYSTEM_CALLS: [Rule; 64] = [
+const SYSTEM_CALLS: [Rule; 58] = [
     // Its flags are in memory, where no filter sees them; the C libraries fall back to clone.
     hide("clone3", both(435, 435)),
-    // A namespace gives capabilities.
-    refuse_if("clone", both(56, 220), &[bits(0, NAMESPACES)]),
-    refuse("unshare", both(272, 97)),
     refuse("setns", both(308, 268)),
     // The limits and the priorities of others. (Those for one process take threads, too, and are not refused.)
     refuse_if("prlimit64", both(302, 261), &[all_but(0, &[0])]),
@@ -282,17 +279,13 @@ const SYSTEM_CALLS: [Rule; 64] = [
         &[these(1, &[F_SETLEASE, F_SETDELEG])],
     ),
     // A second line of defence behind the capabilities.
-    refuse("mount", both(165, 40)),
     refuse("umount2", both(166, 39)),
     refuse("pivot_root", both(155, 41)),
     refuse("chroot", both(161, 51)),
-    refuse("open_tree", both(428, 428)),
-    refuse("move_mount", both(429, 429)),
     refuse("fsopen", both(430, 430)),
     refuse("fsconfig", both(431, 431)),
     refuse("fsmount", both(432, 432)),
     refuse("fspick", both(433, 433)),
-    refuse("mount_setattr", both(442, 442)),
     refuse("open_tree_attr", both(467, 467)),
     refuse("init_module", both(175, 105)),
     refuse("delete_module", both(176, 106)),
@@ -311,8 +304,15 @@ const SYSTEM_CALLS: [Rule; 64] = [
     refuse("ioperm", x86_64(173)),
 ];
 
-/// The rules of a sandbox, those of the network first.
-fn rules(system_calls: bool, network: Network, listens: bool) -> Vec<&'static Rule> {
+/// The rules of the filter, those of the network first.
+fn rules(confinement: Confinement) -> Vec<&'static Rule> {
+    let Confinement {
+        system_calls,
+        network,
+        listens,
+        namespaces,
+        capabilities: _,
+    } = confinement;
     let of_network: &'static [Rule] = match network {
         Network::None => &NO_NETWORK,
         Network::Unix => &UNIX_ONLY,
@@ -320,21 +320,31 @@ fn rules(system_calls: bool, network: Network, listens: bool) -> Vec<&'static Ru
         Network::Ports => &TCP_ONLY,
         Network::All => &[],
     };
-    let no_listen: &'static [Rule] = match network {
-        Network::Ports if !listens => &NO_LISTEN,
-        _ => &[],
-    };
-    let of_calls: &'static [Rule] = if system_calls { &SYSTEM_CALLS } else { &[] };
-    let io_uring: &'static [Rule] = if system_calls || network != Network::All {
-        &IO_URING
-    } else {
-        &[]
-    };
-    [of_network, no_listen, io_uring, of_calls]
-        .into_iter()
-        .flatten()
-        .collect()
+    let no_listen = network == Network::Ports && !listens;
+    let io_uring = system_calls || network != Network::All;
+    let when = |holds: bool, rules: &'static [Rule]| if holds { rules } else { &[] };
+    [
+        of_network,
+        when(no_listen, &NO_LISTEN),
+        when(io_uring, &IO_URING),
+        when(system_calls, &SYSTEM_CALLS),
+        when(system_calls && !namespaces, &MAKING_NAMESPACES),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
+
+/// What the helper needs for namespaces. A command that has some made refuses it when they are there.
+const MAKING_NAMESPACES: [Rule; 6] = [
+    // A namespace gives capabilities.
+    refuse_if("clone", both(56, 220), &[bits(0, NAMESPACES)]),
+    refuse("unshare", both(272, 97)),
+    refuse("mount", both(165, 40)),
+    refuse("open_tree", both(428, 428)),
+    refuse("move_mount", both(429, 429)),
+    refuse("mount_setattr", both(442, 442)),
+];
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
@@ -480,43 +490,40 @@ fn length(condition: &Condition) -> usize {
     }
 }
 
-/// The filter that this process has on itself. It is never taken off.
-static OWN: OnceLock<Filter> = OnceLock::new();
-
-/// Puts a filter on this process, unless it has that one already: then all commands that it starts inherit it, and are spared
-/// most of what a sandbox costs. EPROTO when it has another one: such a command belongs to another shepherd.
-pub fn put_on(wanted: Option<Filter>) -> nix::Result<()> {
-    match (OWN.get().copied(), wanted) {
-        (None, Some(filter)) => {
-            let program = Program::of(filter)?;
-            crate::sys::give_up_new_privileges()?;
-            program.install()?;
-            // Nobody else sets it: there is one thread.
-            let _ = OWN.set(filter);
-            Ok(())
-        }
-        (own, wanted) if own == wanted => Ok(()),
-        _ => Err(Errno::EPROTO),
-    }
-}
-
 pub struct Program(&'static [Instruction]);
 
 impl Program {
-    /// ENOSYS on an architecture whose numbers are not in the table.
-    pub fn of(filter: Filter) -> nix::Result<Program> {
-        let Filter {
-            system_calls,
-            network,
-            listens,
-        } = filter;
-        let arch = Arch::own().ok_or(Errno::ENOSYS)?;
+    /// What a shepherd puts on itself.
+    pub fn of(confinement: Confinement) -> nix::Result<Program> {
         // Each is made once.
-        static PROGRAMS: [OnceLock<Vec<Instruction>>; 20] = [const { OnceLock::new() }; 20];
-        let index = network as usize * 4 + usize::from(system_calls) * 2 + usize::from(listens);
-        let make = || program(arch, &rules(system_calls, network, listens));
+        static PROGRAMS: [OnceLock<Vec<Instruction>>; 40] = [const { OnceLock::new() }; 40];
+        let flags = [
+            confinement.system_calls,
+            confinement.listens,
+            confinement.namespaces,
+        ];
+        let index = flags
+            .into_iter()
+            .fold(confinement.network as usize, |index, flag| {
+                2 * index + usize::from(flag)
+            });
         let made = PROGRAMS.get(index).ok_or(Errno::ENOSYS)?;
-        Ok(Program(made.get_or_init(make)))
+        Program::once(made, || rules(confinement))
+    }
+
+    /// What a command adds that has made its namespaces.
+    pub fn of_namespaces() -> nix::Result<Program> {
+        static PROGRAM: OnceLock<Vec<Instruction>> = OnceLock::new();
+        Program::once(&PROGRAM, || MAKING_NAMESPACES.iter().collect())
+    }
+
+    /// ENOSYS on an architecture whose numbers are not in the table.
+    fn once(
+        made: &'static OnceLock<Vec<Instruction>>,
+        rules: impl FnOnce() -> Vec<&'static Rule>,
+    ) -> nix::Result<Program> {
+        let arch = Arch::own().ok_or(Errno::ENOSYS)?;
+        Ok(Program(made.get_or_init(|| program(arch, &rules()))))
     }
 
     /// For this process, and all that it starts. It has given up new privileges before.

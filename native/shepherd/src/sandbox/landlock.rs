@@ -3,12 +3,13 @@
 //! The shepherd makes the ruleset, and the new process puts itself under it. By system calls: there are three, and
 //! what makes the last one may not allocate.
 
-use super::paths;
+use super::paths::{self, Found, Identity};
 use crate::failure::{at, Failure};
 use crate::sys;
 use nix::errno::Errno;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wire::{Access, Network, Part, Step};
 
 const EXECUTE: u64 = 1;
@@ -105,12 +106,27 @@ pub struct Ruleset {
     part: Part,
 }
 
+/// The ruleset of the command before, for one that asks for the same.
+struct Kept {
+    asked: Vec<u8>,
+    /// What its paths led to, in their order; `None`: nowhere.
+    found: Vec<Option<Identity>>,
+    ruleset: Arc<Ruleset>,
+}
+
+/// To look whether all paths lead to what they did takes a third of the time that a new ruleset takes.
+static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
+
+fn kept() -> MutexGuard<'static, Option<Kept>> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// `None` when nothing was asked of Landlock. Its descriptor has at least the number `lowest`.
 pub fn ruleset(
     sandbox: &wire::Sandbox,
     terminal: Option<RawFd>,
     lowest: RawFd,
-) -> Result<Option<Ruleset>, Failure> {
+) -> Result<Option<Arc<Ruleset>>, Failure> {
     let ports = sandbox.network == Network::Ports;
     let asked = [
         (sandbox.filesystem, Part::Filesystem, ABI_OF_FILES),
@@ -121,6 +137,13 @@ pub fn ruleset(
     let Some(&(_, part, _)) = asked.peek() else {
         return Ok(None);
     };
+    // What is added for a terminal, or for new mounts, is for one command; and the number may be that of a further descriptor.
+    let alike = terminal.is_none() && !sandbox.has_namespaces() && lowest == 0;
+    if let (true, Some(kept)) = (alike, kept().as_ref()) {
+        if kept.asked == key(sandbox) && kept.is_true_of(sandbox) {
+            return Ok(Some(Arc::clone(&kept.ruleset)));
+        }
+    }
     let abi = abi().map_err(at(Step::Sandbox(part)))?;
     for (_, part, needed) in asked {
         if abi < needed {
@@ -138,15 +161,66 @@ pub fn ruleset(
         fd: sys::copy_to_at_least(&fd, lowest).map_err(at(Step::Receive))?,
         part,
     };
-    if sandbox.filesystem {
-        ruleset.allow_paths(sandbox, terminal, devices)?;
-    }
+    let found = if sandbox.filesystem {
+        ruleset.allow_paths(sandbox, terminal, devices)?
+    } else {
+        Some(Vec::new())
+    };
     if ports {
         ruleset
             .allow_ports(sandbox)
             .map_err(at(Step::Sandbox(Part::Ports)))?;
     }
+    let ruleset = Arc::new(ruleset);
+    if let (true, Some(found)) = (alike, found) {
+        *kept() = Some(Kept {
+            asked: key(sandbox),
+            found,
+            ruleset: Arc::clone(&ruleset),
+        });
+    }
     Ok(Some(ruleset))
+}
+
+impl Kept {
+    fn is_true_of(&self, sandbox: &wire::Sandbox) -> bool {
+        let paths = DEVICES
+            .into_iter()
+            .chain(sandbox.paths.iter().map(|allowed| allowed.path));
+        paths
+            .take(self.found.len())
+            .zip(&self.found)
+            .all(|(path, before)| match (paths::look_for(path), before) {
+                (Ok(found), Some(_)) => found.identity == *before,
+                (Err(errno), None) => is_nowhere(errno),
+                _ => false,
+            })
+    }
+}
+
+/// What a ruleset depends on, but for what the paths lead to.
+fn key(sandbox: &wire::Sandbox) -> Vec<u8> {
+    let layers = [
+        sandbox.filesystem,
+        sandbox.signals,
+        sandbox.network == Network::Ports,
+    ];
+    let mut key = Vec::with_capacity(2048);
+    key.extend(layers.map(u8::from));
+    for ports in [&sandbox.connect, &sandbox.bind] {
+        key.extend(ports.len().to_ne_bytes());
+        key.extend(ports.iter().flat_map(|port| port.to_ne_bytes()));
+    }
+    for path in &sandbox.paths {
+        key.extend([path.access as u8, path.required.into()]);
+        key.extend(path.path.to_bytes_with_nul());
+    }
+    key
+}
+
+/// A path that need not exist leads there.
+fn is_nowhere(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)
 }
 
 fn abi() -> nix::Result<libc::c_long> {
@@ -174,19 +248,29 @@ fn create(attributes: &Attributes) -> nix::Result<OwnedFd> {
 }
 
 impl Ruleset {
+    /// What the devices and the paths lead to. `None`: the ruleset is not to be kept.
     fn allow_paths(
         &self,
         sandbox: &wire::Sandbox,
         terminal: Option<RawFd>,
         devices: u64,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<Vec<Option<Identity>>>, Failure> {
         let broken = at(Step::Sandbox(Part::Filesystem));
+        let mut found = Some(Vec::with_capacity(DEVICES.len() + sandbox.paths.len()));
+        let mut note = |identity: Option<Option<Identity>>| match (&mut found, identity) {
+            (Some(found), Some(identity)) => found.push(identity),
+            (_, None) | (None, _) => found = None,
+        };
         for path in DEVICES {
             // A root directory may lack some.
-            if let Ok(device) = paths::follow(path) {
-                self.allow(device.as_fd(), READ | WRITE | devices)
-                    .map_err(&broken)?;
-            }
+            note(match paths::follow(path) {
+                Ok(device) => {
+                    let rights = READ | WRITE | devices;
+                    let device = self.allow(device.as_fd(), rights).map_err(&broken)?;
+                    device.identity.map(Some)
+                }
+                Err(errno) => is_nowhere(errno).then_some(None),
+            });
         }
         if let Some(terminal) = terminal {
             // SAFETY: it came with the request, and is open until the command has started.
@@ -197,17 +281,22 @@ impl Ruleset {
         for (index, allowed) in sandbox.paths.iter().enumerate() {
             let step = Step::SandboxPath(u16::try_from(index).unwrap_or(u16::MAX));
             let rights = rights(allowed.access);
-            match paths::follow(allowed.path) {
+            note(match paths::follow(allowed.path) {
                 // Who names a device means to use it.
                 Ok(fd) if allowed.required && is_of_this_process(&fd) => {
                     return Err(at(step)(Errno::ELOOP));
                 }
-                Ok(fd) => self.allow(fd.as_fd(), rights | devices).map_err(at(step))?,
-                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) if !allowed.required => {}
+                Ok(fd) => {
+                    let path = self.allow(fd.as_fd(), rights | devices).map_err(at(step))?;
+                    // A ruleset holds the files that it names: a large one, deleted, would go on taking its space.
+                    let holds_little = !allowed.required || path.kind == libc::S_IFDIR;
+                    path.identity.filter(|_| holds_little).map(Some)
+                }
+                Err(errno) if !allowed.required && is_nowhere(errno) => Some(None),
                 Err(errno) => return Err(at(step)(errno)),
-            }
+            });
         }
-        Ok(())
+        Ok(found)
     }
 
     /// In the new process: beneath what it has mounted just now. Where nothing is, nothing is allowed.
@@ -218,15 +307,16 @@ impl Ruleset {
         match paths::follow(path) {
             Ok(fd) => self
                 .allow(fd.as_fd(), rights(access))
+                .map(drop)
                 .map_err(at(Step::Sandbox(self.part))),
             Err(_) => Ok(()),
         }
     }
 
     /// Beneath what is open. Devices are controlled only where one is named itself.
-    fn allow(&self, fd: BorrowedFd, rights: u64) -> nix::Result<()> {
-        let kind = nix::sys::stat::fstat(fd)?.st_mode & libc::S_IFMT;
-        let allowed = match kind {
+    fn allow(&self, fd: BorrowedFd, rights: u64) -> nix::Result<Found> {
+        let found = paths::look_at(fd)?;
+        let allowed = match found.kind {
             libc::S_IFDIR => rights & !IOCTL_DEV,
             libc::S_IFCHR | libc::S_IFBLK => rights & OF_FILES,
             _ => rights & OF_FILES & !IOCTL_DEV,
@@ -235,7 +325,8 @@ impl Ruleset {
             allowed,
             parent: fd.as_raw_fd(),
         };
-        self.add_rule(RULE_BENEATH, (&raw const rule).cast())
+        self.add_rule(RULE_BENEATH, (&raw const rule).cast())?;
+        Ok(found)
     }
 
     fn allow_ports(&self, sandbox: &wire::Sandbox) -> nix::Result<()> {

@@ -256,6 +256,11 @@ impl Namespaces {
         }
     }
 
+    /// Whether it has a user namespace, and so all capabilities in it.
+    pub fn has_user(&self) -> bool {
+        self.user.is_some()
+    }
+
     // --- the new process: no allocation, no lock, no formatting --------------------------------------
 
     /// Maps the user, where there is a user namespace. Before the process makes any other namespace.

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 const RESOLVE_NO_MAGICLINKS: u64 = 2;
 const RESOLVE_NO_SYMLINKS: u64 = 4;
@@ -25,6 +25,76 @@ pub fn follow(path: &CStr) -> nix::Result<OwnedFd> {
 /// No links are followed: a path that was resolved before has none, unless somebody has put one there since.
 pub fn exact(path: &CStr) -> nix::Result<OwnedFd> {
     open(path, RESOLVE_NO_SYMLINKS)
+}
+
+/// Which file it is, and on which mount. Nobody else gets this pair as long as somebody holds the file (its inode) and the mount is
+/// there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    device: (u32, u32),
+    number: u64,
+    mount: u64,
+}
+
+pub struct Found {
+    pub kind: libc::mode_t,
+    /// `None`: this kernel's numbers of mounts are given again (before Linux 6.8).
+    pub identity: Option<Identity>,
+}
+
+/// What is open.
+pub fn look_at(fd: BorrowedFd) -> nix::Result<Found> {
+    look(fd.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
+}
+
+/// Where a path leads.
+pub fn look_for(path: &CStr) -> nix::Result<Found> {
+    look(libc::AT_FDCWD, path, 0)
+}
+
+/// `struct statx`, as far as it is used.
+#[repr(C)]
+struct Statx {
+    mask: u32,
+    _size_of_a_block: u32,
+    _attributes: u64,
+    _links: u32,
+    _user: u32,
+    _group: u32,
+    mode: u16,
+    number: u64,
+    _size: u64,
+    _blocks: u64,
+    _attributes_mask: u64,
+    _times: [u64; 8],
+    _device_that_it_is: [u32; 2],
+    device: [u32; 2],
+    mount: u64,
+    _rest: [u64; 13],
+}
+
+const _: () = assert!(size_of::<Statx>() == 256);
+
+fn look(directory: RawFd, path: &CStr, flags: libc::c_int) -> nix::Result<Found> {
+    const UNIQUE_MOUNT: u32 = 0x4000;
+    const WANTED: u32 = libc::STATX_TYPE | libc::STATX_INO | UNIQUE_MOUNT;
+    let mut found = MaybeUninit::<Statx>::zeroed();
+    // SAFETY: statx(2) reads the string, and writes the struct when it succeeds. Zeros are a value of it.
+    let found = unsafe {
+        let statx = libc::SYS_statx;
+        let result = libc::syscall(statx, directory, path.as_ptr(), flags, WANTED, &mut found);
+        Errno::result(result)?;
+        found.assume_init()
+    };
+    let identity = Identity {
+        device: (found.device[0], found.device[1]),
+        number: found.number,
+        mount: found.mount,
+    };
+    Ok(Found {
+        kind: libc::mode_t::from(found.mode) & libc::S_IFMT,
+        identity: (found.mask & UNIQUE_MOUNT != 0).then_some(identity),
+    })
 }
 
 /// Whether it is a file of /proc, or of a mount of the same kind.

@@ -38,6 +38,16 @@ fn run(program: &[Instruction], arch: u32, number: u32, arguments: [u64; 6]) -> 
     }
 }
 
+fn confinement(system_calls: bool, network: Network) -> Confinement {
+    Confinement {
+        system_calls,
+        network,
+        listens: false,
+        namespaces: false,
+        capabilities: false,
+    }
+}
+
 struct Machine {
     arch: Arch,
     program: Vec<Instruction>,
@@ -45,7 +55,7 @@ struct Machine {
 
 impl Machine {
     fn new(arch: Arch, system_calls: bool, network: Network) -> Machine {
-        let program = program(arch, &rules(system_calls, network, false));
+        let program = program(arch, &rules(confinement(system_calls, network)));
         Machine { arch, program }
     }
 
@@ -64,14 +74,42 @@ fn refusal(errno: Errno) -> u32 {
 }
 
 fn all_programs() -> impl Iterator<Item = (Arch, Vec<&'static Rule>, Vec<Instruction>)> {
-    ARCHES.into_iter().flat_map(|arch| {
-        NETWORKS.into_iter().flat_map(move |network| {
-            [(true, false), (false, false), (true, true), (false, true)]
-                .map(|(calls, listens)| rules(calls, network, listens))
-                .into_iter()
-                .map(move |rules| (arch, rules.clone(), program(arch, &rules)))
-        })
+    let flags = [false, true];
+    let mut all = vec![MAKING_NAMESPACES.iter().collect()];
+    for (calls, network) in flags
+        .iter()
+        .flat_map(|calls| NETWORKS.map(|one| (*calls, one)))
+    {
+        for (listens, namespaces) in flags.iter().flat_map(|one| flags.map(|two| (*one, two))) {
+            all.push(rules(Confinement {
+                listens,
+                namespaces,
+                ..confinement(calls, network)
+            }));
+        }
+    }
+    ARCHES.into_iter().flat_map(move |arch| {
+        let rules = all.clone().into_iter();
+        rules.map(move |rules| (arch, rules.clone(), program(arch, &rules)))
     })
+}
+
+#[test]
+fn with_namespaces_both_filters_refuse_what_one_refuses_without() {
+    for network in NETWORKS {
+        let whole = confinement(true, network);
+        let of_shepherd = rules(Confinement {
+            namespaces: true,
+            ..whole
+        });
+        let names = |rules: &[&Rule]| {
+            let mut names: Vec<_> = rules.iter().map(|rule| rule.name).collect();
+            names.sort_unstable();
+            names
+        };
+        let both: Vec<_> = of_shepherd.into_iter().chain(&MAKING_NAMESPACES).collect();
+        assert_eq!(names(&both), names(&rules(whole)));
+    }
 }
 
 #[test]
@@ -136,6 +174,7 @@ fn another_architecture_and_x32_know_no_call() {
 fn calls(name: &str) -> Call {
     SYSTEM_CALLS
         .iter()
+        .chain(&MAKING_NAMESPACES)
         .find(|rule| rule.name == name)
         .unwrap()
         .call
@@ -238,7 +277,13 @@ fn where_ports_are_listed_no_connection_is_made_by_sending_and_no_port_taken_by_
         assert_eq!(machine.call(LISTEN, [3, 1, 0, 0, 0, 0]), eacces);
         let listens = Machine {
             arch,
-            program: program(arch, &rules(false, Network::Ports, true)),
+            program: program(
+                arch,
+                &rules(Confinement {
+                    listens: true,
+                    ..confinement(false, Network::Ports)
+                }),
+            ),
         };
         assert_eq!(listens.call(LISTEN, [3, 1, 0, 0, 0, 0]), ALLOWED);
     }
@@ -246,7 +291,7 @@ fn where_ports_are_listed_no_connection_is_made_by_sending_and_no_port_taken_by_
 
 #[test]
 fn without_limits_there_is_no_filter_and_with_any_there_is_no_io_uring() {
-    assert!(rules(false, Network::All, false).is_empty());
+    assert!(rules(confinement(false, Network::All)).is_empty());
     for (calls, network) in [
         (true, Network::All),
         (false, Network::None),
