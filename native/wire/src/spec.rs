@@ -715,6 +715,7 @@ mod tests {
                 private_tmp: Some(PrivateTmp { size: timeout, executable: true }),
                 locked_metadata: false,
             };
+            prop_assert_eq!(Confinement::of(&bytes), sandbox.confinement());
             prop_assert_eq!(spec.sandbox, Some(sandbox));
         }
 
@@ -756,6 +757,45 @@ mod tests {
             }
             assert_eq!(Spec::decode(&writer.finish()), Err(Malformed));
         }
+    }
+
+    #[test]
+    fn what_a_shepherd_puts_on_itself_depends_on_no_path_and_no_size() {
+        let confinement = |fields: &[(Tag, &[u64])]| {
+            let mut writer = SpecWriter::default();
+            writer.string(Tag::File, b"x").unwrap();
+            for (tag, numbers) in fields {
+                writer.numbers(*tag, numbers);
+            }
+            Confinement::of(&writer.finish())
+        };
+        let (none, ports, all) = (0, Network::Ports.to_number(), Network::All.to_number());
+        let plain = confinement(&[(Tag::Sandbox, &[15, none])]).unwrap();
+        let namespaces = Confinement {
+            namespaces: true,
+            ..plain
+        };
+        for field in [
+            (Tag::PrivateTmp, &[1, 0][..]),
+            (Tag::OwnProcesses, &[]),
+            (Tag::LockedMetadata, &[]),
+        ] {
+            let fields = [(Tag::Sandbox, &[15, none][..]), field];
+            assert_eq!(confinement(&fields), Some(namespaces));
+        }
+        let listens =
+            |fields: &[(Tag, &[u64])]| confinement(fields).map(|confinement| confinement.listens);
+        assert_eq!(
+            listens(&[(Tag::Sandbox, &[15, ports]), (Tag::Bind, &[80])]),
+            Some(true)
+        );
+        assert_eq!(
+            listens(&[(Tag::Sandbox, &[15, ports]), (Tag::Connect, &[80])]),
+            Some(false)
+        );
+        assert_eq!(confinement(&[(Tag::Sandbox, &[11, all])]), None);
+        assert_eq!(confinement(&[]), None);
+        assert_eq!(confinement(&[(Tag::Sandbox, &[16, none])]), None);
     }
 
     #[test]

@@ -1,0 +1,158 @@
+defmodule NetRunner.Guarantees.SandboxReuseTest do
+  # A shepherd that has served a sandboxed command keeps what is alike for the next one with the same sandbox. Nobody else
+  # gets it, and it never allows or refuses what the sandbox does not say.
+  use ExUnit.Case, async: false
+
+  alias NetRunner.Guarantees.Tree
+  alias NetRunner.System.Native
+
+  @moduletag skip: Tree.needs_linux()
+  @needs_root if Tree.root?(), do: nil, else: "needs root, to mount"
+
+  setup do
+    work =
+      Path.join(
+        System.tmp_dir!(),
+        "nr-kept-#{System.pid()}-#{System.unique_integer([:positive])}"
+      )
+
+    File.mkdir_p!(Path.join(work, "a"))
+    on_exit(fn -> File.rm_rf!(work) end)
+    Native.let_idle_go()
+    {:ok, work: work, a: Path.join(work, "a")}
+  end
+
+  @show "grep -E '^(Seccomp|NoNewPrivs|Cap)' /proc/self/status"
+
+  # Their numbers are more than of the shepherds that are kept.
+  defp kinds do
+    sandboxes =
+      for network <- [false, :unix, true, [connect: [443]], [bind: [0]]],
+          given_up <- [[], [:system_calls], [:capabilities]],
+          do: [sandbox: [read: [:system, "/proc"], network: network, without: given_up]]
+
+    own = [sandbox: [read: [:system], processes: :own]]
+    private = [sandbox: [read: [:system, "/proc"], tmp: :private, network: :loopback]]
+    [[], own, private] ++ sandboxes
+  end
+
+  test "no command gets another's filter, capabilities or privileges, whoever was before it" do
+    seen = Map.new(kinds(), &{&1, show(&1)})
+    assert seen[[]] =~ ~r/^Seccomp:\t0$/m and seen[[]] =~ ~r/^NoNewPrivs:\t0$/m
+    for {[{:sandbox, _}], status} <- seen, do: assert(status =~ ~r/^NoNewPrivs:\t1$/m)
+
+    :rand.seed(:exsss, 14)
+
+    for _ <- 1..4, kind <- Enum.shuffle(kinds()) do
+      assert {kind, show(kind)} == {kind, seen[kind]}
+    end
+  end
+
+  defp show(options) do
+    {status, 0} = NetRunner.run(["sh", "-c", @show], options)
+    status
+  end
+
+  test "one after the other with the same sandbox has the same shepherd, and others have another" do
+    shepherd = fn options ->
+      {pid, 0} = NetRunner.run(["sh", "-c", "echo $PPID"], options)
+      pid
+    end
+
+    sandbox = [sandbox: [read: [:system], network: false]]
+    first = shepherd.(sandbox)
+    for _ <- 1..20, do: assert(shepherd.(sandbox) == first)
+    plain = shepherd.([])
+    assert plain != first
+    assert shepherd.(sandbox: [read: [:system], network: :unix]) != first
+    assert shepherd.(sandbox) == first
+  end
+
+  defp cat(path, allowed),
+    do: NetRunner.run(["cat", path], sandbox: [read: [:system, allowed]], stderr: :disabled)
+
+  test "a directory that took the place of another is allowed, and that one no more", %{a: a} do
+    File.write!(Path.join(a, "x"), "old")
+    for _ <- 1..3, do: assert(cat(Path.join(a, "x"), a) == {"old", 0})
+
+    File.rename!(a, a <> "-before")
+    File.mkdir!(a)
+    File.write!(Path.join(a, "x"), "new")
+    for _ <- 1..3, do: assert(cat(Path.join(a, "x"), a) == {"new", 0})
+    assert cat(Path.join(a <> "-before", "x"), a) == {"", 1}
+  end
+
+  test "a link that leads elsewhere now is followed anew", %{work: work, a: a} do
+    [b, link] = for name <- ~w(b link), do: Path.join(work, name)
+    File.mkdir!(b)
+    for directory <- [a, b], do: File.write!(Path.join(directory, "x"), directory)
+
+    for to <- [a, b, a] do
+      File.rm(link)
+      File.ln_s!(to, link)
+      other = if to == a, do: b, else: a
+      for _ <- 1..2, do: assert(cat(Path.join(link, "x"), link) == {to, 0})
+      assert cat(Path.join(other, "x"), link) == {"", 1}
+    end
+  end
+
+  test "a directory that is gone is an error, until it is there again", %{a: a} do
+    file = Path.join(a, "x")
+
+    for _ <- 1..2 do
+      File.mkdir_p!(a)
+      File.write!(file, "there")
+      assert cat(file, a) == {"there", 0}
+      File.rm_rf!(a)
+      assert {:error, {:sandbox, sentence}} = cat(file, a)
+      assert sentence =~ a
+    end
+  end
+
+  test "the same paths with other rights are another ruleset", %{a: a} do
+    write = ["sh", "-c", "echo x > #{a}/x"]
+
+    for _ <- 1..3 do
+      assert {_, 0} = NetRunner.run(write, sandbox: [read: [:system], write: [a, "/dev/null"]])
+      assert {_, status} = NetRunner.run(write, sandbox: [read: [:system, a, "/dev/null"]])
+      assert status != 0
+    end
+  end
+
+  @tag skip: @needs_root
+  test "what is mounted over a directory is allowed, and what is there after it", %{a: a} do
+    file = Path.join(a, "x")
+    File.write!(file, "below")
+
+    for round <- 1..3 do
+      assert cat(file, a) == {"below", 0}
+      mount(a)
+      File.write!(file, "mounted #{round}")
+      assert cat(file, a) == {"mounted #{round}", 0}
+      {_, 0} = System.cmd("umount", [a])
+    end
+  end
+
+  @tag skip: @needs_root
+  test "a file that was deleted after the command takes no space any more", %{a: a} do
+    mount(a)
+    file = Path.join(a, "large")
+    File.write!(file, :binary.copy("x", 1_000_000))
+    assert {<<_::8_000_000>>, 0} = cat(file, file)
+    File.rm!(file)
+    # The kernel forgets the rules of a process some time after it.
+    Tree.await(fn -> match?({all, all}, blocks(a)) end)
+  end
+
+  defp mount(directory) do
+    {_, 0} = System.cmd("mount", ~w(-t tmpfs -o size=8m none) ++ [directory])
+    on_exit(fn -> System.cmd("umount", ["-l", directory], stderr_to_stdout: true) end)
+  end
+
+  # All, and those that are free.
+  defp blocks(directory) do
+    {blocks, 0} = System.cmd("stat", ["-f", "-c", "%b %f", directory])
+    [all, free] = String.split(blocks)
+    {all, free}
+  end
+end
