@@ -383,6 +383,33 @@ defmodule NetRunner.Guarantees.EndingTest do
       assert_received :cleaned_up
     end
 
+    test "has its cleanup run, too, when its process does not get to run for a while" do
+      test = self()
+
+      spawn_link(fn ->
+        feeder = receive(do: ({:feeder, feeder} -> feeder))
+        true = :erlang.suspend_process(feeder)
+        send(feeder, :go_on)
+        # As long as the feeder is without a processor. The command is over meanwhile.
+        Process.sleep(500)
+        true = :erlang.resume_process(feeder)
+      end)
+      |> then(&Process.register(&1, __MODULE__.Scheduler))
+
+      next = fn
+        :first ->
+          {["x\n"], :second}
+
+        :second ->
+          send(__MODULE__.Scheduler, {:feeder, self()})
+          receive(do: (:go_on -> {["y\n"], :second}))
+      end
+
+      input = Stream.resource(fn -> :first end, next, fn _ -> send(test, :cleaned_up) end)
+      assert {"x\n", 0} = NetRunner.run(~w(head -n 1), input: input)
+      assert_received :cleaned_up
+    end
+
     test "that is put in by a task logs nothing when the command has had enough" do
       log =
         capture_log(fn ->

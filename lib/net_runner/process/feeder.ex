@@ -10,6 +10,9 @@ defmodule NetRunner.Process.Feeder do
   @notice 50
   @cleanup 5_000
 
+  # On a busy machine it may not run at all in that time. With so many reductions it could have heard: some milliseconds of its own.
+  @enough 200_000
+
   @mark :net_runner_feeder
 
   @doc "Called by the feeder: it is about to write, so it hears what becomes of its command; or it produces the next."
@@ -40,10 +43,40 @@ defmodule NetRunner.Process.Feeder do
         :ok
 
       {:DOWN, ^server, _, _, _} ->
-        unless gone?(monitor, @notice) or (hears?(feeder) and gone?(monitor, @cleanup)) do
-          Process.exit(feeder, :kill)
-        end
+        unless leaves?(monitor, feeder, reductions(feeder) + @enough, div(@cleanup, @notice)),
+          do: Process.exit(feeder, :kill)
     end
+  end
+
+  defp leaves?(_monitor, _feeder, _enough, 0), do: false
+
+  defp leaves?(monitor, feeder, enough, times) do
+    cond do
+      gone?(monitor, @notice) ->
+        true
+
+      hears?(feeder) ->
+        gone?(monitor, @cleanup)
+
+      wants_to_run?(feeder) and reductions(feeder) < enough ->
+        leaves?(monitor, feeder, enough, times - 1)
+
+      true ->
+        false
+    end
+  end
+
+  defp wants_to_run?(feeder) do
+    case Process.info(feeder, :status) do
+      {:status, status} -> status != :waiting
+      nil -> true
+    end
+  end
+
+  defp reductions(feeder) do
+    with {:reductions, reductions} <- Process.info(feeder, :reductions),
+         do: reductions,
+         else: (nil -> 0)
   end
 
   defp gone?(monitor, patience) do
