@@ -62,8 +62,8 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
   %{
     id: "the_end_of_a_terminal_is_an_error",
     file: "native/net_runner/src/io.rs",
-    old: "Err(Errno::EIO) if fd.terminal",
-    new: "Err(Errno::EIO) if !fd.terminal",
+    old: "Err(Errno::EIO) if fd.is_terminal()",
+    new: "Err(Errno::EIO) if !fd.is_terminal()",
     tests: ["test/net_runner/process_test.exs"]
   },
   %{

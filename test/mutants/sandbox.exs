@@ -1,6 +1,7 @@
 # The sandbox: what it says, and what is put on.
 option = ["test/net_runner/sandbox_test.exs"]
 attacks = ["test/guarantees/sandbox_test.exs"]
+reuse = ["test/guarantees/sandbox_reuse_test.exs"]
 policy = "lib/net_runner/sandbox/policy.ex"
 sandbox = "native/shepherd/src/sandbox"
 
@@ -33,7 +34,21 @@ for {id, file, old, new, tests} <- [
        "capabilities: asked.capabilities && false,", attacks},
       {"the_upper_half_of_an_argument_counts", "#{sandbox}/filter.rs",
        "instruction(LOAD, ARGUMENTS + 8 * condition.argument)",
-       "instruction(LOAD, ARGUMENTS + 4 + 8 * condition.argument)", attacks}
+       "instruction(LOAD, ARGUMENTS + 4 + 8 * condition.argument)", attacks},
+      {"what_makes_namespaces_is_never_refused", "native/shepherd/src/sandbox.rs",
+       "Some(Program::of_namespaces().map_err(&refused)?)", "None", attacks},
+      {"any_idle_shepherd_will_do", "native/net_runner/src/idle.rs", "*own == confinement",
+       "*own == confinement || true", reuse},
+      {"a_user_namespace_keeps_the_bounding_set", "native/shepherd/src/sandbox.rs",
+       "(confinement.is_none() || has_user)", "confinement.is_none()", attacks},
+      {"a_kept_ruleset_is_for_other_paths", "#{sandbox}/landlock.rs",
+       "kept.asked == key(sandbox) && ", "", reuse},
+      {"a_kept_ruleset_knows_no_other_file", "#{sandbox}/landlock.rs",
+       "(Ok(found), Some(_)) => found.identity == *before,", "(Ok(_), Some(_)) => true,", reuse},
+      {"a_kept_ruleset_knows_no_other_mount", "#{sandbox}/paths.rs", "mount: found.mount,",
+       "mount: 0,", reuse},
+      {"a_kept_ruleset_holds_deleted_files", "#{sandbox}/landlock.rs",
+       "!allowed.required || path.kind == libc::S_IFDIR", "true", reuse}
     ] do
   %{id: id, file: file, old: old, new: new, tests: tests}
 end

@@ -198,10 +198,12 @@ input_of_a_run = [
 ]
 
 feeder = [
-  {"an_input_has_no_time_for_its_cleanup", "(hears?(feeder) and gone?(monitor, @cleanup))",
-   "(hears?(feeder) and gone?(monitor, 0))", [ending]},
+  {"an_input_has_no_time_for_its_cleanup", "gone?(monitor, @cleanup)", "gone?(monitor, 0)",
+   [ending]},
+  {"an_input_without_a_processor_is_killed", "status != :waiting", "status == :waiting",
+   [ending]},
   {"an_input_that_writes_is_killed", "== {@mark, :writes}", "== {@mark, :produces}", [callers]},
-  {"an_input_that_hears_nothing_is_left", "      Process.exit(feeder, :kill)\n", "      true\n",
+  {"an_input_that_hears_nothing_is_left", "do: Process.exit(feeder, :kill)", "do: true",
    [callers]}
 ]
 
