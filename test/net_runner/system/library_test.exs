@@ -2,6 +2,8 @@ defmodule NetRunner.System.LibraryTest do
   # Where the library lies, and whether it loads: each in a VM of its own, with a copy of the application.
   use ExUnit.Case, async: true
 
+  alias NetRunner.Guarantees.Tree
+
   setup do
     root = Path.join(System.tmp_dir!(), "nr-library-#{System.unique_integer([:positive])}")
     on_exit(fn -> File.rm_rf(root) end)
@@ -89,5 +91,18 @@ defmodule NetRunner.System.LibraryTest do
 
     {output, _} = NetRunner.run(["elixir", "-e", code], env: env, stderr: :redirect)
     output
+  end
+
+  test "when the application has started, the first command loads no module of it" do
+    code = """
+    {:ok, _} = Application.ensure_all_started(:net_runner)
+    loaded = fn -> for {module, _} <- :code.all_loaded(), do: module end
+    before = loaded.()
+    {"hello\\n", 0} = NetRunner.run(~w(echo hello))
+    late = for module <- loaded.() -- before, inspect(module) =~ "NetRunner", do: module
+    IO.write(inspect(late))
+    """
+
+    assert NetRunner.run(Tree.elixir(code)) == {"[]", 0}
   end
 end
