@@ -95,7 +95,7 @@ defmodule Bench.Memory do
       text(
         @left,
         48,
-        "`yes`, of whose output #{div(@rate, 1_000_000)} MB are taken per second",
+        "yes(1) prints as fast as it can; the consumer takes #{div(@rate, 1_000_000)} MB per second",
         "quiet"
       ),
       for(bytes <- 0..top//500_000_000, do: horizontal(bytes, top)),

@@ -714,7 +714,7 @@ defmodule Bench.Suite do
         class: "port",
         points: port,
         note:
-          "#{show(bytes / 1.0e9)} GB after #{show(seconds)} s#{if port_stopped?, do: ", stopped"}"
+          "#{show(bytes / 1.0e9)} GB after #{round(seconds)} s#{if port_stopped?, do: ", stopped"}"
       },
       %{name: "NetRunner", class: "ours", points: ours, note: "#{megabytes(ours)} MB at most"}
     ])
