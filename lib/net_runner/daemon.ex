@@ -504,7 +504,7 @@ defmodule NetRunner.Daemon do
 
   def handle_info(message, state) do
     warn(
-      "the daemon #{state.command} received a message that nobody expected: #{inspect(message)}"
+      "the daemon #{state.command} received a message that it does not know: #{inspect(message)}"
     )
 
     {:noreply, state}

@@ -177,7 +177,7 @@ defmodule NetRunner.Options do
   So is a string that no operating system accepts: a variable whose name is empty or contains `=`, or a NUL byte in `:env` or `:cd`.
 
       iex> NetRunner.run(~w(true), env: [{"A=B", "1"}])
-      {:error, {:invalid_env, ~S("A=…" is no name of a variable)}}
+      {:error, {:invalid_env, ~S("A=…" is not the name of a variable)}}
 
   #{for {:command, line} <- @lines, do: line}
   ## Environment: `:env`, `:clear_env`
@@ -240,7 +240,7 @@ defmodule NetRunner.Options do
       iex> NetRunner.run(["sh", "-c", "cat <&7"], fds: %{7 => {:input, {:file, "/nowhere"}}})
       {:error, {:fd, 7, :enoent}}
       iex> NetRunner.run(~w(true), fds: %{3 => :input})
-      ** (ArgumentError) :input and :output of the option :fds are written and read by calls, which need a NetRunner.Process; here there are {:input, iodata} and files
+      ** (ArgumentError) :input and :output of the option :fds are written and read by calls, which need a NetRunner.Process; this function takes {:input, iodata} and files
 
   Files are opened in the same way as those of the standard descriptors. `:pty` makes no terminals of these descriptors.
 
@@ -375,9 +375,9 @@ defmodule NetRunner.Options do
 
   # As `System.cmd/3` takes its arguments.
   defp no_keyword([word | _]) when is_binary(word),
-    do: "a list of strings; a command's arguments stand with it in one list: [executable | args]"
+    do: "a list of strings; a command and its arguments are one list: [executable | args]"
 
-  defp no_keyword(options) when is_list(options), do: "a list with an entry that is no option"
+  defp no_keyword(options) when is_list(options), do: "a list with an entry that is not an option"
   defp no_keyword(options), do: Kind.of(options)
 
   # A stream of both outputs has to get both, and says the status itself. A capture has both.
@@ -399,7 +399,7 @@ defmodule NetRunner.Options do
 
     if piped? and given[:stderr] == nil and given[:stderr_tail] != nil do
       raise ArgumentError,
-            "the option :stderr_tail has no meaning here: a capture has all of stderr"
+            "the option :stderr_tail has no meaning here: a capture returns all of stderr"
     end
 
     given = if piped?, do: Keyword.put_new(given, :stderr, :pipe), else: given
@@ -428,8 +428,8 @@ defmodule NetRunner.Options do
 
     if given[:stderr] == :pipe and given[:tagged] != true and not on_demand? do
       raise ArgumentError,
-            "stderr: :pipe is read on demand, and nobody would read it here: use a stream with tagged: true, " <>
-              "or NetRunner.Process"
+            "stderr: :pipe is read on demand, and nobody would read it here: use NetRunner.capture/2, " <>
+              "a stream with tagged: true, or NetRunner.Process"
     end
 
     if given[:log_prefix] != nil and not logs?(given[:on_output]) do
@@ -439,13 +439,13 @@ defmodule NetRunner.Options do
 
     if given[:leftovers] == :leave and Policy.ends_all?(given[:sandbox]) do
       raise ArgumentError,
-            "the option :sandbox with processes: :own excludes leftovers: :leave: the kernel ends what the command leaves"
+            "the option :sandbox with processes: :own excludes leftovers: :leave: the kernel ends everything that the command leaves running"
     end
 
     if :process not in groups and Descriptors.on_demand?(given[:fds] || %{}) do
       raise ArgumentError,
             ":input and :output of the option :fds are written and read by calls, which need a NetRunner.Process; " <>
-              "here there are {:input, iodata} and files"
+              "this function takes {:input, iodata} and files"
     end
   end
 
@@ -473,19 +473,21 @@ defmodule NetRunner.Options do
         {:pty, [:stdin, :stdout, :stderr, :stderr_tail],
          "the terminal is stdin, stdout and stderr"},
       Keyword.get(given, :stdin, :pipe) != :pipe &&
-        {:stdin, [:input], "an input needs a pipe, and stdin is #{inspect(given[:stdin])}"},
+        {:stdin, [:input],
+         "an :input is written into a pipe, but stdin is #{inspect(given[:stdin])}"},
       Cgroup.joins?(given[:cgroup]) &&
-        {:cgroup, [:cgroup_path], "a cgroup that is joined exists, and this one is made"},
-      given[:on_line] != nil && {:on_line, [:on_output], "the output is handed on once"},
+        {:cgroup, [:cgroup_path],
+         ":join is for a cgroup that exists, and :cgroup_path creates one"},
+      given[:on_line] != nil && {:on_line, [:on_output], "only one of them can get the output"},
       stderr != :consume &&
         {if(given[:stderr], do: :stderr, else: :tagged), [:stderr_tail],
-         "only of a consumed stderr is the end kept"},
+         "the end of stderr is kept only with stderr: :consume"},
       given[:keep] != nil &&
         {:keep, [:max_output_size, :interleave],
-         "what is not kept is dropped, and the command runs to its end"},
+         "with :keep the command runs to its end, and a part of each stream is dropped"},
       {given[:interleave], given[:stderr]} == {true, :consume} &&
-        {:interleave, [:stderr], "of a consumed stderr only the end is kept"},
-      given[:lines] != nil && {:lines, [:max_chunk_size], "lines are whole"}
+        {:interleave, [:stderr], "with stderr: :consume only the end of stderr is kept"},
+      given[:lines] != nil && {:lines, [:max_chunk_size], "lines are never cut"}
     ]
     |> Enum.filter(& &1)
   end
@@ -495,7 +497,7 @@ defmodule NetRunner.Options do
     into: "streams go into any collectable with Enum.into/2",
     stderr_to_stdout: "here it is stderr: :redirect",
     use_stdio: "here it is stdin: :inherit, stdout: :inherit, stderr: :inherit",
-    parallelism: "it has no effect"
+    parallelism: "leave it out, as it has no effect"
   }
 
   @doc false
@@ -521,7 +523,7 @@ defmodule NetRunner.Options do
   end
 
   defp misplaced(:args, _group) do
-    "the option :args has no meaning beside a list, which holds the arguments; it is for a NetRunner.Command"
+    "the option :args has no meaning beside a list, which contains the arguments; it is for a NetRunner.Command"
   end
 
   defp misplaced(name, :command) do
@@ -563,7 +565,7 @@ defmodule NetRunner.Options do
     if distance >= @near,
       do: "did you mean #{inspect(nearest)}?",
       else:
-        "there are #{Enum.map_join(names, ", ", &inspect/1)}, which NetRunner.Options and the functions explain"
+        "the options are #{Enum.map_join(names, ", ", &inspect/1)} (see NetRunner.Options and the documentation of the function)"
   end
 
   # A short form of a name, and a long one, are near to it: :environment is meant as :env.
@@ -623,13 +625,13 @@ defmodule NetRunner.Options do
         "a value of #{inspect(name)} that is neither a string nor nil"
 
       {name, _} when is_atom(name) ->
-        "the name #{inspect(name)}, which is no string"
+        "the name #{inspect(name)}, which is not a string"
 
       nil ->
         Kind.of(value)
 
       _ ->
-        "a list with an entry that is no {name, value}"
+        "a list with an entry that is not {name, value}"
     end
   end
 
@@ -817,11 +819,11 @@ defmodule NetRunner.Options do
   defp expected(:principals), do: "a list of names and IDs"
 
   defp expected(:rlimits) do
-    "a keyword list of a limit, :infinity or {soft, hard} for any of #{Enum.map_join(@resources, ", ", &inspect/1)}"
+    "a keyword list with a limit, :infinity or {soft, hard} (soft <= hard) for any of #{Enum.map_join(@resources, ", ", &inspect/1)}"
   end
 
   defp expected(:limits) do
-    "[join: path], or a keyword list of #{Enum.map_join(Cgroup.names(), ", ", &inspect/1)} with values that docs/cgroups.md explains"
+    "[join: path], or a keyword list of #{Enum.map_join(Cgroup.names(), ", ", &inspect/1)} with the values that docs/cgroups.md lists"
   end
 
   defp expected(:fds) do
@@ -865,12 +867,15 @@ defmodule NetRunner.Options do
   defp expected(:cancel_token), do: "a token that NetRunner.cancel_token/0 has made on this node"
 
   defp expected(:lines),
-    do: ":keep, :trim, or {:keep | :trim, separator} with a separator that is no empty string"
+    do: ":keep, :trim, or {:keep | :trim, separator} with a separator that is not empty"
 
   defp expected(:executable),
-    do: "a string (arguments belong into :args) or a NetRunner.Command"
+    do: "a string (arguments belong in :args) or a NetRunner.Command"
 
   defp expected(:input), do: "iodata, an enumerable of iodata, or a function of one argument"
-  defp expected(:env), do: "an enumerable of {name, value} of strings, nil as a value to unset"
+
+  defp expected(:env),
+    do: "an enumerable of {name, value} with strings (the value nil unsets a variable)"
+
   defp expected(:name), do: "an atom, {:global, term} or {:via, module, term}"
 end

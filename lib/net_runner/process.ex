@@ -285,7 +285,7 @@ defmodule NetRunner.Process do
     |> Enum.reduce(defaults, fn {name, value}, all ->
       cond do
         not is_map_key(defaults, name) ->
-          raise ArgumentError, "unknown option #{inspect(name)}; there is #{known}"
+          raise ArgumentError, "unknown option #{inspect(name)}; this function takes #{known}"
 
         value == nil ->
           all

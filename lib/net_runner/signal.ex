@@ -171,7 +171,7 @@ defmodule NetRunner.Signal do
 
       {:error, :unknown_signal} ->
         raise ArgumentError,
-              "#{inspect(signal)} is no signal: give a name such as :sigterm or a number " <>
+              "#{inspect(signal)} is not a signal: give a name such as :sigterm or a number " <>
                 "from 1 to 31 or #{inspect(@real_time)}"
     end
   end

@@ -262,13 +262,13 @@ defmodule NetRunner.OptionsTest do
     assert message([cmd: "a"], [:command, :run]) =~ "; NetRunner.Daemon takes it"
 
     assert message([args: ["a"]], [:command, :run]) ==
-             "the option :args has no meaning beside a list, which holds the arguments; it is for a NetRunner.Command"
+             "the option :args has no meaning beside a list, which contains the arguments; it is for a NetRunner.Command"
   end
 
   test "a name that is near to none is answered with those that there are" do
     assert message([active: 1], [:run, :process]) ==
-             "unknown option :active; there are :timeout, :max_output_size, :name, which NetRunner.Options " <>
-               "and the functions explain"
+             "unknown option :active; the options are :timeout, :max_output_size, :name (see NetRunner.Options " <>
+               "and the documentation of the function)"
 
     refute message(active: 1) =~ "did you mean"
     assert message(active: 1) =~ ":nice"
