@@ -201,8 +201,8 @@ defmodule NetRunner.MistakesTest do
              "{name, value} with strings, got: a string"},
             {["echo", [], [env: hd(env)]], "{name, value} with strings, got: a tuple"},
             {["echo", [], [env: [{"A", "1"} | hd(env)]]],
-             "{name, value} of strings, got: a list"},
-            {["echo", [], [env: 1]], "{name, value} of strings, got: a number"},
+             "{name, value} with strings, got: a list"},
+            {["echo", [], [env: 1]], "{name, value} with strings, got: a number"},
             {["echo", [], [max_output_size: 1, env: env]],
              "NetRunner.run/2, streams and pipelines"}
           ] do
