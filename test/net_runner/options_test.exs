@@ -329,7 +329,7 @@ defmodule NetRunner.OptionsTest do
     assert message(nice: "x", what_is_this: 1) =~ "unknown option :what_is_this"
   end
 
-  test "the documentation of every function lists each option that it takes, with its default" do
+  test "the documentation of every function lists each option that it takes, and its own with their defaults" do
     for group <- @groups do
       text = Options.documentation([group])
 
@@ -342,12 +342,13 @@ defmodule NetRunner.OptionsTest do
     {:docs_v1, _, _, _, _, _, docs} = Code.fetch_docs(NetRunner)
 
     for {function, groups} <- [
-          run: [:command, :input, :run],
-          stream: [:command, :input],
-          stream!: [:command, :input, :stream]
+          run: [:input, :run],
+          stream: [:input],
+          stream!: [:input, :stream]
         ] do
       [text] = for {{:function, ^function, _}, _, _, %{"en" => text}, _} <- docs, do: text
       for group <- groups, do: assert(text =~ Options.documentation([group]))
+      for name <- Options.names([:command]), do: assert(text =~ "`#{inspect(name)}`")
     end
   end
 end
