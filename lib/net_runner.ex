@@ -26,7 +26,7 @@ defmodule NetRunner do
 
   alias NetRunner.{Command, Error, Options, Result}
   alias NetRunner.Process.{Listing, Server}
-  alias NetRunner.Run.{CancelToken, Capture, Cmd, Input, Pipeline}
+  alias NetRunner.Run.{CancelToken, Capture, Cmd, Input, Pipeline, Progress}
 
   @typedoc "`[executable | args]`, or a command that was made before."
   @type command :: [String.t()] | Command.t()
@@ -51,10 +51,12 @@ defmodule NetRunner do
     interleave: false
   }
 
-  @run_groups [:input, :run, :command]
-  @capture_groups [:input, :capture, :command]
-  @stream_groups [:input, :run, :stream, :command]
-  @raising_groups [:input, :run, :stream, :raising, :command]
+  @run_groups [:input, :run, :progress, :command]
+  @capture_groups [:input, :capture, :progress, :command]
+  @stream_groups [:input, :run, :stream, :progress, :command]
+  @raising_groups [:input, :run, :stream, :raising, :progress, :command]
+  @pipeline_groups [:input, :run, :command]
+  @pipeline_stream_groups [:input, :run, :stream, :raising, :command]
 
   @doc """
   Runs a command to its end and returns `{stdout, exit_status}`. A signal gives status 128 + its number.
@@ -93,8 +95,11 @@ defmodule NetRunner do
     extra = [input: Input.for_server(input), grace?: true]
 
     with {:ok, server} <- Server.start(command, options, extra) do
+      progress = Progress.start(options, input, server, command)
       feeder = input |> Input.feed(server) |> Input.watch()
-      server |> NetRunner.Process.collect(options.max_output_size) |> Input.result(feeder)
+      result = NetRunner.Process.collect(server, options.max_output_size)
+      Progress.stop(progress)
+      Input.result(result, feeder)
     end
   end
 
@@ -329,13 +334,13 @@ defmodule NetRunner do
 
   ## Options
 
-  #{Options.documentation(@run_groups)}
+  #{Options.documentation(@pipeline_groups)}
   """
   @spec pipeline([command()], keyword()) ::
           {stdout :: binary(), [0..255]}
           | {:error, error() | {:command, index :: non_neg_integer(), error()}}
   def pipeline(commands, options \\ []) do
-    case commands |> Pipeline.plan(options, @run_groups) |> Pipeline.run() do
+    case commands |> Pipeline.plan(options, @pipeline_groups) |> Pipeline.run() do
       {:error, {:input_failed, {kind, reason, stack}}} -> :erlang.raise(kind, reason, stack)
       result -> result
     end
@@ -354,11 +359,11 @@ defmodule NetRunner do
 
   ## Options
 
-  #{Options.documentation(@raising_groups)}
+  #{Options.documentation(@pipeline_stream_groups)}
   """
   @spec pipeline_stream!([command()], keyword()) :: Enumerable.t()
   def pipeline_stream!(commands, options \\ []) do
-    commands |> Pipeline.plan(options, @raising_groups) |> NetRunner.Run.Stream.pipeline()
+    commands |> Pipeline.plan(options, @pipeline_stream_groups) |> NetRunner.Run.Stream.pipeline()
   end
 
   @doc """

@@ -7,6 +7,9 @@ defmodule NetRunner.Process.Listing do
 
   @registry NetRunner.Registry
 
+  # How long another node may take to answer.
+  @patience_ms 5_000
+
   @type entry :: %{
           pid: pid(),
           os_pid: pos_integer(),
@@ -42,6 +45,25 @@ defmodule NetRunner.Process.Listing do
         bytes: Counters.bytes(counters)
       }
     end
+  end
+
+  @doc "The bytes of the command of a server so far, wherever that is; `nil` when it is gone."
+  @spec bytes(pid()) :: Counters.bytes() | nil
+  def bytes(server) when node(server) == node() do
+    case Registry.lookup(@registry, server) do
+      [{_, {_command, _os_pid, _started, counters}}] -> Counters.bytes(counters)
+      [] -> nil
+    end
+  rescue
+    # Without the application, no command runs.
+    ArgumentError -> nil
+  end
+
+  def bytes(server) do
+    :erpc.call(node(server), __MODULE__, :bytes, [server], @patience_ms)
+  catch
+    # The node is gone, or has another version of this.
+    :error, _ -> nil
   end
 
   defp entries do
