@@ -24,7 +24,7 @@ defmodule NetRunner do
   timeout, a consumer that stopped early or crashed, the death of the VM.
   """
 
-  alias NetRunner.{Command, Error, Options, Result}
+  alias NetRunner.{Command, Error, Options, Result, Top}
   alias NetRunner.Process.{Listing, Server}
   alias NetRunner.Run.{CancelToken, Capture, Cmd, Input, Pipeline, Progress}
 
@@ -367,7 +367,8 @@ defmodule NetRunner do
   end
 
   @doc """
-  The commands that run in this VM, those that were started first before the others. Each is a map:
+  The commands that run in this VM, those that were started first before the others. Each is a map, which IEx prints on one
+  line:
 
     * `pid`: its `NetRunner.Process`;
     * `os_pid`: its PID in the operating system;
@@ -389,8 +390,26 @@ defmodule NetRunner do
       iex> Enum.find(NetRunner.list(), &(&1.pid == p))
       nil
   """
-  @spec list() :: [Listing.entry()]
+  @spec list() :: [Listing.t()]
   defdelegate list, to: Listing
+
+  @doc """
+  Shows the commands that run in this VM, on a terminal as a table that is drawn anew every second until you press Enter:
+
+           PID      TIME    CPU    MEMORY        IN       OUT STATE    COMMAND
+         41225      0:12   100%    1.2 MB       0 B    1.3 GB running  yes
+         41231      0:07     3%   28.4 MB   12.9 MB    4.1 MB sleeping gzip -9
+      2 commands are running.
+      Press Enter to leave.
+
+  `CPU` is that of the last second, in percent of one core. `CPU` and `MEMORY` (resident memory; what processes share
+  counts in each) are those of the command and of everything that it started, and `STATE` is that of the command itself; all
+  three need Linux. `OUT` is what was read from stdout and stderr.
+
+  Elsewhere than on a terminal, prints the table once, with the CPU since the start of each command.
+  """
+  @spec top() :: :ok
+  defdelegate top, to: Top, as: :run
 
   @doc """
   `System.cmd/3` of Elixir 1.18, with its arguments, options, results and exceptions, whatever Elixir this is:

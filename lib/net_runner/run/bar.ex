@@ -58,7 +58,8 @@ defmodule NetRunner.Run.Bar do
     do: ["#{name} #{Figures.bytes(bytes)}, #{Figures.bytes(rate)}/s"]
 
   defp time(left, rate, _ms) when is_integer(left) and left > 0 and rate > 0,
-    do: "#{Figures.clock(div(left * 1_000, rate))} left"
+    # Rounded up: there is some.
+    do: "#{Figures.clock(div(left * 1_000, rate) + 999)} left"
 
   # Not known, or nothing more goes in.
   defp time(_left, _rate, ms), do: Figures.clock(ms)
