@@ -24,9 +24,9 @@ defmodule NetRunner do
   timeout, a consumer that stopped early or crashed, the death of the VM.
   """
 
-  alias NetRunner.{Command, Error, Options, Result}
+  alias NetRunner.{Command, Error, Options, Result, Top}
   alias NetRunner.Process.{Listing, Server}
-  alias NetRunner.Run.{CancelToken, Capture, Cmd, Input, Pipeline}
+  alias NetRunner.Run.{CancelToken, Capture, Cmd, Input, Pipeline, Progress}
 
   @typedoc "`[executable | args]`, or a command that was made before."
   @type command :: [String.t()] | Command.t()
@@ -51,10 +51,12 @@ defmodule NetRunner do
     interleave: false
   }
 
-  @run_groups [:input, :run, :command]
-  @capture_groups [:input, :capture, :command]
-  @stream_groups [:input, :run, :stream, :command]
-  @raising_groups [:input, :run, :stream, :raising, :command]
+  @run_groups [:input, :run, :progress, :command]
+  @capture_groups [:input, :capture, :progress, :command]
+  @stream_groups [:input, :run, :stream, :progress, :command]
+  @raising_groups [:input, :run, :stream, :raising, :progress, :command]
+  @pipeline_groups [:input, :run, :command]
+  @pipeline_stream_groups [:input, :run, :stream, :raising, :command]
 
   @doc """
   Runs a command to its end and returns `{stdout, exit_status}`. A signal gives status 128 + its number.
@@ -93,8 +95,11 @@ defmodule NetRunner do
     extra = [input: Input.for_server(input), grace?: true]
 
     with {:ok, server} <- Server.start(command, options, extra) do
+      progress = Progress.start(options, input, server, command)
       feeder = input |> Input.feed(server) |> Input.watch()
-      server |> NetRunner.Process.collect(options.max_output_size) |> Input.result(feeder)
+      result = NetRunner.Process.collect(server, options.max_output_size)
+      Progress.stop(progress)
+      Input.result(result, feeder)
     end
   end
 
@@ -329,13 +334,13 @@ defmodule NetRunner do
 
   ## Options
 
-  #{Options.documentation(@run_groups)}
+  #{Options.documentation(@pipeline_groups)}
   """
   @spec pipeline([command()], keyword()) ::
           {stdout :: binary(), [0..255]}
           | {:error, error() | {:command, index :: non_neg_integer(), error()}}
   def pipeline(commands, options \\ []) do
-    case commands |> Pipeline.plan(options, @run_groups) |> Pipeline.run() do
+    case commands |> Pipeline.plan(options, @pipeline_groups) |> Pipeline.run() do
       {:error, {:input_failed, {kind, reason, stack}}} -> :erlang.raise(kind, reason, stack)
       result -> result
     end
@@ -354,15 +359,16 @@ defmodule NetRunner do
 
   ## Options
 
-  #{Options.documentation(@raising_groups)}
+  #{Options.documentation(@pipeline_stream_groups)}
   """
   @spec pipeline_stream!([command()], keyword()) :: Enumerable.t()
   def pipeline_stream!(commands, options \\ []) do
-    commands |> Pipeline.plan(options, @raising_groups) |> NetRunner.Run.Stream.pipeline()
+    commands |> Pipeline.plan(options, @pipeline_stream_groups) |> NetRunner.Run.Stream.pipeline()
   end
 
   @doc """
-  The commands that run in this VM, those that were started first before the others. Each is a map:
+  The commands that run in this VM, those that were started first before the others. Each is a map, which IEx prints on one
+  line:
 
     * `pid`: its `NetRunner.Process`;
     * `os_pid`: its PID in the operating system;
@@ -384,8 +390,26 @@ defmodule NetRunner do
       iex> Enum.find(NetRunner.list(), &(&1.pid == p))
       nil
   """
-  @spec list() :: [Listing.entry()]
+  @spec list() :: [Listing.t()]
   defdelegate list, to: Listing
+
+  @doc """
+  Shows the commands that run in this VM, on a terminal as a table that is drawn anew every second until you press Enter:
+
+           PID      TIME    CPU    MEMORY        IN       OUT STATE    COMMAND
+         41225      0:12   100%    1.2 MB       0 B    1.3 GB running  yes
+         41231      0:07     3%   28.4 MB   12.9 MB    4.1 MB sleeping gzip -9
+      2 commands are running.
+      Press Enter to leave.
+
+  `CPU` is that of the last second, in percent of one core. `CPU` and `MEMORY` (resident memory; what processes share
+  counts in each) are those of the command and of everything that it started, and `STATE` is that of the command itself; all
+  three need Linux. `OUT` is what was read from stdout and stderr.
+
+  Elsewhere than on a terminal, prints the table once, with the CPU since the start of each command.
+  """
+  @spec top() :: :ok
+  defdelegate top, to: Top, as: :run
 
   @doc """
   `System.cmd/3` of Elixir 1.18, with its arguments, options, results and exceptions, whatever Elixir this is:

@@ -50,7 +50,7 @@ defmodule NetRunner.Command do
   alias NetRunner.Options
 
   # Of all functions that take a command.
-  @groups [:command, :input, :run, :capture, :cmd, :stream, :raising, :process]
+  @groups [:command, :input, :run, :progress, :capture, :cmd, :stream, :raising, :process]
 
   @enforce_keys [:cmd]
   defstruct [:cmd, args: [], opts: []]

@@ -81,6 +81,10 @@ defmodule NetRunner.Options do
     {:max_output_size, :run, :limit, :infinity,
      "bytes of output (with `:tagged`, of stdout and stderr together) above which the command is ended. Output that " <>
        "does not come to the VM, such as that into a file, is not counted"},
+    {:progress, :progress, :boolean, false,
+     "`true`: while the command runs, a line on the VM's stderr, if that is a terminal, shows the bytes written to it and read " <>
+       "from it and their rates; where the size of `:input` is known (iodata, or a `File.Stream`), also a bar and the time left. The line is " <>
+       "cleared at the end. When several commands show progress at the same time, one line is shown"},
     {:timeout, :capture, :timeout, :infinity,
      "milliseconds after which the command is ended; the outcome is `:timeout`"},
     {:idle_timeout, :capture, :timeout, :infinity,
@@ -298,6 +302,7 @@ defmodule NetRunner.Options do
           :command
           | :input
           | :run
+          | :progress
           | :capture
           | :cmd
           | :stream
@@ -551,6 +556,10 @@ defmodule NetRunner.Options do
     do: "NetRunner.run/2, streams and pipelines take"
 
   defp takers(:stream), do: "streams take"
+
+  defp takers(:progress),
+    do: "NetRunner.run/2, run!/2, shell/2, capture/2, stream/2 and stream!/2 take"
+
   defp takers(:capture), do: "NetRunner.capture/2 takes"
   defp takers(:cmd), do: "NetRunner.cmd/3 takes"
   defp takers(:raising), do: "NetRunner.stream!/2 and NetRunner.pipeline_stream!/2 take"
