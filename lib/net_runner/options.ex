@@ -358,7 +358,7 @@ defmodule NetRunner.Options do
     cd: "the working directory",
     env: "environment variables, added to the VM's, such as `%{\"LANG\" => \"C\"}`",
     stderr:
-      "`:consume` (for error messages), `:pipe`, `:redirect` (into stdout), `:disabled`, `{:file, path}`"
+      "`:redirect` (into stdout), `:disabled`, `{:file, path}`, …"
   ]
 
   @doc false
