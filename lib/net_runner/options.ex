@@ -357,8 +357,7 @@ defmodule NetRunner.Options do
   @common [
     cd: "the working directory",
     env: "environment variables, added to the VM's, such as `%{\"LANG\" => \"C\"}`",
-    stderr:
-      "`:redirect` (into stdout), `:disabled`, `{:file, path}`, …"
+    stderr: "`:redirect` (into stdout), `:disabled`, `{:file, path}`, …"
   ]
 
   @doc false
