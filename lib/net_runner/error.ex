@@ -1,22 +1,21 @@
 defmodule NetRunner.Error do
   @moduledoc """
-  Raised by functions that do not return `{:error, reason}`, such as `NetRunner.run!/2` and `NetRunner.stream!/2`: the command could
-  not be started, or did not exit with 0.
+  Raised by functions that do not return `{:error, reason}`, such as `NetRunner.run!/2` and `NetRunner.stream!/2`, when a command cannot
+  be started, is ended by NetRunner, or does not exit with 0.
 
   Fields:
 
-    * `reason`: `:exit_status` when the command ran and failed, else what the functions that do not
-      raise return as `{:error, reason}`; of a command of a pipeline that could not be started `{:command, index, reason}`,
-      with an index that counts from 0;
+    * `reason`: `:exit_status` when the command ran and failed; otherwise what other functions return as `{:error, reason}`. For a command
+      of a pipeline that could not be started it is `{:command, index, reason}`, with an index that counts from 0;
     * `command`: `[executable | args]`;
-    * `status`: the exit status, 128 + number for a signal; `nil` when it did not start;
-    * `exit`: `{:exited, code}` or `{:signaled, name, core_dumped?}`, if known. It tells a shell that exits with 143, because the
-      program that it ran was ended by SIGTERM, from a command that was ended by SIGTERM itself;
+    * `status`: the exit status, or 128 + the number of the signal; `nil` when the command did not start;
+    * `exit`: `{:exited, code}` or `{:signaled, name, core_dumped?}`, if known. With it you can tell a command that was ended by SIGTERM from
+      a shell that exits with 143 because SIGTERM ended the program that it ran;
     * `stderr`: the last bytes that the command wrote to stderr, if they were kept (`:stderr_tail`);
-    * `stdout`: the last 8 KiB of what it wrote to stdout, if that was collected: by `NetRunner.run!/2` and
-      `NetRunner.Result.ok!/1`.
+    * `stdout`: the last 8 KiB of what it wrote to stdout, if that was collected, as `NetRunner.run!/2` and
+      `NetRunner.Result.ok!/1` do.
 
-  An error inspects to one line with its message; what the command printed to stdout is not shown.
+  `inspect/1` gives one line with the message, and does not show what the command printed to stdout.
 
   The message is a sentence:
 
@@ -28,6 +27,7 @@ defmodule NetRunner.Error do
       iex> Exception.message(%{error | reason: {:cd, :enoent}, status: nil, stderr: ""})
       "`make all` failed: the working directory (:cd) cannot be used: no such file or directory (:enoent)"
   """
+  @moduledoc since: "0.1.0"
 
   alias NetRunner.Signal
 
@@ -160,7 +160,7 @@ defmodule NetRunner.Error do
   end
 
   @doc """
-  A reason, as it stands in `{:error, reason}`, in words.
+  Puts the reason of an `{:error, reason}` into words.
 
       iex> NetRunner.Error.describe(:enoent)
       "there is no such executable, or its interpreter (the #! line) does not exist (:enoent)"
