@@ -13,13 +13,13 @@ defmodule NetRunner.Run.Capture do
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.{Report, Server, Stats}
   alias NetRunner.Result
-  alias NetRunner.Run.{CancelToken, Input, Kept}
+  alias NetRunner.Run.{CancelToken, Input, Kept, Progress}
 
   @chunk 524_288
   @chunk_for_callback 65_536
 
   # `idle`: ms that a read waits. `lost`: why nothing more can be read, where that is not the end of the output.
-  @enforce_keys [:server, :command, :options, :os_pid, :started, :kept, :idle]
+  @enforce_keys [:server, :command, :options, :os_pid, :started, :kept, :idle, :progress]
   defstruct @enforce_keys ++ [lost: nil]
 
   @type t :: %__MODULE__{
@@ -30,6 +30,7 @@ defmodule NetRunner.Run.Capture do
           started: {DateTime.t(), monotonic_ms :: integer()},
           kept: Kept.t(),
           idle: timeout(),
+          progress: Progress.t(),
           lost: nil | :node | :closed
         }
 
@@ -56,7 +57,8 @@ defmodule NetRunner.Run.Capture do
         os_pid: os_pid(server),
         started: started,
         kept: Kept.new(options),
-        idle: options.idle_timeout
+        idle: options.idle_timeout,
+        progress: Progress.start(options, input, server, command)
       }
 
       capture |> read_all(feeder) |> finish(feeder)
@@ -78,6 +80,7 @@ defmodule NetRunner.Run.Capture do
     kind, reason ->
       watch = Input.watch(feeder)
       _ = Command.stop(server)
+      Progress.stop(capture.progress)
       _ = Input.await_end(watch)
       :erlang.raise(kind, reason, __STACKTRACE__)
   end
@@ -133,6 +136,7 @@ defmodule NetRunner.Run.Capture do
     account = Command.account(server)
     capture = keep_consumed(capture, account)
     _ = Command.stop(server)
+    Progress.stop(capture.progress)
     failure = input_failure(account, Input.await_end(watch))
     {:ok, result(capture, account, outcome(capture, ending, account, failure)), failure}
   end

@@ -53,7 +53,7 @@ defmodule NetRunner.Run.Input do
     # Neither the message nor the stacktrace of the failed call shows the input, which may be secret.
     ArgumentError ->
       raise ArgumentError,
-            "the option :input is a list that is no iodata: something in it is neither a string nor a byte nor such a list"
+            "the option :input is a list but not iodata: it contains something that is neither a string nor a byte nor a list of these"
   end
 
   def new(%{input: function}) when is_function(function, 1) do

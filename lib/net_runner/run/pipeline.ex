@@ -74,7 +74,7 @@ defmodule NetRunner.Run.Pipeline do
     for option <- [:tagged | elsewhere], own[option] != nil do
       why =
         cond do
-          option == :tagged -> "it is one of the whole pipeline"
+          option == :tagged -> "it applies to the whole pipeline"
           option in @of_the_first -> "it reads what the command before it writes"
           true -> "what it writes is read by the command after it"
         end
