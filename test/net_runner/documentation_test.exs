@@ -14,15 +14,10 @@ defmodule NetRunner.DocumentationTest do
 
   @root Path.expand("../..", __DIR__)
 
-  # The elixir blocks of a page are one script: they run in order and share their variables, and what stands left of a
-  # `=` must match. The line `<!-- not run: REASON -->` right above a block says why it cannot run here; it must parse
-  # all the same. A page that needs files makes a folder of its own and calls it `work`; it is removed at the end.
-  @block ~r/(?:^ *<!-- not run: ([^\n]+) -->\n)?^ *```elixir\n(.*?)^ *```$/ms
-
   pages =
     for page <- ["README.md" | Path.wildcard("#{@root}/{docs,examples}/*.{md,livemd}")],
         page = Path.relative_to(page, @root),
-        File.read!(Path.join(@root, page)) =~ @block,
+        File.read!(Path.join(@root, page)) =~ "```elixir\n",
         do: page
 
   describe "the examples run" do
@@ -52,11 +47,8 @@ defmodule NetRunner.DocumentationTest do
     ```
     """
 
-    assert_raise ExUnit.AssertionError,
-                 ~r/page\.md:11: .*no match of right hand side value: 2/s,
-                 fn ->
-                   run_page("page.md", page)
-                 end
+    says = ~r/page\.md:11: .*no match of right hand side value: 2/s
+    assert_raise ExUnit.AssertionError, says, fn -> run_page("page.md", page) end
 
     unparsable = String.replace(page, ~s(raise "this"), "raise (")
     assert_raise TokenMissingError, ~r/page\.md:\d/, fn -> run_page("page.md", unparsable) end
@@ -90,12 +82,17 @@ defmodule NetRunner.DocumentationTest do
     assert named != [] and Enum.all?(named, fn [_, version] -> version == floor end)
   end
 
+  # The elixir blocks of a page are one script: they run in order and share their variables, and what stands left of a
+  # `=` must match. The line `<!-- not run: REASON -->` right above a block says why it cannot run here; it must parse
+  # all the same. A page that needs files makes a folder of its own and calls it `work`; it is removed at the end.
   defp run_page(name, page) do
-    # What is to be run is known before anything runs: a block that does not parse is the first to be told of.
+    block = ~r/(?:^ *<!-- not run: ([^\n]+) -->\n)?^ *```elixir\n(.*?)^ *```$/ms
+
+    # All blocks are parsed before anything runs, so one that does not parse is told of first.
     expressions =
-      for [_, {_, not_run}, {code_at, length}] <- Regex.scan(@block, page, return: :index),
-          line = 1 + length(:binary.matches(binary_part(page, 0, code_at), "\n")),
-          code = binary_part(page, code_at, length),
+      for [_, {_, not_run}, {at, bytes}] <- Regex.scan(block, page, return: :index),
+          line = 1 + length(:binary.matches(binary_part(page, 0, at), "\n")),
+          code = binary_part(page, at, bytes),
           quoted = Code.string_to_quoted!(code, file: name, line: line),
           not_run == 0,
           expression <- expressions(quoted),
