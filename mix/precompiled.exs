@@ -17,7 +17,7 @@ defmodule NetRunner.MixProject.Precompiled do
   @connect_timeout 30_000
   @timeout 300_000
 
-  @with_cargo "To build with cargo instead, remove `config :net_runner, :precompiled`, or set #{@location} to an empty string"
+  @with_cargo "To build with cargo instead, remove `config :net_runner, :precompiled`, or set #{@location}=false"
 
   @type facts :: %{
           version: String.t(),
@@ -33,7 +33,7 @@ defmodule NetRunner.MixProject.Precompiled do
   def setting do
     case System.get_env(@location) do
       nil -> Application.get_env(:net_runner, :precompiled)
-      "" -> nil
+      off when off in ["", "false"] -> nil
       from -> [from: from, sha256: System.get_env(@checksum)]
     end
   end

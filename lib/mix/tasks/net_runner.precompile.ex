@@ -35,7 +35,7 @@ defmodule Mix.Tasks.NetRunner.Precompile do
   The environment comes before the configuration, for a build that should be different once:
 
       $ NET_RUNNER_PRECOMPILED=/srv/packages/net_runner-….tar.gz NET_RUNNER_PRECOMPILED_SHA256=3c4f… mix compile
-      $ NET_RUNNER_PRECOMPILED= mix compile       # empty: with cargo
+      $ NET_RUNNER_PRECOMPILED=false mix compile       # with cargo
 
   Downloads go through the proxy that `https_proxy` or `http_proxy` names. With `https`, the server's certificate is checked with
   the system's.
