@@ -556,10 +556,10 @@ defmodule NetRunner.Daemon do
 
   def format_status(status), do: status
 
-  # Every end is this one, of a command that still runs, and of one that has exited. Gives the end of its stderr.
+  # Every daemon ends here, whether its command still runs or has exited. Returns the end of stderr.
   #
-  # The output is read on meanwhile, so that what the command says at its end is not lost, and it
-  # is not stopped by a full pipe.
+  # The output is still read, so that what the command prints at its end is not lost, and so that a full pipe does not keep
+  # it from ending.
   defp end_command(%{process: process} = state) do
     if is_pid(state.output), do: Output.read_ahead(state.output)
     %{exit: exit} = state = run_stop_command(state)

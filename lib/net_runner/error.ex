@@ -310,9 +310,9 @@ defmodule NetRunner.Error do
   def describe(reason), do: inspect(reason)
 
   @doc false
-  # What the system says to anything else than an executable: a directory, a file, a user.
+  # An error of the system about anything but an executable: a directory, a file, a user.
   @spec system_error(term()) :: String.t()
-  # Of old, and of file systems: "not owner".
+  # Erlang's own text, "not owner", is that of old systems.
   def system_error(:eperm), do: "operation not permitted (:eperm)"
 
   def system_error(reason) when is_atom(reason) do

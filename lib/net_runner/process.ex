@@ -717,18 +717,18 @@ defmodule NetRunner.Process do
   def account(process), do: call(process, {:tell, :account})
 
   @doc false
-  # For whoever enumerates: where stdout can be read without the process.
+  # For a stream: the descriptor by which its consumer can read stdout without this process.
   @spec lend_stdout(t()) ::
           {:ok, NetRunner.System.Native.fd(), Counters.t()} | :no | {:error, gone()}
   def lend_stdout(process), do: call(process, :lend_stdout)
 
   @doc false
-  # To the one process that enumerates its stream, as its owner, where that is not nil.
+  # Hands the command over to the one process that enumerates its stream; `owner`: its owner from now on, unless nil.
   @spec hand_over(t(), pid() | nil) :: :ok | {:error, :already_enumerated | gone()}
   def hand_over(process, owner), do: call(process, {:hand_over, owner})
 
   @doc false
-  # From its feeder, which exits with the same when that is known.
+  # Called by the feeder, which then exits with the same failure.
   @spec input_failed(t(), {:error | :exit | :throw, term(), Exception.stacktrace()}) ::
           :ok | {:error, gone()}
   def input_failed(process, failure), do: call(process, {:input_failed, failure})
@@ -737,7 +737,7 @@ defmodule NetRunner.Process do
   # What is known of a command that failed, as fields of `NetRunner.Error`.
   @spec failure(t()) :: [exit: term(), stderr: binary()]
   def failure(process) do
-    # Empty where the process is gone meanwhile.
+    # Empty if the process is gone.
     with {:error, _} <- call(process, {:tell, :failure}), do: []
   end
 

@@ -1,12 +1,11 @@
 defmodule NetRunner.Run.Capture do
   @moduledoc false
-  # All that is to be known of a command that runs to its end: `NetRunner.capture/2`, and `NetRunner.run!/2`.
+  # Runs a command and finds out everything about it: `NetRunner.capture/2`, and `NetRunner.run!/2`.
   #
-  # Its life: the command is started; the caller reads what it prints, whichever stream has something, keeps of it
-  # what is to be kept, and hands it on; at the end of the output it awaits the command's and asks how it
-  # came. What ends the command before its time (a timeout, a limit, a token) tells its server why and changes nothing
-  # else: the caller reads on, so what the command prints on its way out is kept as well. The server keeps the first
-  # reason.
+  # Its life: the command is started; the caller reads from whichever stream has something, keeps what has to be kept, and
+  # calls `:on_output`; at the end of the output it waits for the end of the command, and asks its server how it ended. A
+  # timeout, a limit or a token that ends the command only tells the server why. The caller reads on, so what the command
+  # prints while it is being ended is kept as well. The server keeps the first reason.
   #
   # The command's server ends it when the caller dies.
 

@@ -34,8 +34,7 @@ defmodule NetRunner.Run.Pipeline do
   @type member :: {server :: pid(), command :: [String.t()]}
 
   @doc """
-  What is to be started. Raises for what can be said against the list, the options, or a command's own options, before
-  anything is started.
+  What will be started. Mistakes in the list, the options, or a command's own options raise here, before anything is started.
   """
   @spec plan(commands(), keyword(), [Options.group()]) :: t()
   def plan(commands, options, groups) do

@@ -20,10 +20,10 @@ defmodule NetRunner.Run.Stream do
   @enforce_keys [:server, :members, :feeder, :on_exit, :tagged?, :lines, :left, :reader, :chunk]
   defstruct @enforce_keys ++ [progress: nil, splitting: nil, failure: nil, ended?: false]
 
-  # `server`: of the command that is read, the last of the `members`. `on_exit`: what is done with a status
-  # that is not 0, for each of them; `:log` where nobody would see it otherwise. `lines`: those of each stream, or `nil` for chunks as they come. `left`: the bytes
-  # that may still come. `chunk`: those that are read at once. `splitting`: the stream whose chunk is not through. `failure`: what is raised when all elements
-  # have been given.
+  # `server`: that of the command whose output is read, the last of the `members`. `on_exit`: for each of them, what is done
+  # with a status that is not 0; `:log` if nobody would see it otherwise. `lines`: the splitter of each stream, or `nil` for
+  # chunks as they come. `left`: how many bytes may still come. `chunk`: how many are read at once. `splitting`: the stream
+  # whose last chunk still has lines. `failure`: what is raised after the last element.
   @type t :: %__MODULE__{
           server: pid(),
           members: [Pipeline.member(), ...],
