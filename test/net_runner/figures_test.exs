@@ -15,7 +15,7 @@ defmodule NetRunner.FiguresTest do
 
   test "a text that may be wide is cut as if it were" do
     assert Figures.cut("日本語", 6) == "日本語"
-    assert Figures.cut("日本語", 5) == "日…"
+    assert Figures.cut("日本語", 5) == "日本…"
     assert Figures.cut("日本語", 1) == "…"
     assert Figures.cut("abc", 3) == "abc"
   end

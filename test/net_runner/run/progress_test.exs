@@ -42,7 +42,7 @@ defmodule NetRunner.Run.ProgressTest do
           """)
 
         # The pipe is full, and the command reads nothing.
-        printed = Terminal.until(vm, ~r/sh  \[\.+\]   1%  in 65\.\d kB, [^\r]+ left\e\[K/)
+        printed = Terminal.until(vm, ~r/sh  \[\.+\]   1%  in \d\d\.\d kB, [^\r]+ left\e\[K/)
         go(dir)
         assert ends(vm, printed) == ["it read 4000000", "over"]
       end
@@ -60,9 +60,9 @@ defmodule NetRunner.Run.ProgressTest do
       IO.write("over")
       """)
 
-    printed = Terminal.until(vm, ~r/sh  \[\.+\]   0%  in 65\.\d kB, [^\r]+ left\e\[K/)
+    printed = Terminal.until(vm, ~r/sh  \[\.+\]   0%  in \d\d\.\d kB, [^\r]+ left\e\[K/)
     go(dir)
-    printed = printed <> Terminal.until(vm, ~r/sh  in 65\.\d kB, [^\r]+\/s  0:\d\d\e\[K/)
+    printed = printed <> Terminal.until(vm, ~r/sh  in \d\d\.\d kB, [^\r]+\/s  0:\d\d\e\[K/)
     go(dir)
     assert ends(vm, printed) == ["over"]
   end
