@@ -53,23 +53,28 @@ defmodule NetRunner.Test.Terminal do
   def screen(output) do
     ~r/\e\[(\d*)([A-Z])|\r|\n|[^\r\n\e]+/
     |> Regex.scan(output)
-    |> Enum.reduce({[], "", []}, &seen/2)
-    |> then(fn {above, line, below} -> Enum.reverse(above, [line | below]) end)
+    |> Enum.reduce({[], {"", ""}, []}, &seen/2)
+    |> then(fn {above, {left, right}, below} -> Enum.reverse(above, [left <> right | below]) end)
   end
 
-  # The lines above the cursor, nearest first; its own; and those below.
-  defp seen(["\n"], {above, line, []}), do: {[line | above], "", []}
-  defp seen(["\n"], {above, line, [next | below]}), do: {[line | above], next, below}
-  # What follows writes over the line, or erases it.
-  defp seen(["\r"], screen), do: screen
-  defp seen([_, "", "K"], {above, _line, below}), do: {above, "", below}
-  defp seen([_, "", "J"], {above, _line, _below}), do: {above, "", []}
+  # The lines above the cursor, nearest first; its own, left and right of it; and those below.
+  defp seen(["\n"], {above, {left, right}, []}), do: {[left <> right | above], {"", ""}, []}
 
-  defp seen([_, count, "A"], {above, line, below}) do
+  defp seen(["\n"], {above, {left, right}, [next | below]}),
+    do: {[left <> right | above], {"", next}, below}
+
+  defp seen(["\r"], {above, {left, right}, below}), do: {above, {"", left <> right}, below}
+  defp seen([_, "", "K"], {above, {left, _right}, below}), do: {above, {left, ""}, below}
+  defp seen([_, "", "J"], {above, {left, _right}, _below}), do: {above, {left, ""}, []}
+
+  defp seen([_, count, "A"], {above, {left, right}, below}) do
     {up, above} = Enum.split(above, String.to_integer(count))
-    [line | below] = Enum.reverse(up, [line | below])
-    {above, line, below}
+    [line | below] = Enum.reverse(up, [left <> right | below])
+    # To the start of the line, where what is shown here goes next.
+    {above, {"", line}, below}
   end
 
-  defp seen([text], {above, line, below}), do: {above, line <> text, below}
+  # Over what stands there.
+  defp seen([text], {above, {left, right}, below}),
+    do: {above, {left <> text, String.slice(right, String.length(text)..-1//1)}, below}
 end
