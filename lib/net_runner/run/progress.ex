@@ -119,7 +119,13 @@ defmodule NetRunner.Run.Progress do
     ArgumentError -> false
   end
 
-  defp clear(%{drawn?: true}), do: IO.write(:standard_error, "\r\e[K")
+  defp clear(%{drawn?: true}) do
+    IO.write(:standard_error, "\r\e[K")
+
+    # The device answers this when it has written that, so what the caller prints next comes after it.
+    _ = Terminal.stderr_columns()
+  end
+
   defp clear(_state), do: :ok
 
   defp now, do: System.monotonic_time(:millisecond)
