@@ -25,6 +25,40 @@ defmodule NetRunner.Terminal do
     end
   end
 
+  # So long, in steps of so many milliseconds, it may take until a terminal has taken what was written.
+  @steps 200
+  @step_ms 5
+
+  @doc """
+  Waits until what this process has printed on stderr has been written. Race: the VM writes it from another thread than
+  stdout, on which something may be printed that the terminal should get later.
+  """
+  @spec await_stderr() :: :ok
+  def await_stderr do
+    # Answered when the device's port has taken it.
+    _ = :io.columns(:standard_error)
+
+    with device when device != nil <- Process.whereis(:standard_error),
+         {:links, links} <- Process.info(device, :links) do
+      for port <- links, is_port(port), do: await_written(port, @steps)
+    end
+
+    :ok
+  end
+
+  defp await_written(_port, 0), do: :ok
+
+  defp await_written(port, steps) do
+    case :erlang.port_info(port, :queue_size) do
+      {:queue_size, size} when size > 0 ->
+        Process.sleep(@step_ms)
+        await_written(port, steps - 1)
+
+      _written ->
+        :ok
+    end
+  end
+
   # The size that a device of the VM has may be that of the terminal that is the VM's stdin.
   defp elsewhere?(fd) do
     case File.read_link("/proc/#{System.pid()}/fd/#{fd}") do

@@ -122,8 +122,7 @@ defmodule NetRunner.Run.Progress do
   defp clear(%{drawn?: true}) do
     IO.write(:standard_error, "\r\e[K")
 
-    # The device answers this when it has written that, so what the caller prints next comes after it.
-    _ = Terminal.stderr_columns()
+    Terminal.await_stderr()
   end
 
   defp clear(_state), do: :ok
