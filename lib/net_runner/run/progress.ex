@@ -119,7 +119,12 @@ defmodule NetRunner.Run.Progress do
     ArgumentError -> false
   end
 
-  defp clear(%{drawn?: true}), do: IO.write(:standard_error, "\r\e[K")
+  defp clear(%{drawn?: true}) do
+    IO.write(:standard_error, "\r\e[K")
+
+    Terminal.await_stderr()
+  end
+
   defp clear(_state), do: :ok
 
   defp now, do: System.monotonic_time(:millisecond)
