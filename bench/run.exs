@@ -1,6 +1,7 @@
 # One benchmark, in a VM of its own: `bin/bench NAME`.
 Code.require_file("support.exs", __DIR__)
 Code.require_file("runners.exs", __DIR__)
+Code.require_file("memory.exs", __DIR__)
 Logger.configure(level: :error)
 {:ok, _} = Application.ensure_all_started(:net_runner)
 
@@ -672,6 +673,65 @@ defmodule Bench.Suite do
     )
 
     Command.stop(p)
+  end
+
+  # --- memory -----------------------------------------------------------------------------------------
+
+  def measure_memory do
+    {ours, stopped?} =
+      Bench.Memory.sample(fn ->
+        {:ok, p} = Command.start("yes")
+        fn -> with {:ok, bytes} <- Command.read(p), do: bytes end
+      end)
+
+    false = stopped?
+    NetRunner.System.Native.let_idle_go()
+
+    {port, port_stopped?} =
+      Bench.Memory.sample(fn ->
+        port = Bench.port(["yes"])
+        fn -> receive do: ({^port, {:data, bytes}} -> bytes) end
+      end)
+
+    target(
+      "`yes`, taken at #{div(Bench.Memory.rate(), 1_000_000)} MB/s: growth of the VM's memory (MiB)",
+      [growth(ours) / 1_048_576],
+      :at_most,
+      5.0
+    )
+
+    {seconds, bytes} = List.last(port)
+
+    figure(
+      "the same by a port, after #{show(seconds)} s: growth of the VM's memory",
+      growth(port) / 1_048_576,
+      "MiB"
+    )
+
+    picture([
+      %{
+        name: "port",
+        class: "port",
+        points: port,
+        note:
+          "#{show(bytes / 1.0e9)} GB after #{round(seconds)} s#{if port_stopped?, do: ", stopped"}"
+      },
+      %{name: "NetRunner", class: "ours", points: ours, note: "#{megabytes(ours)} MB at most"}
+    ])
+  end
+
+  defp growth([{_, before} | _] = points), do: highest(points) - before
+  defp megabytes(points), do: round(highest(points) / 1.0e6)
+  defp highest(points), do: points |> Enum.map(&elem(&1, 1)) |> Enum.max()
+
+  defp picture(all) do
+    file = Path.join(System.get_env("BENCH_RESULTS"), "machine.txt")
+    # Without the release of the kernel.
+    machine =
+      file |> File.read!() |> String.trim() |> String.replace(~r/(Linux \d+\.\d+)[^,]*/, "\\1")
+
+    path = Path.join(System.get_env("BENCH_PLOTS"), "memory.svg")
+    File.write!(path, Bench.Memory.svg(all, machine))
   end
 
   # --- soak -------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 defmodule NetRunner do
   @moduledoc """
-  Runs operating-system commands: with backpressure, with nothing ever left running.
+  Runs operating-system commands, with backpressure, and leaves nothing running.
 
       iex> NetRunner.run(~w(echo hello))
       {"hello\\n", 0}
@@ -12,23 +12,30 @@ defmodule NetRunner do
   A command is a list `[executable | args]`, or a `NetRunner.Command`. No shell is involved: the command gets its arguments
   exactly as they are given.
 
-  Four ways to run one:
+  The life of a command: it is started; what it prints waits in a pipe of the kernel until you take it, so a slow reader makes
+  the command wait and the VM's memory does not grow; it exits by itself, or NetRunner ends it, because of a timeout, a
+  consumer that stopped early or crashed, or the end of the VM. When it is over, nothing that it started is left running.
 
-    * `run/2` waits for the end and returns everything it printed, and its exit status; `run!/2` raises when that is not 0,
-      and `shell/2` runs a script;
-    * `capture/2` returns everything that is known about it, however it ended;
+  These are the ways to run one:
+
+    * `run/2` waits for the end and returns everything that the command printed, and its exit status; `run!/2` raises when
+      the status is not 0, and `shell/2` runs a script;
+    * `capture/2` returns everything that is known about the command, however it ended;
     * `stream!/2` and `stream/2` give its output piece by piece, as fast as the pieces are consumed;
-    * `NetRunner.Process` reads and writes on demand, sends signals, and waits.
+    * `pipeline/2` and `pipeline_stream!/2` run several commands, each reading what the one before it prints;
+    * `cmd/3` has the arguments and results of `System.cmd/3`;
+    * `NetRunner.Process` reads and writes on demand, sends signals, and waits;
+    * `NetRunner.Daemon` runs a command under a supervisor.
 
-  When a command is over, nothing that it started is left running, whatever ended it: its own exit, a
-  timeout, a consumer that stopped early or crashed, the death of the VM.
+  `NetRunner.Options` lists the options of every command.
   """
+  @moduledoc since: "0.1.0"
 
-  alias NetRunner.{Command, Error, Options, Result}
+  alias NetRunner.{Command, Error, Options, Result, Top}
   alias NetRunner.Process.{Listing, Server}
-  alias NetRunner.Run.{CancelToken, Capture, Cmd, Input, Pipeline}
+  alias NetRunner.Run.{CancelToken, Capture, Cmd, Input, Pipeline, Progress}
 
-  @typedoc "`[executable | args]`, or a command that was made before."
+  @typedoc "`[executable | args]`, or a command as a value."
   @type command :: [String.t()] | Command.t()
 
   @typedoc "Why a command gave no result."
@@ -51,37 +58,33 @@ defmodule NetRunner do
     interleave: false
   }
 
-  @run_groups [:input, :run, :command]
-  @capture_groups [:input, :capture, :command]
-  @stream_groups [:input, :run, :stream, :command]
-  @raising_groups [:input, :run, :stream, :raising, :command]
+  @run_groups [:input, :run, :progress, :command]
+  @capture_groups [:input, :capture, :progress, :command]
+  @stream_groups [:input, :run, :stream, :progress, :command]
+  @raising_groups [:input, :run, :stream, :raising, :progress, :command]
+  @pipeline_groups [:input, :run, :command]
+  @pipeline_stream_groups [:input, :run, :stream, :raising, :command]
 
   @doc """
-  Runs a command to its end and returns `{stdout, exit_status}`. A signal gives status 128 + its number.
+  Runs a command to its end and returns `{stdout, exit_status}`, or `{:error, reason}`.
 
-  With `:timeout` or `:max_output_size` the command is ended when it passes them; the result comes when
-  it is gone, with everything it started:
-
+      iex> NetRunner.run(~w(echo hello))
+      {"hello\\n", 0}
+      iex> NetRunner.run(~w(tr a-z A-Z), input: "hello")
+      {"HELLO", 0}
       iex> NetRunner.run(~w(sleep 100), timeout: 100)
       {:error, :timeout}
-      iex> NetRunner.run(["sh", "-c", "yes"], max_output_size: 4)
+      iex> NetRunner.run(~w(yes), max_output_size: 4)
       {:error, {:max_output_exceeded, "y\\ny\\n"}}
-
-  What cannot be started says why:
-
       iex> NetRunner.run(~w(no-such-program))
       {:error, :enoent}
-      iex> NetRunner.run(~w(true), cd: "/nowhere")
-      {:error, {:cd, :enoent}}
 
-  An option that does not exist or has a value of the wrong type raises `ArgumentError`. When producing
-  `:input` raises, throws or exits, so does `run/2`.
+  When it returns, the command and everything that it started are gone. For a command that was ended by a signal, the status
+  is 128 + the number of the signal. A wrong option raises `ArgumentError`, and a failure while `:input` is produced is raised again.
 
   ## Options
 
-  `NetRunner.Options` has examples of those that every command takes.
-
-  #{Options.documentation(@run_groups)}
+  #{Options.summary(@run_groups)}
   """
   @spec run(command(), keyword()) :: {stdout :: binary(), 0..255} | {:error, error()}
   def run(command, options \\ []) do
@@ -93,13 +96,16 @@ defmodule NetRunner do
     extra = [input: Input.for_server(input), grace?: true]
 
     with {:ok, server} <- Server.start(command, options, extra) do
+      progress = Progress.start(options, input, server, command)
       feeder = input |> Input.feed(server) |> Input.watch()
-      server |> NetRunner.Process.collect(options.max_output_size) |> Input.result(feeder)
+      result = NetRunner.Process.collect(server, options.max_output_size)
+      Progress.stop(progress)
+      Input.result(result, feeder)
     end
   end
 
   @doc """
-  As `run/2`, but returns stdout alone, and raises `NetRunner.Error` unless the status is 0.
+  Like `run/2`, but returns only stdout, and raises `NetRunner.Error` unless the status is 0.
 
       iex> NetRunner.run!(~w(echo hello))
       "hello\\n"
@@ -109,12 +115,8 @@ defmodule NetRunner do
       iex> NetRunner.run!(~w(sleep 100), timeout: 50)
       ** (NetRunner.Error) `sleep 100` failed: it did not end within :timeout
 
-  The error has the status, the last `:stderr_tail` bytes of stderr and the last 8 KiB of stdout, also where the reason is a
-  timeout or a limit. A failure while `:input` is produced is raised as it is.
-
-  ## Options
-
-  #{Options.documentation(@run_groups)}
+  The exception has the status, the last `:stderr_tail` bytes of stderr and the last 8 KiB of stdout, also after a timeout or
+  when a limit was passed. A failure while `:input` is produced is raised as it is. The options are those of `run/2`.
   """
   @spec run!(command(), keyword()) :: binary()
   def run!(command, options \\ []) do
@@ -141,24 +143,25 @@ defmodule NetRunner do
   defp stdout!(result), do: Result.ok!(result).stdout
 
   @doc """
-  Runs a script with `/bin/sh`, and returns what `run/2` does. The list `:args` is what the script sees as `"$1"`, `"$2"` and
-  so on.
+  Runs a script with `/bin/sh`, and returns the same as `run/2`. The script sees the elements of the list `:args` as `"$1"`,
+  `"$2"` and so on.
 
       iex> NetRunner.shell("seq 3 | wc -l")
       {"3\\n", 0}
       iex> NetRunner.shell(~S(echo "$2, $1"), args: ["a b", "$(reboot)"])
       {"$(reboot), a b\\n", 0}
 
-  Put a value that comes from elsewhere into `:args`, never into the script. Everything in the script is run: a
-  file with the name `x; rm -r ~` in `"wc -l \#{name}"` removes your files. As `"$1"`, with the double quotes, it is a
-  name and nothing else, whatever is in it:
+  Put values that come from elsewhere into `:args`, never into the script, because the shell executes everything in the script:
+  with the script `"wc -l \#{name}"`, a file whose name is `x; rm -r ~` removes your home directory. `"$1"`, in double quotes,
+  is only a value, whatever it contains:
 
       iex> NetRunner.shell(~S(printf '<%s>' "$1"), args: ["x; echo gone"])
       {"<x; echo gone>", 0}
 
-  A value that begins with `-` may still be taken for an option by the program that gets it: `wc -l -- "$1"`.
+  The program that gets the value may still take one that begins with `-` for an option. Most programs accept `--` before it:
+  `wc -l -- "$1"`.
 
-  Options are those of `run/2`, and `:args`.
+  The options are those of `run/2`, and `:args`.
   """
   @spec shell(String.t(), keyword()) :: {stdout :: binary(), 0..255} | {:error, error()}
   def shell(script, options \\ []) do
@@ -173,19 +176,20 @@ defmodule NetRunner do
   end
 
   @doc """
-  Runs a command to its end, however it ends, and returns everything that was seen of it: `{:ok, %NetRunner.Result{}}`.
-  For callers who have to explain what happened.
+  Runs a command and returns everything that is known about it, however it ended: `{:ok, %NetRunner.Result{}}`. For callers
+  that have to explain what happened.
 
       iex> {:ok, result} = NetRunner.capture(["sh", "-c", "echo out; echo bad >&2; sleep 100"], timeout: 2_000)
       iex> {result.outcome, result.stdout, result.stderr, result.exit}
       {:timeout, "out\\n", "bad\\n", {:signaled, :sigterm, false}}
 
-  It returns when the command and everything that it started are gone. `{:error, reason}`, as of `run/2`, means that the command
-  was not started (`{:error, :timeout}`: it had not when that had passed; `{:error, :cancelled}`: its token was
-  cancelled before).
+  It returns when the command and everything that it started are gone. `{:error, reason}`, with the reasons of `run/2`, means
+  that the command was not started. (`:timeout` is then the time that was over before it had started, and `:cancelled` a
+  token that was cancelled before.)
 
-  What NetRunner ends is read to its end, so what a command prints on its way out is in the result. There is no limit
-  unless one is given. With `:max_output_size` the command is ended, with `:keep` it runs on:
+  A command that NetRunner ends is read to the end of its output, so the result has what the command printed while it was
+  being ended. `:stderr` is `:pipe` here by default. Without a limit everything is kept. When `:max_output_size` is passed, the
+  command is ended; with `:keep` it runs to its end:
 
       iex> {:ok, result} = NetRunner.capture(~w(seq 1000), max_output_size: [stdout: 6])
       iex> {result.outcome, result.stdout}
@@ -194,7 +198,7 @@ defmodule NetRunner do
       iex> {result.outcome, result.stdout, result.dropped}
       {:ended, "1\\n2\\n999\\n1000\\n", %{stdout: 3880, stderr: 0}}
 
-  Progress, and a way to stop:
+  Output while it comes, and a way to stop the command:
 
       iex> token = NetRunner.cancel_token()
       iex> {:ok, result} =
@@ -202,12 +206,11 @@ defmodule NetRunner do
       iex> {result.outcome, result.stdout}
       {:cancelled, "begun\\n"}
 
-  `:stderr` is `:pipe` here, unless it is given. Memory is bounded by what is kept, and a piece of output. A slow
-  `:on_output` makes the command wait.
+  Memory is needed for what is kept, and for one piece of output. While `:on_output` works, the command waits.
 
   ## Options
 
-  #{Options.documentation(@capture_groups)}
+  #{Options.summary(@capture_groups)}
   """
   @spec capture(command(), keyword()) ::
           {:ok, Result.t()} | {:error, NetRunner.Process.start_error() | :timeout | :cancelled}
@@ -220,8 +223,8 @@ defmodule NetRunner do
   end
 
   @doc """
-  A token for the option `:cancel` of `capture/2`. It may be given to any number of captures, at the same time and one after
-  the other, that are called on this node (their commands may run on others). A token that is no longer used needs no cleanup.
+  Makes a token for the option `:cancel` of `capture/2`. It can be given to any number of captures, at the same time and one
+  after the other. The captures must be called on this node (their commands may run on others). A token needs no cleanup.
 
       iex> token = NetRunner.cancel_token()
       iex> NetRunner.cancel(token)
@@ -233,9 +236,9 @@ defmodule NetRunner do
   def cancel_token, do: CancelToken.new()
 
   @doc """
-  Ends the commands of all captures with this token, now and later: captures that run have the outcome `:cancelled`, and those
-  that have not started return `{:error, :cancelled}`. A command that has exited is not affected. Can be called any number of times,
-  from any process, on any node; does not wait.
+  Ends the commands of all captures with this token, now and later. Captures that run get the outcome `:cancelled`, and those
+  that have not started return `{:error, :cancelled}`. A command that has already exited is not affected. It does not wait, and can be
+  called any number of times, from any process, on any node.
 
       iex> NetRunner.cancel(NetRunner.cancel_token())
       :ok
@@ -244,8 +247,8 @@ defmodule NetRunner do
   def cancel(%CancelToken{} = token), do: CancelToken.cancel(token)
 
   @doc """
-  A stream of the output of a command, in binaries of any size. The command starts when the stream is
-  enumerated and ends when the consumer stops early, raises, or dies.
+  Returns the output of a command as a stream of binaries of any size. The command starts when the stream is enumerated, and is
+  ended when the consumer stops early, raises, or dies.
 
       iex> NetRunner.stream!(~w(sort), input: ["c\\n", "a\\n"]) |> Enum.join()
       "a\\nc\\n"
@@ -254,19 +257,19 @@ defmodule NetRunner do
       iex> NetRunner.stream!(["sh", "-c", "echo out; exit 3"], tagged: true) |> Enum.to_list()
       [{:stdout, "out\\n"}, {:exit, 3}]
 
-  Raises `NetRunner.Error` when the command cannot be started and, at the end, when it did not exit with
-  0. It does not with `exit_status: :ignore`, nor with `:tagged`, where the status is the last element, unless
+  The stream raises `NetRunner.Error` when the command cannot be started and, at the end, when it did not exit with 0. For the
+  status it does not raise with `exit_status: :ignore`, nor with `tagged: true` (where the status is the last element), unless
   `exit_status: :raise` is given as well.
 
       iex> NetRunner.stream!(["sh", "-c", "echo bad >&2; exit 3"]) |> Enum.to_list()
       ** (NetRunner.Error) `sh -c 'echo bad >&2; exit 3'` exited with status 3; the end of its stderr: bad
 
-  A failure while `:input` is produced is raised in the consumer. A command that passes `:timeout` or
-  `:max_output_size` is ended, and `NetRunner.Error` says which.
+  A failure while `:input` is produced is raised in the consumer. When `:timeout` or `:max_output_size` is passed, the command is
+  ended, and the stream raises `NetRunner.Error`.
 
   ## Options
 
-  #{Options.documentation(@raising_groups)}
+  #{Options.summary(@raising_groups)}
   """
   @spec stream!(command(), keyword()) :: Enumerable.t()
   def stream!(command, options \\ []) do
@@ -276,11 +279,11 @@ defmodule NetRunner do
   end
 
   @doc """
-  Starts a command and returns `{:ok, stream}` of its output, or `{:error, reason}`. The stream does not raise for
-  the exit status, but it does when `:timeout` or `:max_output_size` ended the command. It can be enumerated only
-  once. The command belongs to the caller until another
-  process enumerates the stream, and then to that. A status other than 0 is logged as a warning, with
-  `:tagged` it is the last element.
+  Starts a command at once and returns `{:ok, stream}` with the stream of its output, or `{:error, reason}`.
+
+  The stream can be enumerated only once. It does not raise for the exit status: a status other than 0 is logged as a warning, or,
+  with `tagged: true`, is the last element. It does raise when `:timeout` or `:max_output_size` ended the command. The command belongs to
+  the caller until another process enumerates the stream, and then to that process.
 
       iex> {:ok, stream} = NetRunner.stream(~w(sort), input: ["c\\n", "a\\n"])
       iex> Enum.join(stream)
@@ -290,7 +293,7 @@ defmodule NetRunner do
 
   ## Options
 
-  #{Options.documentation(@stream_groups)}
+  #{Options.summary(@stream_groups)}
   """
   @spec stream(command(), keyword()) ::
           {:ok, Enumerable.t()} | {:error, NetRunner.Process.start_error()}
@@ -301,9 +304,8 @@ defmodule NetRunner do
   end
 
   @doc """
-  Runs commands whose outputs and inputs are joined, and returns what the last one printed, and the exit status
-  of each. Between them are pipes of the kernel: no byte goes through the VM but the input of the first
-  and the output of the last.
+  Runs several commands, each reading what the one before it prints. Returns what the last one printed, and the exit status of
+  each. The kernel connects them by pipes: only the input of the first and the output of the last pass through the VM.
 
       iex> NetRunner.pipeline([~w(printf b\\\\na\\\\nb\\\\n), ~w(sort), ~w(uniq)])
       {"a\\nb\\n", [0, 0, 0]}
@@ -314,65 +316,64 @@ defmodule NetRunner do
 
   In the last example, `yes` kept writing after `head` had stopped reading, and was ended by SIGPIPE (128 + 13).
 
-  All commands have ended when this returns. When one could not be started, its server or its shepherd was killed, or
-  `:timeout` or `:max_output_size` was passed, the others are ended too. The errors are those of `run/2`; that of a
-  command which could not be started has its index, counted from 0:
+  All commands have ended when this returns. When one cannot be started, when the process that runs one is killed, or when
+  `:timeout` or `:max_output_size` is passed, the others are ended too. The errors are those of `run/2`. The error of a
+  command that cannot be started has its index, counted from 0:
 
       iex> NetRunner.pipeline([~w(yes), ~w(no-such-program), ~w(cat)])
       {:error, {:command, 1, :enoent}}
 
-  The options are those of `run/2`, without `:pty`, `:node` and `:cgroup_path`. `:timeout` is one for the whole pipeline.
-  `:input` and `:stdin` are those of the first command, `:stdout` and `:max_output_size` those of the last; all others hold
-  for each command. A `NetRunner.Command` brings options of its own, which are stronger, and its own `:timeout`
-  beside that of the pipeline. An option of its own that has no meaning where it stands, such as the `:stdin` of the
-  second command, raises `ArgumentError`.
+  The options are those of `run/2`, without `:pty`, `:node` and `:cgroup_path`. `:timeout` limits the pipeline as a whole. `:input`
+  and `:stdin` are for the first command, `:stdout` and `:max_output_size` for the last; all others apply to every command. The
+  options of a `NetRunner.Command` win over those of the call, and its `:timeout` limits that command in addition. An option
+  of a `NetRunner.Command` that has no meaning at its place, such as the `:stdin` of the second command, raises `ArgumentError`.
 
   ## Options
 
-  #{Options.documentation(@run_groups)}
+  #{Options.summary(@pipeline_groups)}
   """
   @spec pipeline([command()], keyword()) ::
           {stdout :: binary(), [0..255]}
           | {:error, error() | {:command, index :: non_neg_integer(), error()}}
   def pipeline(commands, options \\ []) do
-    case commands |> Pipeline.plan(options, @run_groups) |> Pipeline.run() do
+    case commands |> Pipeline.plan(options, @pipeline_groups) |> Pipeline.run() do
       {:error, {:input_failed, {kind, reason, stack}}} -> :erlang.raise(kind, reason, stack)
       result -> result
     end
   end
 
   @doc """
-  The stream of `pipeline/2`, as `stream!/2` is that of `run/2`: lazy, and ending all commands when the
-  consumer stops early.
+  Returns the output of a pipeline as a stream, like `stream!/2` for a single command: the commands start when the stream is
+  enumerated, and all are ended when the consumer stops early.
 
       iex> NetRunner.pipeline_stream!([~w(seq 1000000), ~w(grep 99999)], lines: :trim) |> Enum.take(2)
       ["99999", "199999"]
 
-  Raises `NetRunner.Error` at the end for the first command that did not exit with 0. SIGPIPE is no failure
-  of a command that is not the last, and no exit status is one of a `NetRunner.Command` with `exit_status: :ignore`.
-  With `:tagged`, the last element is `{:exit, [status, …]}`. `:tagged` and `:lines` are about the output of the last.
+  The stream raises `NetRunner.Error` at the end for the first command that did not exit with 0. SIGPIPE does not count as a
+  failure, except for the last command; nor does any status of a `NetRunner.Command` with `exit_status: :ignore`. With
+  `tagged: true`, the last element is `{:exit, [status, …]}`. `:tagged` and `:lines` apply to the output of the last command.
 
   ## Options
 
-  #{Options.documentation(@raising_groups)}
+  #{Options.summary(@pipeline_stream_groups)}
   """
   @spec pipeline_stream!([command()], keyword()) :: Enumerable.t()
   def pipeline_stream!(commands, options \\ []) do
-    commands |> Pipeline.plan(options, @raising_groups) |> NetRunner.Run.Stream.pipeline()
+    commands |> Pipeline.plan(options, @pipeline_stream_groups) |> NetRunner.Run.Stream.pipeline()
   end
 
   @doc """
-  The commands that run in this VM, those that were started first before the others. Each is a map:
+  Lists the commands that run in this VM, the oldest first. Each is a map, which IEx prints on one line:
 
     * `pid`: its `NetRunner.Process`;
     * `os_pid`: its PID in the operating system;
     * `command`: `[executable | args]`;
     * `started_at`: a `DateTime` in UTC;
-    * `bytes`: `%{in: …, out: …, err: …}`, the bytes written to its stdin, read from its stdout and from its stderr
-      so far.
+    * `bytes`: `%{in: …, out: …, err: …}`, the numbers of bytes written to its stdin, read from its stdout and from its
+      stderr so far.
 
-  Nothing is asked of the commands' processes, so a busy one keeps nobody waiting. A command that has
-  exited is not listed, also where its output can still be read.
+  The processes of the commands are not asked, so a busy one delays nobody. A command that has exited is not listed, even if
+  its output can still be read.
 
       iex> {:ok, p} = NetRunner.Process.start("cat", ["-u"])
       iex> NetRunner.Process.write(p, "hello")
@@ -384,12 +385,30 @@ defmodule NetRunner do
       iex> Enum.find(NetRunner.list(), &(&1.pid == p))
       nil
   """
-  @spec list() :: [Listing.entry()]
+  @spec list() :: [Listing.t()]
   defdelegate list, to: Listing
 
   @doc """
-  `System.cmd/3` of Elixir 1.18, with its arguments, options, results and exceptions, whatever Elixir this is:
-  what uses that can use this. Returns `{collected, exit_status}`.
+  Shows the commands that run in this VM, on a terminal as a table that is drawn anew every second until you press Enter:
+
+           PID      TIME    CPU    MEMORY        IN       OUT STATE    COMMAND
+         41225      0:12   100%    1.2 MB       0 B    1.3 GB running  yes
+         41231      0:07     3%   28.4 MB   12.9 MB    4.1 MB sleeping gzip -9
+      2 commands are running.
+      Press Enter to leave.
+
+  `CPU` is that of the last second, in percent of one core. `CPU` and `MEMORY` (resident memory; what processes share
+  counts in each) are those of the command and of everything that it started, and `STATE` is that of the command itself; all
+  three need Linux. `OUT` is what was read from stdout and stderr.
+
+  Elsewhere than on a terminal, prints the table once, with the CPU since the start of each command.
+  """
+  @spec top() :: :ok
+  defdelegate top, to: Top, as: :run
+
+  @doc """
+  Runs a command as `System.cmd/3` does, and returns `{collected, exit_status}`. The arguments, options, results and exceptions
+  are those of Elixir 1.18, also on older versions, so that a program can change from one to the other by search and replace.
 
       iex> NetRunner.cmd("echo", ["hello"])
       {"hello\\n", 0}
@@ -398,25 +417,24 @@ defmodule NetRunner do
       iex> NetRunner.cmd("no-such-program", [])
       ** (ErlangError) Erlang error: :enoent
 
-  What is better than there: a program that prints faster than `:into` takes it waits, and memory does
-  not grow; when the collectable raises or the caller dies, the command is ended.
+  Two things are better: a program that prints faster than `:into` collects has to wait, so memory does not grow; and when the
+  collectable raises or the caller dies, the command is ended.
 
   ## Options
 
     * `:into` - what the output is collected into, any `Collectable`. Default: `""`
-    * `:lines` - collects whole lines, without their newline, instead of pieces of any size. The number (of
-      bytes, greater than 0) is that of `System.cmd/3`; lines of any length are whole
+    * `:lines` - a number greater than 0: whole lines are collected, without their newline, instead of pieces of any size. Lines
+      are never cut, whatever the number
     * `:cd` - the working directory
-    * `:env` - an enumerable of `{name, value}` of strings, on top of the VM's environment; `nil` and
-      `""` unset
+    * `:env` - an enumerable of `{name, value}` with strings, added to the VM's environment; `nil` and `""` unset a variable
     * `:arg0` - passed to the command as `argv[0]`
-    * `:stderr_to_stdout` - `true`: stderr is part of the output. Default: `false`, stderr is that of the VM
-    * `:use_stdio` - `false`: stdin and stdout are those of the VM as well, and nothing is collected.
-      Default: `true`
-    * `:parallelism` - accepted, and of no effect
+    * `:stderr_to_stdout` - `true`: stderr is collected too. `false`, the default: stderr is that of the VM
+    * `:use_stdio` - `false`: stdin and stdout are those of the VM too, and nothing is collected. Default: `true`
+    * `:parallelism` - accepted, but has no effect
 
-  Beside these it takes the options of `NetRunner.Options`, `:input`, and `:timeout`: milliseconds after which the command is
-  ended and `NetRunner.Error` raised. Those for stdin, stdout and stderr exclude `:stderr_to_stdout` and `use_stdio: false`.
+  In addition it takes the options of `NetRunner.Options`, `:input`, and `:timeout` (milliseconds after which the command is ended
+  and `NetRunner.Error` raised). The options for stdin, stdout and stderr cannot be combined with `:stderr_to_stdout` or
+  `use_stdio: false`.
 
       iex> NetRunner.cmd("tr", ["a-z", "A-Z"], input: "hello", nice: 19)
       {"HELLO", 0}
@@ -427,25 +445,25 @@ defmodule NetRunner do
       ...> end
       :timeout
 
-  It starts the `:net_runner` application where that is not started: in a Mix task, in the body of a module, in
+  It starts the `:net_runner` application if necessary, so it works in a Mix task, in the body of a module and in
   `config/runtime.exs`.
 
-  The executable is looked for on the VM's `PATH`. Stdin is a pipe into which nothing is written and
-  which is never closed, so a command that reads it to its end does not return; with `:input`, and with `run/2`, it is closed.
-  A command that cannot be started although its executable was found has, as there, the number of the system's
-  error as its status (2 for a `:cd` that does not exist); here a sentence on stderr says why.
+  The executable is looked up on the VM's `PATH`. Stdin is a pipe into which nothing is written and which is never closed, so a
+  command that reads to the end of its input never returns; with `:input`, and with `run/2`, stdin is closed. When the executable was found
+  but cannot be started, the status is the number of the system's error, as with `System.cmd/3` (2 for a `:cd` that does not exist), and a
+  sentence on stderr says why.
 
-  ## Differences
+  ## Differences from `System.cmd/3`
 
-    * What the command leaves running when it exits is ended, and is not waited for. For a program that puts
-      itself into the background: `run/2` with `leftovers: :leave`.
-    * NUL bytes in an argument, `:arg0` or `:cd` raise `ArgumentError`; a port cuts the string there. So does
-      an empty name in `:env`.
-    * `nil` for an option is as if it were not given.
-    * What is wrong in `:env`, an unknown option, and what is no string, no list or no keyword list where there should be
-      one, raise `ArgumentError`, which shows no value that may be secret.
-    * An executable text without `#!` is run by `/bin/sh`, as execvp(3) does; there its status is 8.
-    * With `use_stdio: false`, a command does not find the pipes of a port as its descriptors 3 and 4.
+    * A process that the command leaves running when it exits is ended, and not waited for. For a program that puts itself
+      into the background, use `leftovers: :leave`.
+    * A NUL byte in an argument, in `:arg0` or in `:cd` raises `ArgumentError`; a port cuts the string there. An empty name in
+      `:env` raises too.
+    * An option that is `nil` counts as not given.
+    * A mistake in `:env`, an unknown option, and an argument of the wrong type raise `ArgumentError`, which shows no value that may
+      be secret.
+    * An executable text file without `#!` is run by `/bin/sh`, as execvp(3) does; with `System.cmd/3` its status is 8.
+    * With `use_stdio: false`, the command does not get the pipes of a port as its descriptors 3 and 4.
   """
   @spec cmd(String.t(), [String.t()], keyword()) :: {Collectable.t(), 0..255}
   def cmd(executable, args, options \\ []) do

@@ -69,6 +69,23 @@ defmodule NetRunner.ExamplesTest do
     assert File.read!(stolen) =~ <<255, 0, 0>>
   end
 
+  @tag skip: missing.(~w(gzip))
+  test "log_filter.exs: lines of a compressed log" do
+    counts = "/cart: 413\n/: 412\n/checkout: 412\n/login: 412\n/search: 412"
+    assert run("log_filter.exs")["Failed requests"] == counts
+  end
+
+  @tag skip: missing.(~w(python3))
+  test "supervised.exs: a server under a supervisor" do
+    sections = run("supervised.exs")
+    assert sections["Started"] == "HTTP/1.0 200 OK"
+    # The log, which says that it was killed, is here as well.
+    restarted = sections["Killed, and started again"]
+    assert restarted =~ ":sigkill" and restarted =~ "HTTP/1.0 200 OK"
+    assert restarted =~ "another process: true"
+    assert sections["Stopped"] == "commands that run: 0"
+  end
+
   # What a script prints below each of its titles.
   defp run(script) do
     start = "{:ok, _} = Application.ensure_all_started(:net_runner)"

@@ -1,21 +1,21 @@
 defmodule NetRunner.Command do
   @moduledoc """
-  A command as a value: an executable, its arguments and its options, to be run more than once and in
-  more than one way.
+  A command as a value: an executable, its arguments and its options. It is made once, and can be run any number of times by any
+  function that takes a command.
 
       iex> sort = NetRunner.Command.new("sort", ["-r"], env: [{"LC_ALL", "C"}])
       iex> NetRunner.run(sort, input: "a\\nb\\n")
       {"b\\na\\n", 0}
 
-  Wherever `[executable | args]` is accepted, a command is. The options of the call win over those of
-  the command, and `:args`, which only a command takes, are appended to its arguments:
+  Wherever `[executable | args]` is accepted, a command is accepted too. The options of the call win over those of the command. The
+  option `:args`, which is only for a command, is appended to its arguments:
 
       iex> echo = NetRunner.Command.new("echo", ["-n", "hello"], timeout: 5_000)
       iex> NetRunner.run(echo, args: ["world"], timeout: 1_000)
       {"hello world", 0}
 
-  A function ignores those options of a command that it does not take. So one command can be used with
-  `NetRunner.stream!/2`, which takes `:exit_status`, and with `NetRunner.run/2`, which does not:
+  A function ignores the options of a command that it does not take. So the same command can be used with `NetRunner.stream!/2`, which
+  takes `:exit_status`, and with `NetRunner.run/2`, which does not:
 
       iex> grep = NetRunner.Command.new("grep", ["x"], exit_status: :ignore)
       iex> NetRunner.stream!(grep, input: "a\\n") |> Enum.to_list()
@@ -23,15 +23,15 @@ defmodule NetRunner.Command do
       iex> NetRunner.run(grep, input: "a\\n")
       {"", 1}
 
-  A command can be inspected and logged: the values of `:env`, `:input` and the inputs of `:fds` are not shown.
+  A command can be inspected and logged without showing secrets: the values of `:env`, `:input` and the inputs of `:fds` are hidden.
 
       iex> inspect(NetRunner.Command.new("psql", [], env: [{"PGPASSWORD", "secret"}], cd: "/"))
       ~S(%NetRunner.Command{cmd: "psql", args: [], opts: [env: :hidden, cd: "/"]})
 
   ## Modules of commands
 
-  `use NetRunner.Command` gives a module `defcommand/2` and `defcommand/3`, each of which defines a function that
-  returns a command. With a list, the function appends it to the arguments:
+  `use NetRunner.Command` imports `defcommand/2` and `defcommand/3`, which define functions that return commands. Such a function can be
+  called with a list, which it appends to the arguments:
 
       iex> defmodule Tools do
       ...>   use NetRunner.Command
@@ -46,11 +46,12 @@ defmodule NetRunner.Command do
       iex> Tools.__commands__()
       [:count, :upper]
   """
+  @moduledoc since: "0.1.0"
 
   alias NetRunner.Options
 
   # Of all functions that take a command.
-  @groups [:command, :input, :run, :capture, :cmd, :stream, :raising, :process]
+  @groups [:command, :input, :run, :progress, :capture, :cmd, :stream, :raising, :process]
 
   @enforce_keys [:cmd]
   defstruct [:cmd, args: [], opts: []]
@@ -58,7 +59,7 @@ defmodule NetRunner.Command do
   @type t :: %__MODULE__{cmd: String.t(), args: [String.t()], opts: keyword()}
 
   @doc """
-  A command of an executable, arguments and options. The options may be those of any function that the command will be used
+  Makes a command from an executable, arguments and options. The options can be those of any function that the command will be used
   with. An unknown option, or a value of the wrong type, raises `ArgumentError`.
 
       iex> NetRunner.Command.new("ls", ["-l"], cd: "/")
@@ -78,9 +79,8 @@ defmodule NetRunner.Command do
   end
 
   @doc """
-  The executable, the arguments and the options of a call of this command: options of the call win,
-  its `:args` are appended. An option of the command that means nothing beside one of the call, such as `:input` beside
-  `stdin: :null`, is left out.
+  Returns the executable, the arguments and the options of a call of this command. Options of the call win, and its `:args` are
+  appended. An option of the command that has no meaning beside one of the call, such as `:input` beside `stdin: :null`, is left out.
 
       iex> command = NetRunner.Command.new("rg", ["--no-heading"], timeout: 5_000, cd: "/tmp")
       iex> NetRunner.Command.to_cmd_args_opts(command, args: ["needle"], timeout: 100)
@@ -153,7 +153,7 @@ defmodule NetRunner.Command do
     end
   end
 
-  @doc "Imports `defcommand/2` and `defcommand/3`, and defines `__commands__/0`: the names in their order."
+  @doc "Imports `defcommand/2` and `defcommand/3`, and defines `__commands__/0`, which returns the names in their order."
   defmacro __using__(_) do
     quote do
       import NetRunner.Command, only: [defcommand: 2, defcommand: 3]
@@ -174,12 +174,11 @@ defmodule NetRunner.Command do
   defp commands(module), do: Module.get_attribute(module, :net_runner_commands)
 
   @doc """
-  Defines two functions: `name/0` returns the command of `executable`, the `:args` among `options`, and the other
-  options; `name/1` returns it with a list of arguments appended.
+  Defines two functions: `name/0` returns a command with the executable, the arguments `:args` from `options`, and the other
+  options; `name/1` also appends a list of arguments.
 
-  The executable and the options are evaluated when the function is called, so they may depend on the
-  environment. The names of options, and literal values, are checked when the module is compiled. A `@doc` before it documents
-  the functions.
+  The executable and the options are evaluated each time the function is called, so they can depend on the environment. The names
+  of options, and literal values, are checked when the module is compiled. A `@doc` before `defcommand` documents the functions.
 
       defcommand :rg, "rg", args: ["--no-heading"], timeout: 5_000
   """

@@ -14,10 +14,10 @@ defmodule NetRunner.Daemon do
 
       Supervisor.start_link(children, strategy: :rest_for_one)
 
-  Its life: start the command, wait until it is ready (see `:ready`), and only then return
-  to the supervisor, which goes on with the next child. Read what the command prints for as long as it runs. When
-  the command exits, exit too, with a reason that says how. When the supervisor wants it to
-  stop, end the command, and return when nothing that it started is left.
+  Its life: it starts the command, waits until the command is ready (see `:ready`), and only then returns to the supervisor, which
+  goes on with the next child. It reads what the command prints for as long as the command runs. When the command exits, the daemon
+  exits too, with a reason that says how. When the supervisor stops the daemon, the daemon ends the command, and returns when nothing
+  that the command started is left.
 
       iex> {:ok, daemon} = NetRunner.Daemon.start_link(cmd: "sleep", args: ["100"])
       iex> NetRunner.Daemon.alive?(daemon)
@@ -36,55 +36,56 @@ defmodule NetRunner.Daemon do
   | loses the connection to its `:node` | `{:node, :disconnected}` | restarted | restarted | over |
   | loses its `NetRunner.Process`, which somebody killed | `:closed` | restarted | restarted | over |
 
-  An abnormal end is logged once, as that of any `GenServer`, with the command in the report and in the metadata `:command`; a
-  normal one is not.
+  The last three columns are the values of the option `:restart`; `:permanent` is the default.
 
-  By then `:on_output` has got everything that the command printed, unless that takes it longer than 2
-  seconds. `restart: :transient` among the options changes the default, which is `:permanent`.
+  An abnormal end is logged once, like that of any `GenServer`, with the command in the report and in the metadata `:command`. A
+  normal end is not logged. Before the daemon exits, `:on_output` gets everything that the command has printed, unless that takes more than
+  2 seconds.
 
-  Stopped by its supervisor (or by `GenServer.stop/1`), it sends the `:stop_signal` of `:process_opts`
-  (SIGTERM), after `:kill_timeout` SIGKILL, and hands on what the command printed meanwhile. The child spec
-  gives it more time for that (`:shutdown`) than it needs. A daemon that is killed, by
-  `shutdown: :brutal_kill` or with the VM, has its command ended all the same, by the command's
-  shepherd; only nobody waits for that then.
+  When its supervisor (or `GenServer.stop/1`) stops the daemon, it sends the command the `:stop_signal` of `:process_opts` (SIGTERM by
+  default), and after `:kill_timeout` SIGKILL. What the command prints meanwhile still goes to `:on_output`. The child spec allows more time
+  than this needs (`:shutdown`). When a daemon is killed, by `shutdown: :brutal_kill` or together with the VM, the command's helper
+  process ends the command all the same, but nobody waits for that.
 
   ## Output
 
-  Both outputs are read all the time, unless `:process_opts` say otherwise, so the command never hangs because
-  nobody reads. The next piece is read when the last one has been logged, or when the callback has
-  returned. So when a callback is slower than the command, the command waits, and the VM's memory does not grow.
+  Unless `:process_opts` say otherwise, both outputs are read as long as the command runs, so it never hangs because nobody reads. The
+  next piece is read when the last one has been logged, or when the callback has returned. So when a callback is slower than the
+  command, the command waits, and the VM's memory does not grow.
 
   `:log` logs whole lines with the metadata `:command` (the executable and its arguments, as one string), `:os_pid` and `:stream`
-  (`:stdout` or `:stderr`). A line of more than 8 KiB is logged in pieces. A function gets pieces of
-  any size up to 64 KiB, one at a time. One that raises is logged, and gets the next piece nonetheless.
+  (`:stdout` or `:stderr`). A line of more than 8 KiB is logged in pieces. A function gets one piece of up to 64 KiB at a time. When it
+  raises, that is logged, and it gets the next piece.
 
   Callbacks and log handlers run in a process of their own. While one of them hangs, the command waits, but the daemon can still be
   stopped, and still notices that the command has exited.
 
   ## Ready
 
-    * a function is called again and again, 50 ms after it has returned, in a process of its own. The daemon
-      is ready when it returns `true`, `:ok` or `{:ok, _}`. It gets nothing, or the command's
-      `NetRunner.Process`, with which it can write to the command. When it raises, that counts as not yet;
-    * `{:output, regex}`: when what was printed to stdout or to stderr matches; it is matched against the last
-      8 KiB and more;
-    * `{:tcp, host, port}` and `{:unix, path}`: when a connection can be made (it is closed at once). All addresses of a host
-      name are tried, IPv6 and IPv4. When one of them answers before the command is started, another program
-      listens there, and would be mistaken for the daemon: `{:error, {:address_in_use, message}}`.
+  The option `:ready` says when the daemon is ready:
 
-  When `:ready_timeout` is over before, the command is ended and `{:error, {:not_ready, message}}` returned. When
-  the command exits before, the error is how, with the end of its stderr:
+    * a function: when it returns `true`, `:ok` or `{:ok, _}`. It is called in a process of its own, and again 50 ms after it has
+      returned anything else. It takes no argument, or the `NetRunner.Process` of the command, to which it can write. When it raises, the
+      daemon is not ready yet;
+    * `{:output, regex}`: when the regex matches what was printed to stdout or to stderr, of which at least the last 8 KiB are looked at;
+    * `{:tcp, host, port}` and `{:unix, path}`: when a connection can be made (it is closed at once). All addresses of a host name are
+      tried, IPv6 and IPv4. If one of them answers before the command is started, another program listens there and would be mistaken
+      for the daemon, so the start fails with `{:error, {:address_in_use, message}}`.
+
+  When `:ready_timeout` is over first, the command is ended, and the start fails with `{:error, {:not_ready, message}}`. When the
+  command ends first, the error says how, with the end of its stderr:
   `{:error, {:exit_status, 1, stderr: "cannot bind: Address already in use\\n"}}`.
 
-  ## From where it can be called
+  ## Where its functions can be called
 
-  `write/3`, `close_stdin/1`, `kill/3`, `info/1`, `stats/1`, `alive?/1` and `os_pid/1` look the command up without asking the daemon. So they may be called from
-  anywhere, its own callbacks included, also while it becomes ready or stops. They return `{:error, :closed}`
-  (`alive?/1`: `false`) before the command has been started and after it is gone.
+  `write/3`, `close_stdin/1`, `kill/3`, `info/1`, `stats/1`, `alive?/1` and `os_pid/1` look up the command without asking the daemon. So
+  they can be called from anywhere, even from the daemon's own callbacks, and while it becomes ready or stops. Before the command has been
+  started and after it is gone they return `{:error, :closed}` (`alive?/1` returns `false`).
 
-  The callback and the readiness function find in `$callers` and in Logger's metadata for whom they work: the daemon, and
-  whoever started it.
+  In the callback and the readiness function, `$callers` and Logger's metadata are those of the process that started the daemon, with the
+  daemon itself in front.
   """
+  @moduledoc since: "0.1.0"
 
   use GenServer
 
@@ -118,9 +119,9 @@ defmodule NetRunner.Daemon do
   @typedoc """
   Why a daemon did not start.
 
-  A command that ends before it is ready gives how it ended and the end of its stderr as text: the last `:stderr_tail` bytes
-  (4096 at the most), with U+FFFD for each byte that is no UTF-8. With `stderr: :redirect` or `:pty`, that is the end of
-  both outputs; where stderr does not come to this VM (`:disabled`, a file), it is empty.
+  When the command ends before it is ready, the error says how it ended, and has the end of its stderr as text: the last
+  `:stderr_tail` bytes (at most 4096), with U+FFFD in place of each byte that is not valid UTF-8. With `stderr: :redirect` or `:pty` it is
+  the end of both outputs. If stderr does not come to this VM (`:disabled`, a file), it is empty.
   """
   @type start_error ::
           Command.start_error()
@@ -132,7 +133,7 @@ defmodule NetRunner.Daemon do
           | :shepherd_died
 
   @doc """
-  The child spec. Takes the options of `start_link/1`, and those of the child:
+  Returns the child spec for a supervisor. It takes the options of `start_link/1`, and those of the child:
 
   #{Options.documentation([:child])}
       iex> NetRunner.Daemon.child_spec(cmd: "cat", process_opts: [kill_timeout: 1_000]).shutdown
@@ -173,7 +174,7 @@ defmodule NetRunner.Daemon do
   defp hide(enumerable), do: &Enumerable.reduce(enumerable, &1, &2)
 
   @doc """
-  Starts a daemon, linked to the caller; returns when it is ready.
+  Starts a daemon that is linked to the caller, and returns when it is ready.
 
       iex> NetRunner.Daemon.start_link(cmd: "no-such-program")
       {:error, :enoent}
@@ -203,7 +204,7 @@ defmodule NetRunner.Daemon do
   end
 
   @doc """
-  The command's PID in the operating system.
+  Returns the command's PID in the operating system.
 
       iex> {:ok, daemon} = NetRunner.Daemon.start_link(cmd: "cat")
       iex> is_integer(NetRunner.Daemon.os_pid(daemon))
@@ -215,7 +216,7 @@ defmodule NetRunner.Daemon do
   end
 
   @doc """
-  Whether the daemon is there and its command runs.
+  Returns whether the daemon exists and its command runs.
 
       iex> NetRunner.Daemon.alive?(:no_such_daemon)
       false
@@ -229,11 +230,11 @@ defmodule NetRunner.Daemon do
   end
 
   @doc """
-  Writes iodata to the command's stdin; returns when all of it is in the pipe, so that a command that reads slowly
-  slows its writer down, and nobody else. `timeout` and errors as of `NetRunner.Process.write/3`.
+  Writes iodata to the command's stdin, and returns when all of it is in the pipe. So a command that reads slowly slows down its
+  writer, and nobody else. `timeout` and errors are those of `NetRunner.Process.write/3`.
 
-  A callback that writes can deadlock with a command that does not read: the command may wait for the callback to take its
-  output. A `timeout` ends such a wait.
+  A callback that writes can deadlock with a command that does not read, because the command may be waiting for the callback to take
+  its output. A `timeout` ends such a wait.
 
       iex> test = self()
       iex> {:ok, daemon} = NetRunner.Daemon.start_link(cmd: "cat", on_output: &send(test, &1))
@@ -256,8 +257,8 @@ defmodule NetRunner.Daemon do
   end
 
   @doc """
-  Closes the command's stdin, after the writes that were called before, as `NetRunner.Process.close_stdin/1` does. Many
-  programs end then, which is an end as any other.
+  Closes the command's stdin, after the writes that were called before, as `NetRunner.Process.close_stdin/1` does. Many programs exit
+  then. The daemon exits with them, as with any exit of its command.
 
       iex> test = self()
       iex> {:ok, daemon} = NetRunner.Daemon.start_link(cmd: "sort", on_line: &send(test, {:line, &1}))
@@ -273,7 +274,8 @@ defmodule NetRunner.Daemon do
   end
 
   @doc """
-  Sends the command a signal, as `NetRunner.Process.kill/3` does, with its options: one that reloads its configuration, say.
+  Sends the command a signal, for example one that makes it reload its configuration. The options are those of
+  `NetRunner.Process.kill/3`.
 
       iex> test = self()
       iex> script = "trap 'echo again' HUP; echo ready; while :; do sleep 0.1; done"
@@ -291,7 +293,7 @@ defmodule NetRunner.Daemon do
   end
 
   @doc """
-  What the command is and how it stands, as of `NetRunner.Process.info/1`.
+  Describes the command and its state, like `NetRunner.Process.info/1`.
 
       iex> {:ok, daemon} = NetRunner.Daemon.start_link(cmd: "cat", args: ["-u"])
       iex> %{command: ["cat", "-u"], status: :running} = NetRunner.Daemon.info(daemon)
@@ -302,7 +304,7 @@ defmodule NetRunner.Daemon do
   end
 
   @doc """
-  What was counted for the command, as of `NetRunner.Process.stats/1`.
+  Returns what has been counted for the command, like `NetRunner.Process.stats/1`.
 
       iex> {:ok, daemon} = NetRunner.Daemon.start_link(cmd: "cat")
       iex> NetRunner.Daemon.write(daemon, "hello")
@@ -504,7 +506,7 @@ defmodule NetRunner.Daemon do
 
   def handle_info(message, state) do
     warn(
-      "the daemon #{state.command} received a message that nobody expected: #{inspect(message)}"
+      "the daemon #{state.command} received a message that it does not know: #{inspect(message)}"
     )
 
     {:noreply, state}
@@ -554,10 +556,10 @@ defmodule NetRunner.Daemon do
 
   def format_status(status), do: status
 
-  # Every end is this one, of a command that still runs, and of one that has exited. Gives the end of its stderr.
+  # Every daemon ends here, whether its command still runs or has exited. Returns the end of stderr.
   #
-  # The output is read on meanwhile, so that what the command says at its end is not lost, and it
-  # is not stopped by a full pipe.
+  # The output is still read, so that what the command prints at its end is not lost, and so that a full pipe does not keep
+  # it from ending.
   defp end_command(%{process: process} = state) do
     if is_pid(state.output), do: Output.read_ahead(state.output)
     %{exit: exit} = state = run_stop_command(state)

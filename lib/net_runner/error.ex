@@ -1,22 +1,21 @@
 defmodule NetRunner.Error do
   @moduledoc """
-  Raised by functions that do not return `{:error, reason}`, such as `NetRunner.run!/2` and `NetRunner.stream!/2`: the command could
-  not be started, or did not exit with 0.
+  Raised by functions that do not return `{:error, reason}`, such as `NetRunner.run!/2` and `NetRunner.stream!/2`, when a command cannot
+  be started, is ended by NetRunner, or does not exit with 0.
 
   Fields:
 
-    * `reason`: `:exit_status` when the command ran and failed, else what the functions that do not
-      raise return as `{:error, reason}`; of a command of a pipeline that could not be started `{:command, index, reason}`,
-      with an index that counts from 0;
+    * `reason`: `:exit_status` when the command ran and failed; otherwise what other functions return as `{:error, reason}`. For a command
+      of a pipeline that could not be started it is `{:command, index, reason}`, with an index that counts from 0;
     * `command`: `[executable | args]`;
-    * `status`: the exit status, 128 + number for a signal; `nil` when it did not start;
-    * `exit`: `{:exited, code}` or `{:signaled, name, core_dumped?}`, if known. It tells a shell that exits with 143, because the
-      program that it ran was ended by SIGTERM, from a command that was ended by SIGTERM itself;
+    * `status`: the exit status, or 128 + the number of the signal; `nil` when the command did not start;
+    * `exit`: `{:exited, code}` or `{:signaled, name, core_dumped?}`, if known. With it you can tell a command that was ended by SIGTERM from
+      a shell that exits with 143 because SIGTERM ended the program that it ran;
     * `stderr`: the last bytes that the command wrote to stderr, if they were kept (`:stderr_tail`);
-    * `stdout`: the last 8 KiB of what it wrote to stdout, if that was collected: by `NetRunner.run!/2` and
-      `NetRunner.Result.ok!/1`.
+    * `stdout`: the last 8 KiB of what it wrote to stdout, if that was collected, as `NetRunner.run!/2` and
+      `NetRunner.Result.ok!/1` do.
 
-  An error inspects to one line with its message; what the command printed to stdout is not shown.
+  `inspect/1` gives one line with the message, and does not show what the command printed to stdout.
 
   The message is a sentence:
 
@@ -28,6 +27,7 @@ defmodule NetRunner.Error do
       iex> Exception.message(%{error | reason: {:cd, :enoent}, status: nil, stderr: ""})
       "`make all` failed: the working directory (:cd) cannot be used: no such file or directory (:enoent)"
   """
+  @moduledoc since: "0.1.0"
 
   alias NetRunner.Signal
 
@@ -100,7 +100,7 @@ defmodule NetRunner.Error do
 
   defp how_it_ended(_exit, status) when is_integer(status), do: "exited with status #{status}"
   defp how_it_ended({:exited, code}, _) when is_integer(code), do: "exited with status #{code}"
-  defp how_it_ended(_exit, _status), do: "failed with an exit status that is not known"
+  defp how_it_ended(_exit, _status), do: "failed, and its exit status is not known"
 
   defp signal_name(name) when is_atom(name), do: name |> Atom.to_string() |> String.upcase()
   defp signal_name(number), do: "signal #{inspect(number)}"
@@ -160,10 +160,10 @@ defmodule NetRunner.Error do
   end
 
   @doc """
-  A reason, as it stands in `{:error, reason}`, in words.
+  Puts the reason of an `{:error, reason}` into words.
 
       iex> NetRunner.Error.describe(:enoent)
-      "there is no such executable, or no interpreter of that name for it (:enoent)"
+      "there is no such executable, or its interpreter (the #! line) does not exist (:enoent)"
       iex> NetRunner.Error.describe({:cd, :enotdir})
       "the working directory (:cd) cannot be used: not a directory (:enotdir)"
       iex> NetRunner.Error.describe(:timeout)
@@ -189,7 +189,7 @@ defmodule NetRunner.Error do
   def describe({:setup, reason}), do: "its process could not be set up: #{within(reason)}"
 
   def describe({:user, :enoent}) do
-    "there is no such user (:user); an ID that no user has needs a :group beside it"
+    "there is no such user (:user); for an ID that belongs to no user, give a :group as well"
   end
 
   def describe({option, :enoent}) when option in [:group, :groups],
@@ -201,7 +201,7 @@ defmodule NetRunner.Error do
   def describe({option, reason})
       when option in [:stdin, :stdout, :stderr, :cgroup, :nice, :rlimits, :groups, :group] or
              option in [:user, :no_new_privs] do
-    "the option #{inspect(option)} cannot be carried out: #{within(reason)}"
+    "the system refused the option #{inspect(option)}: #{within(reason)}"
   end
 
   def describe({:input_failed, {kind, reason, stack}})
@@ -227,41 +227,42 @@ defmodule NetRunner.Error do
   def describe({:signal, signal}), do: "it was ended by #{signal_name(signal)}"
 
   def describe({:timeout, written}) when is_integer(written),
-    do: "its stdin took #{written} bytes in the time that the write had; the rest was withdrawn"
+    do: "the write timed out after #{written} bytes; the rest was not written"
 
-  def describe({:already_started, pid}), do: "its :name is taken by #{inspect(pid)}"
+  def describe({:already_started, pid}), do: "its :name is already registered, by #{inspect(pid)}"
   def describe(:timeout), do: "it did not end within :timeout"
   def describe(:idle_timeout), do: "it printed nothing for as long as :idle_timeout"
   def describe(:cancelled), do: "it was cancelled"
 
   def describe(:oom_killed),
-    do: "the kernel killed it, because the memory that its cgroup may use was used up"
+    do: "the kernel killed it because its cgroup had used all the memory that it may use"
 
   def describe(:closed) do
     "its NetRunner.Process is gone (it was stopped, or its owner has died), or this side has closed the pipe (:closed)"
   end
 
-  def describe(:busy), do: "another process asks for its output (NetRunner.Process.ask/2)"
+  def describe(:busy), do: "another process gets its output as messages (NetRunner.Process.ask/2)"
 
   def describe(:too_long),
-    do: "what was waited for is not in the next :max_bytes bytes of its output"
+    do: "the pattern was not found in the next :max_bytes bytes of its output"
 
   def describe(:already_enumerated) do
-    "its stream is being enumerated already, which can be done once; that of NetRunner.stream!/2 " <>
-      "starts it each time"
-  end
-
-  def describe(:stream_over) do
-    "its stream was enumerated before, which can be done once, or the process that it belonged to is gone; that of " <>
+    "its stream is already being enumerated, and can be enumerated only once; a stream of " <>
       "NetRunner.stream!/2 starts the command each time"
   end
 
+  def describe(:stream_over) do
+    "its stream was enumerated before, and can be enumerated only once, or the process that it belonged to is gone; " <>
+      "a stream of NetRunner.stream!/2 starts the command each time"
+  end
+
   def describe({:not_ended, os_pid}) do
-    "it was killed, and the kernel has not let it go within :give_up_after (PID #{os_pid}); it may wait for a file " <>
+    "SIGKILL did not end it within :give_up_after (PID #{os_pid}); it may be waiting for a file " <>
       "system or a device that does not answer"
   end
 
-  def describe(:not_piped), do: "that stream of the command is not a pipe to the VM"
+  def describe(:not_piped),
+    do: "that stream of the command is not connected to the VM by a pipe (:not_piped)"
 
   def describe(:epipe), do: "it closed its stdin, or ended, before all was written (:epipe)"
   def describe(:esrch), do: "it has exited (:esrch)"
@@ -269,24 +270,27 @@ defmodule NetRunner.Error do
   def describe(:unknown_signal), do: "there is no such signal; NetRunner.Signal has their names"
 
   def describe(:emfile),
-    do: "the VM has no descriptors left (:emfile); `ulimit -n` sets how many it may have"
+    do: "the VM has no free file descriptors (:emfile); `ulimit -n` is its limit"
 
-  def describe(:enfile), do: "the system has no descriptors left (:enfile)"
+  def describe(:enfile), do: "the system has no free file descriptors (:enfile)"
 
   def describe(:eagain),
     do: "the system's limit of processes or memory is reached (:eagain); see `ulimit -u`"
 
   def describe(:e2big),
-    do: "its arguments and environment are larger than the system allows (ARG_MAX)"
+    do: "its arguments and environment are larger than the system allows (:e2big, ARG_MAX)"
 
   def describe(:launcher_died),
-    do: "NetRunner's launcher died before the command was started; try again"
+    do:
+      "NetRunner's launcher died while the command was started, or cannot be started (the log says why)"
 
   def describe(:shepherd_died),
-    do: "NetRunner's shepherd of the command died, and the command with it"
+    do:
+      "NetRunner's helper process for the command (its shepherd) was killed, and the command with it"
 
   def describe(:malformed),
-    do: "its shepherd process said what is no message of NetRunner's protocol (:malformed)"
+    do:
+      "its shepherd process sent something that is not a message of NetRunner's protocol (:malformed)"
 
   def describe(:not_started) do
     "the :net_runner application is not started; add it to your application's dependencies, " <>
@@ -295,20 +299,20 @@ defmodule NetRunner.Error do
 
   # As they stand alone, they are about the executable.
   def describe(:enoent),
-    do: "there is no such executable, or no interpreter of that name for it (:enoent)"
+    do: "there is no such executable, or its interpreter (the #! line) does not exist (:enoent)"
 
   def describe(:eacces),
     do:
-      "it may not be executed (:eacces); it needs an x permission, must not be a directory, and in a :sandbox it " <>
-        "and its interpreter must be beneath paths that may be executed, such as `read: [:system]`"
+      "it may not be executed (:eacces): it needs the x permission and must not be a directory, and a :sandbox must allow " <>
+        "it and its interpreter to be executed, as `read: [:system]` does for the system's programs"
 
   def describe(reason) when is_atom(reason), do: system_error(reason)
   def describe(reason), do: inspect(reason)
 
   @doc false
-  # What the system says to anything else than an executable: a directory, a file, a user.
+  # An error of the system about anything but an executable: a directory, a file, a user.
   @spec system_error(term()) :: String.t()
-  # Of old, and of file systems: "not owner".
+  # Erlang's own text, "not owner", is that of old systems.
   def system_error(:eperm), do: "operation not permitted (:eperm)"
 
   def system_error(reason) when is_atom(reason) do

@@ -4,154 +4,154 @@ defmodule NetRunner.Options do
 
   # {name, group, type, default, text}
   @declared [
-    {:cd, :command, :path, nil, "working directory; `nil`: the VM's"},
+    {:cd, :command, :path, nil, "the working directory; `nil`: the VM's"},
     {:env, :command, :env, [],
-     "environment variables as an enumerable of `{name, value}` of strings, on top of the VM's; " <>
-       "`nil` as a value unsets"},
+     "environment variables, as an enumerable of `{name, value}` with strings, added to the VM's; the value `nil` unsets a variable"},
     {:clear_env, :command, :boolean, false,
-     "`true`: the command gets the variables of `:env` and no other"},
+     "`true`: the command gets only the variables of `:env`"},
     {:arg0, :command, :string, nil,
-     "the name that is passed to the command as `argv[0]`; `nil`: the executable as it was given"},
+     "passed to the command as `argv[0]`; `nil`: the executable as it was given"},
     {:umask, :command, {:integer, 0, 0o777}, nil,
-     "permission bits that are removed from new files (umask(2)), such as `0o077`; `nil`: the VM's"},
+     "permission bits removed from new files (umask(2)), such as `0o077`; `nil`: the VM's"},
     {:stdin, :command, {:stdio, [:pipe, :null, :inherit], [:file]}, nil,
-     "where stdin comes from: `:pipe`, written by the VM; `:null`; `:inherit`: the VM's own; `{:file, path}`; " <>
-       "`nil`: `:pipe`, or `:null` where an `:input` could be given and is not"},
+     "where stdin comes from: `:pipe`, written by the VM; `:null`; `:inherit`, the VM's own; or `{:file, path}`. `nil`: " <>
+       "`:null` for functions that take `:input` and get none (except `NetRunner.cmd/3`), otherwise `:pipe`"},
     {:stdout, :command, {:stdio, [:pipe, :null, :inherit], [:file, :append]}, :pipe,
-     "where stdout goes: `:pipe`, read by the VM; `:null`; `:inherit`; `{:file, path}` (made or emptied " <>
-       "first) or `{:append, path}`: the kernel writes, the VM copies nothing"},
+     "where stdout goes: `:pipe`, read by the VM; `:null`; `:inherit`, the VM's own; `{:file, path}` (created or emptied " <>
+       "first); or `{:append, path}`. Into a file the kernel writes, and the VM copies nothing"},
     {:stderr, :command,
      {:stdio, [:consume, :pipe, :redirect, :disabled, :inherit], [:file, :append]}, :consume,
      "`:consume`: discarded, except for the last `:stderr_tail` bytes; `:pipe`: read on demand, with " <>
-       "`NetRunner.Process.read_stderr/2` or by a stream with `:tagged`; `:redirect`: into stdout, in order; `:disabled`: dropped by the " <>
-       "kernel; `:inherit`, `{:file, path}`, `{:append, path}`: as for `:stdout`, which may be the same file"},
+       "`NetRunner.Process.read_stderr/3` or by a stream with `:tagged`; `:redirect`: into stdout, in the exact order; `:disabled`: discarded by the " <>
+       "kernel; `:inherit`, `{:file, path}`, `{:append, path}`: as for `:stdout`. The file may be the same as that of stdout"},
     {:stderr_tail, :command, :non_negative, 8_192,
-     "how many of the last bytes of stderr are kept for error messages, with `stderr: :consume`"},
+     "with `stderr: :consume`, the number of bytes at the end of stderr that are kept for error messages"},
     {:pipe_size, :command, :non_negative, 1_048_576,
-     "bytes that a busy pipe is given (`F_SETPIPE_SZ`, fcntl(2)); where the system refuses, it " <>
-       "stays at its 64 KiB (an unprivileged user has `fs.pipe-user-pages-soft` for all pipes together); " <>
-       "0: leave it"},
+     "bytes of a pipe that is busy (`F_SETPIPE_SZ`, fcntl(2)). Where the system refuses, the pipe stays " <>
+       "at its 64 KiB (an unprivileged user has `fs.pipe-user-pages-soft` for all pipes together). 0: never changed"},
     {:stop_signal, :command, :signal, :sigterm, "the signal that asks the command to end"},
     {:kill_timeout, :command, :non_negative, 5_000,
-     "milliseconds between the stop signal and SIGKILL"},
+     "milliseconds from the stop signal to SIGKILL"},
     {:leftovers, :command, {:one_of, [:kill, :leave]}, :kill,
      "what happens to processes that the command started and left running when it exits: `:kill` or `:leave`"},
     {:output_grace, :command, :non_negative, 100,
-     "with `leftovers: :leave`, milliseconds after the exit during which `NetRunner.run/2` and streams still read the output of " <>
-       "processes that were left running; then they read what is in the pipe, and no more"},
+     "with `leftovers: :leave`, milliseconds after the exit during which `NetRunner.run/2`, `NetRunner.capture/2` and streams still wait for " <>
+       "output of processes that were left running. After that they read only what is already in the pipe"},
     {:give_up_after, :command, :timeout, :infinity,
      "milliseconds after SIGKILL at which callers stop waiting for a command that the kernel cannot end yet, such as one " <>
-       "that waits for a dead file system: they get `{:error, {:not_ended, os_pid}}`, and the command is still " <>
-       "being ended"},
+       "that waits for a dead file system. They get `{:error, {:not_ended, os_pid}}`, while NetRunner keeps trying"},
     {:user, :command, :principal, nil,
-     "the user that the command runs as, by name or ID, with its groups; requires a VM that runs as root"},
+     "the user that the command runs as, by name or ID, with the groups of that user; requires a VM that runs as root"},
     {:group, :command, :principal, nil, "the group that the command runs as, by name or ID"},
     {:groups, :command, :principals, nil,
-     "the supplementary groups, by name or ID, instead of the user's own"},
+     "the supplementary groups, by name or ID, instead of those of the user"},
     {:nice, :command, {:integer, -20, 19}, nil,
-     "the nice value (setpriority(2)): 19 is the lowest priority; a value below that of the VM needs privileges"},
+     "the nice value (setpriority(2)): 19 is the lowest priority. A lower value than the VM's needs privileges"},
     {:rlimits, :command, :rlimits, [],
-     "resource limits (setrlimit(2)), such as `[cpu: 10, as: 512_000_000, nofile: 64, core: 0]`; a value is a " <>
+     "resource limits (setrlimit(2)), such as `[cpu: 10, as: 512_000_000, nofile: 64, core: 0]`. A limit is a " <>
        "number in the unit of the man page, `:infinity`, or `{soft, hard}`"},
     {:no_new_privs, :command, :boolean, false,
-     "`true`: set-user-ID programs that the command runs gain no privileges (Linux)"},
+     "`true`: set-user-ID programs give the command no privileges (Linux)"},
     {:sandbox, :command, :sandbox, nil,
      "what the command may touch, such as `[read: [:system], write: [folder], network: false]` (see `NetRunner.Sandbox`; Linux)"},
     {:pty, :command, :pty, false,
      "`true` or `[rows: 24, cols: 80, echo: true]`: the command runs in a pseudo-terminal, which is its stdin, stdout " <>
-       "and stderr (so it excludes these options); everything that it prints is read as stdout"},
+       "and stderr (so it excludes these options). Everything that it prints is read as stdout"},
     {:fds, :command, :fds, %{},
      "further descriptors of the command, as a map from their numbers (3 to 255) to `{:input, iodata}`, which the command " <>
-       "reads to its end; `{:input, {:file, path}}`, `{:output, {:file, path}}` (made or emptied first), `{:append, {:file, path}}`; " <>
-       "and, of a `NetRunner.Process`, `:input` and `:output`, which it writes and reads on demand"},
+       "reads to its end; `{:input, {:file, path}}`, `{:output, {:file, path}}` (created or emptied first) or `{:append, {:file, path}}`; " <>
+       "and, for a `NetRunner.Process`, `:input` and `:output`, which you write and read on demand"},
     {:cgroup_path, :command, :path, nil,
-     "a path below the mount point of cgroup v2, without `..`: the command runs in a new cgroup there; when it is over, " <>
-       "everything in this cgroup is killed and the cgroup removed (see `docs/cgroups.md`)"},
+     "a path below the mount point of cgroup v2, without `..`: the command runs in a new cgroup there. When it is over, " <>
+       "everything in this cgroup is killed, and the cgroup is removed (see `docs/cgroups.md`)"},
     {:cgroup, :command, :limits, [],
      "limits of that cgroup: `memory_max`, `memory_high`, `memory_low`, `memory_swap_max` (bytes or `:max`), `pids_max` (a number or " <>
        "`:max`), `cpu_max` (`{quota, period}` in microseconds, or `:max`), `cpu_weight` and `io_weight` (1 to 10000), `cpuset_cpus` " <>
-       "(such as `\"0-2,7\"`), `cpu_idle` and `memory_oom_group` (booleans); or, without a `:cgroup_path`, `[join: path]`: the command " <>
-       "joins a cgroup that exists, which is neither changed nor ended nor removed"},
+       "(such as `\"0-2,7\"`), `cpu_idle` and `memory_oom_group` (booleans). Or, without a `:cgroup_path`, `[join: path]`: the command " <>
+       "joins an existing cgroup, which is neither changed nor killed nor removed"},
     {:owner, :command, :owner, :caller,
-     "a pid: when it dies, the command is ended; `nil` or `:none`: nobody; `:caller`: the process that starts it"},
+     "a pid: when this process dies, the command is ended. `:caller`: the process that starts it; `nil` or `:none`: nobody"},
     {:node, :command, :node, nil,
-     "a connected Erlang node that has NetRunner: the command runs there (see `docs/nodes.md`); `nil`: here"},
+     "a connected Erlang node that has NetRunner, on which the command runs (see `docs/nodes.md`); `nil`: this one"},
     {:input, :input, :input, nil,
      "what the command reads from stdin: iodata, an enumerable of iodata, or a function that gets a " <>
-       "`Collectable` (`&Enum.into(source, &1)`); without it, nothing"},
+       "`Collectable` (`&Enum.into(source, &1)`). `nil`: stdin is empty"},
     {:timeout, :run, :timeout, :infinity,
      "milliseconds after which the command is ended: `{:error, :timeout}`"},
     {:max_output_size, :run, :limit, :infinity,
-     "bytes of output (with `:tagged`, of stdout and stderr together) above which the command is ended; what is " <>
-       "written elsewhere, as to a file, is not counted"},
+     "bytes of output (with `:tagged`, of stdout and stderr together) above which the command is ended. Output that " <>
+       "does not come to the VM, such as that into a file, is not counted"},
+    {:progress, :progress, :boolean, false,
+     "`true`: while the command runs, a line on the VM's stderr, if that is a terminal, shows the bytes written to it and read " <>
+       "from it and their rates; where the size of `:input` is known (iodata, or a `File.Stream`), also a bar and the time left. The line is " <>
+       "cleared at the end. When several commands show progress at the same time, one line is shown"},
     {:timeout, :capture, :timeout, :infinity,
      "milliseconds after which the command is ended; the outcome is `:timeout`"},
     {:idle_timeout, :capture, :timeout, :infinity,
-     "milliseconds without output after which the command is ended; the outcome is `:idle_timeout`. They count only while " <>
-       "NetRunner itself waits on empty pipes: a slow `:on_output` does not end the command, and neither does this when the " <>
-       "command has closed both, for which there is `:timeout`"},
+     "milliseconds without output after which the command is ended; the outcome is `:idle_timeout`. The time counts only while " <>
+       "NetRunner waits on empty pipes: not while `:on_output` works, and not when the command has closed both of its outputs"},
     {:max_output_size, :capture, :output_limits, :infinity,
      "bytes of output above which the command is ended: a number for both streams together, or any of `[stdout: …, " <>
        "stderr: …, total: …]`; the outcome is `{:output_limit, :stdout | :stderr | :total}`"},
     {:keep, :capture, :keep, nil,
-     "what is kept of each stream while the command runs to its end: `{:head, bytes}`, `{:tail, bytes}` or " <>
+     "what is kept of each stream, while the command runs to its end: `{:head, bytes}`, `{:tail, bytes}` or " <>
        "`{head_bytes, tail_bytes}`; `nil`: everything"},
     {:on_output, :capture, :callback, nil,
-     "a function of the bytes, or of `:stdout | :stderr` and the bytes, called in the caller as output comes, in pieces " <>
-       "of up to 64 KiB; when it raises, the command is ended and the exception raised again"},
+     "a function of the bytes, or of `:stdout | :stderr` and the bytes, called in the calling process as output comes, in pieces " <>
+       "of up to 64 KiB. When it raises, the command is ended and the exception raised again"},
     {:cancel, :capture, :cancel_token, nil,
-     "a token of `NetRunner.cancel_token/0`: `NetRunner.cancel/1` ends the command"},
+     "a token of `NetRunner.cancel_token/0`, with which `NetRunner.cancel/1` ends the command"},
     {:interleave, :capture, :boolean, false,
-     "`true`: the result has `output`, the pieces of both streams in the order in which they were read, instead of " <>
+     "`true`: the result has `output`, the pieces of both streams in the order in which NetRunner read them, instead of " <>
        "`stdout` and `stderr`"},
     {:timeout, :cmd, :timeout, :infinity,
      "milliseconds after which the command is ended and `NetRunner.Error` raised"},
     {:tagged, :stream, :boolean, false,
-     "`true`: elements are `{:stdout, bytes}` and `{:stderr, bytes}` (`:stderr` is `:pipe` then, unless it is given), " <>
-       "and `{:exit, status}` at the end"},
+     "`true`: the elements are `{:stdout, bytes}` and `{:stderr, bytes}`, and at the end `{:exit, status}`; " <>
+       "`:stderr` is then `:pipe`, unless it is given"},
     {:lines, :stream, :lines, nil,
-     "whole lines, with (`:keep`) or without (`:trim`) their newline `\\n` or `\\r\\n`, or what another separator ends: " <>
-       "`{:keep | :trim, separator}`, such as `{:trim, <<0>>}`; a last line without one is a line; one longer than 64 bytes refers to the chunk of up to 256 KiB that it came in: who keeps few lines of " <>
-       "many copies them (`:binary.copy/1`)"},
+     "whole lines, with (`:keep`) or without (`:trim`) their newline `\\n` or `\\r\\n`. Or pieces that end with another separator: " <>
+       "`{:keep | :trim, separator}`, such as `{:trim, <<0>>}`. A last line without a newline is a line as well. A line of more than 64 bytes refers to " <>
+       "the chunk of up to 256 KiB that it came in: copy it (`:binary.copy/1`) if you keep a few lines of many"},
     {:max_chunk_size, :stream, {:integer, 1, 16_777_216}, 524_288,
-     "bytes of an element at the most; without `:lines`"},
+     "the largest size of an element in bytes, without `:lines`"},
     {:exit_status, :raising, {:one_of, [:raise, :ignore]}, :raise,
-     "`:raise`: raises `NetRunner.Error` at the end when the exit status is not 0, with `:tagged` (which makes " <>
-       "`:ignore` the default) after the `{:exit, status}`; `:ignore`: does not"},
-    {:name, :process, :name, nil, "registers the process, as the `:name` of a `GenServer`"},
+     "`:raise`: raises `NetRunner.Error` at the end if the exit status is not 0; `:ignore`: does not. With `:tagged`, " <>
+       "`:ignore` is the default, and `:raise` raises after the `{:exit, status}`"},
+    {:name, :process, :name, nil, "registers the process, like the `:name` of a `GenServer`"},
     {:cmd, :daemon, :executable, nil,
-     "the executable, or a `NetRunner.Command`, to whose arguments `:args` are appended and whose options `:process_opts` " <>
-       "win over; this option has to be given"},
+     "the executable, or a `NetRunner.Command`; `:args` are then appended to its arguments, and `:process_opts` win " <>
+       "over its options. Required"},
     {:args, :daemon, :list, [], "its arguments, as strings"},
     {:on_output, :daemon, :on_output, :discard,
      "what is done with the output: `:discard`; `:log` (each line, as `:info`) or `{:log, level}`; a function " <>
        "of the bytes, or of `:stdout | :stderr` and the bytes"},
     {:on_line, :daemon, :on_line, nil,
-     "instead of `:on_output`: a function of a whole line, or of `:stdout | :stderr` and the line, without its newline; one of " <>
-       "more than 64 KiB comes in pieces"},
+     "instead of `:on_output`: a function of a whole line, or of `:stdout | :stderr` and the line, without its newline. A line " <>
+       "of more than 64 KiB comes in pieces"},
     {:log_prefix, :daemon, :string, nil,
      "text before each line that `on_output: :log` logs, such as `\"[redis] \"`"},
     {:logger_metadata, :daemon, :keyword, [],
-     "Logger metadata for everything that is logged for the daemon, beside `:command`, `:os_pid` and `:stream`"},
+     "Logger metadata for everything that is logged for the daemon, in addition to `:command`, `:os_pid` and `:stream`"},
     {:ok_statuses, :daemon, :statuses, [0],
-     "the exit statuses that count as a normal exit, 128 + number for a signal"},
+     "the exit statuses that count as a normal exit; for a signal, 128 + its number"},
     {:stop_command, :daemon, :command, nil,
-     "a command `[executable | args]` that stops the daemon, such as `~w(nginx -s quit)`: it runs as the daemon's command " <>
-       "does, and when it fails, or the daemon has not ended within `:kill_timeout`, the stop signal follows"},
+     "a command `[executable | args]` that stops the daemon, such as `~w(nginx -s quit)`. It runs with the daemon's own " <>
+       "options. When it fails, or the daemon has not ended within `:kill_timeout`, the stop signal follows"},
     {:ready, :daemon, :ready, nil,
      "how to tell that the daemon is ready: a function of no argument, or of the command's " <>
        "`NetRunner.Process`; `{:output, regex}`; `{:tcp, host, port}`; `{:unix, path}`; `nil`: it is ready when the command has " <>
        "started"},
     {:ready_timeout, :daemon, :timeout, 10_000,
-     "milliseconds in which it has to be ready, or `:infinity`"},
+     "milliseconds within which it has to be ready, or `:infinity`"},
     {:process_opts, :daemon, :keyword, [],
-     "options of the command, as of `NetRunner.Process.start/3`, but without `:owner` and `:name`"},
+     "the options of the command, as for `NetRunner.Process.start/3`, but without `:owner` and `:name`"},
     {:id, :child, :any, nil,
      "the ID of the child in its supervisor; `nil`: the `:name`, or else `NetRunner.Daemon`"},
     {:restart, :child, {:one_of, [:permanent, :transient, :temporary]}, :permanent,
      "when the supervisor starts it again"},
     {:shutdown, :child, :shutdown, nil,
-     "how long the supervisor waits for its end: milliseconds, `:infinity`, or `:brutal_kill`; `nil`: longer than " <>
+     "how long the supervisor waits for the daemon to end: milliseconds, `:infinity`, or `:brutal_kill`; `nil`: longer than " <>
        "`:kill_timeout`"}
   ]
 
@@ -159,31 +159,33 @@ defmodule NetRunner.Options do
              do: {group, "  * `#{inspect(name)}` - #{text}. Default: `#{inspect(default)}`\n"}
 
   @moduledoc """
-  The options of a command. All functions that start a command take them; the documentation of each function lists
-  the further ones that it takes.
+  The options of a command. Every function that starts a command takes them; the documentation of a function lists what it
+  takes in addition.
 
-  An unknown option, a value of the wrong type, and options that exclude each other raise
-  `ArgumentError`. An option that is `nil` counts as not given: the value of the `NetRunner.Command` applies, or else the
-  default. The one exception is `owner: nil`.
+  They are checked first. An unknown option, a value of the wrong type, and options that exclude each other raise `ArgumentError`. An
+  option that is `nil` counts as not given: the value of the `NetRunner.Command` applies, or else the default. (The one exception is `owner: nil`.)
 
       iex> NetRunner.run(~w(true), pty: true, stdout: :null)
       ** (ArgumentError) the options :pty and :stdout exclude each other: the terminal is stdin, stdout and stderr
 
-  An option that the system refuses is an error that names it, and the command is not started:
+  Then the system has its say. When it refuses an option, the command is not started, and the error names the option:
 
       iex> NetRunner.run(~w(id), user: "no-such-user")
       {:error, {:user, :enoent}}
 
-  So is a string that no operating system accepts: a variable whose name is empty or contains `=`, or a NUL byte in `:env` or `:cd`.
+  A string that no operating system accepts is such an error too: a variable whose name is empty or contains `=`, or a NUL byte in `:env` or
+  `:cd`.
 
       iex> NetRunner.run(~w(true), env: [{"A=B", "1"}])
-      {:error, {:invalid_env, ~S("A=…" is no name of a variable)}}
+      {:error, {:invalid_env, ~S("A=…" is not the name of a variable)}}
+
+  ## All options
 
   #{for {:command, line} <- @lines, do: line}
   ## Environment: `:env`, `:clear_env`
 
-  The command gets the environment that the VM has when it starts, byte for byte, also where it is not
-  valid UTF-8. Its own `PATH` decides where the executable is looked up.
+  The command gets the environment that the VM has when it starts, byte for byte, even where it is not valid UTF-8. The executable is looked up
+  on the command's own `PATH`.
 
       iex> NetRunner.run(["sh", "-c", "echo $GREETING ${HOME-nowhere}"], env: %{"GREETING" => "hi", "HOME" => nil})
       {"hi nowhere\\n", 0}
@@ -199,8 +201,8 @@ defmodule NetRunner.Options do
       iex> NetRunner.run(["sh", "-c", "umask"], umask: 0o077)
       {"0077\\n", 0}
 
-  An executable with a `/` that does not begin with one starts at `:cd`. With `:cd` the command's `PWD` is that directory,
-  unless `:env` has a `PWD`, or `:clear_env` leaves it out.
+  An executable that contains a `/` but does not begin with one is relative to `:cd`. With `:cd`, the variable `PWD` of the command is that
+  directory, unless `:env` sets it or `:clear_env` removes it.
 
   ## Standard descriptors: `:stdin`, `:stdout`, `:stderr`
 
@@ -220,36 +222,27 @@ defmodule NetRunner.Options do
       iex> NetRunner.Process.read(p)
       {:error, :not_piped}
 
-  The command's own process opens its files: with the VM's rights, also when there is a `:user`; with the
-  `:umask`; and from the VM's working directory, wherever `:cd` leads. The same file for stdout and
-  stderr is opened once, so that neither writes over the other. It never waits for the other end of a
-  FIFO: one that nobody reads cannot be written (`:enxio`), and one that nobody writes is at its end.
-
-  What a command inherits (`:inherit`) always blocks, as programs expect, though the VM sets its own terminal not to: a
-  terminal, or a pipe that does not block, is opened anew. A socket cannot be opened anew; one that somebody has
-  set not to block is refused (`{:error, {:stdout, :eopnotsupp}}`).
+  `docs/input_output.md` says who opens these files, with which rights, and what happens to descriptors that are inherited.
 
   ## Further descriptors: `:fds`
 
-  A command has only the descriptors 0, 1, 2 and those that are named here. Use `{:input, iodata}` to pass a secret: it is
-  in no argument list, in no environment, and in nothing that NetRunner shows. It is written while the command runs,
-  and then the command finds the end of file.
+  A command has only the descriptors 0, 1, 2 and those that are named here. Use `{:input, iodata}` to pass a secret: it is in no argument list, in
+  no environment, and in nothing that NetRunner shows. It is written while the command runs; after it, the command reads the end of file.
 
       iex> NetRunner.run(["sh", "-c", "read password <&3; echo ${#password}"], fds: %{3 => {:input, "secret\\n"}})
       {"6\\n", 0}
       iex> NetRunner.run(["sh", "-c", "cat <&7"], fds: %{7 => {:input, {:file, "/nowhere"}}})
       {:error, {:fd, 7, :enoent}}
       iex> NetRunner.run(~w(true), fds: %{3 => :input})
-      ** (ArgumentError) :input and :output of the option :fds are written and read by calls, which need a NetRunner.Process; here there are {:input, iodata} and files
+      ** (ArgumentError) :input and :output of the option :fds are written and read by calls, which need a NetRunner.Process; this function takes {:input, iodata} and files
 
-  Files are opened in the same way as those of the standard descriptors. `:pty` makes no terminals of these descriptors.
+  With `:pty`, these descriptors are pipes and files all the same.
 
   ## Users: `:user`, `:group`, `:groups`
 
-  A `:user` comes with its primary group and its supplementary groups; `:group` and `:groups` replace those.
-  A `:group` alone changes nothing else. An ID that no user has needs a `:group` beside it. The environment does not change:
-  set `HOME` or `USER` with `:env` for programs that use them. In a VM that does not run as root the error is
-  `{:error, {:user, :eperm}}`.
+  A `:user` brings its primary group and its supplementary groups; `:group` and `:groups` replace these. A `:group` alone changes only the group.
+  An ID that belongs to no user needs a `:group` as well. The environment does not change: set `HOME` or `USER` with `:env` for programs that use
+  them. In a VM that does not run as root the error is `{:error, {:user, :eperm}}`.
 
   ## Limits: `:nice`, `:rlimits`, `:no_new_privs`
 
@@ -262,10 +255,12 @@ defmodule NetRunner.Options do
       iex> NetRunner.run(~w(grep NoNewPrivs /proc/self/status), no_new_privs: true)
       {"NoNewPrivs:\\t1\\n", 0}
 
-  One number is the soft and the hard limit. `:cpu` counts seconds: SIGXCPU at the soft limit, SIGKILL at the hard
-  one. The limits hold for each process alone, and what the command starts inherits them.
+  One number is both the soft and the hard limit. `:cpu` counts seconds: the process gets SIGXCPU at the soft limit and SIGKILL at the hard one.
+  Each process has these limits for itself, and what the command starts inherits them. (`:cgroup` limits all of them together.)
 
   ## The end: `:stop_signal`, `:kill_timeout`, `:leftovers`
+
+  `docs/ending.md` describes how a command is ended, and `docs/guarantees.md` what happens to the processes that it started.
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "sleep 5 & echo $!"], leftovers: :leave)
       iex> {:ok, pid} = NetRunner.Process.read(p)
@@ -274,7 +269,7 @@ defmodule NetRunner.Options do
       iex> File.exists?("/proc/" <> String.trim(pid))
       true
 
-  ## Finding it: `:name`
+  ## Finding a process again: `:name`
 
       iex> {:ok, p} = NetRunner.Process.start("cat", [], name: MyApp.Cat)
       iex> NetRunner.Process.alive?(MyApp.Cat)
@@ -282,6 +277,7 @@ defmodule NetRunner.Options do
       iex> NetRunner.Process.start("cat", [], name: MyApp.Cat)
       {:error, {:already_started, p}}
   """
+  @moduledoc since: "0.1.0"
 
   alias NetRunner.Options.Kind
   alias NetRunner.Run.CancelToken
@@ -301,10 +297,12 @@ defmodule NetRunner.Options do
             |> Enum.group_by(&elem(&1, 1), fn {name, _, _, default, _} -> {name, default} end)
             |> Map.new(fn {group, defaults} -> {group, Map.new(defaults)} end)
 
+  @typedoc false
   @type group ::
           :command
           | :input
           | :run
+          | :progress
           | :capture
           | :cmd
           | :stream
@@ -355,6 +353,25 @@ defmodule NetRunner.Options do
     for {group, line} <- @lines, group in groups, into: "", do: line
   end
 
+  # What a function's own documentation says of the options that every command takes.
+  @common [
+    cd: "the working directory",
+    env: "environment variables, added to the VM's, such as `%{\"LANG\" => \"C\"}`",
+    stderr: "`:redirect` (into stdout), `:disabled`, `{:file, path}`, …"
+  ]
+
+  @doc false
+  # The options of a function, short enough to be read in `iex`: its own, and the names of those of every command.
+  @spec summary([group()]) :: String.t()
+  def summary(groups) do
+    {common, others} =
+      [:command] |> names() |> Enum.sort() |> Enum.split_with(&Keyword.has_key?(@common, &1))
+
+    documentation(groups -- [:command]) <>
+      Enum.map_join(common, &"  * `#{inspect(&1)}` - #{@common[&1]}\n") <>
+      "\nand all others of `NetRunner.Options`: #{Enum.map_join(others, ", ", &"`#{inspect(&1)}`")}.\n"
+  end
+
   # Without those that are `nil`. The unknown ones stay, to be complained about.
   defp given(options) do
     Enum.reject(options, fn {name, value} ->
@@ -375,9 +392,9 @@ defmodule NetRunner.Options do
 
   # As `System.cmd/3` takes its arguments.
   defp no_keyword([word | _]) when is_binary(word),
-    do: "a list of strings; a command's arguments stand with it in one list: [executable | args]"
+    do: "a list of strings; a command and its arguments are one list: [executable | args]"
 
-  defp no_keyword(options) when is_list(options), do: "a list with an entry that is no option"
+  defp no_keyword(options) when is_list(options), do: "a list with an entry that is not an option"
   defp no_keyword(options), do: Kind.of(options)
 
   # A stream of both outputs has to get both, and says the status itself. A capture has both.
@@ -399,7 +416,7 @@ defmodule NetRunner.Options do
 
     if piped? and given[:stderr] == nil and given[:stderr_tail] != nil do
       raise ArgumentError,
-            "the option :stderr_tail has no meaning here: a capture has all of stderr"
+            "the option :stderr_tail has no meaning here: a capture returns all of stderr"
     end
 
     given = if piped?, do: Keyword.put_new(given, :stderr, :pipe), else: given
@@ -428,8 +445,8 @@ defmodule NetRunner.Options do
 
     if given[:stderr] == :pipe and given[:tagged] != true and not on_demand? do
       raise ArgumentError,
-            "stderr: :pipe is read on demand, and nobody would read it here: use a stream with tagged: true, " <>
-              "or NetRunner.Process"
+            "stderr: :pipe is read on demand, and nobody would read it here: use NetRunner.capture/2, " <>
+              "a stream with tagged: true, or NetRunner.Process"
     end
 
     if given[:log_prefix] != nil and not logs?(given[:on_output]) do
@@ -439,13 +456,13 @@ defmodule NetRunner.Options do
 
     if given[:leftovers] == :leave and Policy.ends_all?(given[:sandbox]) do
       raise ArgumentError,
-            "the option :sandbox with processes: :own excludes leftovers: :leave: the kernel ends what the command leaves"
+            "the option :sandbox with processes: :own excludes leftovers: :leave: the kernel ends everything that the command leaves running"
     end
 
     if :process not in groups and Descriptors.on_demand?(given[:fds] || %{}) do
       raise ArgumentError,
             ":input and :output of the option :fds are written and read by calls, which need a NetRunner.Process; " <>
-              "here there are {:input, iodata} and files"
+              "this function takes {:input, iodata} and files"
     end
   end
 
@@ -473,19 +490,21 @@ defmodule NetRunner.Options do
         {:pty, [:stdin, :stdout, :stderr, :stderr_tail],
          "the terminal is stdin, stdout and stderr"},
       Keyword.get(given, :stdin, :pipe) != :pipe &&
-        {:stdin, [:input], "an input needs a pipe, and stdin is #{inspect(given[:stdin])}"},
+        {:stdin, [:input],
+         "an :input is written into a pipe, but stdin is #{inspect(given[:stdin])}"},
       Cgroup.joins?(given[:cgroup]) &&
-        {:cgroup, [:cgroup_path], "a cgroup that is joined exists, and this one is made"},
-      given[:on_line] != nil && {:on_line, [:on_output], "the output is handed on once"},
+        {:cgroup, [:cgroup_path],
+         ":join is for a cgroup that exists, and :cgroup_path creates one"},
+      given[:on_line] != nil && {:on_line, [:on_output], "only one of them can get the output"},
       stderr != :consume &&
         {if(given[:stderr], do: :stderr, else: :tagged), [:stderr_tail],
-         "only of a consumed stderr is the end kept"},
+         "the end of stderr is kept only with stderr: :consume"},
       given[:keep] != nil &&
         {:keep, [:max_output_size, :interleave],
-         "what is not kept is dropped, and the command runs to its end"},
+         "with :keep the command runs to its end, and a part of each stream is dropped"},
       {given[:interleave], given[:stderr]} == {true, :consume} &&
-        {:interleave, [:stderr], "of a consumed stderr only the end is kept"},
-      given[:lines] != nil && {:lines, [:max_chunk_size], "lines are whole"}
+        {:interleave, [:stderr], "with stderr: :consume only the end of stderr is kept"},
+      given[:lines] != nil && {:lines, [:max_chunk_size], "lines are never cut"}
     ]
     |> Enum.filter(& &1)
   end
@@ -495,7 +514,7 @@ defmodule NetRunner.Options do
     into: "streams go into any collectable with Enum.into/2",
     stderr_to_stdout: "here it is stderr: :redirect",
     use_stdio: "here it is stdin: :inherit, stdout: :inherit, stderr: :inherit",
-    parallelism: "it has no effect"
+    parallelism: "leave it out, as it has no effect"
   }
 
   @doc false
@@ -521,7 +540,7 @@ defmodule NetRunner.Options do
   end
 
   defp misplaced(:args, _group) do
-    "the option :args has no meaning beside a list, which holds the arguments; it is for a NetRunner.Command"
+    "the option :args has no meaning beside a list, which contains the arguments; it is for a NetRunner.Command"
   end
 
   defp misplaced(name, :command) do
@@ -536,6 +555,10 @@ defmodule NetRunner.Options do
     do: "NetRunner.run/2, streams and pipelines take"
 
   defp takers(:stream), do: "streams take"
+
+  defp takers(:progress),
+    do: "NetRunner.run/2, run!/2, shell/2, capture/2, stream/2 and stream!/2 take"
+
   defp takers(:capture), do: "NetRunner.capture/2 takes"
   defp takers(:cmd), do: "NetRunner.cmd/3 takes"
   defp takers(:raising), do: "NetRunner.stream!/2 and NetRunner.pipeline_stream!/2 take"
@@ -563,7 +586,7 @@ defmodule NetRunner.Options do
     if distance >= @near,
       do: "did you mean #{inspect(nearest)}?",
       else:
-        "there are #{Enum.map_join(names, ", ", &inspect/1)}, which NetRunner.Options and the functions explain"
+        "the options are #{Enum.map_join(names, ", ", &inspect/1)} (see NetRunner.Options and the documentation of the function)"
   end
 
   # A short form of a name, and a long one, are near to it: :environment is meant as :env.
@@ -623,13 +646,13 @@ defmodule NetRunner.Options do
         "a value of #{inspect(name)} that is neither a string nor nil"
 
       {name, _} when is_atom(name) ->
-        "the name #{inspect(name)}, which is no string"
+        "the name #{inspect(name)}, which is not a string"
 
       nil ->
         Kind.of(value)
 
       _ ->
-        "a list with an entry that is no {name, value}"
+        "a list with an entry that is not {name, value}"
     end
   end
 
@@ -817,11 +840,11 @@ defmodule NetRunner.Options do
   defp expected(:principals), do: "a list of names and IDs"
 
   defp expected(:rlimits) do
-    "a keyword list of a limit, :infinity or {soft, hard} for any of #{Enum.map_join(@resources, ", ", &inspect/1)}"
+    "a keyword list with a limit, :infinity or {soft, hard} (soft <= hard) for any of #{Enum.map_join(@resources, ", ", &inspect/1)}"
   end
 
   defp expected(:limits) do
-    "[join: path], or a keyword list of #{Enum.map_join(Cgroup.names(), ", ", &inspect/1)} with values that docs/cgroups.md explains"
+    "[join: path], or a keyword list of #{Enum.map_join(Cgroup.names(), ", ", &inspect/1)} with the values that docs/cgroups.md lists"
   end
 
   defp expected(:fds) do
@@ -865,12 +888,15 @@ defmodule NetRunner.Options do
   defp expected(:cancel_token), do: "a token that NetRunner.cancel_token/0 has made on this node"
 
   defp expected(:lines),
-    do: ":keep, :trim, or {:keep | :trim, separator} with a separator that is no empty string"
+    do: ":keep, :trim, or {:keep | :trim, separator} with a separator that is not empty"
 
   defp expected(:executable),
-    do: "a string (arguments belong into :args) or a NetRunner.Command"
+    do: "a string (arguments belong in :args) or a NetRunner.Command"
 
   defp expected(:input), do: "iodata, an enumerable of iodata, or a function of one argument"
-  defp expected(:env), do: "an enumerable of {name, value} of strings, nil as a value to unset"
+
+  defp expected(:env),
+    do: "an enumerable of {name, value} with strings (the value nil unsets a variable)"
+
   defp expected(:name), do: "an atom, {:global, term} or {:via, module, term}"
 end

@@ -2,10 +2,10 @@ defmodule NetRunner.Process do
   @moduledoc """
   One running command, read and written on demand.
 
-  `start/3` returns when the command has been started. What it prints stays in the kernel's pipe until
-  `read/3` asks for it: when nobody asks, the pipe fills, the command's own `write(2)` blocks, and the
-  VM's memory does not grow. `write/3` returns when everything is in the pipe, so a command that reads
-  slowly slows its writer down.
+  Its life: `start/3` returns when the command has been started. What the command prints stays in the kernel's pipe until
+  somebody reads it with `read/3`. When nobody does, the pipe fills up, the command's `write(2)` blocks, and the VM's memory does
+  not grow. `write/3` returns when everything is in the pipe, so a command that reads slowly slows its writer down. After the
+  exit of the command, its output can still be read to the end, and its statistics are still there, until `stop/1`.
 
       iex> {:ok, p} = NetRunner.Process.start("cat")
       iex> NetRunner.Process.write(p, "hello")
@@ -21,16 +21,16 @@ defmodule NetRunner.Process do
       iex> NetRunner.Process.stop(p)
       :ok
 
-  The process belongs to its caller (see `:owner`): when that dies, the command and everything it
-  started are ended, and the process stops. After the exit of the command it can still be read to the
-  end and asked for its statistics, until `stop/1`.
+  The process belongs to its caller (see `:owner`). When the owner dies, the command and everything that it started are ended, and
+  the process stops.
 
-  All functions can be called from any process, at the same time. Reads of one stream are served in the order in
-  which they were called; so are writes, and the bytes of two writes are never mixed.
+  All functions can be called from any process, at the same time. Reads of one stream are served in the order in which they were
+  called. The same is true of writes, and the bytes of two writes are never mixed.
 
-  When the process itself is gone, all functions return `{:error, :closed}` (`stop/1`: `:ok`, `alive?/1`: `false`); when
-  the connection to its node is lost, `{:error, {:node, :disconnected}}`. Arguments of the wrong type raise.
+  When the process is gone, all functions return `{:error, :closed}` (`stop/1` returns `:ok`, and `alive?/1` `false`). When the
+  connection to its node is lost, they return `{:error, {:node, :disconnected}}`. Arguments of the wrong type raise.
   """
+  @moduledoc since: "0.1.0"
 
   alias NetRunner.{Command, Options, Signal}
   alias NetRunner.Process.{Client, Counters, Pattern, Server, Sink, Stats, Until}
@@ -58,11 +58,12 @@ defmodule NetRunner.Process do
   @typedoc "Why a command could not be started."
   @type start_error ::
           posix()
-          | {NetRunner.System.Native.step(), posix()}
+          | {option :: atom(), posix()}
           | {:fd, fd(), posix()}
           | {:invalid_cmd | :invalid_args | :invalid_env | :invalid_cd, String.t()}
+          | {:invalid_cgroup_path | :cgroup | :sandbox, String.t()}
           | {:already_started, pid()}
-          | {:node, NetRunner.System.Node.reason()}
+          | {:node, atom() | {:version, String.t()} | posix()}
           | :launcher_died
           | :shepherd_died
           | :not_started
@@ -70,20 +71,20 @@ defmodule NetRunner.Process do
   @typedoc "The process is gone, or its node is out of reach."
   @type gone :: :closed | {:node, :disconnected}
 
-  @typedoc "What `info/1` tells."
+  @typedoc "What `info/1` returns."
   @type info :: %{
           pid: pid(),
           os_pid: pos_integer(),
           command: [String.t()],
           started_at: DateTime.t(),
           duration_ms: non_neg_integer(),
-          bytes: Counters.bytes(),
+          bytes: %{in: non_neg_integer(), out: non_neg_integer(), err: non_neg_integer()},
           status: :running | :exited | :lost,
           exit_status: 0..255 | nil,
           exit: {:exited, 0..255} | {:signaled, atom() | pos_integer(), boolean()} | nil
         }
 
-  @typedoc "Why nothing can be read: `:input_failed` only where a stream feeds the command."
+  @typedoc "Why nothing can be read. `:input_failed`: the `:input` of the stream that started the command could not be produced."
   @type read_error ::
           gone()
           | :not_piped
@@ -94,8 +95,8 @@ defmodule NetRunner.Process do
   @doc """
   Starts a command: an executable, its arguments, and options.
 
-  The executable is looked up on `PATH` (the command's own, where `:env` sets one) as `execvp(3)` does;
-  with a slash in it, it is a path, which is relative to `:cd` where that is given.
+  The executable is looked up on `PATH` as `execvp(3)` does (on the command's own `PATH`, if `:env` sets one). If it contains a
+  slash, it is a path, which is relative to `:cd` if that is given.
 
       iex> {:ok, p} = NetRunner.Process.start("true")
       iex> NetRunner.Process.await_exit(p)
@@ -105,8 +106,7 @@ defmodule NetRunner.Process do
       iex> NetRunner.Process.start("true", [], cd: "/nowhere")
       {:error, {:cd, :enoent}}
 
-  The executable, its arguments and options may be a `NetRunner.Command`; arguments are then added to
-  its own, and can be left out:
+  Instead of an executable, a `NetRunner.Command` can be given. Arguments are then appended to its own, and can be left out:
 
       iex> cat = NetRunner.Command.new("cat", ["-n"])
       iex> {:ok, _p} = NetRunner.Process.start(cat, stderr: :disabled)
@@ -114,9 +114,7 @@ defmodule NetRunner.Process do
 
   ## Options
 
-  `NetRunner.Options` has examples.
-
-  #{Options.documentation(@groups)}
+  #{Options.summary(@groups)}
   """
   @spec start(String.t() | Command.t(), [String.t()] | keyword(), keyword()) ::
           {:ok, pid()} | {:error, start_error()}
@@ -126,7 +124,7 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  As `start/3`, and links the process to the caller once the command has started.
+  Like `start/3`, but also links the process to the caller, once the command has started.
 
       iex> {:ok, p} = NetRunner.Process.start_link("true")
       iex> NetRunner.Process.stop(p)
@@ -153,11 +151,11 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  Reads what the command has printed to stdout: at least one byte, at most `max_bytes`. Waits while
-  there is nothing, and returns `:eof` at the end, again and again. One read gives 16 MiB at the most.
+  Reads what the command has printed to stdout: at least one byte, and at most `max_bytes`, or 16 MiB. It waits while there is
+  nothing. At the end it returns `:eof`, each time that it is called.
 
-  After `timeout` milliseconds, which include the time that it waits behind other readers, it returns `{:error, :timeout}`
-  and has consumed nothing. With 0 it returns what is there at once.
+  After `timeout` milliseconds, which include the time that it waits behind other readers, it returns `{:error, :timeout}` and
+  has consumed nothing. With 0 it does not wait.
 
       iex> {:ok, p} = NetRunner.Process.start("cat")
       iex> NetRunner.Process.read(p, 100, 10)
@@ -173,7 +171,7 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  As `read/3`, from stderr; for a command that was started with `stderr: :pipe`. Else
+  Like `read/3`, but from stderr. The command must have been started with `stderr: :pipe`; otherwise the result is
   `{:error, :not_piped}`.
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "echo oops >&2"], stderr: :pipe)
@@ -187,8 +185,8 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  Reads from whichever of stdout and stderr has something; `:eof` when both are at their end. Between
-  the two streams no order is kept: they are two pipes. `timeout`: as in `read/3`.
+  Reads from stdout or stderr, whichever has something. Returns `:eof` when both are at their end. The order between the two
+  streams is not kept, because they are two pipes. `timeout` is that of `read/3`.
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "echo oops >&2"], stderr: :pipe)
       iex> NetRunner.Process.read_any(p)
@@ -226,22 +224,22 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  Reads stdout until some text has arrived, such as a prompt: `{:ok, {before, match}}`. What follows the match stays for the next
-  reader.
+  Reads stdout until some text has arrived, such as a prompt, and returns `{:ok, {before, match}}`. What follows the match stays
+  for the next reader.
 
-  The `pattern` is a binary, a list of binaries or a regex. The earliest match wins, and of several at one place the longest.
-  It is matched against what has arrived so far, so a regex that ends in `.*` matches whatever happens to be there. With the
-  modifier `u`, a regex sees only the bytes before the first one that is not UTF-8.
+  The `pattern` is a binary, a list of binaries or a regex. The earliest match wins, and of several at the same place the longest.
+  The pattern is matched against what has arrived so far, so a regex that ends with `.*` matches whatever happens to be there. A regex
+  with the modifier `u` sees only the bytes before the first one that is not valid UTF-8.
 
-  Without a match, all bytes stay readable, and it returns `:eof` when stdout has ended, `{:error, :too_long}` when the pattern
+  Without a match, all bytes stay readable. It then returns `:eof` when stdout has ended, `{:error, :too_long}` when the pattern
   is not in the next `:max_bytes` bytes, or `{:error, :timeout}`. The other errors are those of `read/3`.
 
   It keeps its place among the readers: later reads wait until it has returned. The calling process does the matching.
 
   ## Options
 
-    * `:timeout`: milliseconds, which include the time behind other readers, or `:infinity`, the default
-    * `:max_bytes`: the number of bytes in which it looks for the pattern. Default: 65,536
+    * `:timeout` - milliseconds, which include the time behind other readers, or `:infinity`, the default
+    * `:max_bytes` - the number of bytes in which it looks for the pattern. Default: 65,536
 
         iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "printf 'Name: '; read name; echo Hello $name"])
         iex> NetRunner.Process.read_until(p, ["Password: ", "Name: "], timeout: 60_000)
@@ -285,7 +283,7 @@ defmodule NetRunner.Process do
     |> Enum.reduce(defaults, fn {name, value}, all ->
       cond do
         not is_map_key(defaults, name) ->
-          raise ArgumentError, "unknown option #{inspect(name)}; there is #{known}"
+          raise ArgumentError, "unknown option #{inspect(name)}; this function takes #{known}"
 
         value == nil ->
           all
@@ -302,24 +300,24 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  Has a limited amount of output sent to the calling process as messages: for a `GenServer` or a LiveView, which must not block.
+  Asks for a limited amount of output as messages to the calling process: for a `GenServer` or a LiveView, which must not block.
 
-  Adds `count` to the credit of the caller. Each piece of output, of up to 64 KiB, costs one, and is sent as
+  The call adds `count` to the credit of the caller. Each piece of output (up to 64 KiB, from any of the piped streams) costs one
+  credit, and is sent as
 
       {:net_runner, process, {:stdout | :stderr, bytes}}
 
-  of whichever of the piped streams has something. `process` is always the pid. Output that was not asked for stays in the kernel,
-  and the command waits. These messages cost nothing, and come once each (to a process that has asked for 0 and asks again, they
-  come as to a new one):
+  where `process` is always the pid. Output that was not asked for stays in the kernel, and the command waits. These messages cost
+  nothing, and each comes once:
 
       {:net_runner, process, {:eof, :stdout | :stderr}}
       {:net_runner, process, {:exit, status}}
 
-  `:exit` comes when everything has been delivered and the command is gone; the status is `:shepherd_died` when it is not known. If
-  the `NetRunner.Process` itself may end before its command, use `monitor/1` as well.
+  `:exit` comes when everything has been delivered and the command is gone. The status is `:shepherd_died` if it is not known.
+  `monitor/1` also reports that the `NetRunner.Process` itself has ended before its command.
 
-  Only one process can ask at a time: others get `{:error, :busy}` until it dies, or calls `ask(process, 0)`, which drops its credit. After
-  that call nothing more is sent.
+  Only one process can ask at a time. Others get `{:error, :busy}` until it dies or calls `ask(process, 0)`, which drops its credit:
+  after that call nothing more is sent. If it asks again later, it gets the free messages again.
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "echo hello; exit 3"])
       iex> NetRunner.Process.ask(p, 1)
@@ -354,12 +352,13 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  Writes iodata to the command's stdin; returns when all of it is in the pipe.
+  Writes iodata to the command's stdin, and returns when all of it is in the pipe.
 
-  Raises `ArgumentError` for anything else than iodata. `{:error, :epipe}`: the command closed its stdin or is gone. `{:error, :closed}`: `close_stdin/1` was called.
+  `{:error, :epipe}` means that the command closed its stdin or is gone, and `{:error, :closed}` that `close_stdin/1` was called.
+  Anything but iodata raises `ArgumentError`.
 
-  After `timeout` milliseconds, which include the time that it waits behind other writers, it returns `{:error, {:timeout, n}}`: the first
-  `n` bytes (0 or more) are in the pipe, the rest is withdrawn, and the next write follows those `n` bytes.
+  After `timeout` milliseconds, which include the time that it waits behind other writers, it returns `{:error, {:timeout, n}}`: the
+  first `n` bytes (0 or more) are in the pipe, and the rest is not written. The next write comes right after those `n` bytes.
 
       iex> {:ok, p} = NetRunner.Process.start("sleep", ["1000"], pipe_size: 0)
       iex> {:error, {:timeout, n}} = NetRunner.Process.write(p, String.duplicate("x", 1_000_000), 10)
@@ -380,11 +379,11 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  The command's stdin as a `Collectable` of iodata. Each element is written as by `write/3`, and waits as that does.
+  Returns the command's stdin as a `Collectable` of iodata. Each element is written as with `write/3`, and waits in the same way.
 
-  Stdin stays open at the end, unless there is `close: true`. When the command no longer reads, this raises `NetRunner.Error`, with
-  the reason that `write/3` would return. When the source raises, stdin stays open, so that the command does not mistake half of its
-  input for all of it.
+  At the end stdin stays open, unless `close: true` is given. When the command no longer reads, collecting raises
+  `NetRunner.Error` with the reason that `write/3` would return. When the source raises, stdin stays open in any case, so that the
+  command does not mistake half of its input for all of it.
 
       iex> {:ok, p} = NetRunner.Process.start("sort")
       iex> Enum.into(["b\\n", ["a", ?\\n]], NetRunner.Process.sink(p, close: true))
@@ -403,19 +402,19 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  Closes the command's stdin, after the writes that were called before it. The command sees the end of
-  its input. `:ok` also when it was closed before.
+  Closes the command's stdin, after the writes that were called before. The command then reads the end of its input. Returns `:ok`
+  even if it was closed before.
 
-  A terminal (`:pty`) has no end that could be closed: it is sent its end-of-file character (Ctrl-D, termios(3)),
-  which a program sees that reads lines, or reads keys and takes this one for an end, as shells do. Sent before
-  the program has set its terminal up, it may get lost, as with a person who types ahead.
+  A terminal (`:pty`) cannot be closed for one direction. Instead, it is sent the end-of-file character (Ctrl-D, termios(3)). Programs
+  that read lines see the end of their input, and so do programs that read keys and treat this one as the end, such as shells. If it is
+  sent before the program has set up its terminal, it may get lost, like keys that a person types too early.
   """
   @spec close_stdin(t()) :: :ok | {:error, gone()}
   def close_stdin(process), do: call(process, :close_stdin)
 
   @doc """
-  As `write/3`, to a further descriptor that was given to the command as `:input`. `{:error, :not_piped}`: there is no such
-  descriptor with this number.
+  Like `write/3`, but to a further descriptor that was given to the command as `:input` (see `:fds`). `{:error, :not_piped}` means
+  that the command has no such descriptor with this number.
 
       iex> script = "read name <&4; echo \\"hello, $name\\" >&5"
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", script], fds: %{4 => :input, 5 => :output})
@@ -434,7 +433,7 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  As `read/3`, from a further descriptor that was given to the command as `:output`.
+  Like `read/3`, but from a further descriptor that was given to the command as `:output` (see `:fds`).
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "echo three >&3"], fds: %{3 => :output})
       iex> NetRunner.Process.read_fd(p, 3)
@@ -449,9 +448,9 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  Closes the VM's end of a further descriptor. Of an `:input`, after the writes that were called before: the command
-  sees its end. Of an `:output`, at once: reads give `{:error, :closed}`, and the command gets SIGPIPE if it writes on.
-  `:ok` also when it was closed before.
+  Closes the VM's end of a further descriptor. An `:input` is closed after the writes that were called before, and the command then
+  reads the end of file. An `:output` is closed at once: reads return `{:error, :closed}`, and the command gets SIGPIPE if it writes
+  to it again. Returns `:ok` even if it was closed before.
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "cat <&3"], fds: %{3 => :input})
       iex> NetRunner.Process.write_fd(p, 3, "all")
@@ -467,9 +466,9 @@ defmodule NetRunner.Process do
   def close_fd(process, fd), do: call(process, {:fd, fd!(fd), :close})
 
   @doc """
-  Sends a signal, by name or number (see `NetRunner.Signal`).
+  Sends the command a signal, given by name or number (see `NetRunner.Signal`).
 
-  `{:error, :esrch}`: the command has exited. `:ok` says that its shepherd was told.
+  `:ok` means that the command's helper process, which sends the signal, has been told. `{:error, :esrch}` means that the command has exited.
 
       iex> {:ok, p} = NetRunner.Process.start("sleep", ["100"])
       iex> NetRunner.Process.kill(p, :sigterm)
@@ -481,13 +480,12 @@ defmodule NetRunner.Process do
 
   ## Options
 
-    * `:to` - whom it reaches:
-      * `:command`, the default: the command itself, and nothing that it started. That is ended when the command exits (see
-        `:leftovers`)
-      * `:group`: the process group that the command leads: what a terminal's Ctrl-C would reach. A process is in the group of
-        its parent unless it has left that, as a shell with job control makes it do, or a daemon does
+    * `:to` - whom the signal reaches:
+      * `:command`, the default: only the command itself. (What it started is ended when the command exits, see `:leftovers`.)
+      * `:group`: the process group that the command leads, which is what Ctrl-C at a terminal reaches. A process is in its parent's
+        group unless it leaves that, as daemons and the jobs of an interactive shell do
       * `:tree`: the command and everything that it started and that still runs, each process once. A process that is forked
-        meanwhile may be missed
+        at the same time may be missed
 
         iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "sleep 100; echo interrupted"])
         iex> NetRunner.Process.kill(p, :sigint, to: :group)
@@ -515,14 +513,14 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  Stops the command and all that it started (SIGSTOP), until `resume/1`. Where it has a cgroup of its own (`:cgroup_path`), that is
-  frozen, which no process in it can notice or prevent.
+  Pauses the command and everything that it started (SIGSTOP), until `resume/1`. If the command has a cgroup of its own (`:cgroup_path`),
+  the cgroup is frozen instead, which no process in it can notice or prevent.
 
-  `:timeout` goes on; `:idle_timeout` of `NetRunner.capture/2` stands still meanwhile. What ends the command resumes it first.
-  `:ok` says that its shepherd was told, which stops one process after the other, until it finds no new one. A process that
-  waits for a child it made with vfork(2) shows state D instead of T until it stops.
+  Meanwhile `:timeout` keeps running, and the `:idle_timeout` of `NetRunner.capture/2` does not. Whatever ends the command resumes it first.
+  `:ok` means that the command's helper process has been told; it then stops one process after the other, until it finds no new one.
+  A process that waits for a child of vfork(2) is in state D, and stops when that wait is over.
 
-  `{:error, :esrch}`: the command has exited, or is being ended.
+  `{:error, :esrch}` means that the command has exited or is being ended.
 
       iex> {:ok, p} = NetRunner.Process.start("cat")
       iex> NetRunner.Process.suspend(p)
@@ -537,7 +535,7 @@ defmodule NetRunner.Process do
   def suspend(process), do: call(process, {:suspend, true})
 
   @doc """
-  Lets the command and all that it started go on (SIGCONT), whoever has stopped them. Errors: as for `suspend/1`.
+  Lets the command and everything that it started continue (SIGCONT), whoever has stopped them. The errors are those of `suspend/1`.
 
       iex> {:ok, p} = NetRunner.Process.start("cat")
       iex> NetRunner.Process.kill(p, :sigstop)
@@ -548,10 +546,14 @@ defmodule NetRunner.Process do
   def resume(process), do: call(process, {:suspend, false})
 
   @doc """
-  Waits until the command has exited and (with `leftovers: :kill`) everything it started is gone. A
-  signal gives 128 + its number.
+  Waits until the command has exited and (with `leftovers: :kill`) everything that it started is gone. Returns `{:ok, status}`; for a
+  signal, the status is 128 + its number.
 
-  After `timeout` milliseconds `{:error, :timeout}`; the command goes on. Any number of callers may wait.
+  After `timeout` milliseconds it returns `{:error, :timeout}`, and the command goes on. Any number of callers can wait.
+
+      iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "exit 3"])
+      iex> NetRunner.Process.await_exit(p)
+      {:ok, 3}
   """
   @spec await_exit(t(), timeout()) ::
           {:ok, 0..255}
@@ -561,14 +563,14 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  Has the exit of the command sent to the calling process. Returns a reference, and exactly one message follows:
+  Asks for the exit of the command as a message to the calling process. Returns a reference, and exactly one message follows:
 
       {:DOWN, reference, :process, pid, reason}
 
-  The reason is `{:exit, status}` when the command has exited and (with `leftovers: :kill`) everything it started is gone; at
-  once, if that is so already. It is `:shepherd_died` where nobody knows the status, and else it says why the process
-  itself has ended, as of `Process.monitor/1`: `:normal` (its owner died), `:noproc` (it was gone before), `:noconnection` (its
-  node is out of reach). In these messages, what was given as `{name, node}` stands instead of the pid.
+  The reason is `{:exit, status}` when the command has exited and (with `leftovers: :kill`) everything that it started is gone. If that is
+  already so, the message comes at once. The reason is `:shepherd_died` if the status is not known. Any other reason says why the
+  process itself has ended, as with `Process.monitor/1`: `:normal` (its owner died), `:noproc` (it was gone before), `:noconnection` (its
+  node cannot be reached). These messages have `{name, node}` in place of the pid if the process was given so.
 
   `Process.demonitor(reference, [:flush])` cancels it.
 
@@ -601,7 +603,7 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  The command's PID in the operating system.
+  Returns the command's PID in the operating system.
 
       iex> {:ok, p} = NetRunner.Process.start("cat")
       iex> is_integer(NetRunner.Process.os_pid(p))
@@ -611,7 +613,7 @@ defmodule NetRunner.Process do
   def os_pid(process), do: call(process, {:tell, :os_pid})
 
   @doc """
-  Whether the command still runs.
+  Returns whether the command still runs.
 
       iex> {:ok, p} = NetRunner.Process.start("cat")
       iex> NetRunner.Process.alive?(p)
@@ -621,7 +623,7 @@ defmodule NetRunner.Process do
   def alive?(process), do: call(process, {:tell, :alive?}) == true
 
   @doc """
-  What was counted so far, as a `NetRunner.Process.Stats`.
+  Returns what has been counted so far, as a `NetRunner.Process.Stats`.
 
       iex> {:ok, p} = NetRunner.Process.start("echo", ["hello"])
       iex> NetRunner.Process.read(p)
@@ -634,11 +636,11 @@ defmodule NetRunner.Process do
   def stats(process), do: call(process, {:tell, :stats})
 
   @doc """
-  What the command is and how it stands, as a map:
+  Describes the command and its state, as a map:
 
     * `pid`, `os_pid`, `command` (`[executable | args]`), `started_at` (`DateTime` in UTC) and `bytes`, as in
       `NetRunner.list/0`;
-    * `status`: `:running`, `:exited`, or `:lost` where its shepherd was killed, and the command with it;
+    * `status`: `:running`, `:exited`, or `:lost` if NetRunner's helper process for the command was killed, and the command with it;
     * `exit_status`, `exit` and `duration_ms`, as in `NetRunner.Process.Stats`.
 
         iex> {:ok, p} = NetRunner.Process.start("cat", ["-u"])
@@ -650,9 +652,8 @@ defmodule NetRunner.Process do
   def info(process), do: call(process, {:tell, :info})
 
   @doc """
-  Sets the size of the terminal of a command that was started with `:pty`. The kernel tells the
-  program in its foreground with SIGWINCH (ioctl_tty(2)). `{:error, :enotty}`: there is no terminal; `{:error, :eio}`:
-  no program has it open any more.
+  Sets the size of the terminal of a command that was started with `:pty`. The kernel tells the foreground program with SIGWINCH
+  (ioctl_tty(2)). `{:error, :enotty}` means that there is no terminal, and `{:error, :eio}` that no program has it open any more.
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "read line; stty size"], pty: [echo: false])
       iex> NetRunner.Process.set_window_size(p, 50, 132)
@@ -668,12 +669,16 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  Stops the process. A command that still runs is ended with all that it started: `:stop_signal`, and
-  after `:kill_timeout` SIGKILL. What it prints meanwhile is discarded. Returns when nothing is left; where the
-  process ends before that (its `:owner` died), at once, while the ending goes on.
+  Stops the process. A command that still runs is ended with everything that it started: by `:stop_signal`, and after
+  `:kill_timeout` by SIGKILL. What it prints meanwhile is discarded. Returns when nothing is left. (If the process ends earlier, because
+  its `:owner` died, it returns at once, while the command is still being ended.)
 
-  `{:error, {:not_ended, os_pid}}`: the time of `:give_up_after` has passed. The command is still being ended, and is
-  listed by `NetRunner.list/0` until that succeeds.
+  `{:error, {:not_ended, os_pid}}` means that `:give_up_after` has passed. NetRunner keeps trying, and `NetRunner.list/0` lists the command
+  until it is gone.
+
+      iex> {:ok, p} = NetRunner.Process.start("sleep", ["100"])
+      iex> NetRunner.Process.stop(p)
+      :ok
   """
   @spec stop(t()) :: :ok | {:error, {:not_ended, os_pid :: pos_integer()}}
   def stop(process) do
@@ -685,8 +690,8 @@ defmodule NetRunner.Process do
   end
 
   @doc """
-  Raises: a process is not a child of a supervisor. It does not end when its command does, so a supervisor would not
-  restart it; `NetRunner.Daemon` is made for that.
+  Raises, because a process is not a child of a supervisor: it does not end when its command does, so a supervisor would not
+  restart it. `NetRunner.Daemon` is made for that.
 
       iex> NetRunner.Process.child_spec([])
       ** (ArgumentError) a NetRunner.Process cannot be supervised: it stays when its command has exited, so that its output can still be read. Use {NetRunner.Daemon, cmd: "…", args: […]} as the child
@@ -712,18 +717,18 @@ defmodule NetRunner.Process do
   def account(process), do: call(process, {:tell, :account})
 
   @doc false
-  # For whoever enumerates: where stdout can be read without the process.
+  # For a stream: the descriptor by which its consumer can read stdout without this process.
   @spec lend_stdout(t()) ::
           {:ok, NetRunner.System.Native.fd(), Counters.t()} | :no | {:error, gone()}
   def lend_stdout(process), do: call(process, :lend_stdout)
 
   @doc false
-  # To the one process that enumerates its stream, as its owner, where that is not nil.
+  # Hands the command over to the one process that enumerates its stream; `owner`: its owner from now on, unless nil.
   @spec hand_over(t(), pid() | nil) :: :ok | {:error, :already_enumerated | gone()}
   def hand_over(process, owner), do: call(process, {:hand_over, owner})
 
   @doc false
-  # From its feeder, which exits with the same when that is known.
+  # Called by the feeder, which then exits with the same failure.
   @spec input_failed(t(), {:error | :exit | :throw, term(), Exception.stacktrace()}) ::
           :ok | {:error, gone()}
   def input_failed(process, failure), do: call(process, {:input_failed, failure})
@@ -732,7 +737,7 @@ defmodule NetRunner.Process do
   # What is known of a command that failed, as fields of `NetRunner.Error`.
   @spec failure(t()) :: [exit: term(), stderr: binary()]
   def failure(process) do
-    # Empty where the process is gone meanwhile.
+    # Empty if the process is gone.
     with {:error, _} <- call(process, {:tell, :failure}), do: []
   end
 

@@ -1,6 +1,6 @@
 defmodule NetRunner.Result do
   @moduledoc """
-  How a command ended and all that was seen of it: what `NetRunner.capture/2` returns.
+  What `NetRunner.capture/2` returns when a command is over: how it ended, what it printed, and what it used.
 
       iex> {:ok, result} = NetRunner.capture(["sh", "-c", "echo out; echo bad >&2; exit 3"])
       iex> {result.outcome, result.status, result.stdout, result.stderr}
@@ -11,32 +11,32 @@ defmodule NetRunner.Result do
     * `command` (`[executable | args]`), `os_pid`, `started_at` (a `DateTime` in UTC), `duration_ms` (from the start to
       the exit);
     * `outcome`: the first reason that NetRunner acted on, see below;
-    * `status`: the exit status, 128 + number for a signal; `exit`: `{:exited, code}` or
-      `{:signaled, name_or_number, core_dumped?}`. Both say how the command really ended, also after a timeout: one that
-      exits with 0 when it is asked to end has `status: 0`. `nil` where nobody knows;
-    * `stdout`, `stderr`: what was kept of each, `""` where a stream leads elsewhere. Of a consumed stderr
-      (`stderr: :consume`) it is the end;
-    * `output`: with `interleave: true`, instead of these two (which are `nil` then),
-      `[{:stdout, bytes}, {:stderr, bytes}, …]` in the order in which NetRunner has read them. Two pipes have no true
-      order: what a command has printed to both before NetRunner came to read is in one or the other. With
-      `stderr: :redirect` they are one pipe, and in order;
-    * `dropped`: `%{stdout: bytes, stderr: bytes}`, the numbers of bytes that limits, or `:keep`, left out;
-    * `stats`: a `NetRunner.Process.Stats`, with the figures of the cgroup.
+    * `status`: the exit status; for a signal, 128 + its number. `exit`: `{:exited, code}` or
+      `{:signaled, name_or_number, core_dumped?}`. Both say how the command really ended, also after a timeout: a command that exits with 0
+      when it is asked to end has `status: 0`. Both are `nil` if nobody knows;
+    * `stdout`, `stderr`: what was kept of each; `""` for a stream that does not come to the VM. With `stderr: :consume`, `stderr` is only
+      the end of it;
+    * `output`: with `interleave: true`, in place of these two (which are then `nil`), `[{:stdout, bytes}, {:stderr, bytes}, …]` in the order
+      in which NetRunner read them. The order is approximate, because two pipes have no common order; with `stderr: :redirect` both
+      streams are one pipe, and the order is exact;
+    * `dropped`: `%{stdout: bytes, stderr: bytes}`, the numbers of bytes that a limit or `:keep` left out;
+    * `stats`: a `NetRunner.Process.Stats`, which has the figures of the cgroup too.
 
   | outcome | |
   |---|---|
-  | `:ended` | the command ended by itself: it exited, or somebody else sent it a signal |
-  | `:timeout`, `:idle_timeout` | it was ended when that time had passed |
+  | `:ended` | the command ended without NetRunner: it exited, or a signal from elsewhere ended it |
+  | `:timeout`, `:idle_timeout` | it was ended because this time had passed |
   | `{:output_limit, :stdout \\| :stderr \\| :total}` | it printed more than `:max_output_size` allows |
-  | `:cancelled` | `NetRunner.cancel/1`; its `:owner` died; its process was stopped |
-  | `:oom_killed` | the command itself was killed by SIGKILL, and in its own cgroup (`:cgroup_path`) the kernel has killed a process for want of memory |
-  | `:not_ended` | it was killed, and the kernel has not let it go within `:give_up_after` |
-  | `{:input_failed, exception}` | producing its `:input` failed; what was thrown or exited with is in a `NetRunner.Error` |
-  | `:shepherd_died` | NetRunner's helper of the command was killed, and the command with it |
-  | `:node_lost` | the connection to its `:node` was lost, which ends it there |
+  | `:cancelled` | `NetRunner.cancel/1` was called, its `:owner` died, or its process was stopped |
+  | `:oom_killed` | the command itself was killed by SIGKILL, and the kernel has killed a process in its own cgroup (`:cgroup_path`) because of the memory limit |
+  | `:not_ended` | SIGKILL did not end it within `:give_up_after` |
+  | `{:input_failed, exception}` | its `:input` could not be produced. A thrown value or an exit is wrapped in a `NetRunner.Error` |
+  | `:shepherd_died` | NetRunner's helper process for the command was killed, and the command with it |
+  | `:node_lost` | the connection to its `:node` was lost, which ends the command there |
 
-  A result inspects to a few lines: neither the output nor the environment or the input is shown.
+  `inspect/1` gives a few lines, which show neither the output nor the environment nor the input.
   """
+  @moduledoc since: "0.1.0"
 
   alias NetRunner.Error
   alias NetRunner.Process.Stats
@@ -85,7 +85,7 @@ defmodule NetRunner.Result do
         }
 
   @doc """
-  Whether the command ended by itself, with status 0.
+  Returns whether the command ended by itself, with status 0.
 
       iex> {:ok, result} = NetRunner.capture(~w(true))
       iex> NetRunner.Result.ok?(result)
@@ -99,7 +99,7 @@ defmodule NetRunner.Result do
   def ok?(%__MODULE__{}), do: false
 
   @doc """
-  The result, if `ok?/1`; else raises `NetRunner.Error`, with the status, and the last 8 KiB of stdout and of stderr.
+  Returns the result if `ok?/1` is true. Otherwise raises `NetRunner.Error`, with the status and the last 8 KiB of stdout and of stderr.
 
       iex> {:ok, result} = NetRunner.capture(["sh", "-c", "echo bad >&2; exit 3"])
       iex> NetRunner.Result.ok!(result)

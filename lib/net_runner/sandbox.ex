@@ -1,6 +1,6 @@
 defmodule NetRunner.Sandbox do
   @moduledoc """
-  What a command may touch: the option `:sandbox`, which every function that runs a command takes (Linux).
+  The option `:sandbox`, which every function that runs a command takes: it limits what the command may touch (Linux).
 
       iex> NetRunner.run(~w(cat /etc/passwd), sandbox: [read: ["/usr", "/lib", "/lib64"]])
       {"", 1}
@@ -8,9 +8,12 @@ defmodule NetRunner.Sandbox do
       iex> passwd =~ "root"
       true
 
-  It is for commands of language models, converters of files that strangers upload, and build scripts of strangers'
-  repositories. It needs no root and no container engine. `docs/sandbox.md` says what it does not stop, and what to add when
-  a program does not work in it.
+  It is for commands of language models, converters of uploaded files, and build scripts of repositories that you do not know. It needs
+  neither root nor a container engine. `docs/sandbox.md` says what it does not stop, and what to add when a program does not work in it.
+
+  Its life: the keys are checked when the function is called. When the command is started, its process gives up everything that is not
+  allowed, before it executes the program. From then on the kernel refuses everything else, for the command and for all that it starts, until
+  the last of these processes is gone. No process can leave its sandbox.
 
   | key | default | |
   |---|---|---|
@@ -27,7 +30,7 @@ defmodule NetRunner.Sandbox do
   list of `:read` or `:exec` stands for `preset(:system)`: the system's programs, libraries, interpreters, and single files of
   `/etc`. Without it, hardly any program can start. A key with the value `nil` is as if it were left out.
 
-  These layers are always in force, unless `:without` gives them up. The keys of a layer that is given up have no effect.
+  A sandbox has these layers. All are in force, except those that `:without` gives up. The keys of a layer that is given up have no effect.
 
     * `:filesystem`: only what the paths allow can be opened. Always allowed are `/dev/null`, `zero`, `full`, `random` and
       `urandom`, and with `:pty` the command's own terminal by its name in `/dev/pts`. There is no `/proc` (see `:processes`) and no `/dev/shm`
@@ -39,14 +42,14 @@ defmodule NetRunner.Sandbox do
     * `:capabilities`: the command has none, even if it runs as root, and no set-user-ID program gives it any
       (`no_new_privs`).
 
-  A program sees a refusal as `EACCES`, `EPERM`, `EROFS` or `ENOSYS`. When the command itself may not be executed, it does not
-  start, as without a sandbox.
+  A program sees a refusal as one of the errors `EACCES`, `EPERM`, `EROFS` and `ENOSYS`. When the command itself may not be executed, it does
+  not start:
 
       iex> NetRunner.run(~w(true), sandbox: [])
       {:error, :eacces}
 
-  When a key cannot be enforced on this machine, or a path does not exist, the command is not started either, and the result is
-  `{:error, {:sandbox, sentence}}`. The sentence says what to change. `support/0` finds out what can be enforced.
+  Nor does it start when a key cannot be enforced on this machine, or when a path does not exist. Then the result is
+  `{:error, {:sandbox, sentence}}`, and the sentence says what to change. `support/0` finds out what can be enforced.
 
       iex> NetRunner.run(~w(true), sandbox: [read: [:system, "/nowhere"]])
       {:error, {:sandbox, ~S(the path "/nowhere" of the sandbox does not exist)}}
@@ -58,21 +61,22 @@ defmodule NetRunner.Sandbox do
       [:filesystem, :signals, :system_calls, :capabilities]
 
   The paths limit opening, listing, creating, removing, renaming, linking and truncating. They do not limit stat(2), chdir(2),
-  readlink(2), getxattr(2), inotify(7), and, without `metadata: :locked`, chmod(2) and the like on files of the same user.
-  `:exec` limits execve(2), and not which code runs: a program that can execute `ld.so` can run every program that it can read.
-  What is below an allowed path cannot be excluded.
+  readlink(2), getxattr(2) and inotify(7), nor, without `metadata: :locked`, chmod(2) and the like on files of the same user. `:exec` limits
+  execve(2), but not which code runs: a program that can execute `ld.so` can run every program that it can read. Nothing below an
+  allowed path can be excluded.
 
-  Everything that the command starts is in the same sandbox, and cannot leave it. The directory of `:cd` does not have to be
-  readable. The files of `:stdin`, `:stdout`, `:stderr` and `:fds` are opened by NetRunner, outside of the sandbox.
+  The directory of `:cd` does not have to be readable. The files of `:stdin`, `:stdout`, `:stderr` and `:fds` are opened by NetRunner,
+  outside of the sandbox.
   """
+  @moduledoc since: "0.1.0"
 
   alias NetRunner.Error
   alias NetRunner.Sandbox.{Policy, Preset}
 
-  @typedoc "A layer that is always in force, unless it is given up."
+  @typedoc "A layer, which is in force unless `:without` gives it up."
   @type layer :: :filesystem | :network | :signals | :system_calls | :capabilities
 
-  @typedoc "What `stats` lists."
+  @typedoc "What the `sandbox` of `NetRunner.Process.Stats` lists."
   @type in_force :: layer() | :processes | :tmp | :metadata
 
   @type path :: String.t() | :system
@@ -92,7 +96,8 @@ defmodule NetRunner.Sandbox do
   @doc """
   Finds out what this machine can enforce, by running a shell in each kind of sandbox.
 
-  What cannot be enforced is `{:missing, sentence}`, and the sentence says what to change. Besides the layers, the keys are `:loopback` and `:ports` (of `:network`), `:processes`, `:tmp` and `:metadata`.
+  Returns a map. Its keys are the layers, `:loopback` and `:ports` (of `:network`), `:processes`, `:tmp` and `:metadata`. A value is `:ok`, or
+  `{:missing, sentence}`, and the sentence says what to change.
 
       iex> support = NetRunner.Sandbox.support()
       iex> support |> Map.keys() |> Enum.sort()
@@ -126,7 +131,7 @@ defmodule NetRunner.Sandbox do
   end
 
   @doc """
-  The paths that a preset stands for. Those that do not exist on a machine are skipped when a command starts.
+  Returns the paths that a preset stands for. Those that do not exist on this machine are skipped when a command starts.
 
       iex> "/usr" in NetRunner.Sandbox.preset(:system)
       true

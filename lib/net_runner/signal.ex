@@ -7,20 +7,19 @@ defmodule NetRunner.Signal do
       iex> NetRunner.Signal.name(9)
       {:ok, :sigkill}
 
-  Names are lower-case atoms with the `sig` in front: all of POSIX and those that the system has
-  besides. `resolve/1` goes from names to numbers, `name/1` back.
+  A name is a lower-case atom that begins with `sig`. All signals of POSIX have one, and those that this system has in addition.
+  `resolve/1` turns names into numbers, and `name/1` numbers into names.
 
   ## Platforms
 
-  Numbers of the same name differ between systems (`:sigusr1` is 10 on Linux and 30 on macOS), so names are
-  what to write in a program. Linux alone has `:sigstkflt`, `:sigpwr` and the synonyms `:sigpoll`
-  (`:sigio`) and `:sigcld` (`:sigchld`); the BSDs and macOS alone have `:sigemt` and `:siginfo`. `:sigiot` is
-  `:sigabrt` everywhere. Linux numbers are those of x86, ARM, RISC-V and most others.
+  Write names in a program, because the numbers differ between systems (`:sigusr1` is 10 on Linux and 30 on macOS). Only Linux has
+  `:sigstkflt`, `:sigpwr` and the synonyms `:sigpoll` (`:sigio`) and `:sigcld` (`:sigchld`). Only the BSDs and macOS have `:sigemt` and
+  `:siginfo`. `:sigiot` is `:sigabrt` everywhere. The numbers for Linux are those of x86, ARM, RISC-V and most other processors.
 
   ## Real-time signals
 
-  They are named as a shell's `kill -l` does: `:sigrtmin`, `:"sigrtmin+1"`, … `:"sigrtmax-1"`, `:sigrtmax`. Each
-  number has one name; `resolve/1` knows it from either end.
+  They have the names that `kill -l` of a shell shows: `:sigrtmin`, `:"sigrtmin+1"`, … `:"sigrtmax-1"`, `:sigrtmax`. `name/1` counts from
+  the nearer end; `resolve/1` understands both.
 
       iex> NetRunner.Signal.resolve(:sigrtmin)
       {:ok, 34}
@@ -29,10 +28,11 @@ defmodule NetRunner.Signal do
       iex> NetRunner.Signal.resolve(:"sigrtmax-29")
       {:ok, 35}
 
-  On Linux they are 34 to 64: the kernel's begin at 32, but the C library keeps 32 and 33 for its
-  threads (nptl(7)), and no program can be sent those by it. musl keeps 34 as well, so a program that is
-  linked with musl means 35 by its `SIGRTMIN`. macOS has none; the numbers are those of FreeBSD.
+  On Linux their numbers are 34 to 64. The kernel's own range begins at 32, but the C library needs 32 and 33 for its threads (nptl(7)).
+  musl needs 34 as well, so the `SIGRTMIN` of a program that is linked with musl is 35. macOS has no real-time signals; the numbers
+  there are those of FreeBSD.
   """
+  @moduledoc since: "0.1.0"
 
   @typedoc "A name such as `:sigterm`, or a number."
   @type t :: atom() | pos_integer()
@@ -128,7 +128,7 @@ defmodule NetRunner.Signal do
                    above > below}
 
   @doc """
-  The number of a signal; a number that is one stands for itself.
+  Returns the number of a signal that is given by name or number.
 
       iex> NetRunner.Signal.resolve(:sigint)
       {:ok, 2}
@@ -158,7 +158,7 @@ defmodule NetRunner.Signal do
   def resolve(_), do: {:error, :unknown_signal}
 
   @doc """
-  As `resolve/1`, but raises `ArgumentError` for what is no signal.
+  Like `resolve/1`, but raises `ArgumentError` if there is no such signal.
 
       iex> NetRunner.Signal.resolve!(:sigkill)
       9
@@ -171,13 +171,13 @@ defmodule NetRunner.Signal do
 
       {:error, :unknown_signal} ->
         raise ArgumentError,
-              "#{inspect(signal)} is no signal: give a name such as :sigterm or a number " <>
+              "#{inspect(signal)} is not a signal: give a name such as :sigterm or a number " <>
                 "from 1 to 31 or #{inspect(@real_time)}"
     end
   end
 
   @doc """
-  The name of a signal's number.
+  Returns the name of the signal with this number.
 
       iex> NetRunner.Signal.name(15)
       {:ok, :sigterm}

@@ -1,43 +1,40 @@
 defmodule NetRunner.Telemetry do
   @moduledoc """
-  The events that NetRunner emits, for handlers of the `:telemetry` package. NetRunner does not depend on it:
-  where the module `:telemetry` is not loaded, nobody can have attached a handler, and nothing is emitted.
+  The events that NetRunner emits for handlers of the `:telemetry` package. NetRunner does not depend on the package: if the module
+  `:telemetry` is not loaded, nobody can have attached a handler, and nothing is emitted.
 
-  Each command gives a span: `[:net_runner, :command, :start]`, and then one of
-  `[:net_runner, :command, :stop]` and `[:net_runner, :command, :exception]`. Times are in `:native` units, see
-  `System.convert_time_unit/3`.
+  Each command is a span: first `[:net_runner, :command, :start]`, and then either `[:net_runner, :command, :stop]` or
+  `[:net_runner, :command, :exception]`. Times are in `:native` units, see `System.convert_time_unit/3`.
 
   | event | when | measurements | metadata |
   |---|---|---|---|
-  | `:start` | the command runs, or could not be started, which `:exception` then says | `system_time`, `monotonic_time`: those of the attempt | |
-  | `:stop` | the command has exited, and what it left is gone | `monotonic_time`, `duration`, `max_rss_bytes`, `user_time_us`, `system_time_us`, `bytes_in`, `bytes_out`, `bytes_err` | `outcome`, `status` (128 + number for a signal), `exit` and `cgroup` (as in `NetRunner.Process.Stats`) |
-  | `:exception` | the command could not be started, its shepherd died, or the process that holds it ended before it | `monotonic_time`, `duration` | `kind`, `reason`, `stacktrace` |
+  | `:start` | the command runs, or could not be started (then `:exception` follows) | `system_time`, `monotonic_time`: those of the attempt | |
+  | `:stop` | the command has exited, and what it left running is gone | `monotonic_time`, `duration`, `max_rss_bytes`, `user_time_us`, `system_time_us`, `bytes_in`, `bytes_out`, `bytes_err` | `outcome`, `status` (for a signal, 128 + its number), `exit` and `cgroup` (as in `NetRunner.Process.Stats`) |
+  | `:exception` | the command could not be started, its helper process was killed, or its `NetRunner.Process` ended before it | `monotonic_time`, `duration` | `kind`, `reason`, `stacktrace` |
 
-  The metadata of all three has `command` (`[executable | args]`: arguments may be secret), `pid` (of the
-  `NetRunner.Process`), `os_pid` (`nil` where it did not start), `caller` (the pid of the process that started it),
-  `callers` (that one first, then those for which it works: its `$callers`) and `telemetry_span_context`, which is the
-  same in all events of a command and in those of no other.
+  The metadata of all three events has `command` (`[executable | args]`; arguments may be secret), `pid` (of the `NetRunner.Process`),
+  `os_pid` (`nil` if the command did not start), `caller` (the pid of the process that started it), `callers` (the caller, followed by its
+  own `$callers`) and `telemetry_span_context`, which is the same in all events of one command and different for each command.
 
-  Handlers find the same `$callers` in the dictionary of the process that they run in, where a tracer looks for the parent of
-  a span.
+  The process in which handlers run has the same `$callers` in its dictionary, where a tracer looks for the parent of a span.
 
-  `outcome` is that of `NetRunner.Result`, whatever function has started the command, and `:stopped` where nobody
-  wanted it any more: `NetRunner.Process.stop/1`, a stream that was left early. The bytes are those that have
-  been written and read by then; what the command has left in its pipes may still be read.
+  `outcome` is that of `NetRunner.Result`, whatever function started the command. It is `:stopped` when the command was ended because
+  nobody wanted it any more: by `NetRunner.Process.stop/1`, or because a stream stopped early. The bytes are those written and read until
+  the event; what is still in the pipes may be read later.
 
-  In `:exception`, `kind` is `:error` with the reason that `{:error, reason}` gives, or `:exit` with the reason with which
-  the process ended: `:normal` where the `:owner` died.
+  In `:exception`, `kind` is `:error`, with the reason of `{:error, reason}`, or `:exit`, with the reason with which the process ended, which
+  is `:normal` when the `:owner` died.
 
       :telemetry.attach("slow-commands", [:net_runner, :command, :stop], fn _, %{duration: duration}, metadata, _ ->
         ms = System.convert_time_unit(duration, :native, :millisecond)
         if ms > 1_000, do: Logger.warning("\#{hd(metadata.command)} took \#{ms} ms")
       end, nil)
 
-  The handlers of a command run one after the other in a process that does nothing else for it. Whoever starts the
-  command or waits for its end waits for them, so a slow handler makes commands slow. It keeps no command running that
-  has to end: the death of the owner and `:timeout` are acted on meanwhile. A command on another node (`:node`) gives its
-  events there.
+  The handlers of a command run one after the other in a process of their own. Starting a command, and waiting for its end, wait for
+  the handlers, so a slow handler makes commands slow. It does not keep a command from being ended: NetRunner still notices the death of
+  the owner and `:timeout`. The events of a command on another node (`:node`) are emitted on that node.
   """
+  @moduledoc since: "0.1.0"
 
   alias NetRunner.Process.Stats
 

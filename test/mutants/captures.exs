@@ -91,7 +91,7 @@ for {file, mutants} <- [
        [
          {"the_application_is_not_started", "      :ok = start_application()\n", "", [cmd]},
          {"a_value_of_the_environment_is_shown",
-          "      not utf8?(value) -> invalid_env(\"the value of \#{inspect(name)} is no UTF-8 string\")",
+          "      not utf8?(value) -> invalid_env(\"the value of \#{inspect(name)} is not a UTF-8 string\")",
           "      not utf8?(value) -> invalid_env(\"\#{inspect(value)}\")", [cmd]}
        ]},
       {"lib/net_runner/result.ex",

@@ -80,7 +80,7 @@ defmodule NetRunner.BadInputTest do
       assert {:invalid_args, _} = refused(["echo", "a" | "b"])
 
       assert {:invalid_args,
-              "argument 1 is not a string: the option :cd; options are given apart from the arguments"} =
+              "argument 1 is not a string: the option :cd; options are a list of their own, after the arguments"} =
                refused(["echo", cd: "/"])
     end
 

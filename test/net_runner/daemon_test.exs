@@ -33,7 +33,7 @@ defmodule NetRunner.DaemonTest do
       for {options, message} <- [
             {[], "the option :cmd is missing: give the executable as a string"},
             {[cmd: :cat],
-             "the option :cmd must be a string (arguments belong into :args) or a NetRunner.Command, got: :cat"},
+             "the option :cmd must be a string (arguments belong in :args) or a NetRunner.Command, got: :cat"},
             {[cmd: "cat", args: "x"], "the option :args must be a list of strings, got: \"x\""},
             {[cmd: "cat", redy: nil], "unknown option :redy; did you mean :ready?"},
             {[cmd: "cat", cd: "/"],

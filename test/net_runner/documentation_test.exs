@@ -14,21 +14,44 @@ defmodule NetRunner.DocumentationTest do
 
   @root Path.expand("../..", __DIR__)
 
-  # One after the other, as somebody who reads it would: what is on the left side must match.
-  @tag skip: NetRunner.Guarantees.Tree.needs_linux()
-  test "the examples in docs/sandbox.md run" do
-    page = File.read!(Path.join(@root, "docs/sandbox.md"))
-    examples = Regex.scan(~r/^( *)```elixir\n(.*?)^ *```/ms, page)
-    assert length(examples) > 10
+  pages =
+    for page <- ["README.md" | Path.wildcard("#{@root}/{docs,examples}/*.{md,livemd}")],
+        page = Path.relative_to(page, @root),
+        File.read!(Path.join(@root, page)) =~ "```elixir\n",
+        do: page
 
-    bindings =
-      for [_, _, code] <- examples, reduce: [] do
-        bindings ->
-          {_, bindings} = Code.eval_string(code, bindings, file: "docs/sandbox.md")
-          bindings
+  describe "the examples run" do
+    for page <- pages do
+      @tag skip: NetRunner.Guarantees.Tree.needs_linux()
+      @tag timeout: 300_000, capture_log: true
+      test "in #{page}" do
+        run_page(unquote(page), File.read!(Path.join(@root, unquote(page))))
       end
+    end
+  end
 
-    File.rm_rf!(bindings[:work])
+  test "an example that does not give what it says fails with its page and line" do
+    page = """
+    ```elixir
+    one = 1
+    ```
+    <!-- not run: it would raise -->
+    ```elixir
+    raise "this"
+    ```
+    ```elixir
+    ^one = 1
+
+    ^one =
+      2
+    ```
+    """
+
+    says = ~r/page\.md:11: .*no match of right hand side value: 2/s
+    assert_raise ExUnit.AssertionError, says, fn -> run_page("page.md", page) end
+
+    unparsable = String.replace(page, ~s(raise "this"), "raise (")
+    assert_raise TokenMissingError, ~r/page\.md:\d/, fn -> run_page("page.md", unparsable) end
   end
 
   test "the races that comments name are those that docs/internals.md tells" do
@@ -58,6 +81,46 @@ defmodule NetRunner.DocumentationTest do
     named = Regex.scan(~r/cargo (\d+\.\d+) or newer/, File.read!(Path.join(@root, "README.md")))
     assert named != [] and Enum.all?(named, fn [_, version] -> version == floor end)
   end
+
+  # The elixir blocks of a page are one script: they run in order and share their variables, and what stands left of a
+  # `=` must match. The line `<!-- not run: REASON -->` right above a block says why it cannot run here; it must parse
+  # all the same. A page that needs files makes a folder of its own and calls it `work`; it is removed at the end.
+  defp run_page(name, page) do
+    block = ~r/(?:^ *<!-- not run: ([^\n]+) -->\n)?^ *```elixir\n(.*?)^ *```$/ms
+
+    # All blocks are parsed before anything runs, so one that does not parse is told of first.
+    expressions =
+      for [_, {_, not_run}, {at, bytes}] <- Regex.scan(block, page, return: :index),
+          line = 1 + length(:binary.matches(binary_part(page, 0, at), "\n")),
+          code = binary_part(page, at, bytes),
+          quoted = Code.string_to_quoted!(code, file: name, line: line),
+          not_run == 0,
+          expression <- expressions(quoted),
+          do: {line(expression, line), expression}
+
+    # What they print is for the reader of the page.
+    ExUnit.CaptureIO.capture_io(fn ->
+      start = {[], Code.env_for_eval(file: name)}
+      {bindings, _} = Enum.reduce(expressions, start, &run_expression(&1, &2, name))
+      if work = bindings[:work], do: File.rm_rf!(work)
+    end)
+  end
+
+  defp run_expression({line, expression}, {bindings, env}, name) do
+    {_, bindings, env} = Code.eval_quoted_with_env(expression, bindings, env)
+    {bindings, env}
+  catch
+    kind, reason ->
+      if work = bindings[:work], do: File.rm_rf!(work)
+      called = Enum.take_while(__STACKTRACE__, fn frame -> elem(frame, 0) != :erl_eval end)
+      flunk("#{name}:#{line}: #{Exception.format(kind, reason, called)}")
+  end
+
+  defp expressions({:__block__, _, expressions}), do: expressions
+  defp expressions(expression), do: [expression]
+
+  defp line({_, meta, _}, _) when is_list(meta), do: Keyword.fetch!(meta, :line)
+  defp line(_, line_of_block), do: line_of_block
 
   defp downcase_first(<<first::utf8, rest::binary>>), do: String.downcase(<<first::utf8>>) <> rest
 end

@@ -121,12 +121,12 @@ defmodule NetRunner.ErrorTest do
       assert failure(["true"], cd: "/nowhere") =~ "directory (:cd) cannot be used: no such file"
       assert failure(["true"], cd: "/etc/passwd") =~ "cannot be used: not a directory (:enotdir)"
       assert failure(["true"], cd: "/\0") =~ "the :cd directory contains a NUL byte"
-      assert failure(["true"], env: [{"a=b", "c"}]) =~ ~s("a=…" is no name of a variable)
+      assert failure(["true"], env: [{"a=b", "c"}]) =~ ~s("a=…" is not the name of a variable)
       assert failure(["true"], user: "no-such-user") =~ "there is no such user (:user)"
       assert failure(["true"], group: "no-such-group") =~ "there is no such group (:group)"
 
       assert failure(["true"], stdout: {:file, "/nowhere/x"}) =~
-               "the option :stdout cannot be carried out"
+               "the system refused the option :stdout"
 
       assert describe({:cgroup, "the directory exists"}) == "the directory exists"
 
@@ -145,14 +145,14 @@ defmodule NetRunner.ErrorTest do
       assert described(NetRunner.Process.kill(p)) == "it has exited (:esrch)"
       assert described(NetRunner.Process.kill(p, :sigwhat)) =~ "no such signal"
       assert described(NetRunner.Process.write(p, "a")) =~ "it closed its stdin, or ended"
-      assert described(NetRunner.Process.read_stderr(p)) =~ "not a pipe to the VM"
+      assert described(NetRunner.Process.read_stderr(p)) =~ "not connected to the VM by a pipe"
       assert described(NetRunner.Process.set_window_size(p, 1, 1)) =~ "it has no terminal"
       NetRunner.Process.stop(p)
       assert described(NetRunner.Process.read(p)) =~ "closed"
 
       {:ok, p} = NetRunner.Process.start("cat", [], name: NetRunner.ErrorTest.Name)
       taken = NetRunner.Process.start("cat", [], name: NetRunner.ErrorTest.Name)
-      assert described(taken) == "its :name is taken by #{inspect(p)}"
+      assert described(taken) == "its :name is already registered, by #{inspect(p)}"
       NetRunner.Process.stop(p)
     end
 
@@ -167,12 +167,12 @@ defmodule NetRunner.ErrorTest do
     test "of the system and of NetRunner itself" do
       for {reason, text} <- [
             emfile: "ulimit -n",
-            enfile: "the system has no descriptors",
+            enfile: "the system has no free file descriptors",
             eagain: "ulimit -u",
             enomem: "not enough memory",
             eio: "I/O error",
             enoexec: "exec format error",
-            launcher_died: "try again",
+            launcher_died: "while the command was started",
             shepherd_died: "the command with it",
             not_started: "Application.ensure_all_started(:net_runner)",
             closed: "closed",
@@ -257,7 +257,7 @@ defmodule NetRunner.ErrorTest do
       assert Exception.message(%Error{}) == "The command failed"
 
       assert Exception.message(%Error{reason: :exit_status}) ==
-               "The command failed with an exit status that is not known"
+               "The command failed, and its exit status is not known"
 
       assert Exception.message(%Error{reason: :exit_status, exit: {:signaled, :sigterm, false}}) ==
                "The command was ended by SIGTERM"

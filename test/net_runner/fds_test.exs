@@ -115,7 +115,7 @@ defmodule NetRunner.FdsTest do
       assert {output, 0} = read_all(3..250, fds)
       assert output == Enum.map_join(3..250, &"#{&1} #{&1}\n")
 
-      assert_raise ArgumentError, ~r/got: more than 248 that are no files/, fn ->
+      assert_raise ArgumentError, ~r/got: more than 248 that are not files/, fn ->
         NetRunner.run(~w(true), fds: Map.put(fds, 251, {:input, ""}))
       end
 
@@ -417,13 +417,13 @@ defmodule NetRunner.FdsTest do
             {[], "a list"},
             {%{2 => :input}, "the number 2"},
             {%{256 => :input}, "the number 256"},
-            {%{"3" => :input}, "a key that is no number"},
+            {%{"3" => :input}, "a key that is not a number"},
             {%{3 => :inptu}, ":inptu for 3"},
             {%{3 => {:output, "x"}}, "{:output, …} with something else than {:file, path} for 3"},
             {%{3 => {:input, {:file, ""}}},
-             "a path that is empty, has a NUL byte or is no string for 3"},
+             "a path that is empty, contains a NUL byte or is not a string for 3"},
             {%{3 => {:input, {:file, "a\0b"}}},
-             "a path that is empty, has a NUL byte or is no string for 3"},
+             "a path that is empty, contains a NUL byte or is not a string for 3"},
             {%{3 => {:input, [1, :x]}},
              "{:input, …} with something else than iodata or {:file, path} for 3"}
           ] do

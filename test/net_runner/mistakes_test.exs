@@ -50,9 +50,9 @@ defmodule NetRunner.MistakesTest do
               [{}, {1}, {:a, 1}, {1, 2}, {:file, 1}, {:input, :a}, {1, 2, 3}, {:tcp, 1, 2}, %{}] ++
               [%{a: 1}, %{3 => 4}, [join: 1], [cpu: 1], [cpu_max: 1], [rows: :a], [stdout: :a]]
     @groups [
-      [:command, :input, :run],
-      [:command, :input, :capture],
-      [:command, :input, :run, :stream, :raising],
+      [:command, :input, :run, :progress],
+      [:command, :input, :capture, :progress],
+      [:command, :input, :run, :stream, :raising, :progress],
       [:command, :input, :cmd],
       [:command, :process],
       [:daemon, :process, :child]
@@ -137,12 +137,12 @@ defmodule NetRunner.MistakesTest do
   describe "as System.cmd/3 has it:" do
     test "arguments beside the executable" do
       assert mistake(fn -> NetRunner.run("echo", ["hi"]) end) =~
-               "arguments stand with it in one list: [executable | args]"
+               "a command and its arguments are one list: [executable | args]"
 
       assert {:error, {:invalid_cmd, message}} = NetRunner.run("echo hi")
       assert message =~ "NetRunner.shell/2"
       assert {:error, {:invalid_cmd, message}} = Command.start(["cat", "-u"])
-      assert message =~ "its arguments are given after it"
+      assert message =~ "its arguments are a list of their own, after it"
     end
 
     test "its options" do
@@ -167,7 +167,7 @@ defmodule NetRunner.MistakesTest do
 
   test "a capture keeps all of stderr, so there is no tail of it" do
     assert mistake(fn -> NetRunner.capture(["true"], stderr_tail: 1) end) ==
-             "the option :stderr_tail has no meaning here: a capture has all of stderr"
+             "the option :stderr_tail has no meaning here: a capture returns all of stderr"
   end
 
   test "of :cgroup only the limit that is wrong is told" do
@@ -193,15 +193,16 @@ defmodule NetRunner.MistakesTest do
             {["echo", [env: env]], "must be binaries"},
             {["echo", ["a" | "b"], [env: env]], "arguments must be a list of strings"},
             {["echo", [], %{env: env}], "options must be a keyword list, got a map"},
-            {["echo", [], [{"env", env}]], "a list with an entry that is no option"},
+            {["echo", [], [{"env", env}]], "a list with an entry that is not an option"},
             {["echo", [], [environment: env]], "did you mean :env?"},
             {["echo", [], [inptu: @secret]], "did you mean :input?"},
             {["echo", [], [stdrr_to_stdout: true]], "did you mean :stderr_to_stdout?"},
-            {["echo", [], [env: "TOKEN=" <> @secret]], "{name, value} of strings, got: a string"},
-            {["echo", [], [env: hd(env)]], "{name, value} of strings, got: a tuple"},
+            {["echo", [], [env: "TOKEN=" <> @secret]],
+             "{name, value} with strings, got: a string"},
+            {["echo", [], [env: hd(env)]], "{name, value} with strings, got: a tuple"},
             {["echo", [], [env: [{"A", "1"} | hd(env)]]],
-             "{name, value} of strings, got: a list"},
-            {["echo", [], [env: 1]], "{name, value} of strings, got: a number"},
+             "{name, value} with strings, got: a list"},
+            {["echo", [], [env: 1]], "{name, value} with strings, got: a number"},
             {["echo", [], [max_output_size: 1, env: env]],
              "NetRunner.run/2, streams and pipelines"}
           ] do

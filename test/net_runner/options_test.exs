@@ -262,13 +262,13 @@ defmodule NetRunner.OptionsTest do
     assert message([cmd: "a"], [:command, :run]) =~ "; NetRunner.Daemon takes it"
 
     assert message([args: ["a"]], [:command, :run]) ==
-             "the option :args has no meaning beside a list, which holds the arguments; it is for a NetRunner.Command"
+             "the option :args has no meaning beside a list, which contains the arguments; it is for a NetRunner.Command"
   end
 
   test "a name that is near to none is answered with those that there are" do
     assert message([active: 1], [:run, :process]) ==
-             "unknown option :active; there are :timeout, :max_output_size, :name, which NetRunner.Options " <>
-               "and the functions explain"
+             "unknown option :active; the options are :timeout, :max_output_size, :name (see NetRunner.Options " <>
+               "and the documentation of the function)"
 
     refute message(active: 1) =~ "did you mean"
     assert message(active: 1) =~ ":nice"
@@ -329,7 +329,7 @@ defmodule NetRunner.OptionsTest do
     assert message(nice: "x", what_is_this: 1) =~ "unknown option :what_is_this"
   end
 
-  test "the documentation of every function lists each option that it takes, with its default" do
+  test "the documentation of every function lists each option that it takes, and its own with their defaults" do
     for group <- @groups do
       text = Options.documentation([group])
 
@@ -342,12 +342,13 @@ defmodule NetRunner.OptionsTest do
     {:docs_v1, _, _, _, _, _, docs} = Code.fetch_docs(NetRunner)
 
     for {function, groups} <- [
-          run: [:command, :input, :run],
-          stream: [:command, :input],
-          stream!: [:command, :input, :stream]
+          run: [:input, :run],
+          stream: [:input],
+          stream!: [:input, :stream]
         ] do
       [text] = for {{:function, ^function, _}, _, _, %{"en" => text}, _} <- docs, do: text
       for group <- groups, do: assert(text =~ Options.documentation([group]))
+      for name <- Options.names([:command]), do: assert(text =~ "`#{inspect(name)}`")
     end
   end
 end

@@ -148,9 +148,11 @@ defmodule NetRunner.SandboxTest do
       assert problem(exec: ["/a\0"]) == ~S(the path "/a\0" in :exec contains a NUL byte)
 
       assert problem(read: [:home]) ==
-               ":read must be a list of strings and :system, and has :home"
+               ":read must be a list of strings and :system; it contains :home"
 
-      assert problem(read: [~c"/a"]) =~ ":read must be a list of strings and :system, and has "
+      assert problem(read: [~c"/a"]) =~
+               ":read must be a list of strings and :system; it contains "
+
       assert problem(write: [:system]) =~ ":write must not name :system"
 
       for path <- ~w(/proc/self /proc//self/fd /proc/thread-self/root /dev/fd/3 /dev/stdin),
@@ -164,8 +166,8 @@ defmodule NetRunner.SandboxTest do
 
       for {ports, wrong} <- [
             {80, ", got: 80"},
-            {[0], ", and has 0"},
-            {["443"], ~s(, and has "443")}
+            {[0], "; it contains 0"},
+            {["443"], ~s(; it contains "443")}
           ],
           do:
             assert(
@@ -173,7 +175,7 @@ defmodule NetRunner.SandboxTest do
                 "in :network, :connect must be a list of ports from 1 to 65535" <> wrong
             )
 
-      assert problem(network: [bind: [65_536]]) =~ "ports from 0 to 65535, and has 65536"
+      assert problem(network: [bind: [65_536]]) =~ "ports from 0 to 65535; it contains 65536"
       assert problem(processes: :shared) == ":processes must be :own or left out, got: :shared"
       assert problem(metadata: true) == ":metadata must be :locked or left out, got: true"
 
@@ -181,7 +183,7 @@ defmodule NetRunner.SandboxTest do
           do: assert(problem(tmp: tmp) =~ ":tmp must be :private, [size: bytes] or left out")
 
       assert problem(tmp: [sizes: 1]) == "in :tmp, there is no key :sizes; the key is :size"
-      assert problem(write: [:sytem]) == ":write must be a list of strings, and has :sytem"
+      assert problem(write: [:sytem]) == ":write must be a list of strings; it contains :sytem"
 
       for size <- [0, -1, 1.5, "1G"],
           do: assert(problem(tmp: [size: size]) =~ "at least 1, got: #{inspect(size)}")
@@ -190,7 +192,7 @@ defmodule NetRunner.SandboxTest do
           do: assert(problem(without: without) =~ ":without must be a list of layers")
 
       for wrong <- [:signal, "signals", :processes],
-          do: assert(problem(without: [:network, wrong]) =~ ":without has #{inspect(wrong)}")
+          do: assert(problem(without: [:network, wrong]) =~ ":without contains #{inspect(wrong)}")
 
       assert policy(without: [:signals, :signals]).layers == Policy.layers() -- [:signals]
     end

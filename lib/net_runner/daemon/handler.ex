@@ -101,7 +101,7 @@ defmodule NetRunner.Daemon.Handler do
   defp handle(handler, {:dropped, bytes}) do
     Logger.warning(
       "#{bytes} bytes of the last output of the daemon #{handler.metadata[:command]} were dropped: its function " <>
-        "(:on_output, :on_line), or the log, was too slow for a command that ends",
+        "(:on_output, :on_line), or the log, was too slow while the command ended",
       handler.metadata
     )
 

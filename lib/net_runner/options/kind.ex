@@ -5,10 +5,10 @@ defmodule NetRunner.Options.Kind do
   @doc "What stands where a string is expected. Options that were put there may hold secrets."
   @spec no_string(term()) :: String.t()
   def no_string({name, _value}) when is_atom(name),
-    do: "the option #{inspect(name)}; options are given apart from the arguments"
+    do: "the option #{inspect(name)}; options are a list of their own, after the arguments"
 
   def no_string([{name, _value} | _]) when is_atom(name),
-    do: "options, such as #{inspect(name)}, which are given apart from the arguments"
+    do: "options, such as #{inspect(name)}; they are a list of their own, after the arguments"
 
   def no_string([word | _]) when is_binary(word), do: "a list that begins with a string"
 

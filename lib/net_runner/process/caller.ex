@@ -38,7 +38,7 @@ defmodule NetRunner.Process.Caller do
     :ok
   end
 
-  @doc "Stops the clock of a time that stands still, or lets it go on with what was left."
+  @doc "Pauses the timer of an operation that waits only while the command runs, or continues it with the time that was left."
   @spec pause(Operations.operation(), boolean()) :: Operations.operation()
   def pause(%{timer: {:idle, timer}} = operation, true) when is_reference(timer) do
     # The message may be there already; then nothing is left.

@@ -22,7 +22,8 @@ defmodule NetRunner.Process.Client do
     ArgumentError ->
       wrong =
         if is_list(iodata),
-          do: "a list with something in it that is neither a string nor a byte nor such a list",
+          do:
+            "a list that contains something that is neither a string nor a byte nor a list of these",
           else: Kind.of(iodata)
 
       raise ArgumentError, "what is written must be iodata, got: #{wrong}"

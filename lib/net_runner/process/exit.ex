@@ -25,8 +25,8 @@ defmodule NetRunner.Process.Exit do
   @sigkill 9
 
   @doc """
-  Whether the kernel has killed it for want of memory, as far as that can be told: it was killed by SIGKILL, and of its
-  cgroup a process was killed so.
+  Whether the kernel killed it because its memory limit was reached, as far as that can be known: SIGKILL ended it, and the kernel
+  has killed a process of its cgroup for that reason.
   """
   @spec oom_killed?(t()) :: boolean()
   def oom_killed?(%__MODULE__{how: {:signaled, @sigkill, _}, cgroup: %{memory_oom_kills: kills}}),

@@ -2,11 +2,11 @@ defmodule NetRunner.Process.Feeder do
   @moduledoc false
   # The process that produces a command's input, as the command's server sees it.
   #
-  # When the command has had enough, the feeder hears so at its next write. It leaves the user's code as an enumeration
-  # is left early, so that the cleanup of that runs. A feeder that is not writing hears nothing, and may go on producing
-  # for ever, so it is killed when its command is gone.
+  # When the command reads no more, the feeder's next write says so. The feeder then leaves the user's code like an
+  # enumeration that stops early, so that its cleanup runs. A feeder that does not write gets no such answer, and may go on
+  # producing for ever, so it is killed when its command is gone.
 
-  # How long a feeder has to hear that its command is gone, and then for its cleanup, in ms.
+  # In ms: how long a feeder may take to notice that its command is gone, and then for its cleanup.
   @notice 50
   @cleanup 5_000
 
@@ -15,14 +15,14 @@ defmodule NetRunner.Process.Feeder do
 
   @mark :net_runner_feeder
 
-  @doc "Called by the feeder: it is about to write, so it hears what becomes of its command; or it produces the next."
+  @doc "Called by the feeder: it is about to write, so it will learn whether its command still reads; or it produces the next piece."
   @spec mark(:writes | :produces) :: :ok
   def mark(what) do
     _ = Process.put(@mark, what)
     :ok
   end
 
-  @doc "The exit reason of a process that helps to produce the input, and hears that the command has had enough."
+  @doc "The exit reason of a process that helps to produce the input, when the command reads no more."
   @spec unwanted(pid()) :: {:shutdown, term()}
   def unwanted(server), do: {:shutdown, {__MODULE__, :unwanted, server}}
 

@@ -40,7 +40,7 @@ defmodule NetRunner.Process.Further do
   defp answer(state, number, {:wait, changed, effects}),
     do: State.fd(state, number, {changed, effects})
 
-  @doc "Goes on with the one that may be ready. A late select is nobody's."
+  @doc "Goes on with the descriptor that may be ready. A late select belongs to none, and is ignored."
   @spec serve_further(State.t(), Native.fd()) :: State.result()
   def serve_further(state, fd) do
     case Enum.find(state.fds, fn {_number, further} -> is_of?(further, fd) end) do

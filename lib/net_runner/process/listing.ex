@@ -3,17 +3,36 @@ defmodule NetRunner.Process.Listing do
   # The commands that run in this VM: what `NetRunner.list/0` shows. Each server registers its command, and the
   # registry forgets it with the server.
 
+  alias NetRunner.{Error, Figures}
   alias NetRunner.Process.{Counters, Stats}
+
+  @behaviour Access
 
   @registry NetRunner.Registry
 
-  @type entry :: %{
+  # How long another node may take to answer.
+  @patience_ms 5_000
+
+  @enforce_keys [:pid, :os_pid, :command, :started_at, :bytes]
+  defstruct @enforce_keys
+
+  # A struct so that it prints on one line; otherwise it is used as the map that it is.
+  @type t :: %__MODULE__{
           pid: pid(),
           os_pid: pos_integer(),
           command: [String.t()],
           started_at: DateTime.t(),
           bytes: Counters.bytes()
         }
+
+  @impl Access
+  def fetch(entry, key), do: Map.fetch(entry, key)
+
+  @impl Access
+  def get_and_update(entry, key, function), do: Map.get_and_update(entry, key, function)
+
+  @impl Access
+  def pop(entry, key), do: entry |> Map.from_struct() |> Map.pop(key)
 
   @doc """
   Lists the command of the calling process. This links the process to the registry, so that it ends when the
@@ -30,11 +49,11 @@ defmodule NetRunner.Process.Listing do
   end
 
   @doc "The commands that run, in the order of their starts. Asks none of their processes."
-  @spec list() :: [entry()]
+  @spec list() :: [t()]
   def list do
     for {{command, os_pid, started, counters}, pid} <- Enum.sort_by(entries(), &started/1),
         not Counters.ended?(counters) and Process.alive?(pid) do
-      %{
+      %__MODULE__{
         pid: pid,
         os_pid: os_pid,
         command: command,
@@ -42,6 +61,25 @@ defmodule NetRunner.Process.Listing do
         bytes: Counters.bytes(counters)
       }
     end
+  end
+
+  @doc "The bytes of the command of a server so far, wherever that is; `nil` when it is gone."
+  @spec bytes(pid()) :: Counters.bytes() | nil
+  def bytes(server) when node(server) == node() do
+    case Registry.lookup(@registry, server) do
+      [{_, {_command, _os_pid, _started, counters}}] -> Counters.bytes(counters)
+      [] -> nil
+    end
+  rescue
+    # Without the application, no command runs.
+    ArgumentError -> nil
+  end
+
+  def bytes(server) do
+    :erpc.call(node(server), __MODULE__, :bytes, [server], @patience_ms)
+  catch
+    # The node is gone, or has another version of this.
+    :error, _ -> nil
   end
 
   defp entries do
@@ -52,4 +90,17 @@ defmodule NetRunner.Process.Listing do
   end
 
   defp started({{_command, _os_pid, started, _counters}, _pid}), do: started
+
+  defimpl Inspect do
+    def inspect(%{bytes: bytes} = entry, _options) do
+      since = entry.started_at |> DateTime.truncate(:second) |> DateTime.to_string()
+
+      IO.iodata_to_binary([
+        "#NetRunner<#{entry.command |> Error.command_line() |> Figures.harmless()}, ",
+        "PID #{entry.os_pid}, since #{since}, ",
+        "#{Figures.bytes(bytes.in)} in, #{Figures.bytes(bytes.out + bytes.err)} out, ",
+        "#{inspect(entry.pid)}>"
+      ])
+    end
+  end
 end

@@ -20,7 +20,7 @@ defmodule NetRunner.Process.Pattern do
   @spec refuse(term()) :: no_return()
   defp refuse(pattern) do
     raise ArgumentError,
-          "what to read until must be a binary, a list of binaries, none of them empty, or a regex, got: #{inspect(pattern)}"
+          "the pattern must be a binary that is not empty, a list of these, or a regex, got: #{inspect(pattern)}"
   end
 
   @doc """

@@ -249,7 +249,7 @@ defmodule NetRunner.Process.Server do
   # By whoever has got hold of this pid. The error of a call that fits no clause would show the whole state.
   def handle_call(_request, {caller, _}, _state) do
     raise ArgumentError,
-          "#{inspect(caller)} asked the process of a command for something that it does not know"
+          "#{inspect(caller)} called the process of a command with a request that it does not know"
   end
 
   # The capture goes on to read. What has exited by now was not ended by that.
@@ -260,7 +260,7 @@ defmodule NetRunner.Process.Server do
 
   # As of an unknown call.
   def handle_cast(_request, _state) do
-    raise ArgumentError, "somebody told the process of a command something that it does not know"
+    raise ArgumentError, "the process of a command got a cast that it does not know"
   end
 
   # --- what the VM and the system tell --------------------------------------------------------------

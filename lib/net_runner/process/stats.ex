@@ -1,35 +1,34 @@
 defmodule NetRunner.Process.Stats do
   @moduledoc """
-  What is counted for a command; `NetRunner.Process.stats/1` returns it.
+  What has been counted for a command, from its start to its exit, or until now. `NetRunner.Process.stats/1` returns it, and a
+  `NetRunner.Result` has it.
 
-    * `bytes_in`, `bytes_out`, `bytes_err`: bytes written to stdin, and bytes read from stdout and stderr.
-      What the command has printed and nobody has read is not counted;
+    * `bytes_in`, `bytes_out`, `bytes_err`: bytes written to stdin, and bytes read from stdout and stderr. What the command has printed and
+      nobody has read is not counted;
     * `read_count`, `write_count`: calls of `read(2)` and `write(2)` that moved bytes;
-    * `started_at`: `DateTime` in UTC;
+    * `started_at`: a `DateTime` in UTC;
     * `duration_ms`: milliseconds from the start to the exit, or until now;
-    * `exit_status`: 0 to 255, 128 + number for a signal; `nil` before the exit;
-    * `sandbox`: the layers of the `:sandbox` that are in force, such as `[:filesystem, :network, :signals,
-      :system_calls, :capabilities]`; `nil` without one;
+    * `exit_status`: 0 to 255; for a signal, 128 + its number; `nil` before the exit;
+    * `sandbox`: the layers of the `:sandbox` that are in force, such as `[:filesystem, :network, :signals, :system_calls, :capabilities]`;
+      `nil` without one.
 
-  and, after the exit, the kernel's own account (wait4(2), getrusage(2)), which includes the
-  children that the command has waited for:
+  After the exit there are the kernel's own figures (wait4(2)), which include those children that the command has waited for:
 
     * `exit`: `{:exited, code}` or `{:signaled, name_or_number, core_dumped?}`;
-    * `max_rss_bytes`: the most memory that the command, or one of its children, had in use at a time;
+    * `max_rss_bytes`: the most memory that the command, or one of its children, had in use at any time;
     * `user_time_us`, `system_time_us`: microseconds of CPU time in the program and in the kernel.
 
-  With `:cgroup_path`, `cgroup` is a map of what the kernel has counted for all processes of the command, until now or
-  the exit, as far as its controllers count it:
+  With `:cgroup_path`, `cgroup` is a map of what the kernel has counted for all processes of the command. Which figures there are depends on
+  the controllers of the cgroup:
 
     * `memory_current_bytes`, `memory_peak_bytes`, `memory_swap_peak_bytes`, `pids_current`, `pids_peak`;
     * `cpu_usage_us`, `cpu_user_us`, `cpu_system_us`, `cpu_throttled_count`, `cpu_throttled_us`;
-    * of `memory.events`, how often something happened: `memory_low_events`, `memory_high_events`, `memory_max_events`,
-      `memory_oom_events` (the limit was reached, and an allocation about to fail), `memory_oom_kills` (processes that were killed for
-      that), `memory_oom_group_kills`.
+    * from `memory.events`, how often something happened: `memory_low_events`, `memory_high_events`, `memory_max_events`,
+      `memory_oom_events` (the limit was reached, and an allocation was about to fail), `memory_oom_kills` (processes that were killed
+      because of that), `memory_oom_group_kills`. `docs/cgroups.md` explains them.
 
-  It is `nil` for a cgroup that was joined (`cgroup: [join: path]`): that counts others too.
-
-  Where the command's shepherd was killed, nobody knows: these stay `nil`.
+  `cgroup` is `nil` for a cgroup that was joined (`cgroup: [join: path]`), because it counts other processes too. If NetRunner's helper
+  process for the command was killed, nobody knows how the command ended, and the kernel's figures stay `nil`.
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "kill -TERM $$"])
       iex> NetRunner.Process.await_exit(p)
@@ -38,6 +37,7 @@ defmodule NetRunner.Process.Stats do
       iex> bytes > 100_000
       true
   """
+  @moduledoc since: "0.1.0"
 
   defstruct bytes_in: 0,
             bytes_out: 0,

@@ -3,8 +3,8 @@ defmodule NetRunner.Run.CancelToken do
   # How a capture is cancelled from elsewhere: a flag that stays set, and a registry of the commands that run under it.
   #
   # Nothing has to be cleaned up: the flag goes when nobody refers to it any more, an entry of the registry with the
-  # process that made it, and that with the command's server. It is a process of its own: whoever has an entry is linked to
-  # the registry, and would die with it when the application stops. The flag is looked at after the command is registered, and
+  # process that made it, and that process with the command's server. It is a process of its own because a process with an
+  # entry is linked to the registry, and would die with it when the application stops. The flag is looked at after the command is registered, and
   # `cancel/1` sets it before it looks the commands up, so one of the two finds the other.
 
   alias NetRunner.Process.Server

@@ -1,25 +1,24 @@
 defmodule NetRunner.Run.Capture do
   @moduledoc false
-  # All that is to be known of a command that runs to its end: `NetRunner.capture/2`, and `NetRunner.run!/2`.
+  # Runs a command and finds out everything about it: `NetRunner.capture/2`, and `NetRunner.run!/2`.
   #
-  # Its life: the command is started; the caller reads what it prints, whichever stream has something, keeps of it
-  # what is to be kept, and hands it on; at the end of the output it awaits the command's and asks how it
-  # came. What ends the command before its time (a timeout, a limit, a token) tells its server why and changes nothing
-  # else: the caller reads on, so what the command prints on its way out is kept as well. The server keeps the first
-  # reason.
+  # Its life: the command is started; the caller reads from whichever stream has something, keeps what has to be kept, and
+  # calls `:on_output`; at the end of the output it waits for the end of the command, and asks its server how it ended. A
+  # timeout, a limit or a token that ends the command only tells the server why. The caller reads on, so what the command
+  # prints while it is being ended is kept as well. The server keeps the first reason.
   #
   # The command's server ends it when the caller dies.
 
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.{Report, Server, Stats}
   alias NetRunner.Result
-  alias NetRunner.Run.{CancelToken, Input, Kept}
+  alias NetRunner.Run.{CancelToken, Input, Kept, Progress}
 
   @chunk 524_288
   @chunk_for_callback 65_536
 
   # `idle`: ms that a read waits. `lost`: why nothing more can be read, where that is not the end of the output.
-  @enforce_keys [:server, :command, :options, :os_pid, :started, :kept, :idle]
+  @enforce_keys [:server, :command, :options, :os_pid, :started, :kept, :idle, :progress]
   defstruct @enforce_keys ++ [lost: nil]
 
   @type t :: %__MODULE__{
@@ -30,6 +29,7 @@ defmodule NetRunner.Run.Capture do
           started: {DateTime.t(), monotonic_ms :: integer()},
           kept: Kept.t(),
           idle: timeout(),
+          progress: Progress.t(),
           lost: nil | :node | :closed
         }
 
@@ -56,7 +56,8 @@ defmodule NetRunner.Run.Capture do
         os_pid: os_pid(server),
         started: started,
         kept: Kept.new(options),
-        idle: options.idle_timeout
+        idle: options.idle_timeout,
+        progress: Progress.start(options, input, server, command)
       }
 
       capture |> read_all(feeder) |> finish(feeder)
@@ -78,6 +79,7 @@ defmodule NetRunner.Run.Capture do
     kind, reason ->
       watch = Input.watch(feeder)
       _ = Command.stop(server)
+      Progress.stop(capture.progress)
       _ = Input.await_end(watch)
       :erlang.raise(kind, reason, __STACKTRACE__)
   end
@@ -133,6 +135,7 @@ defmodule NetRunner.Run.Capture do
     account = Command.account(server)
     capture = keep_consumed(capture, account)
     _ = Command.stop(server)
+    Progress.stop(capture.progress)
     failure = input_failure(account, Input.await_end(watch))
     {:ok, result(capture, account, outcome(capture, ending, account, failure)), failure}
   end

@@ -144,7 +144,7 @@ defmodule NetRunner.Run.Cmd do
   defp option({:env, env}, settings) do
     unless Options.enumerable?(env) and not (is_list(env) and List.improper?(env)) do
       raise ArgumentError,
-            "the option :env must be an enumerable of {name, value} of strings, got: #{Kind.of(env)}"
+            "the option :env must be an enumerable of {name, value} with strings, got: #{Kind.of(env)}"
     end
 
     first(settings, :env, Enum.map(env, &variable/1))
@@ -166,14 +166,14 @@ defmodule NetRunner.Run.Cmd do
   # An empty value unsets, as `nil` does. `System.cmd/3` shows what is wrong, but it may be secret.
   defp variable({name, value}) do
     cond do
-      not utf8?(name) -> invalid_env("a name that is no UTF-8 string")
+      not utf8?(name) -> invalid_env("a name that is not a UTF-8 string")
       value in [nil, ""] -> {name, nil}
-      not utf8?(value) -> invalid_env("the value of #{inspect(name)} is no UTF-8 string")
+      not utf8?(value) -> invalid_env("the value of #{inspect(name)} is not a UTF-8 string")
       true -> {name, value}
     end
   end
 
-  defp variable(_other), do: invalid_env("an entry that is no {name, value}")
+  defp variable(_other), do: invalid_env("an entry that is not {name, value}")
 
   defp utf8?(text), do: is_binary(text) and String.valid?(text)
 

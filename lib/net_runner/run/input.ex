@@ -4,14 +4,14 @@ defmodule NetRunner.Run.Input do
   # writes by itself; enumerables, and functions that put things into a `Collectable`, for which a process of
   # their own (the feeder) is started.
   #
-  # The feeder is linked to the server. When what it runs raises, throws or exits, the server is told why,
-  # ends the command, and the failure surfaces where the output is read, also when the command has exited meanwhile. When the command has had enough,
-  # the feeder's next write says so, and what it runs is left as an enumeration is left early: its
-  # cleanup runs.
+  # The feeder is linked to the server. When the code that it runs raises, throws or exits, the feeder tells the server why;
+  # the server ends the command, and the failure is raised where the output is read, even if the command has exited by then.
+  # When the command reads no more, the feeder's next write says so, and its code is left like an enumeration that stops
+  # early: its cleanup runs.
   #
-  # Small pieces are laid into a window, up to 64 KiB of them, and the feeder goes on producing. The server takes all that
-  # lies there at once. It is told of the first only, and needs no time to wait for more: what comes slowly is written
-  # piece by piece, and what comes fast in as few writes as the server can do.
+  # Small pieces are put ("laid") into a window, up to 64 KiB of them, while the feeder goes on producing. The server takes
+  # everything in the window at once. It is told only of the first piece, and never waits for more: pieces that come slowly
+  # are written one by one, and pieces that come fast in as few writes as the server can do.
 
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.{Client, Context, Feeder}
@@ -53,7 +53,7 @@ defmodule NetRunner.Run.Input do
     # Neither the message nor the stacktrace of the failed call shows the input, which may be secret.
     ArgumentError ->
       raise ArgumentError,
-            "the option :input is a list that is no iodata: something in it is neither a string nor a byte nor such a list"
+            "the option :input is a list but not iodata: it contains something that is neither a string nor a byte nor a list of these"
   end
 
   def new(%{input: function}) when is_function(function, 1) do
@@ -87,15 +87,15 @@ defmodule NetRunner.Run.Input do
   def feed(_input, _server), do: nil
 
   @doc """
-  Watches a feeder, while the command's server is there. A failure is lost to nobody: one from before was told to the
-  server, and `await_end/1` gives one that comes later.
+  Watches a feeder, while the command's server is there. No failure is lost: the server knows one from before, and
+  `await_end/1` returns one that comes later.
   """
   @spec watch(pid() | nil) :: reference() | nil
   def watch(feeder), do: feeder && Process.monitor(feeder)
 
   @doc """
-  Waits until the feeder is gone, of a command that is: it sees that its command has had enough, or it is
-  killed. Gives how it failed, if it did so since `watch/1`.
+  Waits until the feeder of a command that is gone is gone too: it notices that its command reads no more, or it is killed.
+  Returns how it failed, if it did so since `watch/1`.
   """
   @spec await_end(reference() | nil) :: :ok | {:error, {:input_failed, term()}}
   def await_end(nil), do: :ok
@@ -214,7 +214,7 @@ defmodule NetRunner.Run.Input do
       produce.(sink)
       :all_or_enough
     catch
-      # An early end of the command, or of its interest, is no failure of the input.
+      # It is not a failure of the input when the command ends early, or stops reading.
       :throw, {__MODULE__, :unwanted, ^server} ->
         :all_or_enough
 

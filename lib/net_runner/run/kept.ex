@@ -120,7 +120,7 @@ defmodule NetRunner.Run.Kept do
     %{kept | store: {:apart, %{streams | stderr: tail}}, dropped: dropped}
   end
 
-  # Nobody can have its beginning; so where only that is to be kept, it is the end all the same.
+  # The beginning of a consumed stderr is not known. So when only the beginning was asked for, this is the end all the same.
   def put_consumed(%__MODULE__{store: {:ends, {_head, 0} = sizes, streams}} = kept, tail, size),
     do: %{kept | store: {:ends, sizes, %{streams | stderr: {tail, "", size}}}}
 

@@ -34,8 +34,7 @@ defmodule NetRunner.Run.Pipeline do
   @type member :: {server :: pid(), command :: [String.t()]}
 
   @doc """
-  What is to be started. Raises for what can be said against the list, the options, or a command's own options, before
-  anything is started.
+  What will be started. Mistakes in the list, the options, or a command's own options raise here, before anything is started.
   """
   @spec plan(commands(), keyword(), [Options.group()]) :: t()
   def plan(commands, options, groups) do
@@ -74,7 +73,7 @@ defmodule NetRunner.Run.Pipeline do
     for option <- [:tagged | elsewhere], own[option] != nil do
       why =
         cond do
-          option == :tagged -> "it is one of the whole pipeline"
+          option == :tagged -> "it applies to the whole pipeline"
           option in @of_the_first -> "it reads what the command before it writes"
           true -> "what it writes is read by the command after it"
         end

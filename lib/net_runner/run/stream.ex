@@ -12,18 +12,18 @@ defmodule NetRunner.Run.Stream do
   alias NetRunner.Error
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Server
-  alias NetRunner.Run.{Input, Lines, Pipeline, Reader}
+  alias NetRunner.Run.{Input, Lines, Pipeline, Progress, Reader}
 
   # What is split next should still be in the CPU's cache.
   @chunk_of_lines 262_144
 
   @enforce_keys [:server, :members, :feeder, :on_exit, :tagged?, :lines, :left, :reader, :chunk]
-  defstruct @enforce_keys ++ [splitting: nil, failure: nil, ended?: false]
+  defstruct @enforce_keys ++ [progress: nil, splitting: nil, failure: nil, ended?: false]
 
-  # `server`: of the command that is read, the last of the `members`. `on_exit`: what is done with a status
-  # that is not 0, for each of them; `:log` where nobody would see it otherwise. `lines`: those of each stream, or `nil` for chunks as they come. `left`: the bytes
-  # that may still come. `chunk`: those that are read at once. `splitting`: the stream whose chunk is not through. `failure`: what is raised when all elements
-  # have been given.
+  # `server`: that of the command whose output is read, the last of the `members`. `on_exit`: for each of them, what is done
+  # with a status that is not 0; `:log` if nobody would see it otherwise. `lines`: the splitter of each stream, or `nil` for
+  # chunks as they come. `left`: how many bytes may still come. `chunk`: how many are read at once. `splitting`: the stream
+  # whose last chunk still has lines. `failure`: what is raised after the last element.
   @type t :: %__MODULE__{
           server: pid(),
           members: [Pipeline.member(), ...],
@@ -34,6 +34,7 @@ defmodule NetRunner.Run.Stream do
           left: non_neg_integer() | :infinity | :exceeded,
           reader: Reader.t(),
           chunk: pos_integer(),
+          progress: Progress.t(),
           splitting: :stdout | :stderr | nil,
           failure: Exception.t() | nil,
           ended?: boolean()
@@ -45,7 +46,10 @@ defmodule NetRunner.Run.Stream do
     enumerable(fn ->
       case Server.start(command, options, input: Input.for_server(input), grace?: true) do
         {:ok, server} ->
-          new([{server, command}], Input.feed(input, server), options, [options.exit_status])
+          progress = Progress.start(options, input, server, command)
+          feeder = Input.feed(input, server)
+          stream = new([{server, command}], feeder, options, [options.exit_status])
+          %{stream | progress: progress}
 
         {:error, reason} ->
           raise Error, reason: reason, command: command
@@ -68,7 +72,9 @@ defmodule NetRunner.Run.Stream do
           case Command.hand_over(server, owner.()) do
             :ok ->
               on_exit = if options.tagged, do: :ignore, else: :log
-              new([{server, command}], Input.feed(input, server), options, [on_exit])
+              progress = Progress.start(options, input, server, command)
+              stream = new([{server, command}], Input.feed(input, server), options, [on_exit])
+              %{stream | progress: progress}
 
             {:error, :closed} ->
               reason = if passed?(deadline), do: :timeout, else: :stream_over
@@ -117,6 +123,7 @@ defmodule NetRunner.Run.Stream do
 
   defp stop(stream) do
     :ok = Pipeline.stop(stream.members)
+    :ok = Progress.stop(stream.progress)
     _ = stream.feeder |> Input.watch() |> Input.await_end()
     :ok
   end

@@ -148,9 +148,14 @@ defmodule NetRunner.Sandbox.Policy do
 
   defp problem(:without, layers) do
     case proper_list?(layers) && Enum.reject(layers, &(&1 in @layers)) do
-      false -> ":without must be a list of layers, got: #{Kind.no_string(layers)}"
-      [] -> nil
-      [wrong | _] -> "the layers are #{names(@layers)}; :without has #{Kind.no_string(wrong)}"
+      false ->
+        ":without must be a list of layers, got: #{Kind.no_string(layers)}"
+
+      [] ->
+        nil
+
+      [wrong | _] ->
+        "the layers are #{names(@layers)}; :without contains #{Kind.no_string(wrong)}"
     end
   end
 
@@ -172,7 +177,7 @@ defmodule NetRunner.Sandbox.Policy do
     case proper_list?(ports) && Enum.reject(ports, &(&1 in first..65_535)) do
       false -> "#{must_be}, got: #{Kind.no_string(ports)}"
       [] -> nil
-      [wrong | _] -> "#{must_be}, and has #{Kind.no_string(wrong)}"
+      [wrong | _] -> "#{must_be}; it contains #{Kind.no_string(wrong)}"
     end
   end
 
@@ -195,7 +200,7 @@ defmodule NetRunner.Sandbox.Policy do
           "is not absolute (Path.expand/1 makes it so)"
 
         of_a_process?(path) ->
-          "would mean a process of NetRunner's and not the command; name what it leads to"
+          "would mean a process of NetRunner and not the command; name the path that it leads to"
 
         true ->
           nil
@@ -205,10 +210,11 @@ defmodule NetRunner.Sandbox.Policy do
   end
 
   defp path_problem(:write, path),
-    do: ":write must be a list of strings, and has #{Kind.no_string(path)}"
+    do: ":write must be a list of strings; it contains #{Kind.no_string(path)}"
 
   defp path_problem(key, path),
-    do: "#{inspect(key)} must be a list of strings and :system, and has #{Kind.no_string(path)}"
+    do:
+      "#{inspect(key)} must be a list of strings and :system; it contains #{Kind.no_string(path)}"
 
   # Most paths have neither name in them, and are not looked at closer: that takes longer than all else here.
   defp of_a_process?(path) do

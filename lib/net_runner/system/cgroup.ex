@@ -262,7 +262,7 @@ defmodule NetRunner.System.Cgroup do
     directory = Path.join([mount | parts])
 
     with {:error, reason} <- File.mkdir_p(directory) do
-      failure("#{directory} cannot be made: #{NetRunner.Error.system_error(reason)}")
+      failure("#{directory} cannot be created: #{NetRunner.Error.system_error(reason)}")
     end
   end
 
@@ -276,7 +276,7 @@ defmodule NetRunner.System.Cgroup do
         failure("#{directory} exists already; each command needs one of its own")
 
       {:error, reason} ->
-        failure("#{directory} cannot be made: #{NetRunner.Error.system_error(reason)}")
+        failure("#{directory} cannot be created: #{NetRunner.Error.system_error(reason)}")
     end
   end
 

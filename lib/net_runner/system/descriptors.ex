@@ -21,7 +21,7 @@ defmodule NetRunner.System.Descriptors do
   def problem(fds) when is_map(fds) and not is_struct(fds) do
     with nil <- Enum.find_value(fds, &problem_of/1) do
       if Enum.count(fds, &pipe?/1) > @most_pipes,
-        do: "more than #{@most_pipes} that are no files"
+        do: "more than #{@most_pipes} that are not files"
     end
   end
 
@@ -29,7 +29,7 @@ defmodule NetRunner.System.Descriptors do
 
   defp problem_of({number, kind}) do
     cond do
-      not is_integer(number) -> "a key that is no number"
+      not is_integer(number) -> "a key that is not a number"
       number not in 3..255 -> "the number #{number}"
       not kind?(kind) -> "#{wrong(kind)} for #{number}"
       true -> nil
@@ -40,7 +40,7 @@ defmodule NetRunner.System.Descriptors do
   defp wrong({:file, _path}), do: "{:file, path}"
 
   defp wrong({kind, {:file, _path}}) when kind in [:input, :output, :append],
-    do: "a path that is empty, has a NUL byte or is no string"
+    do: "a path that is empty, contains a NUL byte or is not a string"
 
   defp wrong({kind, _}) when kind in [:output, :append],
     do: "{#{inspect(kind)}, …} with something else than {:file, path}"

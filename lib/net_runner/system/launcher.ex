@@ -34,9 +34,9 @@ defmodule NetRunner.System.Launcher do
   @cannot "net_runner cannot: "
   @no_proc "; no /proc"
 
-  @without_proc "NetRunner finds no /proc of its own PID namespace. It ends whatever its commands leave behind " <>
-                  "nonetheless, but to find that takes up to a second of CPU time for each command that leaves " <>
-                  "something. Mount one in the namespace of the VM: `mount -t proc proc /proc`"
+  @without_proc "NetRunner finds no /proc of its own PID namespace. It still ends everything that its " <>
+                  "commands leave behind, but finding it takes up to a second of CPU time for each command that " <>
+                  "leaves something. Mount one in the namespace of the VM: `mount -t proc proc /proc`"
 
   # Race: room taken by others.
   @rounds 1_000
@@ -370,11 +370,11 @@ defmodule NetRunner.System.Launcher do
 
   defp explain({path, {:cannot, reason}}) do
     "NetRunner's helper program #{path} cannot do its work on this system: #{reason}. It needs this call to end " <>
-      "all that a command starts. Linux has it since version 3.4; a filter of system calls (seccomp), as containers " <>
-      "have, must allow it"
+      "everything that a command starts. Linux has it since version 3.4; a container's filter of system calls (seccomp) " <>
+      "must allow it"
   end
 
-  @rebuild "`mix deps.compile net_runner --force` (in NetRunner itself: `mix compile --force`) builds it anew"
+  @rebuild "`mix deps.compile net_runner --force` (in NetRunner itself: `mix compile --force`) rebuilds it"
 
   defp explain({path, {:mismatch, theirs, ours}}) do
     "NetRunner's helper program #{path} (#{theirs}) does not match its native library (#{ours}): #{@rebuild}"

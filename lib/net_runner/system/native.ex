@@ -69,8 +69,8 @@ defmodule NetRunner.System.Native do
 
   @failure {__MODULE__, :failure}
 
-  @not_replaced "NetRunner's native library cannot be replaced while the VM runs; what is loaded goes on working, and a " <>
-                  "restart of the VM takes the new one"
+  @not_replaced "NetRunner's native library cannot be replaced while the VM runs; the one that is loaded goes on working. " <>
+                  "Restart the VM to load the new one"
 
   # A library that does not load must not keep this module from being loaded: in a release, the VM would then not
   # boot, and would not say why. The application asks `loaded/0` when it starts.

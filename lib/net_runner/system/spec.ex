@@ -33,7 +33,7 @@ defmodule NetRunner.System.Spec do
   end
 
   def build(command, _options) do
-    hint = if is_binary(command), do: " (NetRunner.shell/2 runs a line for a shell)", else: ""
+    hint = if is_binary(command), do: " (NetRunner.shell/2 runs a line of shell script)", else: ""
 
     invalid_cmd(
       "a command is a list [executable | args] of strings, got: #{Kind.no_string(command)}#{hint}"
@@ -44,7 +44,7 @@ defmodule NetRunner.System.Spec do
     cond do
       match?([word | _] when is_binary(word), executable) ->
         invalid_cmd(
-          "the executable must be a string, got: a list; its arguments are given after it"
+          "the executable must be a string, got: a list; its arguments are a list of their own, after it"
         )
 
       not is_binary(executable) ->
@@ -128,12 +128,12 @@ defmodule NetRunner.System.Spec do
     Enum.reduce_while(changes, {:ok, %{}}, fn {name, value}, {:ok, checked} ->
       cond do
         name == "" ->
-          {:halt, invalid_env("the empty string is no name of a variable")}
+          {:halt, invalid_env("the name of a variable must not be empty")}
 
         # What follows the "=" may be meant as the value, and may be secret.
         :binary.match(name, "=") != :nomatch ->
           [name, _] = :binary.split(name, "=")
-          {:halt, invalid_env("#{inspect(name <> "=…")} is no name of a variable")}
+          {:halt, invalid_env("#{inspect(name <> "=…")} is not the name of a variable")}
 
         nul?(name) or (is_binary(value) and nul?(value)) ->
           {:halt, invalid_env("the variable #{inspect(name)} contains a NUL byte")}

@@ -200,8 +200,8 @@ pub fn signal(child: Pid, number: i32) {
     unsafe { libc::kill(child.as_raw(), number) };
 }
 
-/// A helper is whoever is in the session of this process: a command leaves it before it does
-/// anything else, and cannot come back.
+/// Helpers are the processes in the session of this process: a command leaves that session before it does anything else,
+/// and cannot come back.
 pub fn is_stranger(pid: Pid) -> bool {
     getsid(Some(pid)) != getsid(None)
 }

@@ -298,7 +298,7 @@ fn give_up(plan: &Plan, failure: Failure) -> ! {
 
 /// As `set_up`.
 fn make_processes(plan: &Plan, argument: *mut libc::c_void) -> Result<(), Failure> {
-    // Whoever it makes is no helper.
+    // The processes that it makes must not look like helpers.
     nix::unistd::setsid().map_err(at(Step::Setup))?;
     has_shepherd(plan)?;
     let Some(sandbox) = &plan.sandbox else {

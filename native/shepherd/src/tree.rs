@@ -120,8 +120,8 @@ mod processes {
         }
     }
 
-    /// Walks up to the root, and looks at each step once more: a process whose parent is the same as before had it all
-    /// the time, since it would have got another one at that's death. So nobody on the way was replaced meanwhile.
+    /// Walks up to the root, and then looks at each step once more. A process that has the same parent both times has had it
+    /// all the time, since it would have got another parent when that one died. So no process on the way was replaced.
     fn is_below(pid: libc::pid_t, root: libc::pid_t) -> bool {
         let mut way = vec![(
             pid,

@@ -1,6 +1,6 @@
 //! What those above the shepherds, the launcher and the guard, do about their children.
 //!
-//! They reap; they end what a killed shepherd left, which is given to them; and they let a helper go on that
+//! They reap; they end the processes of a killed shepherd, which become their children; and they continue a helper that
 //! somebody stopped, since nobody would end its command otherwise.
 
 use crate::backoff::Backoff;
@@ -18,7 +18,7 @@ const LONGEST_STOP: Duration = Duration::from_secs(5);
 /// A helper that was stopped.
 struct Stopped {
     helper: Pid,
-    /// When it is let go on; `None` when that is done.
+    /// When it is continued; `None` when that is done.
     until: Option<Instant>,
 }
 

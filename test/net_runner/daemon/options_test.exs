@@ -119,7 +119,7 @@ defmodule NetRunner.Daemon.OptionsTest do
 
     test "and :on_output exclude each other" do
       message =
-        "the options :on_line and :on_output exclude each other: the output is handed on once"
+        "the options :on_line and :on_output exclude each other: only one of them can get the output"
 
       assert_raise ArgumentError, message, fn ->
         Daemon.start_link(cmd: "cat", on_line: &send(self(), &1), on_output: :log)

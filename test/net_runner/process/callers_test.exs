@@ -590,7 +590,7 @@ defmodule NetRunner.Process.CallersTest do
         assert Task.await(writer, 60_000) == {:error, :closed}
       end)
 
-    assert log =~ "asked the process of a command for something that it does not know"
+    assert log =~ "called the process of a command with a request that it does not know"
     refute log =~ "s3cret"
     {p, writer} = start_with_secret!()
 
@@ -601,7 +601,7 @@ defmodule NetRunner.Process.CallersTest do
         Tree.await(fn -> not Process.alive?(p) end)
       end)
 
-    assert log =~ "told the process of a command something that it does not know"
+    assert log =~ "the process of a command got a cast that it does not know"
     refute log =~ "s3cret"
   end
 

@@ -46,7 +46,7 @@ defmodule NetRunner.Process.SinkTest do
   test "an option that nobody knows is named" do
     p = start!("exit 0")
 
-    assert_raise ArgumentError, ~r/unknown option :shut; there is :close/, fn ->
+    assert_raise ArgumentError, ~r/unknown option :shut; this function takes :close/, fn ->
       Command.sink(p, shut: 1)
     end
   end

@@ -45,7 +45,7 @@ defmodule NetRunner.Process.UntilTest do
 
     test "is a binary, binaries or a regex" do
       for wrong <- ["", [], [""], ["a", ""], ["a", :b], nil, 1, ~c"abc"] do
-        assert_raise ArgumentError, ~r/must be a binary, a list of binaries/, fn ->
+        assert_raise ArgumentError, ~r/must be a binary that is not empty/, fn ->
           Pattern.new!(wrong)
         end
       end
@@ -283,7 +283,7 @@ defmodule NetRunner.Process.UntilTest do
     assert Command.read_until(p, "a", max_bytes: 1, max_bytes: 0) == {:error, :not_piped}
 
     for {options, message} <- [
-          {[tmeout: 1], ~r/unknown option :tmeout; there is :max_bytes and :timeout/},
+          {[tmeout: 1], ~r/unknown option :tmeout; this function takes :max_bytes and :timeout/},
           {[timeout: -1], ~r/:timeout must be milliseconds .*got: -1/},
           {[max_bytes: 0], ~r/:max_bytes must be an integer .*got: 0/}
         ] do

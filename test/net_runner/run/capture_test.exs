@@ -239,7 +239,9 @@ defmodule NetRunner.Run.CaptureTest do
       assert {:ok, %{outcome: :shepherd_died, stdout: ^shepherd, status: nil, exit: nil} = result} =
                Task.await(task, 60_000)
 
-      assert_raise Error, ~r/shepherd of the command died/, fn -> Result.ok!(result) end
+      assert_raise Error, ~r/helper process for the command \(its shepherd\) was killed/, fn ->
+        Result.ok!(result)
+      end
     end
 
     test "because its process is stopped or killed, or its owner dies, was cancelled" do
@@ -578,7 +580,7 @@ defmodule NetRunner.Run.CaptureTest do
             {[idle_timeout: 1, stdout: :null, stderr: :redirect],
              ":idle_timeout has no meaning here"},
             {[interleave: true, stderr: :consume],
-             ":interleave and :stderr exclude each other: of a consumed stderr only the end"},
+             ":interleave and :stderr exclude each other: with stderr: :consume only the end"},
             {[max_output_size: [stderr: 1], stderr: :consume],
              "the limit of :stderr in :max_output_size has no meaning here"},
             {[max_output_size: [stderr: 1], stderr: :redirect], "the limit of :stderr"},

@@ -186,7 +186,7 @@ defmodule NetRunner.CmdTest do
     cases = [
       {["ls", [], [cd: "/nowhere"]], 2, "directory (:cd) cannot be used: no such file"},
       {["ls", [], [cd: "/etc/passwd"]], 20, "not a directory"},
-      {[script.("lost", "#!/nowhere/sh\n"), []], 2, "no interpreter"},
+      {[script.("lost", "#!/nowhere/sh\n"), []], 2, "its interpreter"},
       {["echo", [String.duplicate("x", 3_000_000)]], 7, "larger than the system allows"},
       {[dir, []], 13, "must not be a directory"}
     ]
@@ -217,12 +217,12 @@ defmodule NetRunner.CmdTest do
 
   test "no exception shows a value of :env" do
     for {env, text} <- [
-          {[a: "secret"], "a name that is no UTF-8 string"},
-          {[{"a", ~c"secret"}], ~s(the value of "a" is no UTF-8 string)},
-          {[{"a", {"secret"}}], ~s(the value of "a" is no UTF-8 string)},
-          {[{"a", false}], ~s(the value of "a" is no UTF-8 string)},
-          {[{"a", "secret" <> <<255>>}], ~s(the value of "a" is no UTF-8 string)},
-          {["secret"], "an entry that is no {name, value}"},
+          {[a: "secret"], "a name that is not a UTF-8 string"},
+          {[{"a", ~c"secret"}], ~s(the value of "a" is not a UTF-8 string)},
+          {[{"a", {"secret"}}], ~s(the value of "a" is not a UTF-8 string)},
+          {[{"a", false}], ~s(the value of "a" is not a UTF-8 string)},
+          {[{"a", "secret" <> <<255>>}], ~s(the value of "a" is not a UTF-8 string)},
+          {["secret"], "an entry that is not {name, value}"},
           {[{"a", "secret\0"}], "contains a NUL byte"}
         ] do
       {error, stack} =

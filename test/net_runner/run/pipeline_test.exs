@@ -158,7 +158,7 @@ defmodule NetRunner.PipelineTest do
       end
 
       for {commands, text} <- [
-            {[~w(sleep 100.88), own(~w(cat), tagged: true)], "it is one of the whole pipeline"},
+            {[~w(sleep 100.88), own(~w(cat), tagged: true)], "it applies to the whole pipeline"},
             {[own(~w(sleep 100.88), lines: :trim), ~w(cat)], ":lines of the command with index 0"}
           ] do
         error = assert_raise ArgumentError, fn -> NetRunner.pipeline_stream!(commands) end
@@ -222,8 +222,8 @@ defmodule NetRunner.PipelineTest do
       assert %{reason: {:command, 1, :enoent}, command: ["nowhere"]} = error
 
       assert Exception.message(error) ==
-               "`nowhere` (index 1 in its pipeline) failed: there is no such executable, or no interpreter " <>
-                 "of that name for it (:enoent)"
+               "`nowhere` (index 1 in its pipeline) failed: there is no such executable, or its interpreter " <>
+                 "(the #! line) does not exist (:enoent)"
     end
 
     test "takes SIGPIPE of one that is not the last for no failure" do

@@ -22,9 +22,9 @@ fn run(lifeline: RawFd) -> ! {
     // SAFETY: system calls on numbers and a struct of this process, which is a copy and nobody else's. What fails
     // here changes nothing: the shepherd ends this process by SIGKILL, too.
     unsafe {
-        // For those above the shepherds it is a command's, not a helper.
+        // By its session, the helpers above the shepherd know that it is not one of them.
         libc::setsid();
-        // Whoever it adopts is reaped by the kernel.
+        // The kernel reaps the processes that it adopts.
         libc::signal(libc::SIGCHLD, libc::SIG_IGN);
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
         libc::chdir(c"/".as_ptr());

@@ -1,7 +1,7 @@
 //! Namespaces (namespaces(7)): processes, mounts and a network of the command's own.
 //!
 //! The shepherd finds out what is needed, and makes every string; the new process makes system calls alone. It has
-//! CAP_SYS_ADMIN, or is born into a user namespace that gives it that there.
+//! CAP_SYS_ADMIN, or is created in a user namespace, in which it has that.
 
 use super::capabilities;
 use super::landlock::Ruleset;
@@ -322,7 +322,7 @@ impl Maps {
     }
 
     fn write_own(&self) -> nix::Result<()> {
-        // What the copy must not hold meanwhile.
+        // The copy must not keep descriptors open.
         // SAFETY: nothing of this copy uses a descriptor; prctl(2) on it.
         unsafe {
             libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0);

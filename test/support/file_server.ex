@@ -1,0 +1,59 @@
+defmodule NetRunner.FileServer do
+  @moduledoc false
+  # A small HTTP server for tests. It answers each request on a connection of its own, and ends with the process that
+  # started it.
+
+  @doc """
+  Starts it, and gives its URL. `answer` gets what a request asks for (a path, or a whole URL of a proxy's client), and gives
+  an answer, which can be one of those below. `tls`: options of a server (`:ssl.listen/2`).
+  """
+  def start_link(answer, tls \\ nil) do
+    {transport, options, scheme} = if tls, do: {:ssl, tls, "https"}, else: {:gen_tcp, [], "http"}
+    common = [:binary, ip: {127, 0, 0, 1}, packet: :line, active: false]
+    {:ok, listening} = apply(transport, :listen, [0, common ++ options])
+
+    {:ok, {_, port}} =
+      if tls, do: apply(:ssl, :sockname, [listening]), else: :inet.sockname(listening)
+
+    spawn_link(fn -> serve(transport, listening, answer) end)
+    "#{scheme}://localhost:#{port}"
+  end
+
+  @doc "All of it."
+  def ok(body), do: part(body, byte_size(body))
+
+  @doc "A body that is announced with another size."
+  def part(body, size), do: ["HTTP/1.1 200 OK\r\ncontent-length: #{size}\r\n\r\n", body]
+
+  @doc "Without a body."
+  def status(line, headers \\ ""), do: "HTTP/1.1 #{line}\r\n#{headers}content-length: 0\r\n\r\n"
+
+  defp serve(transport, listening, answer) do
+    with {:ok, socket} <- accept(transport, listening) do
+      with {:ok, "GET " <> rest} <- transport.recv(socket, 0),
+           :ok <- skip_headers(transport, socket) do
+        [target | _] = String.split(rest, " ")
+        transport.send(socket, answer.(target))
+      end
+
+      transport.close(socket)
+    end
+
+    serve(transport, listening, answer)
+  end
+
+  defp accept(:gen_tcp, listening), do: :gen_tcp.accept(listening)
+
+  defp accept(:ssl, listening) do
+    with {:ok, socket} <- apply(:ssl, :transport_accept, [listening]),
+         do: apply(:ssl, :handshake, [socket])
+  end
+
+  defp skip_headers(transport, socket) do
+    case transport.recv(socket, 0) do
+      {:ok, "\r\n"} -> :ok
+      {:ok, _header} -> skip_headers(transport, socket)
+      error -> error
+    end
+  end
+end
