@@ -4,6 +4,8 @@
 #   2. A fast program and a slow consumer, by NetRunner.
 #   3. The same by a port, stopped when its memory has grown by 400 MB.
 #   4. An endless command that starts others, of which only the beginning is wanted, by both.
+#   5. A program that is not trusted, in a sandbox: it does its work, and what else it tries fails.
+#   6. Commands that fail, with all that is known of them.
 
 defmodule Demo.Log do
   # A log as a web shop's servers write it, from a fixed seed: the same bytes in every run.
@@ -299,7 +301,9 @@ defmodule Demo do
     trip = round_trip(log)
     {ours, port} = slow_consumers(log)
     leftovers = leftovers()
-    summary(trip, ours, port, leftovers)
+    attacks = sandbox(directory, log)
+    failures(log)
+    summary(trip, ours, port, leftovers, attacks)
   end
 
   # 1 ------------------------------------------------------------------------------------------
@@ -497,9 +501,109 @@ defmodule Demo do
     end
   end
 
+  # 5 ------------------------------------------------------------------------------------------
+
+  # In the sandbox, `$1` is the log, `$2` the one folder that may be written to, and `$3` and `$4` are what is attacked:
+  # a file and a process. Each prints a sentence of the system about what it was refused.
+  @attacks [
+    {"read a private key", ~S(cat "$3")},
+    {"delete the log", ~S(rm -f "$1")},
+    {"leave a program behind", ~S(cp /bin/sh "$3.sh")},
+    {"kill another program", ~S(env kill -KILL "$4")},
+    {"open a socket", ~S[python3 -c "import socket; socket.socket()"]}
+  ]
+
+  defp sandbox(directory, log) do
+    head(
+      "5. A program that is not trusted, in a sandbox: it may read the log and write to one folder"
+    )
+
+    [jail, key] = for name <- ["jail", "private.key"], do: Path.join(directory, name)
+    File.mkdir!(jail)
+    File.write!(key, "secret\n")
+    size = File.stat!(log).size
+    {:ok, victim} = NetRunner.Process.start("sleep", ["300"])
+    os_pid = NetRunner.Process.os_pid(victim)
+
+    inside = fn script ->
+      NetRunner.capture(["sh", "-c", script, "sh", log, jail, key, "#{os_pid}"],
+        sandbox: [read: [:system, log], write: [jail], network: false],
+        clear_env: true,
+        env: [{"PATH", "/usr/bin:/bin"}],
+        cd: jail,
+        timeout: 30_000
+      )
+    end
+
+    work = ~S(head -n 100000 "$1" | grep -c checkout > "$2/count" && cat "$2/count")
+
+    failed =
+      case inside.(work) do
+        {:ok, %{status: 0, stdout: count}} ->
+          said("does its work", "#{String.trim(count)} lines with a checkout")
+          for {name, script} <- @attacks, do: attack(name, inside.(script))
+
+        {:error, {:sandbox, sentence}} ->
+          IO.puts("  This system has no such sandbox, so nothing was started: #{sentence}")
+          []
+      end
+
+    untouched? =
+      NetRunner.Process.alive?(victim) and File.stat!(log).size == size and
+        Enum.sort(File.ls!(directory)) == ["jail", "private.key", "shop.log"]
+
+    NetRunner.Process.stop(victim)
+
+    IO.puts(
+      "  Log, key and program outside are #{if untouched?, do: "untouched", else: "NOT untouched"}."
+    )
+
+    %{failed: Enum.count(failed, & &1), of: length(failed), untouched?: untouched?}
+  end
+
+  # Whether it failed.
+  defp attack(name, {:ok, result}) do
+    said(name, if(result.status == 0, do: "SUCCEEDED", else: last_line(result.stderr)))
+    result.status != 0 and not (result.stdout =~ "secret")
+  end
+
+  defp said(name, text), do: IO.puts("  #{String.pad_trailing(name, 24)} #{text}")
+  defp last_line(text), do: text |> String.split("\n", trim: true) |> List.last()
+
+  # 6 ------------------------------------------------------------------------------------------
+
+  defp failures(log) do
+    head("6. Commands that fail, by capture/2: what each printed, and how it ended")
+    failing = ~S(cat "$1"; echo "disk quota exceeded" >&2; exit 3)
+    told(["sh", "-c", failing, "sh", log], keep: {:tail, 64})
+    # It ignores the polite signal.
+    told(["sh", "-c", "trap '' TERM; echo begun; while :; do sleep 1; done"],
+      timeout: 500,
+      kill_timeout: 300
+    )
+
+    told(["yes"], max_output_size: 1_000_000)
+  end
+
+  defp told(command, options) do
+    {:ok, result} = NetRunner.capture(command, options)
+    %{stdout: dropped} = result.dropped
+    size = dropped + byte_size(result.stdout)
+
+    IO.puts(
+      "  #{inspect(result.outcome)} after #{result.duration_ms} ms, #{inspect(result.exit)}"
+    )
+
+    IO.puts(
+      "    stdout  #{size} bytes, kept #{byte_size(result.stdout)}, which end with #{inspect(last_line(result.stdout))}"
+    )
+
+    if result.stderr != "", do: IO.puts("    stderr  #{String.trim(result.stderr)}")
+  end
+
   # --------------------------------------------------------------------------------------------
 
-  defp summary(trip, ours, port, leftovers) do
+  defp summary(trip, ours, port, leftovers, attacks) do
     head("Summary")
 
     Show.table([
@@ -523,9 +627,11 @@ defmodule Demo do
       )
     end
 
+    IO.puts("  In the sandbox, #{attacks.failed} of #{attacks.of} attacks failed.")
     IO.puts("  Left running, by /proc: #{left} of what NetRunner started,")
     IO.puts("  #{port.left + left_by_port} of what the ports started (this demo ended them).")
-    if left > 0, do: System.halt(1)
+    safe? = attacks.untouched? and attacks.failed == attacks.of
+    if left > 0 or not safe?, do: System.halt(1)
   end
 
   defp row(name, result) do

@@ -54,7 +54,7 @@ defmodule NetRunner.Figures do
 
     if Enum.sum(Enum.map(graphemes, &width/1)) <= columns,
       do: text,
-      else: IO.iodata_to_binary([fitting(graphemes, columns - 2), "…"])
+      else: IO.iodata_to_binary([fitting(graphemes, columns - 1), "…"])
   end
 
   # A character that may be wide counts as two columns.

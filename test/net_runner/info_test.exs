@@ -24,6 +24,34 @@ defmodule NetRunner.InfoTest do
       assert listed(p) == nil
     end
 
+    test "has maps that print on a line, with no value of the environment, no input, and nothing a terminal obeys" do
+      script = "printf '\e[2J'; cat"
+      {:ok, p} = Command.start("sh", ["-c", script], env: [{"TOKEN", "hush-hush"}])
+      :ok = Command.write(p, "hush-hush")
+      entry = listed(p)
+      shown = inspect(entry, pretty: true, limit: :infinity)
+
+      assert shown =~
+               ~r/^#NetRunner<sh -c .+, PID #{entry.os_pid}, since [-0-9]+ [:0-9]+Z, 9 B in, 0 B out, #PID<[.0-9]+>>$/
+
+      refute shown =~ "hush"
+      refute shown =~ "\e"
+      assert is_map(entry)
+
+      assert Enum.sort(Map.keys(Map.from_struct(entry))) == [
+               :bytes,
+               :command,
+               :os_pid,
+               :pid,
+               :started_at
+             ]
+
+      assert {entry[:pid], get_in(entry, [:bytes, :in]), entry[:none]} == {p, 9, nil}
+      assert {^p, %{os_pid: _}} = pop_in(entry, [:pid])
+      assert put_in(entry[:os_pid], 1).os_pid == 1
+      Command.stop(p)
+    end
+
     test "is in the order of the starts" do
       ps = for _ <- 1..5, do: elem(Command.start("cat"), 1)
       pids = for %{pid: pid} <- NetRunner.list(), pid in ps, do: pid
@@ -63,7 +91,8 @@ defmodule NetRunner.InfoTest do
       assert %{status: :running, exit: nil, exit_status: nil, command: ["sh" | _]} =
                info = Command.info(p)
 
-      assert info |> Map.take(Map.keys(listed(p))) == listed(p)
+      listed = p |> listed() |> Map.from_struct()
+      assert Map.take(info, Map.keys(listed)) == listed
       :ok = Command.write(p, "ab\n")
       {:ok, 3} = Command.await_exit(p)
       {:ok, "ab\n"} = Command.read(p)

@@ -50,9 +50,9 @@ defmodule NetRunner.MistakesTest do
               [{}, {1}, {:a, 1}, {1, 2}, {:file, 1}, {:input, :a}, {1, 2, 3}, {:tcp, 1, 2}, %{}] ++
               [%{a: 1}, %{3 => 4}, [join: 1], [cpu: 1], [cpu_max: 1], [rows: :a], [stdout: :a]]
     @groups [
-      [:command, :input, :run],
-      [:command, :input, :capture],
-      [:command, :input, :run, :stream, :raising],
+      [:command, :input, :run, :progress],
+      [:command, :input, :capture, :progress],
+      [:command, :input, :run, :stream, :raising, :progress],
       [:command, :input, :cmd],
       [:command, :process],
       [:daemon, :process, :child]

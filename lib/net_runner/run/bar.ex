@@ -69,12 +69,12 @@ defmodule NetRunner.Run.Bar do
   defp drawn(%{size: size, name: name}, bytes, room) do
     part = min(bytes, size)
     # Brackets, the percentage, and spaces between all.
-    width = min(30, room - String.length(name) - 14)
+    width = min(30, room - String.length(name) - 15)
     percent = String.pad_leading("#{div(100 * part, size)}%", 4)
 
     if width >= 5 do
       filled = div(width * part, size)
-      ["[#{String.duplicate("#", filled)}#{String.duplicate(".", width - filled)}]#{percent}"]
+      ["[#{String.duplicate("#", filled)}#{String.duplicate(".", width - filled)}] #{percent}"]
     else
       [String.trim(percent)]
     end
