@@ -9,20 +9,22 @@ defmodule Docs do
 
   def run do
     config = NetRunner.MixProject.project()[:docs]
-    pages = Enum.map(config[:extras], &file_page/1)
+    extras = for {path, options} <- config[:extras], do: {Atom.to_string(path), options}
+    paths = for {path, _} <- extras, do: path
+    pages = Enum.map(paths, &file_page/1)
     modules = for module <- modules(), do: module_page(module)
     others = for path <- ["fuzz/README.md"], do: file_page(path)
     all = Enum.reject(pages ++ modules ++ others, &is_nil/1)
     titles = Map.new(all, &{&1.path, slugs(&1.text)})
-    missing = config[:extras] -- Enum.map(all, & &1.path)
-    unlisted = Path.wildcard("docs/*.md") -- config[:extras]
+    missing = paths -- Enum.map(all, & &1.path)
+    unlisted = Path.wildcard("docs/*.md") -- paths
 
     problems =
       for(path <- missing, do: "mix.exs lists #{path}, which is not there") ++
         for(path <- unlisted, do: "mix.exs does not list #{path}") ++
         Enum.flat_map(all, &problems(&1, titles))
 
-    collect(config, pages, modules)
+    collect(config, extras, pages, modules)
     Enum.each(problems, &IO.puts(:stderr, &1))
     blocks = all |> Enum.map(&length(blocks(&1.text))) |> Enum.sum()
     links = all |> Enum.map(&length(links(&1.text))) |> Enum.sum()
@@ -266,29 +268,50 @@ defmodule Docs do
 
   # --- for docs.py ------------------------------------------------------------------------------------
 
-  # A line for each page: group, title, file, with tabs between them.
-  defp collect(config, pages, modules) do
+  # A line for each page: group, path, file of its source, file to write; with tabs between them.
+  defp collect(config, extras, pages, modules) do
     source = Path.join(@output, "source")
     File.rm_rf!(source)
     File.mkdir_p!(source)
 
-    extras =
-      for page <- pages, page != nil, do: {group(config[:groups_for_extras], page.path), page}
+    pages =
+      for page <- pages, page != nil do
+        {group(config[:groups_for_extras], page.path), page, file_name(page.path, extras)}
+      end
 
     groups =
       for {group, modules} <- config[:groups_for_modules],
           do: {group, Enum.map(modules, &inspect/1)}
 
-    modules = for page <- modules, do: {group(groups, page.path) || "Modules", page}
+    modules =
+      for page <- modules,
+          do: {group(groups, page.path) || "Modules", page, page.path <> ".html"}
+
+    # As ExDoc has them.
+    order = ["Modules" | for({group, _} <- config[:groups_for_modules], do: to_string(group))]
+
+    modules =
+      Enum.sort_by(modules, fn {group, _, _} -> Enum.find_index(order, &(&1 == group)) end)
 
     lines =
-      for {{group, page}, number} <- Enum.with_index(extras ++ modules) do
-        file = "#{number}.md"
-        File.write!(Path.join(source, file), page.text)
-        Enum.join([group, page.path, file], "\t") <> "\n"
+      for {{group, page, file}, number} <- Enum.with_index(pages ++ modules) do
+        File.write!(Path.join(source, "#{number}.md"), page.text)
+        Enum.join([group, page.path, "#{number}.md", file], "\t") <> "\n"
       end
 
+    names = for {_, _, file} <- pages ++ modules, do: file
+
+    if names != Enum.uniq(names),
+      do: raise("two pages are called #{hd(names -- Enum.uniq(names))}")
+
     File.write!(Path.join(source, "pages.tsv"), lines)
+  end
+
+  defp file_name(path, extras) do
+    {_, options} = List.keyfind!(extras, path, 0)
+
+    (options[:filename] || path |> Path.basename() |> Path.rootname() |> String.downcase()) <>
+      ".html"
   end
 
   defp group(groups, path),

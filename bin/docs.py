@@ -31,13 +31,6 @@ def slug(title):
     return re.sub(r"\W+", "-", title).strip("-").lower()
 
 
-def file_name(path):
-    """README.md -> readme.html, docs/streams.md -> streams.html, NetRunner.Process -> NetRunner.Process.html"""
-    if path.startswith("NetRunner"):
-        return path + ".html"
-    return pathlib.Path(path).stem.lower() + ".html"
-
-
 def resolve(path, link, names):
     """Where a link of a page leads among the rendered files."""
     target, separator, anchor = link.partition("#")
@@ -45,12 +38,12 @@ def resolve(path, link, names):
         return link
     there = (pathlib.Path.cwd() / path).parent / target
     there = str(there.resolve().relative_to(pathlib.Path.cwd()))
-    return file_name(there) + separator + anchor if there in names else "../../../" + there
+    return names[there] + separator + anchor if there in names else "../../../" + there
 
 
 def main():
     pages = [line.split("\t") for line in (ROOT / "source/pages.tsv").read_text().splitlines()]
-    names = {path for _, path, _ in pages}
+    names = {path: name for _, path, _, name in pages}
     shutil.rmtree(OUTPUT, ignore_errors=True)
     OUTPUT.mkdir(parents=True)
     if (ROOT / "mermaid").exists():
@@ -69,12 +62,12 @@ def main():
         text = tokens[index].content
         found = re.fullmatch(r"(?:[ct]:)?(NetRunner(?:\.[A-Z]\w*)*)(?:\.([a-z_]\w*[?!]?/\d+))?", text)
         shown = f"<code>{html.escape(text)}</code>"
-        return f'<a href="{file_name(found[1])}">{shown}</a>' if found and found[1] in names else shown
+        return f'<a href="{names[found[1]]}">{shown}</a>' if found and found[1] in names else shown
 
     markdown.add_render_rule("fence", fence)
     markdown.add_render_rule("code_inline", code)
-    for group, path, file in pages:
-        tokens = markdown.parse((ROOT / "source" / file).read_text())
+    for _, path, source, name in pages:
+        tokens = markdown.parse((ROOT / "source" / source).read_text())
         for token in tokens:
             for child in token.children or []:
                 for attribute in ("href", "src"):
@@ -82,13 +75,13 @@ def main():
                         child.attrSet(attribute, resolve(path, child.attrGet(attribute), names))
         body = markdown.renderer.render(tokens, markdown.options, {})
         navigation, last = "", None
-        for other_group, other, _ in pages:
+        for other_group, other, _, other_name in pages:
             if other_group != last:
                 navigation, last = navigation + f"<h4>{html.escape(other_group)}</h4>", other_group
             here = ' class="here"' if other == path else ""
-            title = pathlib.Path(other).stem.replace("_", " ") if "/" in other or other.endswith(".md") else other
-            navigation += f'<a href="{file_name(other)}"{here}>{html.escape(title)}</a>'
-        (OUTPUT / file_name(path)).write_text(
+            title = other if other_name == other + ".html" else pathlib.Path(other).stem.replace("_", " ")
+            navigation += f'<a href="{other_name}"{here}>{html.escape(title)}</a>'
+        (OUTPUT / name).write_text(
             f'<!doctype html><meta charset="utf-8"><title>{html.escape(path)}</title><style>{STYLE}</style>'
             f"<nav>{navigation}</nav><main>{body}</main>{SCRIPT}"
         )

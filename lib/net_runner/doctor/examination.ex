@@ -37,7 +37,7 @@ defmodule NetRunner.Doctor.Examination do
   defp cargo do
     cond do
       not Code.ensure_loaded?(Mix) ->
-        ok(:cargo, "not needed: this is a release, or at least there is no Mix")
+        ok(:cargo, "not needed: this is a release (there is no Mix)")
 
       Application.get_env(:net_runner, :precompiled) != nil ->
         ok(:cargo, "not needed: a precompiled native part is configured")
