@@ -58,7 +58,8 @@ defmodule NetRunner.MixProject do
     [
       main: "readme",
       source_ref: "v#{@version}",
-      extras: for({_group, pages} <- pages(), page <- pages, do: page),
+      extras:
+        for({_group, pages} <- pages(), page <- pages, do: {String.to_atom(page), extra(page)}),
       groups_for_extras: pages(),
       groups_for_modules: modules(),
       assets: assets(),
@@ -84,6 +85,10 @@ defmodule NetRunner.MixProject do
     ]
   end
 
+  # Else its name would be that of docs/security.md.
+  defp extra("SECURITY.md"), do: [filename: "reporting", title: "Reporting a vulnerability"]
+  defp extra(_page), do: []
+
   # What is not named here (a command and its life) comes first, without a title.
   defp modules do
     [
@@ -91,7 +96,12 @@ defmodule NetRunner.MixProject do
       "A running command": [NetRunner.Process, NetRunner.Process.Stats],
       "Results and errors": [NetRunner.Result, NetRunner.Error],
       "Under a supervisor": [NetRunner.Daemon],
-      "On this machine": [NetRunner.Sandbox, NetRunner.Doctor, NetRunner.Telemetry]
+      "On this machine": [
+        NetRunner.Sandbox,
+        NetRunner.Doctor,
+        NetRunner.Doctor.Finding,
+        NetRunner.Telemetry
+      ]
     ]
   end
 

@@ -46,6 +46,20 @@ defmodule NetRunner do
           | :shepherd_died
           | atom()
 
+  @typedoc "A command that runs, as `list/0` describes it: a struct that can be used like a map."
+  @type running :: %{
+          required(:pid) => pid(),
+          required(:os_pid) => pos_integer(),
+          required(:command) => [String.t()],
+          required(:started_at) => DateTime.t(),
+          required(:bytes) => %{
+            in: non_neg_integer(),
+            out: non_neg_integer(),
+            err: non_neg_integer()
+          },
+          optional(:__struct__) => module()
+        }
+
   @typedoc "What `cancel_token/0` returns."
   @opaque cancel_token :: CancelToken.t()
 
@@ -385,7 +399,7 @@ defmodule NetRunner do
       iex> Enum.find(NetRunner.list(), &(&1.pid == p))
       nil
   """
-  @spec list() :: [Listing.t()]
+  @spec list() :: [running()]
   defdelegate list, to: Listing
 
   @doc """

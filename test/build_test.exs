@@ -99,9 +99,12 @@ defmodule NetRunner.BuildTest do
     File.rename!(clone, hidden)
     program = Path.join(moved, "bin/by_path")
     script = "{:ok, _} = Application.ensure_all_started(:net_runner); IO.inspect(ByPath.hello())"
-    {output, status} = System.cmd(program, ["eval", script], stderr_to_stdout: true)
+    evaluate = &System.cmd(program, ["eval", &1], stderr_to_stdout: true)
+    results = {evaluate.(script), evaluate.("NetRunner.Doctor.print()")}
     File.rename!(hidden, clone)
-    assert {output, status} == {~s({"hello\\n", 0}\n), 0}
+    assert {{~s({"hello\\n", 0}\n), 0}, {report, 0}} = results
+    assert report =~ "not needed: this is a release"
+    assert report =~ ~r/ok +commands +a shell ran/
   end
 
   test "as a git dependency", context do

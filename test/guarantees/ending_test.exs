@@ -296,7 +296,7 @@ defmodule NetRunner.Guarantees.EndingTest do
     # Its shepherd is let go on in the end. Then nobody needs the process, though its owner lives on.
     Tree.await(fn -> gone?(os_pid) end)
     Tree.await(fn -> not Process.alive?(server) end)
-    assert NetRunner.Error.describe(reason) =~ "the kernel has not let it go"
+    assert NetRunner.Error.describe(reason) =~ "SIGKILL did not end it within :give_up_after"
   end
 
   describe "a stream's limit of bytes" do

@@ -171,6 +171,35 @@ defmodule NetRunner.OptionsTest do
     refute_received :enumerated
   end
 
+  test "progress is shown by what runs a command to its end or streams it, and refused elsewhere" do
+    for off <- [nil, false], do: assert(NetRunner.run(~w(echo a), progress: off) == {"a\n", 0})
+    assert NetRunner.run!(NetRunner.Command.new("echo", ["a"], progress: true)) == "a\n"
+
+    sentence =
+      "the option :progress has no meaning for this function; " <>
+        "NetRunner.run/2, run!/2, shell/2, capture/2, stream/2 and stream!/2 take it"
+
+    for function <- [
+          &NetRunner.pipeline([~w(true)], &1),
+          &NetRunner.pipeline_stream!([~w(true)], &1),
+          &NetRunner.cmd("true", [], &1),
+          &NetRunner.Process.start("true", [], &1),
+          &NetRunner.Daemon.start_link([cmd: "true"] ++ &1),
+          &NetRunner.Daemon.start_link(cmd: "true", process_opts: &1)
+        ] do
+      assert assert_raise(ArgumentError, fn -> function.(progress: true) end).message == sentence
+    end
+
+    for wrong <- [1, "true", :always, [], [true]],
+        function <- [:run, :run!, :capture, :stream, :stream!, :shell] do
+      command = if function == :shell, do: "true", else: ["true"]
+      call = fn -> apply(NetRunner, function, [command, [progress: wrong]]) end
+
+      assert assert_raise(ArgumentError, call).message ==
+               "the option :progress must be true or false, got: #{inspect(wrong)}"
+    end
+  end
+
   test "beyond the borders the message names the option, what it takes, and what it got" do
     refused = [
       cd: [:x, ~c"x", 1],

@@ -1,4 +1,4 @@
-"""Becomes a program under a filter of system calls (seccomp(2)): `filtered_helper.py PROGRAM CALL...`.
+"""Becomes a program under a filter of system calls (seccomp(2)): `filtered_helper.py PROGRAM CALL... -- ARGUMENT...`.
 
 Each CALL is refused with EPERM, as a container's profile does: `prctl=36` refuses one of its functions, `waitid` every
 use.
@@ -11,9 +11,10 @@ import resource
 import struct
 import sys
 
+EVERYWHERE = {"pidfd_send_signal": 424, "pidfd_open": 434, "close_range": 436, "landlock_create_ruleset": 444}
 NUMBERS = {
-    "x86_64": {"prctl": 157, "waitid": 247, "close_range": 436},
-    "aarch64": {"prctl": 167, "waitid": 95, "close_range": 436},
+    "x86_64": {"prctl": 157, "waitid": 247, **EVERYWHERE},
+    "aarch64": {"prctl": 167, "waitid": 95, **EVERYWHERE},
 }[platform.machine()]
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER, PR_SET_NO_NEW_PRIVS = 22, 2, 38
@@ -48,6 +49,8 @@ class Program(ctypes.Structure):
 
 def main():
     program, *calls = sys.argv[1:]
+    separator = calls.index("--")
+    calls, arguments = calls[:separator], calls[separator + 1 :]
     # What a VM may have open without close-on-exec, with a number above a limit that was lowered afterwards.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     high = min(hard, 70_000)
@@ -60,7 +63,7 @@ def main():
     filter_program = Program(len(code) // 8, code)
     if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(filter_program), 0, 0) != 0:
         raise OSError(ctypes.get_errno())
-    os.execv(program, ["net_runner_shepherd", "launcher"])
+    os.execv(program, ["net_runner_shepherd", *arguments])
 
 
 main()

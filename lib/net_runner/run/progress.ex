@@ -20,6 +20,7 @@ defmodule NetRunner.Run.Progress do
   @enforce_keys [:caller, :server, :bar, :began]
   defstruct @enforce_keys ++ [drawn?: false]
 
+  # `caller`, `server`: the monitor of the one, and the other with its monitor.
   @type t :: pid() | nil
 
   @doc "Starts drawing, for the calling process, where the options of its command say so."
@@ -29,14 +30,15 @@ defmodule NetRunner.Run.Progress do
     size = size(input, options.input)
 
     spawn(fn ->
-      state = %{
-        caller: Process.monitor(caller),
-        server: {server, Process.monitor(server)},
-        began: now()
-      }
-
-      if Terminal.stderr_columns(),
-        do: loop(struct!(__MODULE__, Map.put(state, :bar, Bar.new(executable, bytes(size)))))
+      # Otherwise there is nothing to do, and to wait for.
+      if Terminal.stderr_columns() do
+        loop(%__MODULE__{
+          caller: Process.monitor(caller),
+          server: {server, Process.monitor(server)},
+          bar: Bar.new(executable, bytes(size)),
+          began: now()
+        })
+      end
     end)
   end
 
@@ -68,7 +70,7 @@ defmodule NetRunner.Run.Progress do
   # What is read is what is in the file.
   defp plain?(stream) do
     Map.get(stream, :node, node()) == node() and
-      not Enum.any?(stream.modes, &(&1 in [:compressed] or match?({:encoding, _}, &1)))
+      not Enum.any?(stream.modes, &(&1 == :compressed or match?({:encoding, _}, &1)))
   end
 
   defp bytes({:file, path}) do

@@ -336,8 +336,9 @@ defmodule NetRunner.System.Launcher do
     end
   end
 
-  # The setting is for NetRunner's own tests.
-  defp helper_path do
+  @doc "Where the helper program is. The setting is for NetRunner's own tests."
+  @spec helper_path() :: Path.t()
+  def helper_path do
     Application.get_env(:net_runner, :helper) ||
       Path.join(Native.path_bytes(:code.lib_dir(:net_runner)), "priv/net_runner_shepherd")
   end

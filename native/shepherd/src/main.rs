@@ -8,6 +8,8 @@
 //! All three stay in the session that the guard makes, and every command gets a session of its
 //! own before anything else. So `getsid(2)` tells a helper from a process of a command, always.
 //!
+//! Beside them, `net_runner_shepherd probe` says what the system lets them do, and exits.
+//!
 //! No helper has a terminal, a handler that does anything, or a thread. They block every signal
 //! and end when their socket does; only SIGKILL ends them earlier, and then the next one up cleans.
 
@@ -20,6 +22,7 @@ mod failure;
 mod guard;
 mod launcher;
 mod life;
+mod probe;
 mod sandbox;
 mod shepherd;
 mod signals;
@@ -36,6 +39,9 @@ use std::process::ExitCode;
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
+    if std::env::args_os().skip(1).eq(["probe"]) {
+        return probe::run();
+    }
     if std::env::args_os().count() != 2 || !socket::is_open(wire::LAUNCHER_FD) {
         eprintln!(
             "{}: a part of NetRunner, which starts it; it does nothing when run by hand.",

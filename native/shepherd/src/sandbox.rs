@@ -17,10 +17,12 @@ mod namespaces;
 mod paths;
 
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
+pub use landlock::abi as landlock_abi;
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
 pub use linux::Sandbox;
 
 #[cfg(any(not(target_os = "linux"), net_runner_posix))]
-pub use elsewhere::Sandbox;
+pub use elsewhere::{landlock_abi, Sandbox};
 
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 mod linux {
@@ -182,6 +184,10 @@ mod elsewhere {
     use nix::errno::Errno;
     use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
     use wire::{Part, Spec, Step};
+
+    pub fn landlock_abi() -> nix::Result<libc::c_long> {
+        Err(Errno::ENOSYS)
+    }
 
     /// Other systems have none: a command that asks for one is not started.
     pub enum Sandbox {}

@@ -72,21 +72,31 @@ pub fn copy_to_at_least(fd: &OwnedFd, lowest: RawFd) -> nix::Result<OwnedFd> {
 
 /// Closes every descriptor from `first` on: what the VM had open without close-on-exec.
 pub fn close_from(first: RawFd) {
-    #[cfg(all(target_os = "linux", not(net_runner_posix)))]
-    {
-        // SAFETY: the numbers belong to nobody in this process: it has just started.
-        let closed = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
-        if closed == 0 {
-            return;
-        }
+    if close_range(first).is_ok() {
+        return;
     }
     let close = |fd: RawFd| {
-        // SAFETY: as above.
+        // SAFETY: the numbers belong to nobody in this process: it has just started.
         unsafe { libc::close(fd) };
     };
     match open_fds() {
         Some(fds) => fds.into_iter().filter(|fd| *fd >= first).for_each(close),
         None => (first..highest_fd()).for_each(close),
+    }
+}
+
+/// close_range(2), since Linux 5.9. From a process that has just started, or with numbers that nobody has.
+pub fn close_range(first: RawFd) -> nix::Result<()> {
+    #[cfg(all(target_os = "linux", not(net_runner_posix)))]
+    {
+        // SAFETY: the numbers belong to nobody in this process, as the caller knows.
+        let closed = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+        Errno::result(closed).map(drop)
+    }
+    #[cfg(any(not(target_os = "linux"), net_runner_posix))]
+    {
+        let _ = first;
+        Err(Errno::ENOSYS)
     }
 }
 

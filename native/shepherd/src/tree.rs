@@ -74,6 +74,18 @@ fn round(_number: i32, _signalled: &mut BTreeSet<libc::pid_t>) -> Option<usize> 
     None
 }
 
+/// Whether processes can be signalled so, tried on this one with no signal.
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+pub fn try_pidfds() -> nix::Result<()> {
+    let own = processes::open(std::process::id() as libc::pid_t)?;
+    processes::send(&own, 0)
+}
+
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
+pub fn try_pidfds() -> nix::Result<()> {
+    Err(nix::errno::Errno::ENOSYS)
+}
+
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 mod processes {
     use crate::children;
@@ -148,14 +160,14 @@ mod processes {
         children::parent_of(Pid::from_raw(pid)).map(Pid::as_raw)
     }
 
-    fn open(pid: libc::pid_t) -> nix::Result<OwnedFd> {
+    pub fn open(pid: libc::pid_t) -> nix::Result<OwnedFd> {
         // SAFETY: pidfd_open(2) touches no memory.
         let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
         // SAFETY: it was made just now, close-on-exec, and is nobody else's.
         Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
     }
 
-    fn send(process: &OwnedFd, number: i32) -> nix::Result<()> {
+    pub fn send(process: &OwnedFd, number: i32) -> nix::Result<()> {
         let info = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: pidfd_send_signal(2) reads no siginfo where that is null.
         let result = unsafe {

@@ -145,7 +145,9 @@ defmodule NetRunner.Run.ProgressTest do
     Command.stop(vm)
   end
 
-  test "what is no terminal gets nothing, and an option that is off starts nothing" do
+  test "what is no terminal gets nothing, and an option that is off starts nothing", %{
+    tmp_dir: dir
+  } do
     code = """
     {:ok, _} = Application.ensure_all_started(:net_runner)
     "" = NetRunner.run!(~w(sleep 0.5), progress: true)
@@ -157,9 +159,11 @@ defmodule NetRunner.Run.ProgressTest do
     assert {result.stdout, result.stderr} == {"over", ""}
 
     # On a terminal that is its stdin and stdout alone.
+    errors = Path.join(dir, "errors")
     [elixir | args] = Tree.elixir(code)
-    script = ["sh", "-c", ~S(exec "$@" 2> /dev/null), "sh", elixir | args]
+    script = ["sh", "-c", ~S(file="$1"; shift; "$@" 2> "$file"), "sh", errors, elixir | args]
     assert NetRunner.run(script, env: env, pty: true) == {"over", 0}
+    assert File.read!(errors) == ""
 
     for off <- [%{progress: false}, %{}] do
       assert NetRunner.Run.Progress.start(off, :none, self(), ["true"]) == nil

@@ -121,7 +121,7 @@ defmodule NetRunner.LauncherTest do
   defp filtered_helper(calls) do
     script = Path.expand("../../support/filtered_helper.py", __DIR__)
     python = System.find_executable("python3")
-    helper("exec #{python} -S -E #{script} #{real_helper()} #{Enum.join(calls, " ")}")
+    helper("exec #{python} -S -E #{script} #{real_helper()} #{Enum.join(calls, " ")} -- \"$@\"")
   end
 
   describe "a shepherd that says what makes no sense" do

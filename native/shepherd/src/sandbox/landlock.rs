@@ -223,7 +223,8 @@ fn is_nowhere(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)
 }
 
-fn abi() -> nix::Result<libc::c_long> {
+/// The version of Landlock that the kernel has.
+pub fn abi() -> nix::Result<libc::c_long> {
     const VERSION: u32 = 1;
     let no_attributes = std::ptr::null::<Attributes>();
     // SAFETY: with this flag, landlock_create_ruleset(2) reads nothing and makes nothing.
