@@ -19,10 +19,11 @@ defmodule NetRunner.BuildTest do
   end
 
   defp copy_sources(to) do
-    for name <- ~w(lib native mix Cargo.toml Cargo.lock mix.exs .formatter.exs) do
-      File.mkdir_p!(to)
-      File.cp_r!(Path.join(@source, name), Path.join(to, name))
-    end
+    File.mkdir_p!(to)
+
+    # What Hex packs: nothing else is needed.
+    for name <- NetRunner.MixProject.project()[:package][:files],
+        do: File.cp_r!(Path.join(@source, name), Path.join(to, name))
   end
 
   defp project(root, name, dependency) do

@@ -217,6 +217,14 @@ defmodule NetRunner.LauncherTest do
     end
   end
 
+  @tag skip: Tree.needs_linux()
+  test "the helper says what the system lets it do, for NetRunner.Doctor" do
+    assert {text, 0} = NetRunner.run([real_helper(), "probe"])
+
+    assert text =~
+             ~r/^subreaper ok\npidfd (ok|[A-Z]+)\nclose_range (ok|[A-Z]+)\nlandlock (ok \d+|[A-Z]+)\n$/
+  end
+
   test "without the application, commands do not start, and the error says what to do" do
     capture_log(fn -> :ok = Application.stop(:net_runner) end)
     nothing_starts()
