@@ -4,6 +4,7 @@ defmodule NetRunner.NodeTest do
 
   alias NetRunner.Guarantees.{Nodes, Tree}
   alias NetRunner.Process, as: Command
+  alias NetRunner.Process.Listing
 
   setup_all do
     epmd = Nodes.start_epmd()
@@ -43,6 +44,19 @@ defmodule NetRunner.NodeTest do
       end
 
       assert run(caller, ~w(echo here), node: nil) == {"here\n", 0}
+    end
+
+    test "progress sees the bytes of a command there, until it is over", %{
+      caller: caller,
+      node: node
+    } do
+      call = fn module, function, arguments -> Nodes.call(caller, module, function, arguments) end
+      {:ok, p} = call.(Command, :start, ["cat", [], [node: node, owner: nil]])
+      :ok = call.(Command, :write, [p, "hello"])
+      assert call.(Listing, :bytes, [p]) == %{in: 5, out: 0, err: 0}
+      :ok = call.(Command, :stop, [p])
+      assert call.(Listing, :bytes, [p]) == nil
+      assert run(caller, ~w(sleep 0.3), node: node, progress: true) == {"", 0}
     end
 
     test "input is produced on the caller's node", %{caller: caller} = nodes do
