@@ -18,7 +18,7 @@ defmodule NetRunner.Top do
   def run do
     if Terminal.size(),
       do: live(),
-      else: nil |> Table.lines(sample(), @columns, :infinity) |> Enum.each(&IO.puts/1)
+      else: nil |> Table.lines(sample(:infinity), @columns, :infinity) |> Enum.each(&IO.puts/1)
   end
 
   defp live do
@@ -33,9 +33,8 @@ defmodule NetRunner.Top do
 
   # `height`: the lines of the last table, above the cursor.
   defp draw(caller, earlier, height) do
-    now = sample()
-
     with {columns, rows} <- Terminal.size() do
+      now = sample(rows)
       lines = Table.lines(earlier, now, columns, rows) ++ ["Press Enter to leave."]
       up = if height > 0, do: "\e[#{height}A", else: ""
       IO.write([up, "\r\e[J" | Enum.map(lines, &[&1, "\n"])])
@@ -49,11 +48,18 @@ defmodule NetRunner.Top do
     end
   end
 
-  defp sample do
+  # There may be thousands: only for those that are shown, /proc is read.
+  defp sample(rows) do
+    room = Table.room(rows)
+
     %{
       at: DateTime.utc_now(),
       ms: System.monotonic_time(:millisecond),
-      commands: for(entry <- Listing.list(), do: {entry, Usage.of(entry.os_pid)})
+      commands:
+        for {entry, index} <- Enum.with_index(Listing.list()) do
+          # In the order of terms, `:infinity` comes after all numbers.
+          {entry, if(index < room, do: Usage.of(entry.os_pid))}
+        end
     }
   end
 end

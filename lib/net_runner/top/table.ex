@@ -32,7 +32,7 @@ defmodule NetRunner.Top.Table do
   """
   @spec lines(sample() | nil, sample(), pos_integer(), pos_integer() | :infinity) :: [String.t()]
   def lines(earlier, now, columns, rows) do
-    {shown, hidden} = split(now.commands, rows)
+    {shown, hidden} = split(now.commands, room(rows))
     count = length(now.commands)
 
     [
@@ -42,8 +42,13 @@ defmodule NetRunner.Top.Table do
       [Figures.cut(footer(count, length(hidden)), columns)]
   end
 
+  @doc "How many commands fit on a terminal of so many rows."
+  @spec room(pos_integer() | :infinity) :: pos_integer() | :infinity
+  def room(:infinity), do: :infinity
+  def room(rows), do: max(1, rows - @beside)
+
   defp split(commands, :infinity), do: {commands, []}
-  defp split(commands, rows), do: Enum.split(commands, max(1, rows - @beside))
+  defp split(commands, room), do: Enum.split(commands, room)
 
   defp footer(0, _hidden), do: "No command is running."
   defp footer(1, _hidden), do: "1 command is running."
