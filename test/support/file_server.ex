@@ -3,6 +3,9 @@ defmodule NetRunner.FileServer do
   # A small HTTP server for tests. It answers each request on a connection of its own, and ends with the process that
   # started it.
 
+  # Newer versions of Elixir hide it until a test asks for it.
+  @compile {:no_warn_undefined, :ssl}
+
   @doc """
   Starts it, and gives its URL. `answer` gets what a request asks for (a path, or a whole URL of a proxy's client), and gives
   an answer, which can be one of those below. `tls`: options of a server (`:ssl.listen/2`).
@@ -10,10 +13,9 @@ defmodule NetRunner.FileServer do
   def start_link(answer, tls \\ nil) do
     {transport, options, scheme} = if tls, do: {:ssl, tls, "https"}, else: {:gen_tcp, [], "http"}
     common = [:binary, ip: {127, 0, 0, 1}, packet: :line, active: false]
-    {:ok, listening} = apply(transport, :listen, [0, common ++ options])
+    {:ok, listening} = transport.listen(0, common ++ options)
 
-    {:ok, {_, port}} =
-      if tls, do: apply(:ssl, :sockname, [listening]), else: :inet.sockname(listening)
+    {:ok, {_, port}} = if tls, do: :ssl.sockname(listening), else: :inet.sockname(listening)
 
     spawn_link(fn -> serve(transport, listening, answer) end)
     "#{scheme}://localhost:#{port}"
@@ -45,8 +47,7 @@ defmodule NetRunner.FileServer do
   defp accept(:gen_tcp, listening), do: :gen_tcp.accept(listening)
 
   defp accept(:ssl, listening) do
-    with {:ok, socket} <- apply(:ssl, :transport_accept, [listening]),
-         do: apply(:ssl, :handshake, [socket])
+    with {:ok, socket} <- :ssl.transport_accept(listening), do: :ssl.handshake(socket)
   end
 
   defp skip_headers(transport, socket) do

@@ -166,26 +166,35 @@ defmodule NetRunner.Doctor.Examination do
   # stdout, so it has started.
   @leave_behind """
   setsid=$(command -v setsid)
-  pid=$($setsid sh -c 'echo $$; exec sleep 3600 </dev/null >/dev/null 2>&1' &)
+  pid=$($setsid sh -c 'echo $$; exec sleep 3607 </dev/null >/dev/null 2>&1' &)
   echo "$pid"
   """
 
   defp leftovers do
     with {text, 0} <- shell(@leave_behind, []),
          {pid, "\n"} <- Integer.parse(text) do
-      case System.cmd("/bin/sh", ["-c", "kill -9 #{pid}"], stderr_to_stdout: true) do
-        {_, 0} ->
-          failed(
-            :leftovers,
-            "a process that left its session was still running when its command was over",
-            "use Linux 3.4 or newer, which has child subreapers; elsewhere run commands that stay in their process group"
-          )
+      if running?(pid) do
+        System.cmd("/bin/sh", ["-c", "kill -9 #{pid}"], stderr_to_stdout: true)
 
-        _none ->
-          ok(:leftovers, "a process that left its session was ended when its command was over")
+        failed(
+          :leftovers,
+          "a process that left its session was still running when its command was over",
+          "use Linux 3.4 or newer, which has child subreapers; elsewhere run commands that stay in their process group"
+        )
+      else
+        ok(:leftovers, "a process that left its session was ended when its command was over")
       end
     else
       other -> failed(:leftovers, "a shell gave #{result(other)}", "see docs/troubleshooting.md")
+    end
+  end
+
+  # Its number may be that of another process by now.
+  defp running?(pid) do
+    case {:os.type(), File.read("/proc/#{pid}/cmdline")} do
+      {{:unix, :linux}, {:ok, line}} -> line == "sleep\0" <> "3607\0"
+      {{:unix, :linux}, {:error, _}} -> false
+      _ -> match?({"sleep 3607" <> _, 0}, program("ps", ["-o", "args=", "-p", "#{pid}"]))
     end
   end
 
