@@ -428,9 +428,11 @@ defmodule NetRunner.Options do
       raise ArgumentError, "the options #{both} exclude each other: #{why}"
     end
 
-    unless given[:idle_timeout] in [nil, :infinity] or piped?(given) do
-      raise ArgumentError,
-            "the option :idle_timeout has no meaning here: neither stdout nor stderr is a pipe to the VM"
+    for option <- [:idle_timeout, :on_output], given[option] not in [nil, :infinity] do
+      unless piped?(given) do
+        raise ArgumentError,
+              "the option #{inspect(option)} has no meaning here: neither stdout nor stderr is a pipe to the VM"
+      end
     end
 
     for stream <- [:stdout, :stderr], limited?(given[:max_output_size], stream) do

@@ -579,6 +579,8 @@ defmodule NetRunner.Run.CaptureTest do
             {[keep: {1, 1}, interleave: true], ":interleave and :keep exclude each other"},
             {[idle_timeout: 1, stdout: :null, stderr: :redirect],
              ":idle_timeout has no meaning here"},
+            {[on_output: &send(self(), &1), stdout: :null, stderr: :redirect],
+             ":on_output has no meaning here"},
             {[interleave: true, stderr: :consume],
              ":interleave and :stderr exclude each other: with stderr: :consume only the end"},
             {[max_output_size: [stderr: 1], stderr: :consume],
