@@ -237,7 +237,7 @@ defmodule NetRunner.MixProject.Precompiled do
   defp network_error({:failed_connect, details}) do
     case List.keyfind(details, :inet, 0) do
       {:inet, _, {:tls_alert, {alert, text}}} ->
-        "its certificate or its TLS is refused (#{alert}: #{text |> to_string() |> String.trim()})"
+        "its certificate or its TLS is refused (#{alert}: #{text |> to_string() |> String.split() |> Enum.join(" ")})"
 
       {:inet, _, reason} when is_atom(reason) ->
         "no connection (#{:inet.format_error(reason)})"

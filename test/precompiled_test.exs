@@ -251,19 +251,20 @@ defmodule NetRunner.PrecompiledTest do
       # It is of localhost, not of whoever answers there.
       elsewhere = String.replace(url, "localhost", "127.0.0.1")
       assert {:error, sentence} = Precompiled.fetch({:url, elsewhere})
-      assert sentence =~ "refused (handshake_failure"
+      assert sentence =~ "its certificate or its TLS is refused ("
+      assert sentence =~ "hostname_check_failed"
     end
   end
 
   defp certificates do
-    key = {:namedCurve, :secp256r1}
+    root = [key: {:namedCurve, :secp256r1}, digest: :sha256]
     # A name of the server: subjectAltName.
     name = {:Extension, {2, 5, 29, 17}, false, [{:dNSName, ~c"localhost"}]}
 
     %{server_config: server, client_config: client} =
       :public_key.pkix_test_data(%{
-        server_chain: %{root: [key: key], intermediates: [], peer: [key: key, extensions: [name]]},
-        client_chain: %{root: [key: key], intermediates: [], peer: [key: key]}
+        server_chain: %{root: root, intermediates: [], peer: [extensions: [name]] ++ root},
+        client_chain: %{root: root, intermediates: [], peer: root}
       })
 
     {server, client[:cacerts]}

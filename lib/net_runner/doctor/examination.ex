@@ -96,9 +96,10 @@ defmodule NetRunner.Doctor.Examination do
       {text, status} -> {failed(:helper, bad_helper(path, status, text), @rebuild), %{}}
     end
   rescue
-    error in [ErlangError, ArgumentError] ->
-      reason = if is_exception(error, ErlangError), do: error.original, else: :einval
-      sentence = "#{Launcher.helper_path()} cannot be executed: #{Error.system_error(reason)}"
+    error in ErlangError ->
+      sentence =
+        "#{Launcher.helper_path()} cannot be executed: #{Error.system_error(error.original)}"
+
       {failed(:helper, sentence, @rebuild), %{}}
   end
 
@@ -397,7 +398,10 @@ defmodule NetRunner.Doctor.Examination do
     open = length(ls("/proc/self/fd"))
 
     case limit("Max open files", "-n") do
-      number when is_integer(number) ->
+      nil ->
+        ok(:descriptors, "no limit is known")
+
+      number ->
         commands = max(div(number - open, @descriptors_of_a_command), 0)
         seen = "RLIMIT_NOFILE is #{number}: about #{commands} commands at once"
 
@@ -409,9 +413,6 @@ defmodule NetRunner.Doctor.Examination do
               seen,
               "raise it for the VM: `ulimit -n`, or LimitNOFILE= of its systemd unit"
             )
-
-      other ->
-        ok(:descriptors, "RLIMIT_NOFILE is #{other || "not known"}")
     end
   end
 
@@ -422,7 +423,7 @@ defmodule NetRunner.Doctor.Examination do
       {"pids.max (of the cgroup)", pids_max()}
     ]
 
-    known = for {name, number} <- limits, is_integer(number), do: {name, number}
+    known = for {name, number} when number != nil <- limits, do: {name, number}
     seen = Enum.map_join(known, ", ", fn {name, number} -> "#{name} #{number}" end)
 
     # A command and its shepherd.
@@ -437,24 +438,24 @@ defmodule NetRunner.Doctor.Examination do
       else: ok(:processes, if(seen == "", do: "no limit is known", else: seen))
   end
 
-  # The soft one of the VM: in /proc, or as a shell says it, which inherits it.
+  # The soft one of the VM: in /proc, or as a shell says it, which inherits it. `nil`: there is none, or it is not known.
   defp limit(name, option) do
     with {:ok, text} <- File.read("/proc/self/limits"),
          [_, soft] <- Regex.run(~r/^#{name} +(\S+)/m, text) do
       number(soft)
     else
-      _ ->
-        with {text, 0} <-
-               System.cmd("/bin/sh", ["-c", "ulimit #{option}"], stderr_to_stdout: true),
-             do: number(text)
+      _ -> shell_limit(option)
     end
   end
 
-  defp pids_max do
-    with path when is_binary(path) <- own_cgroup() do
-      number_in(Path.join(["/sys/fs/cgroup", path, "pids.max"]))
-    end
+  defp shell_limit(option) do
+    with {text, 0} <- program("sh", ["-c", "ulimit #{option}"]),
+         do: number(text),
+         else: (_ -> nil)
   end
+
+  # In a container, its own cgroup is often the root of what it sees.
+  defp pids_max, do: number_in(Path.join(["/sys/fs/cgroup", own_cgroup() || "", "pids.max"]))
 
   defp number_in(path) do
     case File.read(path) do
@@ -463,10 +464,11 @@ defmodule NetRunner.Doctor.Examination do
     end
   end
 
+  # `unlimited` and `max` are no numbers.
   defp number(text) do
     case Integer.parse(text) do
       {number, _} -> number
-      :error -> String.trim(text)
+      :error -> nil
     end
   end
 
