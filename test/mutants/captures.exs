@@ -27,7 +27,7 @@ captures = [
   {"a_command_that_prints_too_much_goes_on", "if kept.exceeded != before.exceeded,",
    "if kept.exceeded == :never,", [capture]},
   {"a_callback_that_raises_leaves_the_command",
-   "      watch = Input.watch(feeder)\n      _ = Command.stop(server)\n      _ = Input.await_end(watch)\n",
+   "      watch = Input.watch(feeder)\n      _ = Command.stop(server)\n      Progress.stop(capture.progress)\n      _ = Input.await_end(watch)\n",
    "      _ = feeder\n", [capture]},
   {"a_limit_seen_after_the_exit_is_none",
    "      capture.kept.exceeded != nil -> {:output_limit, capture.kept.exceeded}\n", "",
