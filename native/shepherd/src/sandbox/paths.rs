@@ -97,13 +97,41 @@ fn look(directory: RawFd, path: &CStr, flags: libc::c_int) -> nix::Result<Found>
     })
 }
 
-/// Whether it is a file of /proc, or of a mount of the same kind.
-pub fn is_of_proc(fd: &OwnedFd) -> bool {
-    let mut found = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: fstatfs(2) writes the struct when it succeeds.
-    unsafe {
-        libc::fstatfs(fd.as_raw_fd(), found.as_mut_ptr()) == 0
-            && found.assume_init().f_type == libc::PROC_SUPER_MAGIC
+/// The kind of a file system, as statfs(2) says it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct FileSystem(u64);
+
+impl FileSystem {
+    pub const PROC: FileSystem = FileSystem(0x9FA0);
+
+    /// Those that give no number of a file again as long as somebody holds the file. Of others it is not known, or the number
+    /// is a server's, as with NFS.
+    const WITH_NUMBERS_OF_FILES: [u64; 11] = [
+        0xEF53,      // ext2 to ext4
+        0x5846_5342, // XFS
+        0x9123_683E, // Btrfs
+        0x0102_1994, // tmpfs, devtmpfs
+        0x8584_58F6, // ramfs
+        0x794C_7630, // overlayfs
+        0xF2F5_2010, // F2FS
+        0x7371_7368, // SquashFS
+        0xE0F5_E1E2, // EROFS
+        0x2FC1_2FC1, // ZFS
+        0xCA45_1A4E, // bcachefs
+    ];
+
+    /// `None` where it does not say.
+    pub fn of(fd: &OwnedFd) -> Option<FileSystem> {
+        let mut found = MaybeUninit::<libc::statfs>::uninit();
+        // SAFETY: fstatfs(2) writes the struct when it succeeds.
+        unsafe {
+            let answered = libc::fstatfs(fd.as_raw_fd(), found.as_mut_ptr()) == 0;
+            answered.then(|| FileSystem(found.assume_init().f_type as u64))
+        }
+    }
+
+    pub fn has_numbers_of_files(self) -> bool {
+        Self::WITH_NUMBERS_OF_FILES.contains(&self.0)
     }
 }
 
