@@ -48,7 +48,7 @@ for {id, file, old, new, tests} <- [
       {"a_kept_ruleset_knows_no_other_mount", "#{sandbox}/paths.rs", "mount: found.mount,",
        "mount: 0,", reuse},
       {"a_kept_ruleset_holds_deleted_files", "#{sandbox}/landlock.rs",
-       "!allowed.required || path.kind == libc::S_IFDIR", "true", reuse}
+       "!allowed.required || found.kind == libc::S_IFDIR", "true", reuse}
     ] do
   %{id: id, file: file, old: old, new: new, tests: tests}
 end
