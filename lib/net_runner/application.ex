@@ -31,6 +31,7 @@ defmodule NetRunner.Application do
     NetRunner.Process.State,
     NetRunner.Process.Watchers,
     NetRunner.Run.Input,
+    NetRunner.Run.Progress,
     NetRunner.Sandbox.Policy,
     NetRunner.Signal,
     NetRunner.System.Cgroup,
