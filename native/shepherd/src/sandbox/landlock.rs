@@ -218,6 +218,11 @@ fn key(sandbox: &wire::Sandbox) -> Vec<u8> {
     key
 }
 
+/// By what a path can be told later to lead to this; `None`: by nothing.
+fn lasting(fd: &OwnedFd, found: Found) -> Option<Identity> {
+    found.identity.filter(|_| paths::is_lasting(fd, &found))
+}
+
 /// A path that need not exist leads there.
 fn is_nowhere(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)
@@ -267,8 +272,8 @@ impl Ruleset {
             note(match paths::follow(path) {
                 Ok(device) => {
                     let rights = READ | WRITE | devices;
-                    let device = self.allow(device.as_fd(), rights).map_err(&broken)?;
-                    device.identity.map(Some)
+                    let found = self.allow(device.as_fd(), rights).map_err(&broken)?;
+                    lasting(&device, found).map(Some)
                 }
                 Err(errno) => is_nowhere(errno).then_some(None),
             });
@@ -288,10 +293,10 @@ impl Ruleset {
                     return Err(at(step)(Errno::ELOOP));
                 }
                 Ok(fd) => {
-                    let path = self.allow(fd.as_fd(), rights | devices).map_err(at(step))?;
+                    let found = self.allow(fd.as_fd(), rights | devices).map_err(at(step))?;
                     // A ruleset holds the files that it names: a large one, deleted, would go on taking its space.
-                    let holds_little = !allowed.required || path.kind == libc::S_IFDIR;
-                    path.identity.filter(|_| holds_little).map(Some)
+                    let holds_little = !allowed.required || found.kind == libc::S_IFDIR;
+                    lasting(&fd, found).filter(|_| holds_little).map(Some)
                 }
                 Err(errno) if !allowed.required && is_nowhere(errno) => Some(None),
                 Err(errno) => return Err(at(step)(errno)),
