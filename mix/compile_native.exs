@@ -216,12 +216,14 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
     target = Precompiled.target()
 
     with {:ok, {_, from} = location, sha256} <- Precompiled.parse(setting, target),
-         Mix.shell().info("Installing the precompiled native part of NetRunner (#{from})"),
+         shown = Precompiled.without_secrets(from),
+         Mix.shell().info("Installing the precompiled native part of NetRunner (#{shown})"),
          {:ok, tarball} <- Precompiled.fetch(location),
          {:ok, programs} <- within(from, Precompiled.unpack(tarball, sha256, wanted(target))) do
       install(for {name, bytes} <- programs, do: {name, &File.write!(&1, bytes)})
     else
       {:error, sentence} ->
+        sentence = Precompiled.without_secrets(sentence)
         Mix.raise("NetRunner's native part cannot be installed without cargo: #{sentence}.")
     end
   end

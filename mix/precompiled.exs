@@ -98,6 +98,13 @@ defmodule NetRunner.MixProject.Precompiled do
 
   defp names(map), do: map |> Map.keys() |> Enum.sort() |> Enum.join(", ")
 
+  @doc "A text without what may be secret in URLs: a user and a password, and what follows a question mark."
+  def without_secrets(text) do
+    text
+    |> String.replace(~r{(://)[^/\s"]*@}, "\\1")
+    |> String.replace(~r{(://[^?\s"]*\?)[^\s"]*}, "\\1…")
+  end
+
   # --- targets ----------------------------------------------------------------------------------------
 
   @doc "What the native part must be built for: what cargo is told to build for, or what the VM was built for."

@@ -169,6 +169,17 @@ defmodule NetRunner.PrecompiledTest do
     end
   end
 
+  test "what may be secret in a URL is not shown" do
+    for {text, shown} <- [
+          {"/srv/a?b@c", "/srv/a?b@c"},
+          {"https://example.com/x: it", "https://example.com/x: it"},
+          {"https://me@example.com:1/x@2", "https://example.com:1/x@2"},
+          {~s(see "http://me:p@ss@example.com?t=a b" and), ~s(see "http://example.com?… b" and)},
+          {"http://a/x answers ?, https://b:c@d/e?f", "http://a/x answers ?, https://d/e?…"}
+        ],
+        do: assert(Precompiled.without_secrets(text) == shown)
+  end
+
   describe "a file that" do
     test "is there is read; one that is missing is named", context do
       assert Precompiled.fetch({:path, context.path}) == {:ok, context.tarball}
