@@ -146,7 +146,7 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
 
   # Cargo takes a minute, and its own message does not say who wanted to write there.
   defp writable!(directory) do
-    probe = Path.join(directory, ".net_runner.#{System.pid()}.tmp")
+    probe = directory |> Path.join(".net_runner") |> temporary()
 
     with :ok <- File.mkdir_p(directory),
          :ok <- File.touch(probe),
@@ -281,8 +281,11 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
 
   defp write_beside(path, write) do
     File.mkdir_p!(Path.dirname(path))
-    temporary = "#{path}.#{System.pid()}.tmp"
+    temporary = temporary(path)
     write.(temporary)
     temporary
   end
+
+  # In containers that share the folder, VMs may have the same PID.
+  defp temporary(path), do: "#{path}.#{System.pid()}.#{:rand.uniform(1_000_000_000)}.tmp"
 end
