@@ -146,7 +146,7 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
 
   # Cargo takes a minute, and its own message does not say who wanted to write there.
   defp writable!(directory) do
-    probe = Path.join(directory, ".net_runner.#{System.pid()}.tmp")
+    probe = directory |> Path.join(".net_runner") |> temporary()
 
     with :ok <- File.mkdir_p(directory),
          :ok <- File.touch(probe),
@@ -216,12 +216,14 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
     target = Precompiled.target()
 
     with {:ok, {_, from} = location, sha256} <- Precompiled.parse(setting, target),
-         Mix.shell().info("Installing the precompiled native part of NetRunner (#{from})"),
+         shown = Precompiled.without_secrets(from),
+         Mix.shell().info("Installing the precompiled native part of NetRunner (#{shown})"),
          {:ok, tarball} <- Precompiled.fetch(location),
          {:ok, programs} <- within(from, Precompiled.unpack(tarball, sha256, wanted(target))) do
       install(for {name, bytes} <- programs, do: {name, &File.write!(&1, bytes)})
     else
       {:error, sentence} ->
+        sentence = Precompiled.without_secrets(sentence)
         Mix.raise("NetRunner's native part cannot be installed without cargo: #{sentence}.")
     end
   end
@@ -279,8 +281,11 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
 
   defp write_beside(path, write) do
     File.mkdir_p!(Path.dirname(path))
-    temporary = "#{path}.#{System.pid()}.tmp"
+    temporary = temporary(path)
     write.(temporary)
     temporary
   end
+
+  # In containers that share the folder, VMs may have the same PID.
+  defp temporary(path), do: "#{path}.#{System.pid()}.#{:rand.uniform(1_000_000_000)}.tmp"
 end

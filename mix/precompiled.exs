@@ -16,6 +16,7 @@ defmodule NetRunner.MixProject.Precompiled do
 
   @connect_timeout 30_000
   @timeout 300_000
+  @redirections 5
 
   @with_cargo "To build with cargo instead, remove `config :net_runner, :precompiled`, or set #{@location}=false"
 
@@ -97,6 +98,13 @@ defmodule NetRunner.MixProject.Precompiled do
   end
 
   defp names(map), do: map |> Map.keys() |> Enum.sort() |> Enum.join(", ")
+
+  @doc "A text without what may be secret in URLs: a user and a password, and what follows a question mark."
+  def without_secrets(text) do
+    text
+    |> String.replace(~r{(://)[^/\s"]*@}, "\\1")
+    |> String.replace(~r{(://[^?\s"]*\?)[^\s"]*}, "\\1…")
+  end
 
   # --- targets ----------------------------------------------------------------------------------------
 
@@ -213,16 +221,42 @@ defmodule NetRunner.MixProject.Precompiled do
 
     try do
       :ok = :httpc.set_options(proxies(), @profile)
-      request = {String.to_charlist(url), [{~c"user-agent", ~c"net_runner"}]}
-
-      with {:ok, tls} <- tls(url) do
-        http = [timeout: @timeout, connect_timeout: @connect_timeout] ++ tls
-        answer(url, :httpc.request(:get, request, http, [body_format: :binary], @profile))
-      end
+      get(url, @redirections)
     after
       :inets.stop(:httpc, @profile)
     end
   end
+
+  # The client would follow by itself, but with the password of the first server, and from https to http.
+  defp get(url, redirections) do
+    request = {String.to_charlist(url), [{~c"user-agent", ~c"net_runner"}]}
+
+    with {:ok, tls} <- tls(url) do
+      http = [timeout: @timeout, connect_timeout: @connect_timeout, autoredirect: false] ++ tls
+      answer = :httpc.request(:get, request, http, [body_format: :binary], @profile)
+
+      case redirection(url, answer) do
+        nil ->
+          answer(url, answer)
+
+        next when redirections > 0 ->
+          if url =~ ~r{\Ahttps:} and not (next =~ ~r{\Ahttps:}),
+            do: {:error, "#{url} leads from https to #{next}: set the URL of the file itself"},
+            else: get(next, redirections - 1)
+
+        _next ->
+          {:error, "#{url} leads on too often: set the URL of the file itself"}
+      end
+    end
+  end
+
+  defp redirection(url, {:ok, {{_, status, _}, headers, _}})
+       when status in [301, 302, 303, 307, 308] do
+    with {_, location} <- List.keyfind(headers, ~c"location", 0),
+         do: url |> URI.merge(List.to_string(location)) |> URI.to_string()
+  end
+
+  defp redirection(_url, _answer), do: nil
 
   defp answer(_url, {:ok, {{_, 200, _}, _headers, body}}), do: {:ok, body}
 
@@ -254,7 +288,6 @@ defmodule NetRunner.MixProject.Precompiled do
   defp network_error(:timeout), do: "it did not arrive within #{div(@timeout, 1000)} seconds"
   defp network_error(reason), do: inspect(reason)
 
-  # A redirection may lead from one scheme to the other.
   defp tls(url) do
     {:ok,
      [

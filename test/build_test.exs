@@ -412,6 +412,7 @@ defmodule NetRunner.BuildTest do
         assert status != 0
         assert output =~ "NetRunner's native part cannot be installed without cargo: "
         assert output =~ expected
+        refute output =~ "secret"
       end
 
       for {setting, env, expected} <- [
@@ -421,6 +422,10 @@ defmodule NetRunner.BuildTest do
             {[from: truncated, sha256: half_sum], [], "is not a tarball"},
             {[from: "/no/such/file", sha256: context.sha256], [], "/no/such/file cannot be read"},
             {[from: url <> "/x", sha256: context.sha256], [], "#{url}/x answers 404 Not Found"},
+            {[
+               from: String.replace(url, "//", "//me:secret@") <> "/x?secret",
+               sha256: context.sha256
+             ], [], "#{url}/x?… answers 404 Not Found"},
             {good, [{"CARGO_BUILD_TARGET", "aarch64-unknown-linux-musl"}],
              "and this VM needs aarch64-unknown-linux-musl"}
           ] do

@@ -169,6 +169,17 @@ defmodule NetRunner.PrecompiledTest do
     end
   end
 
+  test "what may be secret in a URL is not shown" do
+    for {text, shown} <- [
+          {"/srv/a?b@c", "/srv/a?b@c"},
+          {"https://example.com/x: it", "https://example.com/x: it"},
+          {"https://me@example.com:1/x@2", "https://example.com:1/x@2"},
+          {~s(see "http://me:p@ss@example.com?t=a b" and), ~s(see "http://example.com?… b" and)},
+          {"http://a/x answers ?, https://b:c@d/e?f", "http://a/x answers ?, https://d/e?…"}
+        ],
+        do: assert(Precompiled.without_secrets(text) == shown)
+  end
+
   describe "a file that" do
     test "is there is read; one that is missing is named", context do
       assert Precompiled.fetch({:path, context.path}) == {:ok, context.tarball}
@@ -189,6 +200,41 @@ defmodule NetRunner.PrecompiledTest do
 
       for path <- ["/x.tar.gz", "/moved"],
           do: assert(Precompiled.fetch({:url, url <> path}) == {:ok, tarball})
+    end
+
+    test "that leads on to another one does not get it the password", %{tarball: tarball} do
+      test = self()
+      password? = fn headers -> Enum.any?(headers, &(&1 =~ ~r/\Aauthorization:/i)) end
+
+      other =
+        FileServer.start_link(fn "/x", headers ->
+          send(test, {:other, password?.(headers)})
+          FileServer.ok(tarball)
+        end)
+
+      first =
+        FileServer.start_link(fn
+          "/same", headers ->
+            send(test, {:first, password?.(headers)})
+            FileServer.status("301 Moved Permanently", "location: /other\r\n")
+
+          "/other", headers ->
+            send(test, {:first, password?.(headers)})
+            FileServer.status("302 Found", "location: #{other}/x\r\n")
+        end)
+
+      url = String.replace(first, "//", "//me:secret@") <> "/same"
+      assert Precompiled.fetch({:url, url}) == {:ok, tarball}
+      assert_received {:first, true}
+      assert_received {:first, true}
+      assert_received {:other, false}
+    end
+
+    test "that leads on for ever is left" do
+      url = FileServer.start_link(fn _ -> FileServer.status("302 Found", "location: /x\r\n") end)
+
+      assert {:error, sentence} = Precompiled.fetch({:url, url <> "/x"})
+      assert sentence =~ "#{url}/x leads on too often"
     end
 
     test "that has it not, stops in the middle, or is not there", %{tarball: tarball} do
@@ -247,6 +293,17 @@ defmodule NetRunner.PrecompiledTest do
       :ok = :public_key.cacerts_load(String.to_charlist(trusted_file(trusted)))
       on_exit(fn -> :public_key.cacerts_clear() end)
       assert Precompiled.fetch({:url, url}) == {:ok, context.tarball}
+
+      open = FileServer.start_link(fn _ -> FileServer.ok(context.tarball) end) <> "/x"
+
+      leading =
+        FileServer.start_link(
+          fn _ -> FileServer.status("302 Found", "location: #{open}\r\n") end,
+          server
+        )
+
+      assert {:error, sentence} = Precompiled.fetch({:url, leading})
+      assert sentence =~ "#{leading} leads from https to #{open}"
 
       # It is of localhost, not of whoever answers there.
       elsewhere = String.replace(url, "localhost", "127.0.0.1")

@@ -1,6 +1,6 @@
 //! What holds for the wire format, whatever the bytes: nothing panics, and what is decoded is what is sent again.
 
-use wire::{Access, Event, Request, Sandbox, Spec, SpecWriter, Stdio, Tag};
+use wire::{Access, Confinement, Event, Request, Sandbox, Spec, SpecWriter, Stdio, Tag};
 
 /// From the shepherd.
 pub fn event(bytes: &[u8]) {
@@ -20,6 +20,9 @@ pub fn request(bytes: &[u8]) {
 pub fn spec(bytes: &[u8]) {
     if let Ok(spec) = Spec::decode(bytes) {
         let again = encode(&spec);
+        // The VM picks a shepherd by it, and the shepherd goes by the whole spec.
+        let confinement = spec.sandbox.as_ref().and_then(Sandbox::confinement);
+        assert_eq!(Confinement::of(bytes), confinement);
         assert_eq!(Spec::decode(&again), Ok(spec));
     }
 }
@@ -37,15 +40,15 @@ fn encode(spec: &Spec) -> Vec<u8> {
     spec.cgroup
         .iter()
         .for_each(|path| string(Tag::Cgroup, path));
-    for stdio in &spec.stdio {
-        match stdio {
-            Stdio::Null => writer.flag(Tag::Null),
-            Stdio::Passed => writer.flag(Tag::Passed),
-            Stdio::Redirected => writer.flag(Tag::Redirected),
-            Stdio::Read(path) => writer.string(Tag::ReadFile, path.to_bytes()).unwrap(),
-            Stdio::Write(path) => writer.string(Tag::WriteFile, path.to_bytes()).unwrap(),
-            Stdio::Append(path) => writer.string(Tag::AppendFile, path.to_bytes()).unwrap(),
-        }
+    spec.joined_cgroup
+        .iter()
+        .for_each(|path| string(Tag::JoinedCgroup, path));
+    spec.stdio
+        .iter()
+        .for_each(|stdio| encode_stdio(stdio, &mut writer));
+    for (number, stdio) in &spec.fds {
+        writer.number(Tag::Fd, (*number).into());
+        encode_stdio(stdio, &mut writer);
     }
     // Negative ones are refused; see `small` in spec.rs.
     writer.number(Tag::StopSignal, spec.stop_signal as u64);
@@ -77,6 +80,17 @@ fn encode(spec: &Spec) -> Vec<u8> {
         encode_sandbox(sandbox, &mut writer);
     }
     writer.finish()
+}
+
+fn encode_stdio(stdio: &Stdio, writer: &mut SpecWriter) {
+    match stdio {
+        Stdio::Null => writer.flag(Tag::Null),
+        Stdio::Passed => writer.flag(Tag::Passed),
+        Stdio::Redirected => writer.flag(Tag::Redirected),
+        Stdio::Read(path) => writer.string(Tag::ReadFile, path.to_bytes()).unwrap(),
+        Stdio::Write(path) => writer.string(Tag::WriteFile, path.to_bytes()).unwrap(),
+        Stdio::Append(path) => writer.string(Tag::AppendFile, path.to_bytes()).unwrap(),
+    }
 }
 
 fn encode_sandbox(sandbox: &Sandbox, writer: &mut SpecWriter) {

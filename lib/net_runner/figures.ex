@@ -34,13 +34,19 @@ defmodule NetRunner.Figures do
   defp two(number), do: String.pad_leading("#{number}", 2, "0")
 
   @doc """
-  A text that cannot do anything to the terminal that it is shown on, such as move the cursor.
+  A text that cannot do anything to the terminal that it is shown on, such as move the cursor, end the line, or turn the
+  direction of what follows.
 
       iex> NetRunner.Figures.harmless("a\\e[2Jb\\n")
       "a?[2Jb?"
+      iex> NetRunner.Figures.harmless("\\u202Egpj.exe\\u2028")
+      "?gpj.exe?"
   """
   @spec harmless(String.t()) :: String.t()
-  def harmless(text), do: String.replace(text, ~r/[[:cntrl:]\x{80}-\x{9f}]/u, "?")
+  def harmless(text) do
+    marks = ~r/[\p{Cc}\p{Zl}\p{Zp}\x{61c}\x{200e}\x{200f}\x{202a}-\x{202e}\x{2066}-\x{2069}]/u
+    String.replace(text, marks, "?")
+  end
 
   @doc """
   The beginning of a text, as much of it as fits into so many columns.

@@ -410,6 +410,26 @@ defmodule NetRunner.Guarantees.EndingTest do
       assert_received :cleaned_up
     end
 
+    test "that waits in a NIF holds the end up no longer than another one" do
+      fifo = Path.join(System.tmp_dir!(), "nr-fifo-#{System.unique_integer([:positive])}")
+      {_, 0} = System.cmd("mkfifo", [fifo])
+      on_exit(fn -> File.rm(fifo) end)
+
+      next = fn
+        :first -> {["x\n"], :second}
+        # Returns when somebody opens the other end.
+        :second -> {["y\n"], :file.open(fifo, [:raw, :read])}
+      end
+
+      input = Stream.resource(fn -> :first end, next, fn _ -> :ok end)
+
+      {us, {"x\n", 0}} = :timer.tc(fn -> NetRunner.run(~w(head -n 1), input: input) end)
+
+      {:ok, _both_ends} = :file.open(fifo, [:raw, :read, :write])
+      # Less than what a feeder has for its cleanup.
+      assert us < 4_000_000
+    end
+
     test "that is put in by a task logs nothing when the command has had enough" do
       log =
         capture_log(fn ->

@@ -134,6 +134,39 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
   end
 
   @tag skip: @needs_root
+  test "a file system whose files get new inodes is no trap for the next command", %{a: a} do
+    {_, 0} = System.cmd("mount", ["-t", "proc", "none", a])
+    on_exit(fn -> System.cmd("umount", ["-l", a], stderr_to_stdout: true) end)
+    directory = Path.join(a, "driver")
+
+    for _ <- 1..3 do
+      assert {_, 0} = NetRunner.run(["ls", directory], sandbox: [read: [:system, directory]])
+      # The kernel forgets the paths, and the inodes with them.
+      {_, 0} = System.cmd("mount", ["-o", "remount", a])
+    end
+  end
+
+  @autofs Path.expand("autofs.py", __DIR__)
+  @needs_autofs if Tree.root?() and
+                     String.contains?(File.read!("/proc/filesystems"), "\tautofs\n"),
+                   do: nil,
+                   else: "needs root, to mount, and a kernel with autofs"
+
+  @tag skip: @needs_autofs
+  test "a directory that has become one where something is mounted on demand holds up nobody", %{
+    a: a
+  } do
+    command = fn -> NetRunner.run(~w(true), sandbox: [read: [:system, a]], timeout: 30_000) end
+    for _ <- 1..2, do: assert(command.() == {"", 0})
+    {:ok, autofs} = NetRunner.Process.start("python3", [@autofs, a])
+    on_exit(fn -> System.cmd("umount", ["-l", a], stderr_to_stdout: true) end)
+    assert NetRunner.Process.read(autofs) == {:ok, "mounted\n"}
+    for _ <- 1..2, do: assert(command.() == {"", 0})
+    NetRunner.Process.close_stdin(autofs)
+    assert NetRunner.Process.await_exit(autofs) == {:ok, 0}
+  end
+
+  @tag skip: @needs_root
   test "a file that was deleted after the command takes no space any more", %{a: a} do
     mount(a)
     file = Path.join(a, "large")

@@ -48,7 +48,13 @@ for {id, file, old, new, tests} <- [
       {"a_kept_ruleset_knows_no_other_mount", "#{sandbox}/paths.rs", "mount: found.mount,",
        "mount: 0,", reuse},
       {"a_kept_ruleset_holds_deleted_files", "#{sandbox}/landlock.rs",
-       "!allowed.required || found.kind == libc::S_IFDIR", "true", reuse}
+       "!allowed.required || found.kind == libc::S_IFDIR", "true", reuse},
+      {"a_kept_ruleset_trusts_every_file_system", "#{sandbox}/paths.rs",
+       "LASTING.contains(&file_system(fd))", "true", reuse},
+      {"a_kept_ruleset_trusts_files_with_several_names", "#{sandbox}/paths.rs",
+       "|| found.links == 1;", "|| true;", ["native/shepherd"]},
+      {"a_kept_ruleset_mounts", "#{sandbox}/paths.rs", "path, libc::AT_NO_AUTOMOUNT", "path, 0",
+       reuse}
     ] do
   %{id: id, file: file, old: old, new: new, tests: tests}
 end

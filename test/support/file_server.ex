@@ -8,7 +8,7 @@ defmodule NetRunner.FileServer do
 
   @doc """
   Starts it, and gives its URL. `answer` gets what a request asks for (a path, or a whole URL of a proxy's client), and gives
-  an answer, which can be one of those below. `tls`: options of a server (`:ssl.listen/2`).
+  an answer, which can be one of those below; one of two arguments gets the lines of the headers, too. `tls`: options of a server (`:ssl.listen/2`).
   """
   def start_link(answer, tls \\ nil) do
     {transport, options, scheme} = if tls, do: {:ssl, tls, "https"}, else: {:gen_tcp, [], "http"}
@@ -33,9 +33,10 @@ defmodule NetRunner.FileServer do
   defp serve(transport, listening, answer) do
     with {:ok, socket} <- accept(transport, listening) do
       with {:ok, "GET " <> rest} <- transport.recv(socket, 0),
-           :ok <- skip_headers(transport, socket) do
+           {:ok, headers} <- headers(transport, socket, []) do
         [target | _] = String.split(rest, " ")
-        transport.send(socket, answer.(target))
+        arguments = if is_function(answer, 2), do: [target, headers], else: [target]
+        transport.send(socket, apply(answer, arguments))
       end
 
       transport.close(socket)
@@ -51,10 +52,10 @@ defmodule NetRunner.FileServer do
     with {:ok, socket} <- transport.transport_accept(listening), do: transport.handshake(socket)
   end
 
-  defp skip_headers(transport, socket) do
+  defp headers(transport, socket, lines) do
     case transport.recv(socket, 0) do
-      {:ok, "\r\n"} -> :ok
-      {:ok, _header} -> skip_headers(transport, socket)
+      {:ok, "\r\n"} -> {:ok, lines}
+      {:ok, line} -> headers(transport, socket, [line | lines])
       error -> error
     end
   end

@@ -11,6 +11,7 @@ defmodule NetRunner.Process.Feeder do
   @cleanup 5_000
 
   # On a busy machine it may not run at all in that time. With so many reductions it could have heard: some milliseconds of its own.
+  # One that runs and comes to no more of them waits in a NIF, such as for a file.
   @enough 200_000
 
   @mark :net_runner_feeder
@@ -43,14 +44,16 @@ defmodule NetRunner.Process.Feeder do
         :ok
 
       {:DOWN, ^server, _, _, _} ->
-        unless leaves?(monitor, feeder, reductions(feeder) + @enough, div(@cleanup, @notice)),
+        before = reductions(feeder)
+
+        unless leaves?(monitor, feeder, before, before + @enough, div(@cleanup, @notice)),
           do: Process.exit(feeder, :kill)
     end
   end
 
-  defp leaves?(_monitor, _feeder, _enough, 0), do: false
+  defp leaves?(_monitor, _feeder, _before, _enough, 0), do: false
 
-  defp leaves?(monitor, feeder, enough, times) do
+  defp leaves?(monitor, feeder, before, enough, times) do
     cond do
       gone?(monitor, @notice) ->
         true
@@ -58,19 +61,18 @@ defmodule NetRunner.Process.Feeder do
       hears?(feeder) ->
         gone?(monitor, @cleanup)
 
-      wants_to_run?(feeder) and reductions(feeder) < enough ->
-        leaves?(monitor, feeder, enough, times - 1)
-
       true ->
-        false
+        status = status(feeder)
+        now = reductions(feeder)
+        wants_to_run? = status != :waiting and not (status == :running and now == before)
+
+        wants_to_run? and now < enough and
+          leaves?(monitor, feeder, now, enough, times - 1)
     end
   end
 
-  defp wants_to_run?(feeder) do
-    case Process.info(feeder, :status) do
-      {:status, status} -> status != :waiting
-      nil -> true
-    end
+  defp status(feeder) do
+    with {:status, status} <- Process.info(feeder, :status), do: status
   end
 
   defp reductions(feeder) do

@@ -3,7 +3,7 @@
 //! The shepherd makes the ruleset, and the new process puts itself under it. By system calls: there are three, and
 //! what makes the last one may not allocate.
 
-use super::paths::{self, FileSystem, Found, Identity};
+use super::paths::{self, Found, Identity};
 use crate::failure::{at, Failure};
 use crate::sys;
 use nix::errno::Errno;
@@ -218,6 +218,11 @@ fn key(sandbox: &wire::Sandbox) -> Vec<u8> {
     key
 }
 
+/// By what a path can be told later to lead to this; `None`: by nothing.
+fn lasting(fd: &OwnedFd, found: Found) -> Option<Identity> {
+    found.identity.filter(|_| paths::is_lasting(fd, &found))
+}
+
 /// A path that need not exist leads there.
 fn is_nowhere(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)
@@ -268,10 +273,7 @@ impl Ruleset {
                 Ok(device) => {
                     let rights = READ | WRITE | devices;
                     let found = self.allow(device.as_fd(), rights).map_err(&broken)?;
-                    found
-                        .identity
-                        .filter(|_| is_told_by_number(&device))
-                        .map(Some)
+                    lasting(&device, found).map(Some)
                 }
                 Err(errno) => is_nowhere(errno).then_some(None),
             });
@@ -294,8 +296,7 @@ impl Ruleset {
                     let found = self.allow(fd.as_fd(), rights | devices).map_err(at(step))?;
                     // A ruleset holds the files that it names: a large one, deleted, would go on taking its space.
                     let holds_little = !allowed.required || found.kind == libc::S_IFDIR;
-                    let known = holds_little && is_told_by_number(&fd);
-                    found.identity.filter(|_| known).map(Some)
+                    lasting(&fd, found).filter(|_| holds_little).map(Some)
                 }
                 Err(errno) if !allowed.required && is_nowhere(errno) => Some(None),
                 Err(errno) => return Err(at(step)(errno)),
@@ -380,15 +381,10 @@ fn rights(access: Access) -> u64 {
     }
 }
 
-/// Whether no other file can have its identity while a ruleset holds it.
-fn is_told_by_number(fd: &OwnedFd) -> bool {
-    FileSystem::of(fd).is_some_and(FileSystem::has_numbers_of_files)
-}
-
 /// Whether a path like `/proc/self` has led to what /proc says of this process, which is not the command.
 fn is_of_this_process(fd: &OwnedFd) -> bool {
     // To ask for the path costs more than all else that is done for it.
-    if FileSystem::of(fd) != Some(FileSystem::PROC) {
+    if !paths::is_of_proc(fd) {
         return false;
     }
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());

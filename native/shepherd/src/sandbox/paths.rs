@@ -38,6 +38,10 @@ pub struct Identity {
 
 pub struct Found {
     pub kind: libc::mode_t,
+    /// How many names it has.
+    pub links: u32,
+    /// Whether it is what is mounted there, and not something in it.
+    pub is_root: bool,
     /// `None`: this kernel's numbers of mounts are given again (before Linux 6.8).
     pub identity: Option<Identity>,
 }
@@ -47,9 +51,9 @@ pub fn look_at(fd: BorrowedFd) -> nix::Result<Found> {
     look(fd.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
 }
 
-/// Where a path leads.
+/// Where a path leads. As when it is opened (`O_PATH`), nothing is mounted for that: it might take for ever (autofs(5)).
 pub fn look_for(path: &CStr) -> nix::Result<Found> {
-    look(libc::AT_FDCWD, path, 0)
+    look(libc::AT_FDCWD, path, libc::AT_NO_AUTOMOUNT)
 }
 
 /// `struct statx`, as far as it is used.
@@ -57,8 +61,8 @@ pub fn look_for(path: &CStr) -> nix::Result<Found> {
 struct Statx {
     mask: u32,
     _size_of_a_block: u32,
-    _attributes: u64,
-    _links: u32,
+    attributes: u64,
+    links: u32,
     _user: u32,
     _group: u32,
     mode: u16,
@@ -77,7 +81,8 @@ const _: () = assert!(size_of::<Statx>() == 256);
 
 fn look(directory: RawFd, path: &CStr, flags: libc::c_int) -> nix::Result<Found> {
     const UNIQUE_MOUNT: u32 = 0x4000;
-    const WANTED: u32 = libc::STATX_TYPE | libc::STATX_INO | UNIQUE_MOUNT;
+    const MOUNT_ROOT: u64 = 0x2000;
+    const WANTED: u32 = libc::STATX_TYPE | libc::STATX_NLINK | libc::STATX_INO | UNIQUE_MOUNT;
     let mut found = MaybeUninit::<Statx>::zeroed();
     // SAFETY: statx(2) reads the string, and writes the struct when it succeeds. Zeros are a value of it.
     let found = unsafe {
@@ -93,45 +98,46 @@ fn look(directory: RawFd, path: &CStr, flags: libc::c_int) -> nix::Result<Found>
     };
     Ok(Found {
         kind: libc::mode_t::from(found.mode) & libc::S_IFMT,
+        links: found.links,
+        is_root: found.attributes & MOUNT_ROOT != 0,
         identity: (found.mask & UNIQUE_MOUNT != 0).then_some(identity),
     })
 }
 
-/// The kind of a file system, as statfs(2) says it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct FileSystem(u64);
+/// ext4, XFS, Btrfs, tmpfs, overlayfs, SquashFS and EROFS (statfs(2)).
+const LASTING: [u32; 7] = [
+    0xEF53,
+    0x5846_5342,
+    0x9123_683E,
+    0x0102_1994,
+    0x794C_7630,
+    0x7371_7368,
+    0xE0F5_E1E2,
+];
 
-impl FileSystem {
-    pub const PROC: FileSystem = FileSystem(0x9FA0);
+/// Whether, as long as somebody holds a file, whatever is found with its number is that. On other file systems, such as /proc and
+/// those of a network or of a program, it may be another inode: of the same file, when the kernel has forgotten the path, or of a
+/// new one. So it may, on overlayfs, for a lower file with several names. (What is mounted is held by its mount.)
+pub fn is_lasting(fd: &OwnedFd, found: &Found) -> bool {
+    let has_one_name = found.kind == libc::S_IFDIR || found.links == 1;
+    found.is_root || has_one_name && LASTING.contains(&file_system(fd))
+}
 
-    /// Those that give no number of a file again as long as somebody holds the file. Of others it is not known, or the number
-    /// is a server's, as with NFS.
-    const WITH_NUMBERS_OF_FILES: [u64; 11] = [
-        0xEF53,      // ext2 to ext4
-        0x5846_5342, // XFS
-        0x9123_683E, // Btrfs
-        0x0102_1994, // tmpfs, devtmpfs
-        0x8584_58F6, // ramfs
-        0x794C_7630, // overlayfs
-        0xF2F5_2010, // F2FS
-        0x7371_7368, // SquashFS
-        0xE0F5_E1E2, // EROFS
-        0x2FC1_2FC1, // ZFS
-        0xCA45_1A4E, // bcachefs
-    ];
+/// Whether it is a file of /proc, or of a mount of the same kind.
+pub fn is_of_proc(fd: &OwnedFd) -> bool {
+    file_system(fd) == libc::PROC_SUPER_MAGIC as u32
+}
 
-    /// `None` where it does not say.
-    pub fn of(fd: &OwnedFd) -> Option<FileSystem> {
-        let mut found = MaybeUninit::<libc::statfs>::uninit();
-        // SAFETY: fstatfs(2) writes the struct when it succeeds.
-        unsafe {
-            let answered = libc::fstatfs(fd.as_raw_fd(), found.as_mut_ptr()) == 0;
-            answered.then(|| FileSystem(found.assume_init().f_type as u64))
+/// 0 where it is not known.
+fn file_system(fd: &OwnedFd) -> u32 {
+    let mut found = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: fstatfs(2) writes the struct when it succeeds.
+    unsafe {
+        if libc::fstatfs(fd.as_raw_fd(), found.as_mut_ptr()) == 0 {
+            found.assume_init().f_type as u32
+        } else {
+            0
         }
-    }
-
-    pub fn has_numbers_of_files(self) -> bool {
-        Self::WITH_NUMBERS_OF_FILES.contains(&self.0)
     }
 }
 
@@ -153,4 +159,25 @@ fn open(path: &CStr, resolve: u64) -> nix::Result<OwnedFd> {
     })?;
     // SAFETY: made for this process just now.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_number_says_which_file_it_is_where_inodes_last_and_it_has_one_name() {
+        let is_lasting = |path| {
+            let fd = follow(path).unwrap();
+            let found = look_at(fd.as_fd()).unwrap();
+            let several = Found { links: 2, ..found };
+            (is_lasting(&fd, &found), is_lasting(&fd, &several))
+        };
+        assert_eq!(is_lasting(c"/"), (true, true));
+        assert_eq!(is_lasting(c"/proc"), (true, true));
+        assert_eq!(is_lasting(c"/dev/null"), (true, false));
+        assert_eq!(is_lasting(c"/proc/sys"), (false, false));
+        assert_eq!(is_lasting(c"/proc/cpuinfo"), (false, false));
+    }
 }
