@@ -25,7 +25,7 @@ defmodule NetRunner.Doctor do
   @spec examine() :: [Finding.t()]
   defdelegate examine, to: Examination, as: :run
 
-  @doc "Prints `report/1` of what `examine/0` finds."
+  @doc "Prints what works here, and what to do where something does not: the `report/1` of `examine/0`."
   @spec print() :: :ok
   def print, do: examine() |> report() |> IO.puts()
 
