@@ -71,6 +71,9 @@ defmodule NetRunner.MixProject.Precompiled do
   end
 
   defp sha256(checksums, target) when is_map(checksums) do
+    # `%{"x86_64-unknown-linux-gnu": "…"}` has atoms, and looks the same in a message.
+    checksums = Map.new(checksums, fn {name, checksum} -> {to_string(name), checksum} end)
+
     case checksums do
       %{^target => checksum} ->
         sha256(checksum, target)
