@@ -67,7 +67,7 @@ defmodule Docs do
   end
 
   defp heading(kind, name, arity, signature) when kind in [:function, :macro],
-    do: Enum.join(signature, " ") <> heading_suffix(name, arity)
+    do: String.replace(Enum.join(signature, " "), "\\", "\\\\") <> heading_suffix(name, arity)
 
   defp heading(kind, name, arity, _), do: "#{kind} #{name}/#{arity}"
   defp heading_suffix(name, arity), do: " `#{name}/#{arity}`"

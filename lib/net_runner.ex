@@ -260,6 +260,10 @@ defmodule NetRunner do
   @spec cancel(cancel_token()) :: :ok
   def cancel(%CancelToken{} = token), do: CancelToken.cancel(token)
 
+  def cancel(_other) do
+    raise ArgumentError, "a token to cancel with comes from NetRunner.cancel_token/0"
+  end
+
   @doc """
   Returns the output of a command as a stream of binaries of any size. The command starts when the stream is enumerated, and is
   ended when the consumer stops early, raises, or dies.

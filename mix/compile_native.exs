@@ -144,8 +144,11 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
     end
   end
 
+  @build_path "where its native part is compiled: make it writable, or set MIX_BUILD_PATH to a folder that is, and run " <>
+                "the command again."
+
   # Cargo takes a minute, and its own message does not say who wanted to write there.
-  defp writable!(directory) do
+  defp writable!(directory, advice \\ @build_path) do
     probe = directory |> Path.join(".net_runner") |> temporary()
 
     with :ok <- File.mkdir_p(directory),
@@ -155,8 +158,7 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
     else
       {:error, reason} ->
         Mix.raise(
-          "NetRunner cannot write to #{directory} (#{:file.format_error(reason)}), where its native part is " <>
-            "compiled: make it writable, or set MIX_BUILD_PATH to a folder that is, and run the command again."
+          "NetRunner cannot write to #{directory} (#{:file.format_error(reason)}), #{advice}"
         )
     end
   end
@@ -240,12 +242,12 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
     do: %{version: NetRunner.MixProject.project()[:version], target: target, sources: sources()}
 
   defp precompile(directory) do
+    writable!(directory, "where the tarball goes: name another folder with `--output`.")
     {release, target} = cargo_build()
     programs = for {name, path} <- built(release), do: {name, File.read!(path)}
     {_, library} = List.keyfind!(programs, "net_runner_nif.so", 0)
     needs = %{nif: nif_version(), glibc: Precompiled.glibc(library)}
     facts = target |> Precompiled.canonical() |> facts() |> Map.merge(needs)
-    writable!(directory)
     path = Precompiled.pack(directory, programs, facts)
     Mix.shell().info([path, "\nSHA-256: ", Precompiled.sha256_of(File.read!(path))])
   end

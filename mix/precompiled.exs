@@ -33,7 +33,7 @@ defmodule NetRunner.MixProject.Precompiled do
   @doc "What somebody has configured, unchecked: the environment comes first. `nil`: nothing, so cargo is called."
   def setting do
     case System.get_env(@location) do
-      nil -> Application.get_env(:net_runner, :precompiled)
+      nil -> Application.get_env(:net_runner, :precompiled) || nil
       off when off in ["", "false"] -> nil
       from -> [from: from, sha256: System.get_env(@checksum)]
     end
@@ -72,6 +72,9 @@ defmodule NetRunner.MixProject.Precompiled do
   end
 
   defp sha256(checksums, target) when is_map(checksums) do
+    # `%{"x86_64-unknown-linux-gnu": "…"}` has atoms, and looks the same in a message.
+    checksums = Map.new(checksums, fn {name, checksum} -> {to_string(name), checksum} end)
+
     case checksums do
       %{^target => checksum} ->
         sha256(checksum, target)

@@ -143,7 +143,11 @@ defmodule NetRunner.PrecompiledTest do
             {"https://localhost/{target}", {:url, "https://localhost/#{@target}"}},
             {"http://localhost/x", {:url, "http://localhost/x"}}
           ],
-          sha256 <- [@sum, %{@target => @sum, "aarch64-apple-darwin" => "?"}] do
+          sha256 <- [
+            @sum,
+            %{@target => @sum, "aarch64-apple-darwin" => "?"},
+            %{String.to_atom(@target) => @sum}
+          ] do
         assert Precompiled.parse([from: from, sha256: sha256], @target) == {:ok, location, sum}
       end
     end

@@ -91,7 +91,8 @@ defmodule NetRunner.Daemon do
 
   require Logger
 
-  alias NetRunner.Daemon.{Directory, Output, Ready, StopCommand, Text}
+  alias NetRunner.Daemon.{Directory, Output, Ready, StopCommand}
+  alias NetRunner.Text
   alias NetRunner.{Error, Options, Signal}
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.{Context, Server, Stats}

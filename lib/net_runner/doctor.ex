@@ -5,6 +5,7 @@ defmodule NetRunner.Doctor do
   In a project, `mix net_runner.doctor` prints it. In a release, where there is no Mix:
 
       bin/my_app eval "NetRunner.Doctor.print()"
+      bin/my_app eval "NetRunner.Doctor.print() == :ok || System.halt(1)"     # for a health check
 
   It finds out by trying: it runs commands, leaves a process behind and looks whether it is ended, opens a terminal, makes a
   cgroup and starts a shell in each kind of sandbox. That takes a second or two. It starts the `:net_runner` application if it is not
@@ -25,9 +26,16 @@ defmodule NetRunner.Doctor do
   @spec examine() :: [Finding.t()]
   defdelegate examine, to: Examination, as: :run
 
-  @doc "Prints `report/1` of what `examine/0` finds."
-  @spec print() :: :ok
-  def print, do: examine() |> report() |> IO.puts()
+  @doc """
+  Prints what works here, and what to do where something does not: the `report/1` of `examine/0`. `:failed` where `failed?/1`
+  says so.
+  """
+  @spec print() :: :ok | :failed
+  def print do
+    findings = examine()
+    findings |> report() |> IO.puts()
+    if failed?(findings), do: :failed, else: :ok
+  end
 
   @doc "Whether something failed that `docs/guarantees.md` rests on."
   @spec failed?([Finding.t()]) :: boolean()

@@ -29,7 +29,7 @@ defmodule NetRunner.Error do
   """
   @moduledoc since: "0.1.0"
 
-  alias NetRunner.Signal
+  alias NetRunner.{Signal, Text}
 
   defexception [:reason, :command, :status, :exit, stderr: "", stdout: ""]
 
@@ -106,9 +106,7 @@ defmodule NetRunner.Error do
   defp signal_name(number), do: "signal #{inspect(number)}"
 
   defp stderr(bytes) when is_binary(bytes) do
-    valid = bytes |> String.chunk(:valid) |> Enum.filter(&String.valid?/1) |> Enum.join()
-
-    case String.trim(valid) do
+    case bytes |> Text.valid() |> String.trim() do
       "" -> ""
       text -> "; the end of its stderr: #{text}"
     end

@@ -77,14 +77,14 @@ defmodule NetRunner.Options do
      "what the command reads from stdin: iodata, an enumerable of iodata, or a function that gets a " <>
        "`Collectable` (`&Enum.into(source, &1)`). `nil`: stdin is empty"},
     {:timeout, :run, :timeout, :infinity,
-     "milliseconds after which the command is ended: `{:error, :timeout}`"},
+     "milliseconds after which the command is ended: `{:error, :timeout}`, or, where a function raises, `NetRunner.Error`"},
     {:max_output_size, :run, :limit, :infinity,
      "bytes of output (with `:tagged`, of stdout and stderr together) above which the command is ended. Output that " <>
        "does not come to the VM, such as that into a file, is not counted"},
     {:progress, :progress, :boolean, false,
      "`true`: while the command runs, a line on the VM's stderr, if that is a terminal, shows the bytes written to it and read " <>
        "from it and their rates; where the size of `:input` is known (iodata, or a `File.Stream`), also a bar and the time left. The line is " <>
-       "cleared at the end. When several commands show progress at the same time, one line is shown"},
+       "cleared at the end. What your code prints to the terminal meanwhile appears beside it. When several commands show progress at the same time, one line is shown"},
     {:timeout, :capture, :timeout, :infinity,
      "milliseconds after which the command is ended; the outcome is `:timeout`"},
     {:idle_timeout, :capture, :timeout, :infinity,
@@ -110,7 +110,7 @@ defmodule NetRunner.Options do
      "`true`: the elements are `{:stdout, bytes}` and `{:stderr, bytes}`, and at the end `{:exit, status}`; " <>
        "`:stderr` is then `:pipe`, unless it is given"},
     {:lines, :stream, :lines, nil,
-     "whole lines, with (`:keep`) or without (`:trim`) their newline `\\n` or `\\r\\n`. Or pieces that end with another separator: " <>
+     "whole lines, with (`:keep`) or without (`:trim`) their newline (LF or CRLF). Or pieces that end with another separator: " <>
        "`{:keep | :trim, separator}`, such as `{:trim, <<0>>}`. A last line without a newline is a line as well. A line of more than 64 bytes refers to " <>
        "the chunk of up to 256 KiB that it came in: copy it (`:binary.copy/1`) if you keep a few lines of many"},
     {:max_chunk_size, :stream, {:integer, 1, 16_777_216}, 524_288,
@@ -392,7 +392,9 @@ defmodule NetRunner.Options do
 
   # As `System.cmd/3` takes its arguments.
   defp no_keyword([word | _]) when is_binary(word),
-    do: "a list of strings; a command and its arguments are one list: [executable | args]"
+    do:
+      "a list of strings, which are no options: the arguments of a command stand beside its executable, " <>
+        "[executable | args], or in the option :args of a NetRunner.Command"
 
   defp no_keyword(options) when is_list(options), do: "a list with an entry that is not an option"
   defp no_keyword(options), do: Kind.of(options)

@@ -71,6 +71,7 @@ defmodule NetRunner.Sandbox do
   @moduledoc since: "0.1.0"
 
   alias NetRunner.Error
+  alias NetRunner.Options.Kind
   alias NetRunner.Sandbox.{Policy, Preset}
 
   @typedoc "A layer, which is in force unless `:without` gives it up."
@@ -140,4 +141,7 @@ defmodule NetRunner.Sandbox do
   """
   @spec preset(:system) :: [Path.t()]
   def preset(:system), do: Preset.paths(:system)
+
+  def preset(other),
+    do: raise(ArgumentError, "the only preset is :system, got: #{Kind.no_string(other)}")
 end

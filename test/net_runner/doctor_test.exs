@@ -73,6 +73,14 @@ defmodule NetRunner.DoctorTest do
       assert finding.state == :ok or is_binary(finding.advice)
     end
 
+    # A cgroup without the limits that everybody wants is not all right.
+    cgroups = Enum.find(findings, &(&1.topic == :cgroups))
+
+    with [_, limits] <- Regex.run(~r/limits there: ([^;]*)/, cgroups.seen) do
+      usable? = ~w(memory pids) -- String.split(limits, ", ") == []
+      assert cgroups.state == if(usable?, do: :ok, else: :warning)
+    end
+
     # One screen, and nothing is left behind.
     report = Doctor.report(findings)
     assert report |> String.split("\n") |> Enum.map(&String.length/1) |> Enum.max() <= 120
@@ -109,7 +117,7 @@ defmodule NetRunner.DoctorTest do
       assert Mix.Tasks.NetRunner.Doctor.run([]) == nil
       assert_received {:mix_shell, :info, [report]}
       assert report =~ "a shell ran"
-      assert capture_io(&Doctor.print/0) =~ "a shell ran"
+      assert capture_io(fn -> assert Doctor.print() == :ok end) =~ "a shell ran"
     end
 
     test "exits with 1 when something failed" do
@@ -138,6 +146,9 @@ defmodule NetRunner.DoctorTest do
       assert {:failed, seen, _} = found.application
       assert seen =~ "does not start: NetRunner's helper program #{build}/priv"
       assert {:ok, _, _} = found.library
+      # As in `bin/app eval`, nobody has loaded the application.
+      assert {:ok, "NetRunner " <> <<digit, _::binary>>, _} = found.versions
+      assert digit in ?0..?9
       # The rest is there, but for what needs a command.
       assert Map.has_key?(found, :processes)
       refute Map.has_key?(found, :commands)
@@ -153,6 +164,10 @@ defmodule NetRunner.DoctorTest do
       assert {:failed, seen, _} = found.helper
       assert seen =~ "exits with status 3, and says: from another time"
       assert {:failed, _, _} = found.application
+
+      File.write!(helper, "#!/bin/sh\nexit 8\n")
+      assert {%{helper: {:failed, seen, _}}, true} = examine(build)
+      assert seen =~ "exits with status 8, and says nothing"
     end
 
     test "whose library does not load says why", context do

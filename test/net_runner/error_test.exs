@@ -19,10 +19,12 @@ defmodule NetRunner.ErrorTest do
                "`sh -c 'echo >&2; false'` exited with status 1"
     end
 
-    test "quotes no more than :stderr_tail, and only what is text" do
+    test "quotes no more than :stderr_tail, and shows that there is something that is no text" do
       script = "printf 'lost\\377kept\\n' >&2; exit 1"
 
-      assert failure(["sh", "-c", script], stderr_tail: 6) =~ ~r/the end of its stderr: kept\z/
+      assert failure(["sh", "-c", script], stderr_tail: 6) =~
+               ~r/the end of its stderr: \x{FFFD}kept\z/u
+
       assert failure(["sh", "-c", script], stderr_tail: 0) =~ ~r/exited with status 1\z/
     end
 

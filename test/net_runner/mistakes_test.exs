@@ -134,10 +134,15 @@ defmodule NetRunner.MistakesTest do
     end
   end
 
+  test "what is no token cancels nothing, and there is one preset" do
+    assert mistake(fn -> NetRunner.cancel(:build) end) =~ "comes from NetRunner.cancel_token/0"
+    assert mistake(fn -> NetRunner.Sandbox.preset(:sys) end) =~ "the only preset is :system"
+  end
+
   describe "as System.cmd/3 has it:" do
     test "arguments beside the executable" do
       assert mistake(fn -> NetRunner.run("echo", ["hi"]) end) =~
-               "a command and its arguments are one list: [executable | args]"
+               "the arguments of a command stand beside its executable, [executable | args]"
 
       assert {:error, {:invalid_cmd, message}} = NetRunner.run("echo hi")
       assert message =~ "NetRunner.shell/2"

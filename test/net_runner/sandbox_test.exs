@@ -259,6 +259,7 @@ defmodule NetRunner.SandboxTest do
       assert says.(:system, :enosys) =~ "on Linux only"
       assert says.(:user, :eopnotsupp) =~ "CAP_SYS_ADMIN"
       assert says.(:proc, :eperm) =~ "masked"
+      assert says.(:proc, :enoent) =~ "mount -t proc"
       assert says.(:mounts, :estale) =~ "replaced"
       assert says.(:capabilities, :eperm) =~ "cannot be enforced"
 

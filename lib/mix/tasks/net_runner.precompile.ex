@@ -37,8 +37,10 @@ defmodule Mix.Tasks.NetRunner.Precompile do
       $ NET_RUNNER_PRECOMPILED=/srv/packages/net_runner-….tar.gz NET_RUNNER_PRECOMPILED_SHA256=3c4f… mix compile
       $ NET_RUNNER_PRECOMPILED=false mix compile       # with cargo
 
+  (An empty `NET_RUNNER_PRECOMPILED` means `false`.)
+
   Downloads go through the proxy that `https_proxy` or `http_proxy` names. With `https`, the server's certificate is checked with
-  the system's.
+  the system's. What has not arrived after 5 minutes is given up.
 
   `CARGO_BUILD_TARGET` names another target than that of this machine, both here and where the tarball is installed. A
   library for Linux needs a glibc as new as that of the system it was built on, so build on the oldest one that you

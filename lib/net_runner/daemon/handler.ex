@@ -7,7 +7,7 @@ defmodule NetRunner.Daemon.Handler do
 
   require Logger
 
-  alias NetRunner.Daemon.Text
+  alias NetRunner.Text
   alias NetRunner.Process.Context
   alias NetRunner.Run.Lines
 

@@ -11,7 +11,8 @@ defmodule NetRunner.Daemon.Output do
   # linked to the daemon, and ends with `{:ended, tail}`, where `tail` is the end of stderr: when all that was
   # printed has been handled, or when `give_up/1` is called.
 
-  alias NetRunner.Daemon.{Handler, Text}
+  alias NetRunner.Daemon.Handler
+  alias NetRunner.Text
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Context
 

@@ -24,6 +24,8 @@ defmodule NetRunner.Doctor.Examination do
   # --- what is installed ------------------------------------------------------------------------------
 
   defp versions do
+    # `bin/app eval` loads no applications.
+    _ = Application.load(:net_runner)
     library = Application.spec(:net_runner, :vsn) || "of an unknown version"
     machine = :erlang.system_info(:system_architecture)
 
@@ -85,7 +87,8 @@ defmodule NetRunner.Doctor.Examination do
     end
   end
 
-  @rebuild "`mix deps.compile net_runner --force` builds it anew (in NetRunner itself: `mix compile --force`)"
+  @rebuild "`mix deps.compile net_runner --force` builds it anew (in NetRunner itself: `mix compile --force`). In a release: " <>
+             "then build the release again, and copy it with its permissions"
 
   # Run without NetRunner, which may not work; and what it says of the system.
   defp helper do
@@ -103,8 +106,12 @@ defmodule NetRunner.Doctor.Examination do
       {failed(:helper, sentence, @rebuild), %{}}
   end
 
-  defp bad_helper(path, status, text),
-    do: "#{path} exits with status #{status}, and says: #{one_line(text)}"
+  defp bad_helper(path, status, text) do
+    case one_line(text) do
+      "" -> "#{path} exits with status #{status}, and says nothing"
+      line -> "#{path} exits with status #{status}, and says: #{line}"
+    end
+  end
 
   defp probe(text) do
     for line <- String.split(text, "\n", trim: true),
@@ -239,8 +246,15 @@ defmodule NetRunner.Doctor.Examination do
           "raise fs.pipe-user-pages-soft with sysctl(8), or run fewer commands at once; they work, but slower"
         )
 
-      other ->
-        warning(:pipes, "the program head gave #{inspect(other)}", "see docs/troubleshooting.md")
+      {:ok, status} ->
+        warning(
+          :pipes,
+          "`head` exited with status #{status}",
+          "it reads /dev/zero: is that there?"
+        )
+
+      {:error, reason} ->
+        warning(:pipes, "`head`: #{Error.describe(reason)}", "see docs/troubleshooting.md")
     end
   end
 
@@ -273,15 +287,29 @@ defmodule NetRunner.Doctor.Examination do
 
       # The shepherd's part: it puts the command there, and removes it.
       with {"", 0} <- shell("", cgroup_path: path) do
-        ok(
-          :cgroups,
-          "a command ran in a cgroup below #{Path.dirname(directory)}; limits there: #{controllers}"
-        )
+        cgroup_limits("a command ran in a cgroup below #{Path.dirname(directory)}", controllers)
       else
         _ -> nil
       end
     else
       _ -> nil
+    end
+  end
+
+  @controllers_advice "only limits (:cgroup) need it. A controller that is used by cgroups of version 1 is not there for version 2: " <>
+                        "boot with systemd.unified_cgroup_hierarchy=1. Otherwise turn it on in cgroup.subtree_control of the " <>
+                        "directories above (systemd: Delegate=yes)"
+
+  defp cgroup_limits(seen, controllers) do
+    seen =
+      "#{seen}; limits there: #{if controllers == [], do: "none", else: Enum.join(controllers, ", ")}"
+
+    case ~w(memory pids) -- controllers do
+      [] ->
+        ok(:cgroups, seen)
+
+      missing ->
+        warning(:cgroups, "#{seen}; missing: #{Enum.join(missing, ", ")}", @controllers_advice)
     end
   end
 
@@ -294,8 +322,8 @@ defmodule NetRunner.Doctor.Examination do
 
   defp controllers(directory) do
     case File.read(Path.join(directory, "cgroup.controllers")) do
-      {:ok, text} when text != "\n" and text != "" -> text |> String.split() |> Enum.join(", ")
-      _ -> "none"
+      {:ok, text} -> String.split(text)
+      _ -> []
     end
   end
 

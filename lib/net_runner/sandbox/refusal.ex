@@ -101,6 +101,10 @@ defmodule NetRunner.Sandbox.Refusal do
       "must allow unshare, mount, open_tree, move_mount and mount_setattr (Linux 5.12)"
   end
 
+  defp sentence(:proc, :enoent) do
+    "a sandbox with `processes:`, `tmp:` or `metadata:` needs /proc, which is not mounted here: `mount -t proc proc /proc`"
+  end
+
   defp sentence(:proc, errno) do
     "`processes: :own` needs a /proc of its own, and the kernel refuses to mount one (#{inspect(errno)}): in a container, parts " <>
       "of /proc are masked; run it with an unmasked /proc (docker: --security-opt systempaths=unconfined)"

@@ -123,8 +123,11 @@ impl Maps {
 impl Mounts {
     fn new(spec: &Spec, sandbox: &wire::Sandbox, cwd: BorrowedFd) -> Result<Mounts, Failure> {
         let link = format!("/proc/self/fd/{}", cwd.as_raw_fd());
-        let directory =
-            std::fs::read_link(link).map_err(|error| at(Step::Cwd)(errno_of(&error)))?;
+        let directory = std::fs::read_link(link).map_err(|error| match errno_of(&error) {
+            // The descriptor is open: it is /proc that is missing.
+            Errno::ENOENT => at(Step::Sandbox(Part::Proc))(Errno::ENOENT),
+            errno => at(Step::Cwd)(errno),
+        })?;
         let tmp = sandbox.private_tmp.as_ref().map(|tmp| Tmp {
             options: options(tmp.size),
             executable: tmp.executable,

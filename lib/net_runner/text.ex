@@ -1,4 +1,4 @@
-defmodule NetRunner.Daemon.Text do
+defmodule NetRunner.Text do
   @moduledoc false
   # Bytes that are shown to people.
 
