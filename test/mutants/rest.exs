@@ -106,7 +106,8 @@ for {file, mutants} <- [
           "if(core? == nil, do: [\"core dumped\"]", error},
          {"a_status_is_a_signal", "{{:ok, name}, nil} -> \"was ended by",
           "{{:ok, name}, _} -> \"was ended by", error},
-         {"stderr_that_is_no_text", "|> Enum.filter(&String.valid?/1)", "", error},
+         {"stderr_that_is_no_text", "bytes |> Text.valid() |> String.trim()",
+          "String.trim(bytes)", error},
          {"a_quote_in_a_word", "String.replace(word, \"'\", \"'\\\\''\")", "word", error},
          {"a_word_without_end", "shortened(@longest_word)", "shortened(@longest_command)", error}
        ]},
