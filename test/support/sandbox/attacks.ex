@@ -579,7 +579,7 @@ defmodule NetRunner.Sandbox.Attacks do
         row("renices all of its user's processes", &["renice_user", "#{&1.actor.uid}"],
           needs: [:victim],
           control: false,
-          succeeded: fn _, ctx -> World.stat(ctx.victim.pid, 19) != "0" end,
+          succeeded: fn _, ctx -> World.stat(ctx.victim.pid, 19) == "1" end,
           says: ["EPERM"]
         ),
         row(
