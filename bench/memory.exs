@@ -15,7 +15,7 @@ defmodule Bench.Memory do
   def rate, do: @rate
 
   @doc "The VM's memory while a consumer in a process of its own takes what `start` has it read, and whether it passed the limit."
-  @spec sample((() -> (() -> binary()))) :: {[point()], stopped? :: boolean()}
+  @spec sample(start :: fun()) :: {[point()], stopped? :: boolean()}
   def sample(start) do
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
     # Samples must come in time also while the schedulers are flooded.
