@@ -15,7 +15,7 @@ defmodule NetRunner.FileServer do
     common = [:binary, ip: {127, 0, 0, 1}, packet: :line, active: false]
     {:ok, listening} = transport.listen(0, common ++ options)
 
-    {:ok, {_, port}} = if tls, do: transport.sockname(listening), else: :inet.sockname(listening)
+    {:ok, {_, port}} = name(transport, listening)
 
     spawn_link(fn -> serve(transport, listening, answer) end)
     "#{scheme}://localhost:#{port}"
@@ -45,9 +45,12 @@ defmodule NetRunner.FileServer do
     serve(transport, listening, answer)
   end
 
+  # `:ssl` by the variable: a call by name would make Mix want it among the applications of this project.
+  defp name(:gen_tcp, listening), do: :inet.sockname(listening)
+  defp name(:ssl = transport, listening), do: transport.sockname(listening)
+
   defp accept(:gen_tcp, listening), do: :gen_tcp.accept(listening)
 
-  # By the variable: a call by name would make Mix want `:ssl` among the applications of this project.
   defp accept(:ssl = transport, listening) do
     with {:ok, socket} <- transport.transport_accept(listening), do: transport.handshake(socket)
   end
