@@ -47,7 +47,7 @@ defmodule NetRunner.DocumentationTest do
     ```
     """
 
-    says = ~r/page\.md:11: .*no match of right hand side value: 2/s
+    says = ~r/page\.md:11: .*no match of right hand side value:\s+2/s
     assert_raise ExUnit.AssertionError, says, fn -> run_page("page.md", page) end
 
     unparsable = String.replace(page, ~s(raise "this"), "raise (")
