@@ -139,7 +139,7 @@ defmodule NetRunner.Guarantees.NodeTest do
   end
 
   # Calls that do not return before something goes.
-  defp waiting(%{caller: %{peer: peer}, worker: %{node: node}}, p) do
+  defp waiting(%{caller: %{peer: peer}, worker: %{node: node, peer: there}}, p) do
     waiting = %{
       read: Nodes.call_later(peer, Command, :read, [p]),
       await_exit: Nodes.call_later(peer, Command, :await_exit, [p]),
@@ -153,6 +153,14 @@ defmodule NetRunner.Guarantees.NodeTest do
     Tree.await(fn ->
       Nodes.call(peer, :erpc, :call, [node, Registry, :count, [NetRunner.Registry]]) ==
         length(@shapes) + 2
+    end)
+
+    # Nor are the calls still on their way: one that comes later connects again, and finds nobody.
+    count = &Nodes.call(there, NetRunner.Waiting, :count, [&1, &2])
+    Tree.await(fn -> Enum.map([:stdout, :hold, :exit], &count.(p, &1)) == [1, 1, 1] end)
+
+    Tree.await(fn ->
+      Enum.any?(Nodes.call(there, NetRunner, :list, []), &(count.(&1.pid, :collect) == 1))
     end)
 
     waiting
