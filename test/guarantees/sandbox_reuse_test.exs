@@ -4,6 +4,7 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
   use ExUnit.Case, async: false
 
   alias NetRunner.Guarantees.Tree
+  alias NetRunner.Process, as: Command
   alias NetRunner.System.Native
 
   @moduletag skip: Tree.needs_linux()
@@ -66,6 +67,17 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
     assert plain != first
     assert shepherd.(sandbox: [read: [:system], network: :unix]) != first
     assert shepherd.(sandbox) == first
+  end
+
+  test "of more than eight idle shepherds, the one that has waited longest ends" do
+    {oldest, 0} =
+      NetRunner.run(["sh", "-c", "echo $PPID"], sandbox: [read: [:system], network: false])
+
+    cats = for _ <- 1..8, {:ok, p} = Command.start("cat", []), do: p
+    for p <- cats, do: :ok = Command.close_stdin(p)
+    for p <- cats, do: {:ok, 0} = Command.await_exit(p)
+    for p <- cats, do: :ok = Command.stop(p)
+    Tree.await(fn -> not File.exists?("/proc/#{String.trim(oldest)}") end)
   end
 
   defp cat(path, allowed),
@@ -131,6 +143,25 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
       File.write!(file, "round #{round}")
       for _ <- 1..2, do: assert(cat(file, a) == {"round #{round}", 0})
       {_, 0} = System.cmd("umount", [a])
+    end
+  end
+
+  test "a terminal is allowed to the command that has one, and a further descriptor may have any number" do
+    sandbox = [read: [:system], network: false]
+    for _ <- 1..2, do: assert(NetRunner.run(~w(true), sandbox: sandbox) == {"", 0})
+
+    open_it = ["sh", "-c", "echo shown > $(tty)"]
+    assert NetRunner.run(open_it, sandbox: sandbox, pty: true) == {"shown\r\n", 0}
+
+    for number <- 3..16 do
+      assert NetRunner.run(~w(true), sandbox: sandbox) == {"", 0}
+      command = ["bash", "-c", "cat <&#{number}; cat /etc/shadow"]
+
+      assert NetRunner.run(command,
+               sandbox: sandbox,
+               fds: %{number => {:input, "#{number}"}},
+               stderr: :disabled
+             ) == {"#{number}", 1}
     end
   end
 

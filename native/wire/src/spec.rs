@@ -114,23 +114,6 @@ impl Tag {
     fn from_byte(byte: u8) -> Option<Tag> {
         Tag::ALL.into_iter().find(|tag| *tag as u8 == byte)
     }
-
-    /// Those that follow [`Tag::Sandbox`].
-    fn is_of_sandbox(self) -> bool {
-        matches!(
-            self,
-            Tag::Readable
-                | Tag::Writable
-                | Tag::Executable
-                | Tag::ReadableIfThere
-                | Tag::ExecutableIfThere
-                | Tag::Connect
-                | Tag::Bind
-                | Tag::OwnProcesses
-                | Tag::PrivateTmp
-                | Tag::LockedMetadata
-        )
-    }
 }
 
 /// The fields of a specification, in their order.
@@ -302,10 +285,13 @@ impl Confinement {
         let mut sandbox: Option<Sandbox> = None;
         for field in (Fields { bytes: spec }) {
             let (tag, value) = field.ok()?;
-            if tag == Tag::Sandbox {
-                sandbox = Some(Sandbox::decode(value).ok()?);
-            } else if let (Some(sandbox), true) = (&mut sandbox, tag.is_of_sandbox()) {
-                sandbox.add(tag, value).ok()?;
+            match tag {
+                Tag::Sandbox => sandbox = Some(Sandbox::decode(value).ok()?),
+                // Those that a confinement depends on.
+                Tag::Bind | Tag::OwnProcesses | Tag::PrivateTmp | Tag::LockedMetadata => {
+                    sandbox.as_mut()?.add(tag, value).ok()?
+                }
+                _ => {}
             }
         }
         sandbox?.confinement()

@@ -109,9 +109,38 @@ pub struct Ruleset {
 /// The ruleset of the command before, for one that asks for the same.
 struct Kept {
     asked: Vec<u8>,
-    /// What its paths led to, in their order; `None`: nowhere.
-    found: Vec<Option<Identity>>,
+    /// Of its devices and its paths, in their order.
+    places: Vec<Place>,
     ruleset: Arc<Ruleset>,
+}
+
+/// Where a path leads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    At(Identity),
+    Nowhere,
+    /// To something that cannot be told from another one later.
+    Unknown,
+}
+
+impl Place {
+    fn of(fd: &OwnedFd, found: Found) -> Place {
+        match found.identity {
+            Some(identity) if paths::is_lasting(fd, &found) => Place::At(identity),
+            _ => Place::Unknown,
+        }
+    }
+
+    fn now(path: &CStr) -> Place {
+        match paths::look_for(path) {
+            Ok(Found {
+                identity: Some(identity),
+                ..
+            }) => Place::At(identity),
+            Err(errno) if is_nowhere(errno) => Place::Nowhere,
+            _ => Place::Unknown,
+        }
+    }
 }
 
 /// To look whether all paths lead to what they did takes a third of the time that a new ruleset takes.
@@ -161,10 +190,10 @@ pub fn ruleset(
         fd: sys::copy_to_at_least(&fd, lowest).map_err(at(Step::Receive))?,
         part,
     };
-    let found = if sandbox.filesystem {
+    let places = if sandbox.filesystem {
         ruleset.allow_paths(sandbox, terminal, devices)?
     } else {
-        Some(Vec::new())
+        Vec::new()
     };
     if ports {
         ruleset
@@ -172,10 +201,10 @@ pub fn ruleset(
             .map_err(at(Step::Sandbox(Part::Ports)))?;
     }
     let ruleset = Arc::new(ruleset);
-    if let (true, Some(found)) = (alike, found) {
+    if alike && !places.contains(&Place::Unknown) {
         *kept() = Some(Kept {
             asked: key(sandbox),
-            found,
+            places,
             ruleset: Arc::clone(&ruleset),
         });
     }
@@ -187,14 +216,11 @@ impl Kept {
         let paths = DEVICES
             .into_iter()
             .chain(sandbox.paths.iter().map(|allowed| allowed.path));
-        paths
-            .take(self.found.len())
-            .zip(&self.found)
-            .all(|(path, before)| match (paths::look_for(path), before) {
-                (Ok(found), Some(_)) => found.identity == *before,
-                (Err(errno), None) => is_nowhere(errno),
-                _ => false,
-            })
+        // Where files are not limited, there are none.
+        self.places
+            .iter()
+            .zip(paths)
+            .all(|(before, path)| Place::now(path) == *before)
     }
 }
 
@@ -216,11 +242,6 @@ fn key(sandbox: &wire::Sandbox) -> Vec<u8> {
         key.extend(path.path.to_bytes_with_nul());
     }
     key
-}
-
-/// By what a path can be told later to lead to this; `None`: by nothing.
-fn lasting(fd: &OwnedFd, found: Found) -> Option<Identity> {
-    found.identity.filter(|_| paths::is_lasting(fd, &found))
 }
 
 /// A path that need not exist leads there.
@@ -254,28 +275,25 @@ fn create(attributes: &Attributes) -> nix::Result<OwnedFd> {
 }
 
 impl Ruleset {
-    /// What the devices and the paths lead to. `None`: the ruleset is not to be kept.
+    /// Gives what the devices and then the paths lead to.
     fn allow_paths(
         &self,
         sandbox: &wire::Sandbox,
         terminal: Option<RawFd>,
         devices: u64,
-    ) -> Result<Option<Vec<Option<Identity>>>, Failure> {
+    ) -> Result<Vec<Place>, Failure> {
         let broken = at(Step::Sandbox(Part::Filesystem));
-        let mut found = Some(Vec::with_capacity(DEVICES.len() + sandbox.paths.len()));
-        let mut note = |identity: Option<Option<Identity>>| match (&mut found, identity) {
-            (Some(found), Some(identity)) => found.push(identity),
-            (_, None) | (None, _) => found = None,
-        };
+        let mut places = Vec::with_capacity(DEVICES.len() + sandbox.paths.len());
         for path in DEVICES {
             // A root directory may lack some.
-            note(match paths::follow(path) {
+            places.push(match paths::follow(path) {
                 Ok(device) => {
                     let rights = READ | WRITE | devices;
                     let found = self.allow(device.as_fd(), rights).map_err(&broken)?;
-                    lasting(&device, found).map(Some)
+                    Place::of(&device, found)
                 }
-                Err(errno) => is_nowhere(errno).then_some(None),
+                Err(errno) if is_nowhere(errno) => Place::Nowhere,
+                Err(_) => Place::Unknown,
             });
         }
         if let Some(terminal) = terminal {
@@ -287,7 +305,7 @@ impl Ruleset {
         for (index, allowed) in sandbox.paths.iter().enumerate() {
             let step = Step::SandboxPath(u16::try_from(index).unwrap_or(u16::MAX));
             let rights = rights(allowed.access);
-            note(match paths::follow(allowed.path) {
+            places.push(match paths::follow(allowed.path) {
                 // Who names a device means to use it.
                 Ok(fd) if allowed.required && is_of_this_process(&fd) => {
                     return Err(at(step)(Errno::ELOOP));
@@ -295,14 +313,17 @@ impl Ruleset {
                 Ok(fd) => {
                     let found = self.allow(fd.as_fd(), rights | devices).map_err(at(step))?;
                     // A ruleset holds the files that it names: a large one, deleted, would go on taking its space.
-                    let holds_little = !allowed.required || found.kind == libc::S_IFDIR;
-                    lasting(&fd, found).filter(|_| holds_little).map(Some)
+                    if !allowed.required || found.kind == libc::S_IFDIR {
+                        Place::of(&fd, found)
+                    } else {
+                        Place::Unknown
+                    }
                 }
-                Err(errno) if !allowed.required && is_nowhere(errno) => Some(None),
+                Err(errno) if !allowed.required && is_nowhere(errno) => Place::Nowhere,
                 Err(errno) => return Err(at(step)(errno)),
             });
         }
-        Ok(found)
+        Ok(places)
     }
 
     /// In the new process: beneath what it has mounted just now. Where nothing is, nothing is allowed.

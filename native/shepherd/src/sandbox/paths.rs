@@ -27,8 +27,8 @@ pub fn exact(path: &CStr) -> nix::Result<OwnedFd> {
     open(path, RESOLVE_NO_SYMLINKS)
 }
 
-/// Which file it is, and on which mount. Nobody else gets this pair as long as somebody holds the file (its inode) and the mount is
-/// there.
+/// Which file it is, and on which mount. On most local file systems no other file gets the same as long as somebody holds this one
+/// (its inode) and the mount is there; see `is_lasting`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     device: (u32, u32),
