@@ -268,24 +268,34 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
     # A link to a priv/ in the source tree that is no longer there: earlier versions installed into that.
     if match?({:ok, _}, File.read_link(priv())) and not File.exists?(priv()), do: File.rm!(priv())
 
-    programs
-    |> Enum.map(fn {name, write} ->
-      path = Path.join(priv(), name)
-      temporary = write_beside(path, write)
-      File.chmod!(temporary, 0o755)
-      {temporary, path}
-    end)
-    |> Enum.each(fn {temporary, path} -> File.rename!(temporary, path) end)
+    put_in_place(
+      for {name, write} <- programs do
+        {Path.join(priv(), name),
+         fn path ->
+           write.(path)
+           File.chmod!(path, 0o755)
+         end}
+      end
+    )
   end
 
-  # By rename, so that a VM that runs from the old file keeps it, and that several VMs may install at once.
-  defp write_whole(path, write), do: path |> write_beside(write) |> File.rename!(path)
+  defp write_whole(path, write), do: put_in_place([{path, write}])
 
-  defp write_beside(path, write) do
-    File.mkdir_p!(Path.dirname(path))
-    temporary = temporary(path)
-    write.(temporary)
-    temporary
+  # By rename, so that a VM that runs from the old file keeps it, and that several VMs may install at once. When one cannot
+  # be written, such as on a full disk, nothing of it stays.
+  defp put_in_place(files) do
+    files = for {path, write} <- files, do: {path, temporary(path), write}
+
+    try do
+      for {path, temporary, write} <- files do
+        File.mkdir_p!(Path.dirname(path))
+        write.(temporary)
+      end
+
+      for {path, temporary, _write} <- files, do: File.rename!(temporary, path)
+    after
+      for {_path, temporary, _write} <- files, do: File.rm(temporary)
+    end
   end
 
   # In containers that share the folder, VMs may have the same PID.

@@ -363,6 +363,22 @@ defmodule NetRunner.BuildTest do
       assert mix!(directory, context, ["compile"]) =~ "(cargo build --release)"
     end
 
+    test "that cannot be put in its place leaves nothing beside it", context do
+      build = Path.join(context.root, "build with something in the way")
+      priv = Path.join(build, "lib/net_runner/priv")
+      File.mkdir_p!(Path.join(priv, "net_runner_shepherd/in the way"))
+
+      env = [
+        {"MIX_BUILD_PATH", build},
+        {"NET_RUNNER_PRECOMPILED", context.tarball},
+        {"NET_RUNNER_PRECOMPILED_SHA256", context.sha256}
+      ]
+
+      {output, status} = mix(context.clone, context, ["compile"], env ++ context.without_cargo)
+      assert status != 0 and output =~ "Installing the precompiled", output
+      assert Path.wildcard(Path.join(priv, "*.tmp")) == []
+    end
+
     test "is installed for a git dependency, too, and anew when the configuration changes",
          context do
       repository = Path.join(context.root, "repository with tarballs")

@@ -107,6 +107,27 @@ defmodule NetRunner.DoctorTest do
     assert Doctor.failed?([ok, failed])
   end
 
+  test "cargo is not needed where a precompiled native part is configured, and not turned off" do
+    on_exit(fn ->
+      Application.delete_env(:net_runner, :precompiled)
+      System.delete_env("NET_RUNNER_PRECOMPILED")
+    end)
+
+    for {configured, variable, needed?} <- [
+          {nil, nil, true},
+          {false, nil, true},
+          {[from: "/x"], nil, false},
+          {[from: "/x"], "false", true},
+          {nil, "/x", false}
+        ] do
+      Application.put_env(:net_runner, :precompiled, configured)
+      if variable, do: System.put_env("NET_RUNNER_PRECOMPILED", variable)
+      seen = Enum.find(Doctor.examine(), &(&1.topic == :cargo)).seen
+      assert {configured, variable, seen =~ "not needed"} == {configured, variable, not needed?}
+      System.delete_env("NET_RUNNER_PRECOMPILED")
+    end
+  end
+
   describe "the mix task" do
     setup do
       Mix.shell(Mix.Shell.Process)

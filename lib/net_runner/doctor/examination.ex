@@ -41,11 +41,19 @@ defmodule NetRunner.Doctor.Examination do
       not Code.ensure_loaded?(Mix) ->
         ok(:cargo, "not needed: this is a release (there is no Mix)")
 
-      Application.get_env(:net_runner, :precompiled) != nil ->
+      precompiled?() ->
         ok(:cargo, "not needed: a precompiled native part is configured")
 
       true ->
         cargo_version()
+    end
+  end
+
+  # As the compiler step has it: the environment comes first.
+  defp precompiled? do
+    case System.get_env("NET_RUNNER_PRECOMPILED") do
+      nil -> Application.get_env(:net_runner, :precompiled) not in [nil, false]
+      location -> location not in ["", "false"]
     end
   end
 
@@ -179,7 +187,9 @@ defmodule NetRunner.Doctor.Examination do
   """
 
   defp leftovers do
-    with {text, 0} <- shell(@leave_behind, []),
+    said = shell(@leave_behind, [])
+
+    with {text, 0} <- said,
          {pid, "\n"} <- Integer.parse(text) do
       if running?(pid) do
         System.cmd("/bin/sh", ["-c", "kill -9 #{pid}"], stderr_to_stdout: true)
@@ -193,7 +203,8 @@ defmodule NetRunner.Doctor.Examination do
         ok(:leftovers, "a process that left its session was ended when its command was over")
       end
     else
-      other -> failed(:leftovers, "a shell gave #{result(other)}", "see docs/troubleshooting.md")
+      _no_number ->
+        failed(:leftovers, "a shell gave #{result(said)}", "see docs/troubleshooting.md")
     end
   end
 
