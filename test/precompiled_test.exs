@@ -1,5 +1,5 @@
 defmodule NetRunner.PrecompiledTest do
-  # What is checked before a precompiled native part is installed. build_test.exs installs some for real.
+  # What is checked before a precompiled native part is installed. build/tarball_test.exs installs some for real.
   # Not beside other tests: proxies are set in the environment of the VM.
   use ExUnit.Case, async: false
 
