@@ -1,5 +1,5 @@
 defmodule NetRunner.Guarantees.DeadFileSystemTest do
-  # The VM's working directory lies on a file system that has ceased to answer: commands wait, the VM does not.
+  # On a file system that has ceased to answer, such as that of the VM's working directory, commands wait, and the VM does not.
   use ExUnit.Case, async: false
 
   alias NetRunner.Guarantees.Tree
@@ -60,6 +60,27 @@ defmodule NetRunner.Guarantees.DeadFileSystemTest do
     assert read(vm) == {:ok, "done\n"}
     NetRunner.Process.stop(server)
     NetRunner.Process.stop(vm)
+  end
+
+  test "a capture waits no longer than :give_up_after for what the kernel does not let go",
+       %{server: server, mount_point: mount_point, stop: stop} do
+    File.touch!(stop)
+    command = ["sh", "-c", "echo before; cat #{mount_point}/x"]
+
+    result =
+      NetRunner.capture(command,
+        timeout: 3_000,
+        kill_timeout: 50,
+        give_up_after: 200,
+        input: Stream.cycle(["x"])
+      )
+
+    assert {:ok, %{outcome: :not_ended, stdout: "before\n", status: nil, os_pid: os_pid}} = result
+    assert Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid))
+
+    # Without its server the file system says so, and what hung there ends.
+    NetRunner.Process.stop(server)
+    Tree.await(fn -> not Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid)) end)
   end
 
   defp start_vm(code) do

@@ -1,7 +1,7 @@
 defmodule NetRunner.Guarantees.NodeTest do
   # The rows of the fault matrix for commands on another node: every shape of program runs on the worker, for a
   # process of the caller; then one of the two nodes, the caller, or the connection goes.
-  use ExUnit.Case, async: false
+  use ExUnit.Case, async: true
 
   alias NetRunner.Guarantees.{Nodes, Tree}
   alias NetRunner.Process, as: Command
@@ -26,7 +26,7 @@ defmodule NetRunner.Guarantees.NodeTest do
 
     %{caller: caller, worker: worker} = nodes = Map.new(nodes)
     true = Nodes.call(caller.peer, :net_kernel, :connect_node, [worker.node])
-    {:ok, Map.put(nodes, :trees, for(shape <- @shapes, do: {shape, Tree.new()}))}
+    {:ok, Map.put(nodes, :trees, for(shape <- @shapes, do: {shape, Tree.beside_others()}))}
   end
 
   test "the caller is killed", context do

@@ -1,30 +1,11 @@
 defmodule NetRunner.DaemonTest do
-  use ExUnit.Case, async: false
+  # What needs the VM for itself, such as its log, stands in daemon/alone_test.exs.
+  use ExUnit.Case, async: true
 
   import ExUnit.CaptureLog
 
   alias NetRunner.Daemon
   alias NetRunner.Guarantees.{Nodes, Tree}
-
-  doctest NetRunner.Daemon
-
-  # --- :logger handler ----------------------------------------------------------------------------
-
-  def log(%{meta: meta, level: level, msg: message}, %{config: test}) do
-    text =
-      case message do
-        {:string, text} -> IO.chardata_to_string(text)
-        {:report, report} -> inspect(report)
-        {format, arguments} -> format |> :io_lib.format(arguments) |> IO.chardata_to_string()
-      end
-
-    send(test, {:logged, level, text, meta})
-  end
-
-  defp listen_to_log(_) do
-    :ok = :logger.add_handler(__MODULE__, __MODULE__, %{config: self()})
-    on_exit(fn -> :logger.remove_handler(__MODULE__) end)
-  end
 
   defp shell(script, options \\ []), do: [cmd: "sh", args: ["-c", script]] ++ options
 
@@ -397,82 +378,6 @@ defmodule NetRunner.DaemonTest do
     end
   end
 
-  describe "the log" do
-    @describetag :capture_log
-    setup :listen_to_log
-
-    test "gets whole lines of both outputs, with metadata" do
-      script =
-        "printf 'on'; sleep 0.05; printf 'e\\ntwo\\r\\n\\nla'; printf 'st'; echo oops >&2; read stop"
-
-      {:ok, daemon} = Daemon.start_link(shell(script, on_output: :log))
-      os_pid = Daemon.os_pid(daemon)
-      command = NetRunner.Error.command_line(["sh", "-c", script])
-
-      for line <- ["one", "two", ""] do
-        assert_receive {:logged, :info, ^line,
-                        %{os_pid: ^os_pid, command: ^command, stream: :stdout}},
-                       2_000
-      end
-
-      assert_receive {:logged, :info, "oops", %{os_pid: ^os_pid, stream: :stderr}}, 60_000
-      refute_received {:logged, _, _, _}
-      :ok = GenServer.stop(daemon)
-      assert_receive {:logged, :info, "last", %{stream: :stdout}}
-    end
-
-    test "has the level that was asked for, and only text" do
-      script = "printf 'a\\377b\\303\\244\\n'; read stop"
-      {:ok, daemon} = Daemon.start_link(shell(script, on_output: {:log, :error}))
-      assert_receive {:logged, :error, "a\uFFFDbä", _}, 60_000
-      :ok = GenServer.stop(daemon)
-    end
-
-    test "gets a very long line in pieces, cut between characters" do
-      script =
-        "i=0; while [ $i -lt 20000 ]; do printf '\\303\\244'; i=$((i+1)); done; echo; echo next; read stop"
-
-      {:ok, daemon} = Daemon.start_link(shell("printf x;" <> script, on_output: :log))
-      pieces = Stream.repeatedly(&next_line/0) |> Enum.take_while(&(&1 != "next"))
-      assert Enum.join(pieces) == "x" <> String.duplicate("ä", 20_000)
-      assert length(pieces) == 5
-      assert Enum.all?(pieces, &(byte_size(&1) <= 8_192 and String.valid?(&1)))
-      :ok = GenServer.stop(daemon)
-    end
-
-    test "has lines, however they were cut into pieces" do
-      for _ <- 1..200 do
-        lines = for _ <- 1..:rand.uniform(20), do: random_line()
-        text = Enum.map_join(lines, &(&1 <> "\n"))
-        assert text |> pieces([]) |> through_lines() == Enum.flat_map(lines, &cut/1)
-      end
-    end
-
-    defp next_line do
-      assert_receive {:logged, :info, line, %{stream: :stdout}}, 60_000
-      line
-    end
-
-    defp random_line,
-      do: String.duplicate("x", Enum.random([0, 1, 5, 8_191, 8_192, 8_193, 20_000]))
-
-    defp cut(line) when byte_size(line) <= 8_192, do: [line]
-    defp cut(<<piece::binary-size(8_192), rest::binary>>), do: [piece | cut(rest)]
-
-    defp pieces("", pieces), do: Enum.reverse(pieces)
-
-    defp pieces(text, pieces) do
-      {piece, rest} = String.split_at(text, :rand.uniform(9_000))
-      pieces(rest, [piece | pieces])
-    end
-
-    defp through_lines(pieces) do
-      alias NetRunner.Run.Lines
-      {lines, begun} = Enum.flat_map_reduce(pieces, Lines.new(:trim, 8_192), &Lines.push(&2, &1))
-      lines ++ Lines.last(begun)
-    end
-  end
-
   describe "a callback" do
     test "gets everything, in order; with two arguments also the stream" do
       test = self()
@@ -519,44 +424,6 @@ defmodule NetRunner.DaemonTest do
 
         assert log =~ unquote(logged)
       end
-    end
-
-    test "slower than the command makes the command wait, and no memory fill" do
-      test = self()
-
-      callback = fn bytes ->
-        send(test, {:got, self(), byte_size(bytes)})
-
-        receive do
-          :next -> :ok
-        end
-      end
-
-      before = memory()
-      {:ok, daemon} = Daemon.start_link(cmd: "yes", on_output: callback)
-      assert_receive {:got, output, size}, 60_000
-      written = Tree.await_blocked(Daemon.os_pid(daemon))
-      assert %{bytes_out: ^size} = Daemon.stats(daemon)
-      # What the command has written is what was read and what is in the pipe.
-      assert written <= size + 2 * 1_048_576
-
-      # It goes on when the callback does.
-      read =
-        Enum.reduce(1..200, size, fn _, read ->
-          send(output, :next)
-          assert_receive {:got, ^output, size}, 60_000
-          read + size
-        end)
-
-      assert %{bytes_out: ^read} = Daemon.stats(daemon)
-      assert read > 2 * 1_048_576
-      assert memory() - before < 1_048_576
-      :ok = GenServer.stop(daemon)
-    end
-
-    defp memory do
-      for process <- Process.list(), do: :erlang.garbage_collect(process)
-      :erlang.memory(:total)
     end
 
     # It prints more than any pipe holds, also after its signal.
@@ -754,20 +621,20 @@ defmodule NetRunner.DaemonTest do
             {fn -> {:error, :down} end, "the function given as :ready returned {:error, :down}"},
             {fn -> Process.sleep(:infinity) end, "the function given as :ready did not return"}
           ] do
-        tree = Tree.new()
-        options = [ready: ready, ready_timeout: 200, process_opts: [env: Tree.env(tree)]]
+        tree = Tree.beside_others()
+        options = [ready: ready, ready_timeout: 1_000, process_opts: [env: Tree.env(tree)]]
 
         assert {:error, {:not_ready, message}} =
                  Daemon.start_link(shell("sleep 100 & wait", options))
 
-        assert message == "it did not become ready within 200 ms: #{tried}"
+        assert message == "it did not become ready within 1000 ms: #{tried}"
         assert Tree.processes(tree) == []
         assert Process.info(self(), :links) == {:links, []}
       end
     end
 
     test "a raise is not ready yet, and told" do
-      options = [cmd: "cat", ready: fn -> raise "no answer" end, ready_timeout: 100]
+      options = [cmd: "cat", ready: fn -> raise "no answer" end, ready_timeout: 1_000]
       assert {:error, {:not_ready, message}} = Daemon.start_link(options)
       assert message =~ "(RuntimeError) no answer"
     end
@@ -818,7 +685,7 @@ defmodule NetRunner.DaemonTest do
     end
 
     test "the end of stderr is there while a callback hangs, or what is left holds the pipe" do
-      tree = Tree.new()
+      tree = Tree.beside_others()
       on_exit(fn -> Tree.kill_all(tree) end)
       process_opts = [leftovers: :leave, env: Tree.env(tree)]
 
@@ -833,7 +700,7 @@ defmodule NetRunner.DaemonTest do
     end
 
     test "a caller that dies meanwhile takes the command along" do
-      tree = Tree.new()
+      tree = Tree.beside_others()
 
       options = [
         ready: {:output, ~r/never/},
@@ -893,11 +760,11 @@ defmodule NetRunner.DaemonTest do
       :ok = GenServer.stop(daemon)
 
       # The file is still there, and nobody listens.
-      options = [cmd: "cat", ready: {:unix, path}, ready_timeout: 200]
+      options = [cmd: "cat", ready: {:unix, path}, ready_timeout: 1_000]
       assert {:error, {:not_ready, message}} = Daemon.start_link(options)
 
       assert message ==
-               "it did not become ready within 200 ms: no connection could be made to #{path} (connection refused)"
+               "it did not become ready within 1000 ms: no connection could be made to #{path} (connection refused)"
     end
 
     test "a name that has none is told" do
@@ -908,7 +775,7 @@ defmodule NetRunner.DaemonTest do
 
     test "all that were tried are told" do
       port = Nodes.free_port()
-      options = [cmd: "cat", ready: {:tcp, "localhost", port}, ready_timeout: 500]
+      options = [cmd: "cat", ready: {:tcp, "localhost", port}, ready_timeout: 2_000]
       assert {:error, {:not_ready, message}} = Daemon.start_link(options)
       assert message =~ "[::1]:#{port} ("
       assert message =~ " or 127.0.0.1:#{port} (connection refused)"
@@ -945,7 +812,7 @@ defmodule NetRunner.DaemonTest do
       # What it leaves has the port; itself, it is over.
       script = "python3 -S -c \"$0\" inet #{port} > /dev/null 2>&1 & exit 4"
       args = ["-c", script, @server]
-      process_opts = [leftovers: :leave, env: (tree = Tree.new()) |> Tree.env()]
+      process_opts = [leftovers: :leave, env: (tree = Tree.beside_others()) |> Tree.env()]
       on_exit(fn -> Tree.kill_all(tree) end)
       options = [cmd: "sh", args: args, ready: {:tcp, "127.0.0.1", port}]
 
@@ -963,7 +830,7 @@ defmodule NetRunner.DaemonTest do
   describe "the exit" do
     test "is noticed while a process that the command has left holds its output" do
       Process.flag(:trap_exit, true)
-      tree = Tree.new()
+      tree = Tree.beside_others()
       on_exit(fn -> Tree.kill_all(tree) end)
       process_opts = [leftovers: :leave, env: Tree.env(tree)]
 
@@ -979,7 +846,7 @@ defmodule NetRunner.DaemonTest do
     end
 
     test "is noticed by the supervisor while a process that the command has left holds its output" do
-      tree = Tree.new()
+      tree = Tree.beside_others()
       on_exit(fn -> Tree.kill_all(tree) end)
       process_opts = [leftovers: :leave, env: Tree.env(tree)]
       options = [name: :leaving_daemon, process_opts: process_opts]
@@ -1069,41 +936,6 @@ defmodule NetRunner.DaemonTest do
       assert [true, false, false] == for({a, b} <- Enum.zip(before, now), do: a == b)
       :ok = Supervisor.stop(supervisor)
       for pid <- before ++ now, do: refute(File.exists?("/proc/#{pid}"))
-    end
-  end
-
-  describe "a log handler that hangs" do
-    # As every handler, it runs in the process that logs.
-    def hang(_event, %{config: test}) do
-      send(test, {:hanging, self()})
-      Process.sleep(:infinity)
-    end
-
-    defmodule Hanging do
-      def log(event, config), do: NetRunner.DaemonTest.hang(event, config)
-    end
-
-    setup do
-      :ok = :logger.add_handler(Hanging, Hanging, %{config: self()})
-      on_exit(fn -> :logger.remove_handler(Hanging) end)
-    end
-
-    test "does not keep the command alive, whoever logs" do
-      for {what, options} <- [
-            {:lines, [on_output: :log]},
-            {:failure, [on_output: fn _ -> raise "bad" end]},
-            {:death, [on_output: fn _ -> Process.exit(self(), :kill) end]},
-            {:message, []}
-          ] do
-        {:ok, daemon} = Daemon.start_link(shell("echo hello; read stop", options))
-        os_pid = Daemon.os_pid(daemon)
-        if what == :message, do: send(daemon, :unexpected)
-        assert_receive {:hanging, who}, 60_000
-        assert who != daemon
-        :ok = GenServer.stop(daemon)
-        refute File.exists?("/proc/#{os_pid}")
-        Process.exit(who, :kill)
-      end
     end
   end
 

@@ -76,8 +76,10 @@ defmodule NetRunner.Guarantees.Nodes do
        -kernel prevent_overlapping_partitions false)c
   end
 
-  # One for all nodes of a run.
-  defp cookie do
+  # One for all nodes of a run. Modules of tests that run at once would each make one.
+  defp cookie, do: :global.trans({__MODULE__, self()}, &known_cookie/0, [node()])
+
+  defp known_cookie do
     with nil <- :persistent_term.get(__MODULE__, nil) do
       cookie = Base.encode16(:rand.bytes(16))
       :persistent_term.put(__MODULE__, cookie)

@@ -7,16 +7,21 @@ defmodule NetRunner.Guarantees.Tree do
 
   defstruct [:mark, :ready_file, :fds]
 
+  @doc "For a test that is alone in the VM: with the number of its descriptors while nothing runs."
   def new do
-    mark = "nr-#{System.unique_integer([:positive])}-#{:os.getpid()}"
     # The launcher is there, and so are its descriptors.
     {"", 0} = NetRunner.run(~w(true))
     await(fn -> at_rest?() end, 15_000, fn -> helpers() end)
-    ready_file = Path.join(System.tmp_dir!(), mark)
-    tree = %__MODULE__{mark: mark, ready_file: ready_file, fds: fds()}
+    %{beside_others() | fds: fds()}
+  end
+
+  @doc "For a test that runs beside others."
+  def beside_others do
+    mark = "nr-#{System.unique_integer([:positive])}-#{:os.getpid()}"
+    tree = %__MODULE__{mark: mark, ready_file: Path.join(System.tmp_dir!(), mark)}
 
     ExUnit.Callbacks.on_exit(fn ->
-      File.rm(ready_file)
+      File.rm(tree.ready_file)
       # A test that failed may leave some, and the tests behind it count.
       kill_all(tree)
     end)
@@ -140,9 +145,17 @@ defmodule NetRunner.Guarantees.Tree do
     for pid <- pids(),
         comm(pid) == "net_runner_shep",
         %{session: session} = stat <- [stat(pid)],
-        session in sessions or first_of_namespace?(pid),
+        session in sessions or (first_of_namespace?(pid) and not others?(stat.parent, sessions)),
         not match?(%{state: "Z", parent: 1}, stat),
         do: pid
+  end
+
+  # Held by a helper of another VM: those of one VM all live in its sessions.
+  defp others?(parent, sessions) do
+    with %{session: session} <- stat(parent),
+         "net_runner_shep" <- comm(parent),
+         do: session not in sessions,
+         else: (_ -> false)
   end
 
   # Process 1 of a PID namespace of a command is a copy of a helper, in a session of its own. (Other checkouts have theirs.)

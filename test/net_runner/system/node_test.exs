@@ -1,6 +1,6 @@
 defmodule NetRunner.NodeTest do
   # `caller` and `worker` are two nodes: what is called on the first runs on the second.
-  use ExUnit.Case, async: false
+  use ExUnit.Case, async: true
 
   alias NetRunner.Guarantees.{Nodes, Tree}
   alias NetRunner.Process, as: Command
@@ -151,7 +151,7 @@ defmodule NetRunner.NodeTest do
       {peer, node} = Nodes.start(epmd)
       true = Nodes.call(caller, :net_kernel, :connect_node, [node])
       :ok = Nodes.start_net_runner(peer)
-      tree = Tree.new()
+      tree = Tree.beside_others()
       command = ["sh", "-c", "echo before; exec sleep 100"]
       options = [node: node, env: Tree.env(tree)]
       agent = Nodes.call_later(caller, NetRunner, :capture, [command, options])
@@ -235,7 +235,7 @@ defmodule NetRunner.NodeTest do
     end
 
     test "ends when its owner on another node dies", %{caller: caller, worker: worker} = nodes do
-      tree = Tree.new()
+      tree = Tree.beside_others()
       owner = Nodes.start_caller(worker)
       command = {Tree.command(tree, :plain), Tree.env(tree)}
       # On the caller's own node, for somebody elsewhere.
@@ -248,7 +248,7 @@ defmodule NetRunner.NodeTest do
 
   describe "a stream:" do
     test "makes the command wait for its consumer", %{caller: caller, worker: worker} = nodes do
-      tree = Tree.new()
+      tree = Tree.beside_others()
       gate = Nodes.call(caller, Nodes, :start_gate, [])
       script = "echo ready; exec head -c 300000000 /dev/zero"
       options = [node: nodes.node, env: Tree.env(tree)]
@@ -279,7 +279,7 @@ defmodule NetRunner.NodeTest do
     end
 
     test "that stops early ends the command", %{caller: caller, node: node} do
-      tree = Tree.new()
+      tree = Tree.beside_others()
       {:ok, stream} = {:ok, NetRunner.stream!(~w(yes), node: node, env: Tree.env(tree))}
       assert is_function(stream, 2)
       [chunk] = Nodes.call(caller, Enum, :take, [stream, 1])
