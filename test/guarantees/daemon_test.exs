@@ -7,7 +7,7 @@ defmodule NetRunner.Guarantees.DaemonTest do
   alias NetRunner.Guarantees.Tree
 
   @moduletag :capture_log
-  @kill_timeout 400
+  @kill_timeout 100
   @within @kill_timeout + 60_000
 
   @shapes Tree.shapes()
@@ -90,30 +90,6 @@ defmodule NetRunner.Guarantees.DaemonTest do
     end
   end
 
-  for {how, what} <- [killed: "is killed with SIGKILL", stopped: "stops (init:stop)"] do
-    @how how
-    test "the VM #{what}, with a daemon of every shape running" do
-      trees = for shape <- Tree.possible_shapes(), do: {shape, Tree.new()}
-      children = for {shape, tree} <- trees, do: child(tree, shape, Tree.env(tree))
-
-      vm =
-        Tree.run_in_vm("""
-        options = [strategy: :one_for_one]
-        children = #{inspect(children, limit: :infinity)}
-        children = for child <- children, do: {NetRunner.Daemon, [{:ready, {:output, ~r/ready/}} | child]}
-        children = for child <- children, do: Supervisor.child_spec(child, id: make_ref())
-        {:ok, supervisor} = Supervisor.start_link(children, options)
-        Process.unlink(supervisor)
-        """)
-
-      for {_, tree} <- trees, do: assert(length(Tree.processes(tree)) > 0)
-      Tree.end_vm(vm, @how)
-      left = fn -> for {shape, tree} <- trees, Tree.processes(tree) != [], do: shape end
-      Tree.await(fn -> left.() == [] end, @within, left)
-      Tree.await(fn -> Tree.helpers(vm) == [] end, @within)
-    end
-  end
-
   defp start(tree, shape, options \\ []) do
     {env, options} = Keyword.pop(options, :env, Tree.env(tree))
     options = [ready: {:output, ~r/ready\n/}] ++ child(tree, shape, env) ++ options
@@ -131,7 +107,7 @@ defmodule NetRunner.Guarantees.DaemonTest do
     {:ok, supervisor}
   end
 
-  defp child(tree, shape, env) do
+  def child(tree, shape, env) do
     [executable | args] = Tree.command(tree, shape)
     sandbox = if shape == :own_processes, do: Tree.options(tree, shape), else: []
     process_opts = [kill_timeout: @kill_timeout, env: env] ++ sandbox
@@ -146,5 +122,38 @@ defmodule NetRunner.Guarantees.DaemonTest do
     Tree.await(fn -> Tree.processes(tree) == [] end, @within, fn -> Tree.processes(tree) end)
     Tree.await(fn -> Tree.at_rest?() end, @within, fn -> Tree.helpers() end)
     Tree.await(fn -> Tree.fds() <= tree.fds end, @within, fn -> {tree.fds, Tree.fd_targets()} end)
+  end
+end
+
+defmodule NetRunner.Guarantees.DaemonTest.VM do
+  # The VM dies, in which daemons of every shape run.
+  use ExUnit.Case, async: true
+
+  alias NetRunner.Guarantees.{DaemonTest, Tree}
+
+  @within 60_000
+
+  for {how, what} <- [killed: "is killed with SIGKILL", stopped: "stops (init:stop)"] do
+    @how how
+    test "the VM #{what}, with a daemon of every shape running" do
+      trees = for shape <- Tree.possible_shapes(), do: {shape, Tree.beside_others()}
+      children = for {shape, tree} <- trees, do: DaemonTest.child(tree, shape, Tree.env(tree))
+
+      vm =
+        Tree.run_in_vm("""
+        options = [strategy: :one_for_one]
+        children = #{inspect(children, limit: :infinity)}
+        children = for child <- children, do: {NetRunner.Daemon, [{:ready, {:output, ~r/ready/}} | child]}
+        children = for child <- children, do: Supervisor.child_spec(child, id: make_ref())
+        {:ok, supervisor} = Supervisor.start_link(children, options)
+        Process.unlink(supervisor)
+        """)
+
+      for {_, tree} <- trees, do: assert(length(Tree.processes(tree)) > 0)
+      Tree.end_vm(vm, @how)
+      left = fn -> for {shape, tree} <- trees, Tree.processes(tree) != [], do: shape end
+      Tree.await(fn -> left.() == [] end, @within, left)
+      Tree.await(fn -> Tree.helpers(vm) == [] end, @within)
+    end
   end
 end

@@ -7,7 +7,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
 
-  @kill_timeout 400
+  @kill_timeout 100
   @within @kill_timeout + 60_000
 
   @shapes Tree.shapes()
@@ -50,7 +50,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
       end
 
       test "timeout", %{tree: tree} do
-        run_into_timeout(tree, @shape, 1_000)
+        run_into_timeout(tree, @shape, 500)
         assert_clean(tree)
       end
 
@@ -282,33 +282,13 @@ defmodule NetRunner.Guarantees.MatrixTest do
     :ok = Tree.kill(helpers)
   end
 
-  # The VM dies: every shape runs in one VM of its own, which is then ended in one of these ways.
-  for {how, what} <- [
-        killed: "is killed with SIGKILL",
-        halted: "halts (System.halt)",
-        stopped: "stops (init:stop)",
-        dumped: "crashes with a dump"
-      ] do
-    @how how
-    test "the VM #{what}, with every shape running", %{tree: _} do
-      trees = for shape <- Tree.possible_shapes(), do: {shape, Tree.new()}
-      vm = Tree.start_vm(trees, @kill_timeout)
-      for {_, tree} <- trees, do: assert(length(Tree.processes(tree)) > 0)
-      Tree.end_vm(vm, @how)
-
-      left = fn -> for {shape, tree} <- trees, Tree.processes(tree) != [], do: shape end
-      Tree.await(fn -> left.() == [] end, @within, left)
-      Tree.await(fn -> Tree.helpers(vm) == [] end, @within)
-    end
-  end
-
   # No event can be awaited here: the time has to pass, and the tree has to stand by then. On a slow machine it takes longer.
-  defp run_into_timeout(tree, shape, timeout) when timeout <= 50_000 do
+  defp run_into_timeout(tree, shape, timeout) when timeout <= 62_500 do
     options = [timeout: timeout, kill_timeout: @kill_timeout, env: Tree.env(tree)]
     options = [input: endless_input()] ++ options ++ Tree.options(tree, shape)
     assert NetRunner.run(Tree.command(tree, shape), options) == {:error, :timeout}
     assert Tree.processes(tree) == []
-    unless Tree.ready?(tree), do: run_into_timeout(tree, shape, 7 * timeout)
+    unless Tree.ready?(tree), do: run_into_timeout(tree, shape, 5 * timeout)
   end
 
   defp start_ready(tree, shape, options \\ []) do
@@ -350,5 +330,34 @@ defmodule NetRunner.Guarantees.MatrixTest do
     Tree.await(fn -> Tree.at_rest?() end, @within, fn -> Tree.helpers() end)
     Tree.await(fn -> Tree.fds() <= tree.fds end, @within, fn -> {tree.fds, Tree.fd_targets()} end)
     assert NetRunner.run(~w(echo next)) == {"next\n", 0}
+  end
+end
+
+defmodule NetRunner.Guarantees.MatrixTest.VM do
+  # The VM dies: every shape runs in one VM of its own, which is then ended in one of these ways.
+  use ExUnit.Case, async: true
+
+  alias NetRunner.Guarantees.Tree
+
+  @kill_timeout 100
+  @within @kill_timeout + 60_000
+
+  for {how, what} <- [
+        killed: "is killed with SIGKILL",
+        halted: "halts (System.halt)",
+        stopped: "stops (init:stop)",
+        dumped: "crashes with a dump"
+      ] do
+    @how how
+    test "the VM #{what}, with every shape running" do
+      trees = for shape <- Tree.possible_shapes(), do: {shape, Tree.beside_others()}
+      vm = Tree.start_vm(trees, @kill_timeout)
+      for {_, tree} <- trees, do: assert(length(Tree.processes(tree)) > 0)
+      Tree.end_vm(vm, @how)
+
+      left = fn -> for {shape, tree} <- trees, Tree.processes(tree) != [], do: shape end
+      Tree.await(fn -> left.() == [] end, @within, left)
+      Tree.await(fn -> Tree.helpers(vm) == [] end, @within)
+    end
   end
 end

@@ -6,7 +6,7 @@ defmodule NetRunner.Guarantees.NodeTest do
   alias NetRunner.Guarantees.{Nodes, Tree}
   alias NetRunner.Process, as: Command
 
-  @kill_timeout 400
+  @kill_timeout 100
   @within @kill_timeout + 60_000
 
   @shapes Tree.possible_shapes()

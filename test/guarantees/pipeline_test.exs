@@ -4,7 +4,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
 
   alias NetRunner.Guarantees.Tree
 
-  @kill_timeout 400
+  @kill_timeout 100
   @within @kill_timeout + 60_000
 
   setup do

@@ -140,10 +140,10 @@ defmodule NetRunner.Guarantees.Tree do
   """
   def helpers(vm \\ String.to_integer(System.pid())) do
     # Looked up once: other VMs of the machine may have hundreds of helpers.
-    sessions = sessions_of(vm)
+    all = all_helpers()
+    sessions = sessions_of(vm, all)
 
-    for pid <- pids(),
-        comm(pid) == "net_runner_shep",
+    for pid <- all,
         %{session: session} = stat <- [stat(pid)],
         session in sessions or (first_of_namespace?(pid) and not others?(stat.parent, sessions)),
         not match?(%{state: "Z", parent: 1}, stat),
@@ -182,16 +182,18 @@ defmodule NetRunner.Guarantees.Tree do
   def resting_helpers, do: if(needs_linux(), do: 2, else: 4)
 
   # Helpers live in the session that their guard made, and only they.
-  defp sessions_of(vm) when is_integer(vm), do: sessions(vm)
-  defp sessions_of(%{sessions: sessions}), do: sessions
+  defp sessions_of(vm, all) when is_integer(vm), do: sessions(vm, all)
+  defp sessions_of(%{sessions: sessions}, _all), do: sessions
 
-  def sessions(vm) do
+  def sessions(vm, all \\ all_helpers()) do
     known = Process.get({:sessions, vm}, [])
-    now = for pid <- pids(), comm(pid) == "net_runner_shep", parent(pid) == vm, do: pid
+    now = for pid <- all, parent(pid) == vm, do: pid
     all = Enum.uniq(now ++ known)
     Process.put({:sessions, vm}, all)
     all
   end
+
+  defp all_helpers, do: for(pid <- pids(), comm(pid) == "net_runner_shep", do: pid)
 
   defp comm(pid) do
     case File.read("/proc/#{pid}/comm") do
@@ -378,7 +380,7 @@ defmodule NetRunner.Guarantees.Tree do
       {^port, {:exit_status, _}} -> :ok
       {^port, {:data, _}} -> await_end(vm)
     after
-      10_000 -> raise "the VM does not end"
+      60_000 -> raise "the VM does not end"
     end
   end
 end
