@@ -80,7 +80,7 @@ defmodule NetRunner.Build.AtOnceTest do
     script(Path.join(bin, "cargo"), """
     wait_for_test() {
       echo $1 >> "$CALLS"
-      while [ ! -e "$CALLS.$1" ]; do sleep 0.05; done
+      while [ -e "$CALLS" ] && [ ! -e "$CALLS.$1" ]; do sleep 0.05; done
     }
 
     [ "$1" = build ] || exec "#{cargo}" "$@"

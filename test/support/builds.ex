@@ -18,7 +18,10 @@ defmodule NetRunner.Builds do
   """
   def new do
     root =
-      Path.join(System.tmp_dir!(), "net_runner build é #{System.unique_integer([:positive])}")
+      Path.join(
+        System.tmp_dir!(),
+        "net_runner build é #{System.pid()} #{System.unique_integer([:positive])}"
+      )
 
     File.mkdir_p!(root)
     on_exit(fn -> File.rm_rf!(root) end)
@@ -34,15 +37,14 @@ defmodule NetRunner.Builds do
     context
   end
 
-  # Kept from run to run. Cargo knows what is to be compiled again, and lets one after the other do so.
+  # Kept from run to run. Cargo knows what is to be compiled again, and lets one after the other do so. Where it needs further
+  # options, as for musl, the builds themselves compile what is missing.
   defp compiled do
     target = Path.join(Mix.Project.build_path(), "native_of_builds")
+    File.mkdir_p!(target)
     common = ~w(--release --locked --target-dir) ++ [target, "--target", host()]
-    {output, status} = cargo(["build", "--package", "net_runner" | common])
-    if status != 0, do: flunk(output)
-    # Not every system has a static C library.
-    static = ~w(-- -C target-feature=+crt-static)
-    cargo(["rustc", "--package", "shepherd"] ++ common ++ static)
+    cargo(["build", "--package", "net_runner" | common])
+    cargo(["rustc", "--package", "shepherd"] ++ common ++ ~w(-- -C target-feature=+crt-static))
     target
   end
 

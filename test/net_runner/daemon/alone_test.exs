@@ -25,7 +25,7 @@ defmodule NetRunner.Daemon.AloneTest do
     on_exit(fn -> :logger.remove_handler(__MODULE__) end)
   end
 
-  defp shell(script, options \\ []), do: [cmd: "sh", args: ["-c", script]] ++ options
+  defp shell(script, options), do: [cmd: "sh", args: ["-c", script]] ++ options
 
   describe "the log" do
     @describetag :capture_log

@@ -683,7 +683,7 @@ defmodule NetRunner.StreamTest do
       assert_receive :cleaned_up, 60_000
       assert ~w(cat) |> NetRunner.stream!(input: input) |> Enum.take(1) != []
       assert_receive :cleaned_up, 60_000
-      assert {:error, :timeout} = NetRunner.run(~w(sleep 100), input: input, timeout: 100)
+      assert {:error, :timeout} = NetRunner.run(~w(sleep 100), input: input, timeout: 2_000)
       assert_receive :cleaned_up, 60_000
     end
 
