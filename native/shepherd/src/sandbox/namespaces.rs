@@ -24,10 +24,14 @@ pub struct Namespaces {
 }
 
 /// The own user and group, mapped to themselves (user_namespaces(7)).
+#[derive(Clone, Copy)]
 struct Maps {
-    uid: CString,
-    gid: CString,
+    uid: Line,
+    gid: Line,
 }
+
+/// With zeros at its end.
+type Line = [u8; 32];
 
 struct Mounts {
     /// The VM's working directory, by path: what was open before leads into the tree of before.
@@ -110,7 +114,13 @@ fn may_administrate() -> bool {
 
 impl Maps {
     fn own() -> Maps {
-        let line = |id: u32| CString::new(format!("{id} {id} 1")).unwrap_or_default();
+        let line = |id: u32| {
+            let mut line = Line::default();
+            for (to, from) in line.iter_mut().zip(format!("{id} {id} 1").bytes()) {
+                *to = from;
+            }
+            line
+        };
         // SAFETY: neither touches memory, nor fails.
         let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
         Maps {
@@ -301,11 +311,14 @@ impl Maps {
     /// The files in /proc belong to root as long as the memory of this process must not be looked at, and this is
     /// the memory of the shepherd. So a copy of the process writes them, which may be looked at for that time.
     fn write(&self) -> nix::Result<()> {
+        // On this stack, and not read again from where it was: the child has a copy of nothing else.
+        // SAFETY: a reference to a value that is copied.
+        let own = unsafe { ptr::read_volatile(self) };
         // SAFETY: a fork by the system call. The child makes system calls and leaves.
         let child =
             Errno::result(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) })?;
         if child == 0 {
-            let code = self
+            let code = own
                 .write_own()
                 .err()
                 .map_or(0, |errno| errno as libc::c_int);
@@ -331,17 +344,21 @@ impl Maps {
             libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0);
             done(libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0))?;
         }
-        write_file(c"/proc/self/setgroups", c"deny")?;
-        write_file(c"/proc/self/uid_map", &self.uid)?;
-        write_file(c"/proc/self/gid_map", &self.gid)
+        write_file(c"/proc/self/setgroups", b"deny")?;
+        write_file(c"/proc/self/uid_map", text(&self.uid))?;
+        write_file(c"/proc/self/gid_map", text(&self.gid))
     }
 }
 
-fn write_file(path: &CStr, text: &CStr) -> nix::Result<()> {
-    // SAFETY: open(2), write(2) and close(2), with strings that live.
+fn text(line: &Line) -> &[u8] {
+    line.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+fn write_file(path: &CStr, text: &[u8]) -> nix::Result<()> {
+    // SAFETY: open(2), write(2) and close(2), with a string and bytes that live.
     unsafe {
         let fd = Errno::result(libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC))?;
-        let written = libc::write(fd, text.as_ptr().cast(), text.count_bytes());
+        let written = libc::write(fd, text.as_ptr().cast(), text.len());
         let result = Errno::result(written).map(drop);
         libc::close(fd);
         result
