@@ -38,6 +38,32 @@ defmodule NetRunner.Guarantees.SandboxLeavesNothingTest do
     end
   end
 
+  for {name, command} <- [
+        orphans: ["sh", "-c", "for i in $(seq 20); do setsid sleep 1000 & done"],
+        # clone(2) with CLONE_PARENT and SIGCHLD: a child of the command's parent, with one of its own.
+        sibling: [
+          "python3",
+          "-c",
+          """
+          import ctypes, os, platform, time
+          clone = {"x86_64": 56, "aarch64": 220}[platform.machine()]
+          for _ in range(10):
+              if ctypes.CDLL(None).syscall(clone, 0x8000 | 17, 0, 0, 0, 0) == 0:
+                  os.fork()
+                  time.sleep(1000)
+          """
+        ]
+      ] do
+    test "when the exit is told, nothing is left in the namespace: #{name}", %{tree: tree} do
+      options = [sandbox: [read: ["/"], processes: :own, tmp: :private], env: Tree.env(tree)]
+
+      for _ <- 1..10 do
+        assert NetRunner.run(unquote(command), options) == {"", 0}
+        assert Tree.processes(tree) == []
+      end
+    end
+  end
+
   test "what a command has mounted is nobody else's, also while it runs", %{world: world} do
     ctx = World.fixture(world, [])
     mounts = File.read!("/proc/self/mountinfo")

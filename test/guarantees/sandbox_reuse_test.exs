@@ -80,31 +80,55 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
     Tree.await(fn -> not File.exists?("/proc/#{String.trim(oldest)}") end)
   end
 
-  defp cat(path, allowed),
-    do: NetRunner.run(["cat", path], sandbox: [read: [:system, allowed]], stderr: :disabled)
+  defp cat(path, allowed, keys \\ []),
+    do:
+      NetRunner.run(["cat", path],
+        sandbox: [read: [:system, allowed]] ++ keys,
+        stderr: :disabled
+      )
 
-  test "a directory that took the place of another is allowed, and that one no more", %{a: a} do
-    File.write!(Path.join(a, "x"), "old")
-    for _ <- 1..3, do: assert(cat(Path.join(a, "x"), a) == {"old", 0})
+  # The same ruleset again, or, for mounts of its own, another one.
+  for {name, keys} <- [files: [], mounts: [processes: :own]] do
+    @keys keys
 
-    File.rename!(a, a <> "-before")
-    File.mkdir!(a)
-    File.write!(Path.join(a, "x"), "new")
-    for _ <- 1..3, do: assert(cat(Path.join(a, "x"), a) == {"new", 0})
-    assert cat(Path.join(a <> "-before", "x"), a) == {"", 1}
+    test "a directory that took the place of another is allowed, and that one no more (#{name})",
+         %{a: a} do
+      File.write!(Path.join(a, "x"), "old")
+      for _ <- 1..3, do: assert(cat(Path.join(a, "x"), a, @keys) == {"old", 0})
+
+      File.rename!(a, a <> "-before")
+      File.mkdir!(a)
+      File.write!(Path.join(a, "x"), "new")
+      for _ <- 1..3, do: assert(cat(Path.join(a, "x"), a, @keys) == {"new", 0})
+      assert cat(Path.join(a <> "-before", "x"), a, @keys) == {"", 1}
+    end
+
+    test "a link that leads elsewhere now is followed anew (#{name})", %{work: work, a: a} do
+      [b, link] = for name <- ~w(b link), do: Path.join(work, name)
+      File.mkdir!(b)
+      for directory <- [a, b], do: File.write!(Path.join(directory, "x"), directory)
+
+      for to <- [a, b, a] do
+        File.rm(link)
+        File.ln_s!(to, link)
+        other = if to == a, do: b, else: a
+        for _ <- 1..2, do: assert(cat(Path.join(link, "x"), link, @keys) == {to, 0})
+        assert cat(Path.join(other, "x"), link, @keys) == {"", 1}
+      end
+    end
   end
 
-  test "a link that leads elsewhere now is followed anew", %{work: work, a: a} do
-    [b, link] = for name <- ~w(b link), do: Path.join(work, name)
-    File.mkdir!(b)
-    for directory <- [a, b], do: File.write!(Path.join(directory, "x"), directory)
+  test "commands with mounts of their own, in turn with others, have no less and no more", %{a: a} do
+    script = "cat /tmp/x 2>/dev/null; echo own > /tmp/x && cat /tmp/x /proc/self/comm"
+    File.write!(Path.join(a, "x"), "a")
 
-    for to <- [a, b, a] do
-      File.rm(link)
-      File.ln_s!(to, link)
-      other = if to == a, do: b, else: a
-      for _ <- 1..2, do: assert(cat(Path.join(link, "x"), link) == {to, 0})
-      assert cat(Path.join(other, "x"), link) == {"", 1}
+    private = fn keys ->
+      sandbox = [read: [:system, a], tmp: :private, processes: :own] ++ keys
+      NetRunner.run(["sh", "-c", script], sandbox: sandbox)
+    end
+
+    for _ <- 1..4, keys <- [[], [], [metadata: :locked], []] do
+      assert private.(keys) == {"own\ncat\n", 0}
     end
   end
 
