@@ -485,7 +485,7 @@ defmodule NetRunner.Process do
       * `:group`: the process group that the command leads, which is what Ctrl-C at a terminal reaches. A process is in its parent's
         group unless it leaves that, as daemons and the jobs of an interactive shell do
       * `:tree`: the command and everything that it started and that still runs, each process once. A process that is forked
-        at the same time may be missed
+        at the same time may be missed. SIGCONT to the tree is `resume/1`
 
         iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "sleep 100; echo interrupted"])
         iex> NetRunner.Process.kill(p, :sigint, to: :group)

@@ -47,6 +47,8 @@ defmodule NetRunner.Process.Server do
   # heap is small.
   @fullsweep_after 8
 
+  @sigcont NetRunner.Signal.resolve!(:sigcont)
+
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
   def start(command, options, extra \\ []) do
     options = if options.owner == :caller, do: %{options | owner: self()}, else: options
@@ -148,13 +150,18 @@ defmodule NetRunner.Process.Server do
 
   def handle_call({:fd, number, request}, from, state), do: ask_fd(state, number, request, from)
 
-  def handle_call({:kill, number, to}, _from, state) do
-    result =
-      if Lifecycle.alive?(state.life),
-        do: told(Native.send_signal(state.control, number, to)),
-        else: {:error, :esrch}
+  def handle_call({:kill, number, to}, from, state) do
+    cond do
+      not Lifecycle.alive?(state.life) ->
+        {:reply, {:error, :esrch}, state}
 
-    {:reply, result, state}
+      # What `resume/1` does. Otherwise the times that stand while it is suspended would go on standing.
+      to == :tree and number == @sigcont and Lifecycle.may_be_suspended?(state.life) ->
+        handle_call({:suspend, false}, from, state)
+
+      true ->
+        {:reply, told(Native.send_signal(state.control, number, to)), state}
+    end
   end
 
   def handle_call({:suspend, suspend?}, _from, state) do

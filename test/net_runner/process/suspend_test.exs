@@ -207,6 +207,17 @@ defmodule NetRunner.Process.SuspendTest do
       assert Task.await(idle, 60_000) in [{:ok, {:stdout, "hello\n"}}, {:error, :timeout}]
     end
 
+    test "ends with SIGCONT to the tree, too" do
+      {p, pids} = start_tree!()
+      :ok = Command.suspend(p)
+      await_states(pids, &(&1 == "T"))
+      idle = Task.async(fn -> Command.read_any_idle(p, 100, 100) end)
+      NetRunner.Waiting.await(p, :any)
+      :ok = Command.kill(p, :sigcont, to: :tree)
+      await_states(pids, &(&1 != "T"))
+      assert Task.await(idle, 60_000) == {:error, :timeout}
+    end
+
     test "gives an idle read its time back when the command is ended" do
       p = start!("trap '' TERM; echo ready; while :; do sleep 0.05; done", kill_timeout: 60_000)
       {:ok, "ready\n"} = Command.read(p)
