@@ -11,7 +11,8 @@ options = f"fd={write},pgrp={os.getpgrp()},minproto=5,maxproto=5,direct"
 if libc.mount(b"autofs", path, b"autofs", 0, options.encode()) != 0:
     sys.exit(os.strerror(ctypes.get_errno()))
 os.close(write)
-print("mounted", flush=True)
+# In one write, whatever PYTHONUNBUFFERED says.
+os.write(1, b"mounted\n")
 sys.stdin.read()
 os.close(read)
 libc.umount2(path, 2)
