@@ -119,7 +119,7 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
   end
 
   test "commands with mounts of their own, in turn with others, have no less and no more", %{a: a} do
-    script = "cat /tmp/x 2>/dev/null; echo own > /tmp/x && cat /tmp/x /proc/self/comm"
+    script = "cat /tmp/own 2>/dev/null; echo own > /tmp/own && cat /tmp/own /proc/self/comm"
     File.write!(Path.join(a, "x"), "a")
 
     private = fn keys ->
