@@ -73,8 +73,7 @@ defmodule NetRunner.Build.AtOnceTest do
   # A folder for PATH whose cargo numbers each build in $CALLS, and waits until the test lets it go on: the first time when it has
   # built something, and then before.
   defp waiting_cargo(root) do
-    bin = Path.join(root, "waiting")
-    File.mkdir_p!(bin)
+    bin = folder(root, "waiting")
     cargo = System.find_executable("cargo")
 
     script(Path.join(bin, "cargo"), """

@@ -146,8 +146,6 @@ defmodule NetRunner.Guarantees.DaemonTest.VM do
 
   alias NetRunner.Guarantees.{DaemonTest, Tree}
 
-  @within 60_000
-
   for {how, what} <- [killed: "is killed with SIGKILL", stopped: "stops (init:stop)"] do
     @how how
     test "the VM #{what}, with a daemon of every shape running" do
@@ -164,11 +162,7 @@ defmodule NetRunner.Guarantees.DaemonTest.VM do
         Process.unlink(supervisor)
         """)
 
-      for {_, tree} <- trees, do: assert(length(Tree.processes(tree)) > 0)
-      Tree.end_vm(vm, @how)
-      left = fn -> for {shape, tree} <- trees, Tree.processes(tree) != [], do: shape end
-      Tree.await(fn -> left.() == [] end, @within, left)
-      Tree.await(fn -> Tree.helpers(vm) == [] end, @within)
+      Tree.end_vm_and_trees(vm, @how, trees)
     end
   end
 end

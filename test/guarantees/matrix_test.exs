@@ -340,7 +340,6 @@ defmodule NetRunner.Guarantees.MatrixTest.VM do
   alias NetRunner.Guarantees.Tree
 
   @kill_timeout 100
-  @within @kill_timeout + 60_000
 
   for {how, what} <- [
         killed: "is killed with SIGKILL",
@@ -352,12 +351,7 @@ defmodule NetRunner.Guarantees.MatrixTest.VM do
     test "the VM #{what}, with every shape running" do
       trees = for shape <- Tree.possible_shapes(), do: {shape, Tree.beside_others()}
       vm = Tree.start_vm(trees, @kill_timeout)
-      for {_, tree} <- trees, do: assert(length(Tree.processes(tree)) > 0)
-      Tree.end_vm(vm, @how)
-
-      left = fn -> for {shape, tree} <- trees, Tree.processes(tree) != [], do: shape end
-      Tree.await(fn -> left.() == [] end, @within, left)
-      Tree.await(fn -> Tree.helpers(vm) == [] end, @within)
+      Tree.end_vm_and_trees(vm, @how, trees)
     end
   end
 end

@@ -120,7 +120,6 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
 
   test "commands with mounts of their own, in turn with others, have no less and no more", %{a: a} do
     script = "cat /tmp/own 2>/dev/null; echo own > /tmp/own && cat /tmp/own /proc/self/comm"
-    File.write!(Path.join(a, "x"), "a")
 
     private = fn keys ->
       sandbox = [read: [:system, a], tmp: :private, processes: :own] ++ keys
@@ -130,6 +129,23 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
     for _ <- 1..4, keys <- [[], [], [metadata: :locked], []] do
       assert private.(keys) == {"own\ncat\n", 0}
     end
+  end
+
+  @tag skip: @needs_root
+  test "process 1 of a namespace has no copy of what its shepherd writes to" do
+    # It is a spare: no other shepherd is there.
+    Tree.await(fn -> Tree.at_rest?() end, 60_000, fn -> Tree.helpers() end)
+    {:ok, command} = Command.start("sleep", ["1000"], sandbox: [read: [:system], processes: :own])
+    pid = Command.os_pid(command)
+    shepherd = Tree.shepherd(command)
+    children = String.split(File.read!("/proc/#{shepherd}/task/#{shepherd}/children"))
+    [init] = children -- ["#{pid}"]
+
+    assert File.read!("/proc/#{shepherd}/maps") =~ "[stack]"
+    maps = File.read!("/proc/#{init}/maps")
+    assert maps =~ "net_runner_shepherd"
+    refute maps =~ "[stack]"
+    :ok = Command.stop(command)
   end
 
   test "a directory that is gone is an error, until it is there again", %{a: a} do

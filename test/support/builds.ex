@@ -124,10 +124,16 @@ defmodule NetRunner.Builds do
     end
   end
 
+  @doc "A new folder in another one."
+  def folder(parent, name) do
+    folder = Path.join(parent, name)
+    File.mkdir_p!(folder)
+    folder
+  end
+
   @doc "A folder for PATH with only what mix itself needs."
   def path_without_cargo(root, name) do
-    bin = Path.join(root, name)
-    File.mkdir_p!(bin)
+    bin = folder(root, name)
 
     for program <- ~w(mix elixir erl erlc sh env git dirname basename readlink sed uname cat ls) do
       if found = System.find_executable(program), do: File.ln_s(found, Path.join(bin, program))
@@ -138,8 +144,7 @@ defmodule NetRunner.Builds do
 
   @doc "A folder for PATH whose cargo notes each build in $CALLS."
   def recording_cargo(root, name) do
-    bin = Path.join(root, name)
-    File.mkdir_p!(bin)
+    bin = folder(root, name)
     cargo = System.find_executable("cargo")
 
     script(Path.join(bin, "cargo"), """

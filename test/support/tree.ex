@@ -3,6 +3,8 @@ defmodule NetRunner.Guarantees.Tree do
   # Process trees of the fault matrix, found in /proc by a mark in their environment, which every
   # process of a tree inherits.
 
+  import ExUnit.Assertions, only: [assert: 1]
+
   @script Path.expand("../guarantees/shape.py", __DIR__)
 
   defstruct [:mark, :ready_file, :fds]
@@ -373,6 +375,15 @@ defmodule NetRunner.Guarantees.Tree do
   def end_vm(vm, how) do
     Port.command(vm.port, "#{how}\n")
     await_end(vm)
+  end
+
+  @doc "Ends a VM in which a tree of each shape runs, and waits until nothing of them, and no helper, is left."
+  def end_vm_and_trees(vm, how, trees) do
+    for {_, tree} <- trees, do: assert(processes(tree) != [])
+    end_vm(vm, how)
+    left = fn -> for {shape, tree} <- trees, processes(tree) != [], do: shape end
+    await(fn -> left.() == [] end, 60_000, left)
+    await(fn -> helpers(vm) == [] end)
   end
 
   defp await_end(%{port: port} = vm) do

@@ -42,7 +42,7 @@ defmodule NetRunner.Daemon.AloneTest do
       for line <- ["one", "two", ""] do
         assert_receive {:logged, :info, ^line,
                         %{os_pid: ^os_pid, command: ^command, stream: :stdout}},
-                       2_000
+                       60_000
       end
 
       assert_receive {:logged, :info, "oops", %{os_pid: ^os_pid, stream: :stderr}}, 60_000

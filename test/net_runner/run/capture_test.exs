@@ -535,6 +535,7 @@ defmodule NetRunner.Run.CaptureTest do
 
     test "ends a command that prints nothing more, or nowhere where it would be read" do
       for {command, options} <- [
+            # Nobody else's, by which it is found.
             {sh("exec >/dev/null 2>&1; exec sleep 131"), []},
             {~w(sleep 131), [stdout: :null, stderr: :disabled]}
           ] do

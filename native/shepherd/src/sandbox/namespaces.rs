@@ -311,7 +311,7 @@ impl Maps {
     /// The files in /proc belong to root as long as the memory of this process must not be looked at, and this is
     /// the memory of the shepherd. So a copy of the process writes them, which may be looked at for that time.
     fn write(&self) -> nix::Result<()> {
-        // On this stack, and not read again from where it was: the child has a copy of nothing else.
+        // On this stack, and not read again from where it was: that may be memory of which the child has no copy.
         // SAFETY: a reference to a value that is copied.
         let own = unsafe { ptr::read_volatile(self) };
         // SAFETY: a fork by the system call. The child makes system calls and leaves.
