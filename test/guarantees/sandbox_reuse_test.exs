@@ -131,23 +131,6 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
     end
   end
 
-  @tag skip: @needs_root
-  test "process 1 of a namespace has no copy of what its shepherd writes to" do
-    # It is a spare: no other shepherd is there.
-    Tree.await(fn -> Tree.at_rest?() end, 60_000, fn -> Tree.helpers() end)
-    {:ok, command} = Command.start("sleep", ["1000"], sandbox: [read: [:system], processes: :own])
-    pid = Command.os_pid(command)
-    shepherd = Tree.shepherd(command)
-    children = String.split(File.read!("/proc/#{shepherd}/task/#{shepherd}/children"))
-    [init] = children -- ["#{pid}"]
-
-    assert File.read!("/proc/#{shepherd}/maps") =~ "[stack]"
-    maps = File.read!("/proc/#{init}/maps")
-    assert maps =~ "net_runner_shepherd"
-    refute maps =~ "[stack]"
-    :ok = Command.stop(command)
-  end
-
   test "a directory that is gone is an error, until it is there again", %{a: a} do
     file = Path.join(a, "x")
 

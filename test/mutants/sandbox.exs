@@ -47,8 +47,6 @@ for {id, file, old, new, tests} <- [
        reuse},
       {"a_kept_ruleset_lies_on_a_descriptor", "#{sandbox}/landlock.rs", " && lowest == 0;", ";",
        reuse},
-      {"process_1_has_the_shepherds_memory", "native/shepherd/src/shepherd.rs",
-       "    sys::keep_memory_from_copies();\n", "", reuse},
       {"a_kept_ruleset_is_for_other_paths", "#{sandbox}/landlock.rs",
        "kept.asked == key(sandbox) && ", "", reuse},
       {"a_kept_ruleset_knows_no_other_file", "#{sandbox}/landlock.rs",

@@ -453,51 +453,6 @@ pub fn shared_flags<const N: usize>() -> nix::Result<&'static [AtomicBool; N]> {
     }
 }
 
-/// What this process forks gets no copy of its heap, as large as that is now, and of its first stack (madvise(2), MADV_DONTFORK).
-/// Each page of a copy would cost this process a page fault, when it next writes to it. For forks that run on another stack, and use
-/// nothing that was allocated.
-#[cfg(all(target_os = "linux", not(net_runner_posix)))]
-pub fn keep_memory_from_copies() {
-    use nix::sys::mman::{madvise, MmapAdvise};
-    /// More than the C library has of a thread (`errno`), which is in the heap of a program that is linked statically. Whoever
-    /// runs needs that.
-    const OF_A_THREAD: usize = 16 * 1024;
-
-    // What is refused here is copied.
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
-        return;
-    };
-    // SAFETY: neither touches memory of this process.
-    let (thread, page) = unsafe { (libc::pthread_self(), libc::sysconf(libc::_SC_PAGESIZE)) };
-    let (thread, page) = (thread as usize, page as usize);
-    for memory in maps.lines().filter_map(heap_or_stack) {
-        let start = if memory.contains(&thread) {
-            (thread + OF_A_THREAD).next_multiple_of(page)
-        } else {
-            memory.start
-        };
-        let address = std::ptr::NonNull::new(start as *mut libc::c_void);
-        if let (Some(address), Some(length)) = (address, memory.end.checked_sub(start)) {
-            // SAFETY: advice about memory of this process, in which it changes nothing.
-            let _ = unsafe { madvise(address, length, MmapAdvise::MADV_DONTFORK) };
-        }
-    }
-}
-
-#[cfg(any(not(target_os = "linux"), net_runner_posix))]
-pub fn keep_memory_from_copies() {}
-
-/// A line of proc_pid_maps(5).
-#[cfg(all(target_os = "linux", not(net_runner_posix)))]
-fn heap_or_stack(line: &str) -> Option<std::ops::Range<usize>> {
-    if !line.ends_with("[heap]") && !line.ends_with("[stack]") {
-        return None;
-    }
-    let (start, end) = line.split_ascii_whitespace().next()?.split_once('-')?;
-    let number = |text| usize::from_str_radix(text, 16).ok();
-    Some(number(start)?..number(end)?)
-}
-
 /// No program below this process gains rights by a set-user-ID bit (prctl(2), PR_SET_NO_NEW_PRIVS).
 pub fn give_up_new_privileges() -> nix::Result<()> {
     #[cfg(all(target_os = "linux", not(net_runner_posix)))]

@@ -24,14 +24,10 @@ pub struct Namespaces {
 }
 
 /// The own user and group, mapped to themselves (user_namespaces(7)).
-#[derive(Clone, Copy)]
 struct Maps {
-    uid: Line,
-    gid: Line,
+    uid: CString,
+    gid: CString,
 }
-
-/// With zeros at its end.
-type Line = [u8; 32];
 
 struct Mounts {
     /// The VM's working directory, by path: what was open before leads into the tree of before.
@@ -114,13 +110,7 @@ fn may_administrate() -> bool {
 
 impl Maps {
     fn own() -> Maps {
-        let line = |id: u32| {
-            let mut line = Line::default();
-            for (to, from) in line.iter_mut().zip(format!("{id} {id} 1").bytes()) {
-                *to = from;
-            }
-            line
-        };
+        let line = |id: u32| CString::new(format!("{id} {id} 1")).unwrap_or_default();
         // SAFETY: neither touches memory, nor fails.
         let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
         Maps {
@@ -311,14 +301,11 @@ impl Maps {
     /// The files in /proc belong to root as long as the memory of this process must not be looked at, and this is
     /// the memory of the shepherd. So a copy of the process writes them, which may be looked at for that time.
     fn write(&self) -> nix::Result<()> {
-        // On this stack, and not read again from where it was: that may be memory of which the child has no copy.
-        // SAFETY: a reference to a value that is copied.
-        let own = unsafe { ptr::read_volatile(self) };
         // SAFETY: a fork by the system call. The child makes system calls and leaves.
         let child =
             Errno::result(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) })?;
         if child == 0 {
-            let code = own
+            let code = self
                 .write_own()
                 .err()
                 .map_or(0, |errno| errno as libc::c_int);
@@ -344,21 +331,17 @@ impl Maps {
             libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0);
             done(libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0))?;
         }
-        write_file(c"/proc/self/setgroups", b"deny")?;
-        write_file(c"/proc/self/uid_map", text(&self.uid))?;
-        write_file(c"/proc/self/gid_map", text(&self.gid))
+        write_file(c"/proc/self/setgroups", c"deny")?;
+        write_file(c"/proc/self/uid_map", &self.uid)?;
+        write_file(c"/proc/self/gid_map", &self.gid)
     }
 }
 
-fn text(line: &Line) -> &[u8] {
-    line.split(|byte| *byte == 0).next().unwrap_or_default()
-}
-
-fn write_file(path: &CStr, text: &[u8]) -> nix::Result<()> {
-    // SAFETY: open(2), write(2) and close(2), with a string and bytes that live.
+fn write_file(path: &CStr, text: &CStr) -> nix::Result<()> {
+    // SAFETY: open(2), write(2) and close(2), with strings that live.
     unsafe {
         let fd = Errno::result(libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC))?;
-        let written = libc::write(fd, text.as_ptr().cast(), text.len());
+        let written = libc::write(fd, text.as_ptr().cast(), text.count_bytes());
         let result = Errno::result(written).map(drop);
         libc::close(fd);
         result
