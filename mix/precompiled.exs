@@ -232,7 +232,9 @@ defmodule NetRunner.MixProject.Precompiled do
 
   # The client would follow by itself, but with the password of the first server, and from https to http.
   defp get(url, redirections) do
-    request = {String.to_charlist(url), [{~c"user-agent", ~c"net_runner"}]}
+    # A connection of its own: a server may close one that is kept for the next request just when that is sent.
+    headers = [{~c"user-agent", ~c"net_runner"}, {~c"connection", ~c"close"}]
+    request = {String.to_charlist(url), headers}
 
     with {:ok, tls} <- tls(url) do
       http = [timeout: @timeout, connect_timeout: @connect_timeout, autoredirect: false] ++ tls

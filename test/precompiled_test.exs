@@ -234,6 +234,20 @@ defmodule NetRunner.PrecompiledTest do
       assert_received {:other, false}
     end
 
+    test "is asked for no connection that lasts, which it could close before the next request" do
+      test = self()
+
+      url =
+        FileServer.start_link(fn "/x", headers ->
+          send(test, {:headers, headers})
+          FileServer.status("404 Not Found")
+        end)
+
+      assert {:error, _} = Precompiled.fetch({:url, url <> "/x"})
+      assert_received {:headers, headers}
+      assert Enum.any?(headers, &(&1 =~ ~r/\Aconnection: close\r\n/i))
+    end
+
     test "that leads on for ever is left" do
       url = FileServer.start_link(fn _ -> FileServer.status("302 Found", "location: /x\r\n") end)
 
