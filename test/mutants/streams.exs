@@ -66,10 +66,10 @@ ask = "test/net_runner/process/ask_test.exs"
 times = "test/net_runner/process/times_test.exs"
 
 outlets = [
-  {"bytes_that_are_kept_can_be_lent", "kept: \"\"}, writers: :running}",
-   "kept: _}, writers: :running}", [until]},
-  {"a_stream_reads_on_while_somebody_looks", "    Pipe.take_back(pipe)\n",
-   "    _ = pipe\n    true\n", [until]},
+  {"a_guest_comes_before_what_is_kept", "asker: nil, stdout: %Outlet{kept: \"\", pipe: pipe}}",
+   "asker: nil, stdout: %Outlet{pipe: pipe}}", [until]},
+  {"a_stream_reads_on_while_somebody_looks", "if Pipe.keep_guests_out(outlet.pipe) do",
+   "if true do", [until]},
   {"what_is_kept_is_not_discarded", "do: %{outlet | demand: {:discard, error}, kept: \"\"}",
    "do: %{outlet | demand: {:discard, error}}", [until]},
   {"an_asker_stays_first", "queue_asker(%{outlets | asker: %{asker | credit: asker.credit - 1}})",

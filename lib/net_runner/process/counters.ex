@@ -11,12 +11,7 @@ defmodule NetRunner.Process.Counters do
   @reads 4
   @writes 5
   @ended 6
-  @access 7
-
-  # Who may read stdout.
-  @anybody 0
-  @server 1
-  @nobody 2
+  @discarding 7
 
   @opaque t :: :counters.counters_ref()
 
@@ -46,22 +41,12 @@ defmodule NetRunner.Process.Counters do
   @spec ended?(t()) :: boolean()
   def ended?(counters), do: :counters.get(counters, @ended) == 1
 
-  @doc """
-  Says who may read stdout from now on: the server alone, or `:nobody`, as bytes are being discarded. Before, it is
-  `:anybody`: the server, and the process that it has lent stdout to. Race: read under a discard.
-  """
-  @spec put_access(t(), :server | :nobody) :: :ok
-  def put_access(counters, :server), do: :counters.put(counters, @access, @server)
-  def put_access(counters, :nobody), do: :counters.put(counters, @access, @nobody)
+  @doc "Notes that what the command prints is discarded from now on. Race: read under a discard."
+  @spec put_discarding(t()) :: :ok
+  def put_discarding(counters), do: :counters.put(counters, @discarding, 1)
 
-  @spec access(t()) :: :anybody | :server | :nobody
-  def access(counters) do
-    case :counters.get(counters, @access) do
-      @anybody -> :anybody
-      @server -> :server
-      @nobody -> :nobody
-    end
-  end
+  @spec discarding?(t()) :: boolean()
+  def discarding?(counters), do: :counters.get(counters, @discarding) == 1
 
   @doc "The bytes written to stdin, read from stdout and read from stderr."
   @spec bytes(t()) :: bytes()

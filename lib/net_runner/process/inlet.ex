@@ -6,15 +6,24 @@ defmodule NetRunner.Process.Inlet do
   # Functions return the new inlet and what is to be done: answers, and `{:again, :stdin}`, to go on after other
   # messages.
 
-  alias NetRunner.Process.{Caller, Counters, Operations}
+  alias NetRunner.Process.{Caller, Counters, Guest, Operations}
   alias NetRunner.System.Native
 
   # `stdin`: the descriptor; `:closed` when the VM has closed it; `:none` when the command's stdin leads elsewhere.
   # `readers`: whether somebody may be left who reads. `line`: for a terminal, whether the input is at the start of a
   # line, which decides how its end is written. `window`: where a feeder lays what is to be written; `nil` when there is
-  # no feeder that does so.
+  # no feeder that does so. `guests`: how many callers have come that were
+  # turned away; `nil` where callers do not write by themselves.
   @enforce_keys [:stdin, :line, :counters]
-  defstruct [:stdin, :line, :counters, :window, readers: :present, queue: Operations.new()]
+  defstruct [
+    :stdin,
+    :line,
+    :counters,
+    :window,
+    readers: :present,
+    guests: nil,
+    queue: Operations.new()
+  ]
 
   @type t :: %__MODULE__{
           stdin: Native.fd() | :closed | :none,
@@ -22,6 +31,7 @@ defmodule NetRunner.Process.Inlet do
           counters: Counters.t(),
           window: Native.window() | nil,
           readers: :present | :gone,
+          guests: non_neg_integer() | nil,
           queue: Operations.t()
         }
 
@@ -66,12 +76,15 @@ defmodule NetRunner.Process.Inlet do
   defp write_at_once(inlet, from, iovec, timeout \\ :infinity) do
     case Native.write(inlet.stdin, iovec) do
       :ok ->
-        {:reply, :ok, written(inlet, iovec, size(iovec))}
+        {:reply, :ok, inlet |> written(iovec, size(iovec)) |> let_guests_in()}
 
       {:partial, rest} ->
         done = size(iovec) - size(rest)
         inlet = inlet |> written(iovec, done) |> park(from, {:begun, rest, done}, timeout)
         {:wait, inlet, [{:again, :stdin}]}
+
+      {:error, :guests} ->
+        {:wait, park(inlet, from, {:fresh, iovec}, timeout), [{:again, :stdin}]}
 
       {:error, :eagain} ->
         {:wait, park(inlet, from, {:fresh, iovec}, timeout), []}
@@ -79,6 +92,37 @@ defmodule NetRunner.Process.Inlet do
       {:error, reason} ->
         {:reply, {:error, reason}, refuse(inlet)}
     end
+  end
+
+  @doc "Lets callers write by themselves while nobody waits: the descriptor, or `nil` where they cannot."
+  @spec invite_guests(t()) :: {Native.fd() | nil, t()}
+  def invite_guests(
+        %{line: :not_a_terminal, readers: :present, window: nil, stdin: stdin} = inlet
+      )
+      when stdin not in [:closed, :none],
+      do: {stdin, %{inlet | guests: inlet.guests || 0}}
+
+  def invite_guests(inlet), do: {nil, inlet}
+
+  @doc "A caller comes that was turned away."
+  @spec receive_guest(t()) :: t()
+  def receive_guest(%{guests: nil} = inlet), do: inlet
+  def receive_guest(inlet), do: %{inlet | guests: Guest.count(inlet.guests)}
+
+  # For good.
+  defp send_guests_away(%{guests: nil} = inlet), do: inlet
+
+  defp send_guests_away(inlet) do
+    # What one does that is inside is done at the same time as this.
+    _ = Native.keep_guests_out(inlet.stdin)
+    %{inlet | guests: nil}
+  end
+
+  defp let_guests_in(%{guests: nil} = inlet), do: inlet
+
+  defp let_guests_in(inlet) do
+    :ok = Native.let_guests_in(inlet.stdin, inlet.guests)
+    inlet
   end
 
   @doc "Closes stdin, after the writes that were called before are done."
@@ -100,7 +144,7 @@ defmodule NetRunner.Process.Inlet do
 
   @doc "Takes what a feeder lays into this window."
   @spec attach(t(), Native.window() | nil) :: t()
-  def attach(inlet, window), do: %{inlet | window: window}
+  def attach(inlet, window), do: %{send_guests_away(inlet) | window: window}
 
   @doc "The feeder has laid something into the window. What waits already comes first, and then this."
   @spec fed(t()) :: {t(), [effect()]}
@@ -110,7 +154,7 @@ defmodule NetRunner.Process.Inlet do
   @spec serve(t()) :: {t(), [effect()]}
   def serve(inlet) do
     case Operations.next(inlet.queue, [:stdin]) do
-      nil -> serve_window(inlet)
+      nil -> inlet |> let_guests_in() |> serve_window()
       %{data: :close} = operation -> serve_close(inlet, operation)
       %{data: {:fresh, iovec}} = operation -> serve_write(inlet, operation, iovec, 0)
       %{data: {:begun, rest, done}} = operation -> serve_write(inlet, operation, rest, done)
@@ -119,7 +163,7 @@ defmodule NetRunner.Process.Inlet do
 
   @doc "The command is over, and nobody is left who could read: whoever waits for room gets `:epipe`."
   @spec readers_gone(t()) :: {t(), [effect()]}
-  def readers_gone(inlet), do: serve(%{inlet | readers: :gone})
+  def readers_gone(inlet), do: serve(%{send_guests_away(inlet) | readers: :gone})
 
   @doc "The command is given up: stdin is closed, and whoever waits for room gets this error."
   @spec give_up(t(), {:error, term()}) :: {t(), [effect()]}
@@ -186,7 +230,7 @@ defmodule NetRunner.Process.Inlet do
 
   defp shut(inlet) do
     Native.close(inlet.stdin)
-    refuse(%{inlet | stdin: :closed})
+    refuse(%{inlet | stdin: :closed, guests: nil})
   end
 
   # --- writing ------------------------------------------------------------------------------------
@@ -211,6 +255,9 @@ defmodule NetRunner.Process.Inlet do
 
       {:error, :eagain} ->
         {inlet, []}
+
+      {:error, :guests} ->
+        {inlet, [{:again, :stdin}]}
 
       {:error, reason} ->
         inlet |> refuse() |> answer(operation, {:error, reason})

@@ -35,10 +35,15 @@ defmodule NetRunner.Process.Pipe do
   def look_ahead(%__MODULE__{fd: nil}), do: :eof
   def look_ahead(%__MODULE__{fd: fd}), do: Native.look_ahead(fd)
 
-  @doc "As `Native.take_back/1`: from now on, only the server reads."
-  @spec take_back(t()) :: boolean()
-  def take_back(%__MODULE__{fd: nil}), do: true
-  def take_back(%__MODULE__{fd: fd}), do: Native.take_back(fd)
+  @doc "As `Native.keep_guests_out/1`."
+  @spec keep_guests_out(t()) :: boolean()
+  def keep_guests_out(%__MODULE__{fd: nil}), do: true
+  def keep_guests_out(%__MODULE__{fd: fd}), do: Native.keep_guests_out(fd)
+
+  @doc "As `Native.let_guests_in/2`."
+  @spec let_guests_in(t(), non_neg_integer()) :: :ok
+  def let_guests_in(%__MODULE__{fd: nil}, _received), do: :ok
+  def let_guests_in(%__MODULE__{fd: fd}, received), do: Native.let_guests_in(fd, received)
 
   @doc """
   How many bytes are in it, at most: bytes on their way through a terminal cannot be counted.

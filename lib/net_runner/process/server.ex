@@ -125,6 +125,8 @@ defmodule NetRunner.Process.Server do
 
   @impl true
   def handle_call({:read, which, max_bytes, timeout}, from, state) do
+    state = if which == :stdout, do: announce_guests(state), else: state
+
     case Outlets.read(state.outlets, from, which, max_bytes, timeout) do
       {:reply, result, outlets} ->
         {:reply, with_failure(result, state), %{state | outlets: outlets}}
@@ -134,7 +136,13 @@ defmodule NetRunner.Process.Server do
     end
   end
 
+  def handle_call({:turned_away, request}, from, state) do
+    handle_call(request, from, receive_guest(state, request))
+  end
+
   def handle_call({:write, iovec, timeout}, from, state) do
+    state = announce_guests(state)
+
     case Inlet.write(state.inlet, from, iovec, timeout) do
       {:reply, result, inlet} -> {:reply, result, %{state | inlet: inlet}}
       {:wait, inlet, effects} -> inlet(state, {inlet, effects})
@@ -238,8 +246,9 @@ defmodule NetRunner.Process.Server do
 
   def handle_call({:tell, question}, _from, state), do: {:reply, tell(state, question), state}
 
-  def handle_call(:lend_stdout, _from, state) do
-    {:reply, with({:ok, fd} <- Outlets.lend(state.outlets), do: {:ok, fd, state.counters}), state}
+  def handle_call(:invite, _from, state) do
+    {guest, state} = invite(state)
+    {:reply, {:ok, guest}, state}
   end
 
   def handle_call({:hand_over, _owner}, _from, %{stream: :taken} = state) do

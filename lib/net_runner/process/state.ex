@@ -9,6 +9,7 @@ defmodule NetRunner.Process.State do
     Caller,
     Counters,
     Exit,
+    Guest,
     Inlet,
     Lifecycle,
     Operations,
@@ -22,7 +23,7 @@ defmodule NetRunner.Process.State do
 
   # `fds`: see `Boot`. `waiters`: callers that wait for the exit (`:exit`) or for the server to stop (`:stop`). `stream`:
   # whether the output is a stream's (`:offered`), and whether somebody enumerates it (`:taken`); a second one would take
-  # bytes from the first. `parent`: the process that the server is linked to by `start_link/3`. `capture`: the monitor of
+  # bytes from the first. `guests`: whether callers can find what they need to read and to write by themselves. `parent`: the process that the server is linked to by `start_link/3`. `capture`: the monitor of
   # whoever captures the command, and reads on when it is ended. `watchers`: who gets the exit as a message.
   @enforce_keys [
     :command,
@@ -44,6 +45,7 @@ defmodule NetRunner.Process.State do
   defstruct @enforce_keys ++
               [
                 feeder: nil,
+                guests: :unexpected,
                 input_failure: nil,
                 waiters: Operations.new(),
                 watchers: Watchers.new()
@@ -107,6 +109,33 @@ defmodule NetRunner.Process.State do
     end)
     |> carry_out(%{state | fds: %{state.fds | number => changed}})
   end
+
+  @doc "What a caller needs to read and to write by itself, where that can be."
+  @spec invite(t()) :: {Guest.t(), t()}
+  def invite(state) do
+    {stdin, inlet} = Inlet.invite_guests(state.inlet)
+    {stdout, outlets} = Outlets.invite_guests(state.outlets)
+    guest = %Guest{stdin: stdin, stdout: stdout, counters: state.counters}
+    {guest, %{state | inlet: inlet, outlets: outlets}}
+  end
+
+  @doc "The same, for all callers, once it is known that there are some. What a stream prints is for one alone."
+  @spec announce_guests(t()) :: t()
+  def announce_guests(%{guests: :unexpected, stream: :none, capture: nil} = state) do
+    {guest, state} = invite(state)
+    Guest.invite(guest)
+    %{state | guests: :invited}
+  end
+
+  def announce_guests(state), do: state
+
+  @doc "A guest that was turned away has come."
+  @spec receive_guest(t(), request :: tuple()) :: t()
+  def receive_guest(state, request) when elem(request, 0) == :write,
+    do: %{state | inlet: Inlet.receive_guest(state.inlet)}
+
+  def receive_guest(state, request) when elem(request, 0) == :read,
+    do: %{state | outlets: Outlets.receive_guest(state.outlets)}
 
   @doc "Receives what the shepherd has said, until there is nothing more for now. Selects the control socket for more."
   @spec listen(t()) :: result()

@@ -11,7 +11,7 @@
 
 use crate::idle;
 use crate::pace::Pace;
-use gate::Gate;
+use gate::{Door, Gate};
 use nix::errno::Errno;
 use rustler::sys::{
     c_int, c_void, enif_alloc_resource, enif_get_resource, enif_make_resource,
@@ -34,8 +34,8 @@ pub struct Fd {
     /// Used by those inside the gate, and given up in `stop` or `destroy`.
     number: ManuallyDrop<OwnedFd>,
     gate: Gate,
-    /// Before the reads of processes other than the one that waits for it.
-    pub lent: Gate,
+    /// For processes other than the server, which is the one that waits for it.
+    pub guests: Door,
     /// The size that the pipe gets once it is busy; 0 when it has got it, or is to stay as it is.
     pub pipe_size: AtomicU32,
     /// Bytes that were read before the pipe got that size.
@@ -95,7 +95,7 @@ pub fn into_term<'a>(env: Env<'a>, fd: OwnedFd, kind: Kind) -> NifResult<Term<'a
     let value = Fd {
         number: ManuallyDrop::new(fd),
         gate: Gate::default(),
-        lent: Gate::default(),
+        guests: Door::default(),
         pipe_size: AtomicU32::new(pipe_size),
         traffic: AtomicU32::new(0),
         plenty: AtomicBool::new(false),
@@ -203,7 +203,10 @@ impl Fd {
 impl Inside<'_, '_> {
     /// Has the VM send `{:select, fd, :undefined, :ready_input | :ready_output}` to the calling
     /// process, once, when the descriptor is ready.
+    ///
+    /// Somebody waits from now on, and has the next turn: guests are kept out.
     pub fn select(&self, interest: Interest) -> nix::Result<()> {
+        let _ = self.fd.guests.shut();
         let mode = match interest {
             Interest::Read => ERL_NIF_SELECT_READ,
             Interest::Write => ERL_NIF_SELECT_WRITE,
