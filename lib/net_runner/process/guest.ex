@@ -73,9 +73,9 @@ defmodule NetRunner.Process.Guest do
   defp ask(server, :uninvited, request), do: Client.call(server, request)
   defp ask(server, :turned_away, request), do: Client.call(server, {:turned_away, request})
 
-  defp try_write(%__MODULE__{stdin: stdin, counters: counters}, iovec) when stdin != nil do
+  defp try_write(%__MODULE__{stdin: stdin}, iovec) when stdin != nil do
     case Native.try_write(stdin, iovec) do
-      :ok -> Counters.add_write(counters, IO.iodata_length(iovec))
+      :ok -> :ok
       {:error, _not_now_or_not_here} -> :turned_away
     end
   end
@@ -86,12 +86,7 @@ defmodule NetRunner.Process.Guest do
     case Native.try_read(stdout, max_bytes) do
       {:ok, bytes} ->
         # The server may have begun to discard before these were read; looked at before, that could be missed.
-        if Counters.discarding?(counters) do
-          :uninvited
-        else
-          Counters.add_read(counters, :stdout, byte_size(bytes))
-          {:ok, bytes}
-        end
+        if Counters.discarding?(counters), do: :uninvited, else: {:ok, bytes}
 
       _nothing_or_the_end ->
         :turned_away

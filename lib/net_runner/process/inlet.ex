@@ -6,7 +6,7 @@ defmodule NetRunner.Process.Inlet do
   # Functions return the new inlet and what is to be done: answers, and `{:again, :stdin}`, to go on after other
   # messages.
 
-  alias NetRunner.Process.{Caller, Counters, Guest, Operations}
+  alias NetRunner.Process.{Caller, Guest, Operations}
   alias NetRunner.System.Native
 
   # `stdin`: the descriptor; `:closed` when the VM has closed it; `:none` when the command's stdin leads elsewhere.
@@ -14,11 +14,10 @@ defmodule NetRunner.Process.Inlet do
   # line, which decides how its end is written. `window`: where a feeder lays what is to be written; `nil` when there is
   # no feeder that does so. `guests`: how many callers have come that were
   # turned away; `nil` where callers do not write by themselves.
-  @enforce_keys [:stdin, :line, :counters]
+  @enforce_keys [:stdin, :line]
   defstruct [
     :stdin,
     :line,
-    :counters,
     :window,
     readers: :present,
     guests: nil,
@@ -28,7 +27,6 @@ defmodule NetRunner.Process.Inlet do
   @type t :: %__MODULE__{
           stdin: Native.fd() | :closed | :none,
           line: :not_a_terminal | :at_start | :begun,
-          counters: Counters.t(),
           window: Native.window() | nil,
           readers: :present | :gone,
           guests: non_neg_integer() | nil,
@@ -37,10 +35,10 @@ defmodule NetRunner.Process.Inlet do
 
   @type effect :: {:reply, Operations.operation(), term()} | {:again, :stdin}
 
-  @spec new(Native.fd() | nil, boolean(), Counters.t()) :: t()
-  def new(stdin, terminal?, counters) do
+  @spec new(Native.fd() | nil, boolean()) :: t()
+  def new(stdin, terminal?) do
     line = if terminal?, do: :at_start, else: :not_a_terminal
-    %__MODULE__{stdin: stdin || :none, line: line, counters: counters}
+    %__MODULE__{stdin: stdin || :none, line: line}
   end
 
   @doc """
@@ -76,11 +74,11 @@ defmodule NetRunner.Process.Inlet do
   defp write_at_once(inlet, from, iovec, timeout \\ :infinity) do
     case Native.write(inlet.stdin, iovec) do
       :ok ->
-        {:reply, :ok, inlet |> written(iovec, size(iovec)) |> let_guests_in()}
+        {:reply, :ok, inlet |> follow_lines(iovec, size(iovec)) |> let_guests_in()}
 
       {:partial, rest} ->
         done = size(iovec) - size(rest)
-        inlet = inlet |> written(iovec, done) |> park(from, {:begun, rest, done}, timeout)
+        inlet = inlet |> follow_lines(iovec, done) |> park(from, {:begun, rest, done}, timeout)
         {:wait, inlet, [{:again, :stdin}]}
 
       {:error, :guests} ->
@@ -245,11 +243,11 @@ defmodule NetRunner.Process.Inlet do
   defp serve_write(inlet, operation, iovec, done) do
     case Native.write(inlet.stdin, iovec) do
       :ok ->
-        inlet |> written(iovec, size(iovec)) |> answer(operation, :ok)
+        inlet |> follow_lines(iovec, size(iovec)) |> answer(operation, :ok)
 
       {:partial, rest} ->
         now = size(iovec) - size(rest)
-        inlet = written(inlet, iovec, now)
+        inlet = follow_lines(inlet, iovec, now)
         queue = Operations.update(inlet.queue, operation, {:begun, rest, done + now})
         {%{inlet | queue: queue}, [{:again, :stdin}]}
 
@@ -262,11 +260,6 @@ defmodule NetRunner.Process.Inlet do
       {:error, reason} ->
         inlet |> refuse() |> answer(operation, {:error, reason})
     end
-  end
-
-  defp written(inlet, iovec, size) do
-    Counters.add_write(inlet.counters, size)
-    follow_lines(inlet, iovec, size)
   end
 
   defp size(iovec), do: IO.iodata_length(iovec)

@@ -771,7 +771,6 @@ defmodule NetRunner.Process.Outlets do
     case result do
       {:ok, bytes} ->
         size = byte_size(bytes)
-        Counters.add_read(outlets.counters, stream, size)
         left = if outlet.left == :infinity, do: :infinity, else: outlet.left - size
         {result, Map.replace!(outlets, stream, %{outlet | pipe: pipe, left: left})}
 

@@ -10,6 +10,7 @@ defmodule NetRunner.System.Native do
 
   @type fd :: reference()
   @type window :: reference()
+  @type traffic :: {bytes :: non_neg_integer(), calls :: non_neg_integer()}
   @type posix :: atom()
   @type stdio ::
           :pipe
@@ -188,6 +189,10 @@ defmodule NetRunner.System.Native do
   @spec close_window(window()) :: :ok
   def close_window(window), do: nif_close_window(window)
 
+  @doc "What has been read from a descriptor and written to it so far. Also of one that is closed."
+  @spec traffic(fd()) :: {read :: traffic(), written :: traffic()}
+  def traffic(fd), do: nif_traffic(fd)
+
   @doc "Closes a descriptor; `:ok` also when it was closed before."
   @spec close(fd()) :: :ok
   def close(fd), do: nif_close(fd)
@@ -326,6 +331,7 @@ defmodule NetRunner.System.Native do
   def nif_try_write(_fd, _iovec), do: not_loaded()
   def nif_keep_guests_out(_fd), do: not_loaded()
   def nif_let_guests_in(_fd, _received), do: not_loaded()
+  def nif_traffic(_fd), do: not_loaded()
   def nif_look_ahead(_fd), do: not_loaded()
   def nif_write(_fd, _iovec), do: not_loaded()
   def nif_write_bulk(_fd, _iovec), do: not_loaded()

@@ -24,7 +24,7 @@ use rustler::{Decoder, Env, Error, NifResult, Term};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use wire::Confinement;
 
 /// The resource type, once the library is loaded.
@@ -36,15 +36,38 @@ pub struct Fd {
     gate: Gate,
     /// For processes other than the server, which is the one that waits for it.
     pub guests: Door,
+    /// What all calls together have read, and what they have written.
+    pub read: Traffic,
+    pub written: Traffic,
     /// The size that the pipe gets once it is busy; 0 when it has got it, or is to stay as it is.
     pub pipe_size: AtomicU32,
-    /// Bytes that were read before the pipe got that size.
-    pub traffic: AtomicU32,
     /// The last read filled its buffer, so there may be more.
     pub plenty: AtomicBool,
     /// How soon answers come.
     pub pace: Pace,
     kind: Kind,
+}
+
+#[derive(Default)]
+pub struct Traffic {
+    bytes: AtomicU64,
+    calls: AtomicU64,
+}
+
+impl Traffic {
+    /// Counts a call that has moved so many bytes. How many all calls before have moved.
+    pub fn add(&self, bytes: usize) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed)
+    }
+
+    /// Bytes, and calls.
+    pub fn so_far(&self) -> (u64, u64) {
+        (
+            self.bytes.load(Ordering::Relaxed),
+            self.calls.load(Ordering::Relaxed),
+        )
+    }
 }
 
 /// What a descriptor is open on.
@@ -97,7 +120,8 @@ pub fn into_term<'a>(env: Env<'a>, fd: OwnedFd, kind: Kind) -> NifResult<Term<'a
         gate: Gate::default(),
         guests: Door::default(),
         pipe_size: AtomicU32::new(pipe_size),
-        traffic: AtomicU32::new(0),
+        read: Traffic::default(),
+        written: Traffic::default(),
         plenty: AtomicBool::new(false),
         pace: Pace::default(),
         kind,

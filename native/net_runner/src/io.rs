@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 /// A pipe through which so many bytes have come gets more memory.
-const BUSY: u32 = 128 * 1024;
+const BUSY: u64 = 128 * 1024;
 
 /// What one `writev(2)` takes at the most (IOV_MAX).
 const MAX_PARTS: usize = 1024;
@@ -102,10 +102,7 @@ pub fn read<'a>(
         Ok((0, _)) => Ok(Outcome::EndOfFile),
         Ok((length, data)) => {
             fd.pace.found();
-            // Counted only until the pipe has got its size, so that the count does not overflow.
-            if fd.pipe_size.load(Ordering::Relaxed) != 0
-                && fd.traffic.fetch_add(length as u32, Ordering::Relaxed) >= BUSY
-            {
+            if fd.read.add(length) >= BUSY && fd.pipe_size.load(Ordering::Relaxed) != 0 {
                 grow_pipe(fd, &inside);
             }
             Ok(Outcome::Data(data))
@@ -129,7 +126,10 @@ pub fn write_whole<'a>(env: Env<'a>, fd: &Fd, iovec: Term<'a>) -> Result<Outcome
         match writev(&inside, &parts) {
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(Failure::Errno(errno)),
-            Ok(_all) => return Ok(Outcome::Written),
+            Ok(all) => {
+                fd.written.add(all);
+                return Ok(Outcome::Written);
+            }
         }
     }
 }
@@ -168,7 +168,7 @@ pub fn write<'a>(
     let mut written = 0;
     while written < budget {
         if left.is_empty_list() {
-            return Ok(Outcome::Written);
+            break;
         }
         match writev(&inside, &parts(left, budget - written)?) {
             Ok(count) => {
@@ -185,9 +185,12 @@ pub fn write<'a>(
                 }
                 break;
             }
-            Err(errno) => return Err(Failure::Errno(errno)),
+            Err(errno) if written == 0 => return Err(Failure::Errno(errno)),
+            // The next write finds it again.
+            Err(_) => break,
         }
     }
+    fd.written.add(written);
     if left.is_empty_list() {
         Ok(Outcome::Written)
     } else {

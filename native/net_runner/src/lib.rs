@@ -160,6 +160,12 @@ fn nif_let_guests_in(fd: &Fd, received: u32) -> Atom {
     atoms::ok()
 }
 
+/// What was read and what was written so far: bytes and calls. Also of one that is closed.
+#[rustler::nif]
+fn nif_traffic(fd: &Fd) -> ((u64, u64), (u64, u64)) {
+    (fd.read.so_far(), fd.written.so_far())
+}
+
 /// Whether there is something to read, or the end has come; takes nothing.
 #[rustler::nif]
 fn nif_look_ahead<'a>(env: Env<'a>, fd: &Fd) -> Term<'a> {

@@ -10,7 +10,7 @@ defmodule NetRunner.Process.OutletsTest do
   defp outlets(size) do
     {:ok, read, write} = Native.pipe()
     :ok = Native.write(write, [:binary.copy("x", size)])
-    counters = Counters.new()
+    counters = Counters.new(nil, read, nil)
     on_exit(fn -> Native.close(write) end)
     {Outlets.new(Pipe.new(read), nil, nil, counters), counters, write}
   end
@@ -45,7 +45,7 @@ defmodule NetRunner.Process.OutletsTest do
   test "of a terminal, no more is read than it can hold, however fast somebody writes into it" do
     {:ok, read, write} = Native.pipe()
     on_exit(fn -> Native.close(write) end)
-    outlets = Outlets.new(Pipe.new(read, true), nil, nil, Counters.new())
+    outlets = Outlets.new(Pipe.new(read, true), nil, nil, Counters.new(nil, read, nil))
     :ok = Native.write(write, ["x"])
     {outlets, []} = Outlets.writers(outlets, :gone)
 
@@ -65,7 +65,7 @@ defmodule NetRunner.Process.OutletsTest do
 
   test "a collect whose pipe cannot be read when the command has exited is answered" do
     {:ok, _read, write} = Native.pipe()
-    outlets = Outlets.new(Pipe.new(write), nil, nil, Counters.new())
+    outlets = Outlets.new(Pipe.new(write), nil, nil, Counters.new(nil, write, nil))
     from = from()
     {outlets, effects} = Outlets.collect(outlets, from, :infinity)
     assert effects == [{:condemn, {:read_failed, :ebadf}}]
