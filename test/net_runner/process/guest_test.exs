@@ -108,6 +108,7 @@ defmodule NetRunner.Process.GuestTest do
       second = Task.async(fn -> Command.write(p, "y") end)
       assert take(p, 1_000_001) == large <> "y"
       assert Task.await_many([first, second], 60_000) == [:ok, :ok]
+      without_server(p, fn -> assert Command.write(p, "guest") == :ok end)
     end
   end
 
