@@ -7,12 +7,18 @@ defmodule Peer.MixProject do
 
   def project, do: [app: @app, version: version(), deps: [], consolidate_protocols: false]
 
-  def application, do: [extra_applications: [:logger, :crypto]] ++ start(@app)
+  # What starts the processes of a library.
+  @start Map.get(
+           %{
+             exile: [mod: {Exile, []}],
+             net_runner: [mod: {NetRunner.Application, []}],
+             erlexec: [mod: {:exec_app, []}, registered: [:exec]]
+           },
+           @app,
+           []
+         )
 
-  defp start(:exile), do: [mod: {Exile, []}]
-  defp start(:net_runner), do: [mod: {NetRunner.Application, []}]
-  defp start(:erlexec), do: [mod: {:exec_app, []}, registered: [:exec]]
-  defp start(_without_processes), do: []
+  def application, do: [extra_applications: [:logger, :crypto]] ++ @start
 
   defp version do
     {file, pattern} =
