@@ -1,7 +1,5 @@
 # Asks each runner for each figure in turn, round after round, and writes the table. `run.exs PACE COMMIT NAME...`, see
 # bin/peers.
-Code.require_file("../support.exs", __DIR__)
-
 defmodule Peers do
   import Bench, only: [median: 1, show: 1]
 
@@ -26,7 +24,7 @@ defmodule Peers do
   }
 
   def run(pace, commit, names) do
-    {rounds, seconds} = if pace == "quick", do: {1, 0.2}, else: {5, 0.8}
+    {rounds, seconds} = if pace == "quick", do: {1, 0.2}, else: {5, 0.5}
     runners = [ours(), port() | Enum.map(names, &other/1)]
 
     values =
@@ -92,7 +90,18 @@ defmodule Peers do
 
   # In a PID namespace of its own, which ends with the VM: nothing that a runner leaves behind runs beside the next one.
   defp cell(runner, work, seconds) do
-    vm = ["elixir", "-pa", runner.ebin, "bench/peers/cell.exs", runner.name, work, "#{seconds}"]
+    vm = [
+      "elixir",
+      "-pa",
+      runner.ebin,
+      "-pa",
+      "_build/peers",
+      "bench/peers/cell.exs",
+      runner.name,
+      work,
+      "#{seconds}"
+    ]
+
     namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     limit = ["--signal=KILL", "#{@limit_seconds}"]
     {output, status} = System.cmd("timeout", limit ++ namespace ++ vm, stderr_to_stdout: true)
@@ -117,7 +126,7 @@ defmodule Peers do
 
     machine = machine()
 
-    "#{machine}; `bin/peers` of #{commit}; #{Enum.join(versions, ", ")}. Medians of #{rounds} rounds, and their spread."
+    "#{machine}; `bin/peers` of #{commit}; #{Enum.join(versions, ", ")}. #{rounds} rounds."
   end
 
   # Without the release of the kernel's build.
