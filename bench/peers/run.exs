@@ -27,15 +27,26 @@ defmodule Peers do
     {rounds, seconds} = if pace == "quick", do: {1, 0.2}, else: {5, 0.5}
     runners = [ours(), port() | Enum.map(names, &other/1)]
 
-    values =
+    results =
       for round <- 1..rounds, {work, _, unit, _} <- @works, runner <- runners, reduce: %{} do
-        values ->
-          add(values, {work, runner.name}, round, unit, fn -> cell(runner, work, seconds) end)
+        results ->
+          key = {work, runner.name}
+
+          case Map.get(results, key, []) do
+            # It is not tried again: it may have hung.
+            {:unable, _reason} ->
+              results
+
+            figures ->
+              result = cell(runner, work, seconds)
+              IO.puts("round #{round}, #{work}, #{runner.name}: #{describe(result, unit)}")
+              Map.put(results, key, add(figures, result))
+          end
       end
 
     head = head(commit, runners, rounds)
-    File.write!("bench/results/peers.md", [head, "\n\n", table(values, runners)])
-    File.write!("bench/results/peers.json", [Bench.json(results(values, runners)), "\n"])
+    File.write!("bench/results/peers.md", [head, "\n\n", table(results, runners)])
+    File.write!("bench/results/peers.json", [Bench.json(list(results, runners)), "\n"])
     IO.puts(["\n", File.read!("bench/results/peers.md")])
   end
 
@@ -65,23 +76,9 @@ defmodule Peers do
     }
   end
 
-  # What could not be measured once is not tried again: it may have hung.
-  defp add(values, key, round, unit, measure) do
-    case values do
-      %{^key => {_, reason}} when reason != nil ->
-        values
-
-      _ ->
-        {figures, nil} = Map.get(values, key, {[], nil})
-        result = measure.()
-        IO.puts("round #{round}, #{elem(key, 0)}, #{elem(key, 1)}: #{describe(result, unit)}")
-
-        case result do
-          {:figure, figure} -> Map.put(values, key, {[figure | figures], nil})
-          {:unable, reason} -> Map.put(values, key, {figures, reason})
-        end
-    end
-  end
+  # Of a runner that could not do the work each time, the figures say nothing.
+  defp add(figures, {:figure, figure}), do: [figure | figures]
+  defp add(_figures, {:unable, reason}), do: {:unable, reason}
 
   defp describe({:figure, figure}, unit), do: "#{show(figure)} #{unit}"
   defp describe({:unable, reason}, _unit), do: reason
@@ -90,21 +87,12 @@ defmodule Peers do
 
   # In a PID namespace of its own, which ends with the VM: nothing that a runner leaves behind runs beside the next one.
   defp cell(runner, work, seconds) do
-    vm = [
-      "elixir",
-      "-pa",
-      runner.ebin,
-      "-pa",
-      "_build/peers",
-      "bench/peers/cell.exs",
-      runner.name,
-      work,
-      "#{seconds}"
-    ]
+    vm =
+      ~w(elixir -pa #{runner.ebin} -pa _build/peers bench/peers/cell.exs #{runner.name} #{work} #{seconds})
 
-    namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    limit = ["--signal=KILL", "#{@limit_seconds}"]
-    {output, status} = System.cmd("timeout", limit ++ namespace ++ vm, stderr_to_stdout: true)
+    namespace = ~w(unshare --pid --fork --kill-child --mount-proc)
+    limit = ~w(timeout --signal=KILL #{@limit_seconds})
+    {output, status} = System.cmd("env", limit ++ namespace ++ vm, stderr_to_stdout: true)
 
     case {Regex.run(~r/^(figure|unable): (.+)$/m, output), status} do
       {[_, "figure", figure], 0} ->
@@ -126,7 +114,7 @@ defmodule Peers do
 
     machine = machine()
 
-    "#{machine}; `bin/peers` of #{commit}; #{Enum.join(versions, ", ")}. #{rounds} rounds."
+    "#{machine}; `bin/peers` of #{commit}; #{Enum.join(versions, ", ")}. Rounds: #{rounds}."
   end
 
   # Without the release of the kernel's build.
@@ -138,20 +126,19 @@ defmodule Peers do
     "Machine: #{processor}, #{cores} cores, Linux #{kernel}, OTP #{System.otp_release()}, Elixir #{System.version()}"
   end
 
-  defp table(values, runners) do
+  defp table(results, runners) do
     titles = for runner <- runners, do: [" ", runner.title, " |"]
     rule = for _ <- runners, do: "---|"
 
     rows =
       for {work, title, unit, best} <- @works do
-        medians =
-          for {{^work, name}, {[_ | _] = figures, _}} <- values, do: {median(figures), name}
+        medians = for {{^work, name}, [_ | _] = figures} <- results, do: {median(figures), name}
 
         {_, first} = if best == :least, do: Enum.min(medians), else: Enum.max(medians)
 
         cells =
           for %{name: name} <- runners,
-              do: [" ", show_cell(values[{work, name}], name == first), " |"]
+              do: [" ", show_cell(results[{work, name}], name == first), " |"]
 
         ["| ", title, ", ", unit, " |", cells, "\n"]
       end
@@ -159,28 +146,26 @@ defmodule Peers do
     ["| |", titles, "\n|---|", rule, "\n", rows]
   end
 
-  defp show_cell({[], reason}, _first?), do: reason
+  defp show_cell({:unable, reason}, _first?), do: reason
 
-  defp show_cell({figures, reason}, first?) do
+  defp show_cell(figures, first?) do
     middle = if first?, do: "**#{show(median(figures))}**", else: show(median(figures))
-
-    spread =
-      if length(figures) > 1, do: " (#{show(Enum.min(figures))} to #{show(Enum.max(figures))})"
-
-    "#{middle}#{spread}#{reason && ", once: #{reason}"}"
+    "#{middle} (#{show(Enum.min(figures))} to #{show(Enum.max(figures))})"
   end
 
-  defp results(values, runners) do
+  defp list(results, runners) do
     for {work, title, unit, _} <- @works, %{name: name} = runner <- runners do
-      {figures, reason} = values[{work, name}]
+      figures =
+        case results[{work, name}] do
+          {:unable, reason} -> %{"unable" => reason}
+          figures -> %{"rounds" => Enum.reverse(figures)}
+        end
 
-      %{
+      Map.merge(figures, %{
         "work" => title,
         "unit" => unit,
-        "runner" => String.trim("#{runner.title} #{runner.version}"),
-        "rounds" => Enum.reverse(figures)
-      }
-      |> Map.merge(if reason, do: %{"unable" => reason}, else: %{})
+        "runner" => String.trim("#{runner.title} #{runner.version}")
+      })
     end
   end
 end
