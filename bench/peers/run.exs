@@ -134,7 +134,9 @@ defmodule Peers do
       for {work, title, unit, best} <- @works do
         medians = for {{^work, name}, [_ | _] = figures} <- results, do: {median(figures), name}
 
-        {_, first} = if best == :least, do: Enum.min(medians), else: Enum.max(medians)
+        none = fn -> {nil, nil} end
+
+        {_, first} = if best == :least, do: Enum.min(medians, none), else: Enum.max(medians, none)
 
         cells =
           for %{name: name} <- runners,
