@@ -1,13 +1,11 @@
 # One benchmark, in a VM of its own: `bin/bench NAME`.
 Code.require_file("support.exs", __DIR__)
-Code.require_file("runners.exs", __DIR__)
 Code.require_file("memory.exs", __DIR__)
 Logger.configure(level: :error)
 {:ok, _} = Application.ensure_all_started(:net_runner)
 
 defmodule Bench.Suite do
   import Bench
-  alias Bench.Runner
   alias NetRunner.Process, as: Command
 
   # One descriptor for each command, where the limit (RLIMIT_NOFILE) cannot be raised to four for each of 10,000.
@@ -22,15 +20,11 @@ defmodule Bench.Suite do
     net_runner = fn -> times(count, fn -> {"", 0} = NetRunner.run(["true"]) end) end
     system_cmd = fn -> times(count, fn -> {"", 0} = System.cmd("true", []) end) end
 
-    others =
-      for {name, module} <- Runner.others(), do: {name, fn -> times(count, &module.spawn/0) end}
-
-    peers =
-      [
-        {"raw", fn -> raw(["spawn", count]) end},
-        {"System.cmd", system_cmd},
-        {"NetRunner", net_runner}
-      ] ++ others
+    peers = [
+      {"raw", fn -> raw(["spawn", count]) end},
+      {"System.cmd", system_cmd},
+      {"NetRunner", net_runner}
+    ]
 
     _warm = net_runner.()
     all = in_turn(peers)
@@ -369,17 +363,14 @@ defmodule Bench.Suite do
       name = if block < 1_048_576, do: "#{div(block, 1024)} KiB", else: "1 MiB"
       writer = [raw(), "writer", "#{block}", "#{total}"]
 
-      out =
-        [
-          {"raw", fn -> median(raw(["read", block, total])) end},
-          {"port", fn -> rate(fn -> port_to_end(Bench.port(writer), 0, &byte_size/1) end) end},
-          {"NetRunner",
-           fn ->
-             rate(fn -> Enum.reduce(NetRunner.stream!(writer), 0, &(byte_size(&1) + &2)) end)
-           end}
-        ] ++
-          for {other, module} <- Runner.others(),
-              do: {other, fn -> rate(fn -> module.read_all(writer) end) end}
+      out = [
+        {"raw", fn -> median(raw(["read", block, total])) end},
+        {"port", fn -> rate(fn -> port_to_end(Bench.port(writer), 0, &byte_size/1) end) end},
+        {"NetRunner",
+         fn ->
+           rate(fn -> Enum.reduce(NetRunner.stream!(writer), 0, &(byte_size(&1) + &2)) end)
+         end}
+      ]
 
       out = in_turn(out, pick(5, 3))
 
@@ -394,19 +385,11 @@ defmodule Bench.Suite do
 
       data = :binary.copy("x", block)
 
-      into =
-        [
-          {"raw", fn -> median(raw(["write", block, total])) end},
-          {"port", fn -> rate(fn -> port_write(data, div(total, block)) end) end},
-          {"NetRunner", fn -> rate(fn -> net_runner_write(data, div(total, block)) end) end}
-        ] ++
-          for {other, module} <- Runner.others(),
-              module.write_all([raw(), "sink"], data, 1) != nil do
-            {other,
-             fn ->
-               rate(fn -> module.write_all([raw(), "sink"], data, div(total, block)) && total end)
-             end}
-          end
+      into = [
+        {"raw", fn -> median(raw(["write", block, total])) end},
+        {"port", fn -> rate(fn -> port_write(data, div(total, block)) end) end},
+        {"NetRunner", fn -> rate(fn -> net_runner_write(data, div(total, block)) end) end}
+      ]
 
       into = in_turn(into, pick(5, 3))
 
@@ -514,22 +497,19 @@ defmodule Bench.Suite do
       {line, fn -> close_port(port) end}
     end
 
-    others = for {name, module} <- Runner.others(), do: {name, &module.ping_pong/0}
-
     peers =
-      for {name, start} <- [{"port", port}, {"NetRunner", net_runner} | others] do
+      for {name, start} <- [{"port", port}, {"NetRunner", net_runner}] do
         {name,
          fn ->
-           with {line, stop} <- start.() do
-             median = median(times(count, line))
-             stop.()
-             median
-           end
+           {line, stop} = start.()
+           median = median(times(count, line))
+           stop.()
+           median
          end}
       end
 
     raw = {"raw", fn -> median(raw(["pingpong", count])) end}
-    all = in_turn([raw | peers], pick(11, 5)) |> Map.reject(fn {_, rounds} -> nil in rounds end)
+    all = in_turn([raw | peers], pick(11, 5))
 
     target(
       "one line through cat and back: NetRunner / port",

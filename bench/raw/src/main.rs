@@ -4,6 +4,7 @@
 //! - `raw read BLOCK TOTAL`, `raw write BLOCK TOTAL`: bytes per second through a pipe of 1 MiB
 //! - `raw pingpong N`: microseconds of N lines through cat(1) and back, each on a line
 //! - `raw writer BLOCK TOTAL`, `raw lines LENGTH TOTAL`, `raw sink`: what stands at the other end
+//! - `raw count TOTAL`: reads that many bytes, or to the end if it comes sooner, and prints how many there were
 //! - `raw plot TITLE UNIT FILE`: an SVG of lines `name value` on stdin
 //! - `raw series TITLE UNIT FILE`: an SVG of lines `name TAB x TAB y` on stdin
 
@@ -34,6 +35,7 @@ fn main() {
             print(&block, number(2));
         }
         Some("sink") => sink(),
+        Some("count") => count(number(1)),
         Some("plot") => plot::bars(&args[1], &args[2], &args[3]),
         Some("series") => plot::series(&args[1], &args[2], &args[3]),
         _ => {
@@ -175,4 +177,17 @@ fn sink() {
     let mut buffer = vec![0; 1024 * 1024];
     let mut stdin = std::io::stdin().lock();
     while stdin.read(&mut buffer).is_ok_and(|length| length > 0) {}
+}
+
+fn count(total: usize) {
+    let mut buffer = vec![0; 1024 * 1024];
+    let mut stdin = std::io::stdin().lock();
+    let mut count = 0;
+    while count < total {
+        match stdin.read(&mut buffer).expect("read(2)") {
+            0 => break,
+            length => count += length,
+        }
+    }
+    println!("{count}");
 }

@@ -155,8 +155,13 @@ defmodule NetRunner.NodeTest do
       command = ["sh", "-c", "echo before; exec sleep 100"]
       options = [node: node, env: Tree.env(tree)]
       agent = Nodes.call_later(caller, NetRunner, :capture, [command, options])
-      # All of it is read: nothing is left in the pipe, and the reader waits.
-      Tree.await(fn -> match?([%{bytes: %{out: 7}}], Nodes.call(peer, NetRunner, :list, [])) end)
+      # The caller has got all of it, and waits for more.
+      Tree.await(fn ->
+        with [%{bytes: %{out: 7}, pid: server}] <- Nodes.call(peer, NetRunner, :list, []),
+             do: Nodes.call(peer, NetRunner.Waiting, :count, [server, :any]) == 1,
+             else: (_ -> false)
+      end)
+
       true = Nodes.call(caller, :erlang, :disconnect_node, [node])
 
       assert {:ok, %{outcome: :node_lost, stdout: "before\n", status: nil, exit: nil} = result} =
