@@ -11,8 +11,8 @@ defmodule NetRunner.Process.Guest do
 
   @registry NetRunner.Registry
 
-  # The descriptor counts modulo this.
-  @most 0x80000000
+  # The descriptor counts modulo 2^31.
+  @modulus 0x80000000
 
   @enforce_keys [:stdin, :stdout, :counters]
   defstruct @enforce_keys
@@ -24,8 +24,8 @@ defmodule NetRunner.Process.Guest do
         }
 
   @doc "Lets callers find the descriptors of the calling process's command. The registry forgets them with the process."
-  @spec invite(t()) :: :ok
-  def invite(guest) do
+  @spec register(t()) :: :ok
+  def register(guest) do
     {:ok, _} = Registry.register(@registry, {:guest, self()}, guest)
     :ok
   rescue
@@ -46,9 +46,21 @@ defmodule NetRunner.Process.Guest do
 
   def of(_name_or_elsewhere), do: nil
 
+  @doc """
+  For the server, when nobody waits any more: lets guests in. Not while it has messages, as somebody may have called before
+  who is no guest. It tries again after the next call.
+  """
+  @spec let_in(Native.fd(), received :: non_neg_integer()) :: :ok
+  def let_in(fd, received) do
+    case Process.info(self(), :message_queue_len) do
+      {:message_queue_len, 0} -> Native.let_guests_in(fd, received)
+      _somebody -> :ok
+    end
+  end
+
   @doc "One more, as the descriptor counts who was turned away."
   @spec count(non_neg_integer()) :: non_neg_integer()
-  def count(received), do: rem(received + 1, @most)
+  def count(received), do: rem(received + 1, @modulus)
 
   @doc "As `NetRunner.Process.write/3`."
   @spec write(t() | nil, GenServer.server(), [binary()], timeout()) :: :ok | {:error, term()}

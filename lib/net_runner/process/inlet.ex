@@ -12,15 +12,15 @@ defmodule NetRunner.Process.Inlet do
   # `stdin`: the descriptor; `:closed` when the VM has closed it; `:none` when the command's stdin leads elsewhere.
   # `readers`: whether somebody may be left who reads. `line`: for a terminal, whether the input is at the start of a
   # line, which decides how its end is written. `window`: where a feeder lays what is to be written; `nil` when there is
-  # no feeder that does so. `guests`: how many callers have come that were
-  # turned away; `nil` where callers do not write by themselves.
+  # no feeder that does so. `received`: of the guests that were turned away, how many have come; `nil` where there are no
+  # guests.
   @enforce_keys [:stdin, :line]
   defstruct [
     :stdin,
     :line,
     :window,
     readers: :present,
-    guests: nil,
+    received: nil,
     queue: Operations.new()
   ]
 
@@ -29,7 +29,7 @@ defmodule NetRunner.Process.Inlet do
           line: :not_a_terminal | :at_start | :begun,
           window: Native.window() | nil,
           readers: :present | :gone,
-          guests: non_neg_integer() | nil,
+          received: non_neg_integer() | nil,
           queue: Operations.t()
         }
 
@@ -92,34 +92,37 @@ defmodule NetRunner.Process.Inlet do
     end
   end
 
-  @doc "Lets callers write by themselves while nobody waits: the descriptor, or `nil` where they cannot."
+  @doc "Callers may write by themselves while nobody waits, from the end of this call on: the descriptor, or `nil` where they may not."
   @spec invite_guests(t()) :: {Native.fd() | nil, t()}
   def invite_guests(
         %{line: :not_a_terminal, readers: :present, window: nil, stdin: stdin} = inlet
       )
       when stdin not in [:closed, :none],
-      do: {stdin, %{inlet | guests: inlet.guests || 0}}
+      do: {stdin, keep_guests_out(%{inlet | received: inlet.received || 0})}
 
   def invite_guests(inlet), do: {nil, inlet}
 
   @doc "A caller comes that was turned away."
   @spec receive_guest(t()) :: t()
-  def receive_guest(%{guests: nil} = inlet), do: inlet
-  def receive_guest(inlet), do: %{inlet | guests: Guest.count(inlet.guests)}
+  def receive_guest(%{received: nil} = inlet), do: inlet
+  def receive_guest(inlet), do: %{inlet | received: Guest.count(inlet.received)}
 
-  # For good.
-  defp send_guests_away(%{guests: nil} = inlet), do: inlet
+  @doc "For good: the server alone knows what can be written from now on."
+  @spec send_guests_away(t()) :: t()
+  def send_guests_away(%{received: nil} = inlet), do: inlet
 
-  defp send_guests_away(inlet) do
+  def send_guests_away(inlet), do: %{keep_guests_out(inlet) | received: nil}
+
+  defp keep_guests_out(inlet) do
     # What one does that is inside is done at the same time as this.
     _ = Native.keep_guests_out(inlet.stdin)
-    %{inlet | guests: nil}
+    inlet
   end
 
-  defp let_guests_in(%{guests: nil} = inlet), do: inlet
+  defp let_guests_in(%{received: nil} = inlet), do: inlet
 
   defp let_guests_in(inlet) do
-    :ok = Native.let_guests_in(inlet.stdin, inlet.guests)
+    :ok = Guest.let_in(inlet.stdin, inlet.received)
     inlet
   end
 
@@ -224,11 +227,13 @@ defmodule NetRunner.Process.Inlet do
     end
   end
 
-  defp shut(%{stdin: none} = inlet) when none in [:closed, :none], do: inlet
+  @doc "Closes stdin. Answers nobody."
+  @spec shut(t()) :: t()
+  def shut(%{stdin: none} = inlet) when none in [:closed, :none], do: inlet
 
-  defp shut(inlet) do
+  def shut(inlet) do
     Native.close(inlet.stdin)
-    refuse(%{inlet | stdin: :closed, guests: nil})
+    refuse(%{inlet | stdin: :closed, received: nil})
   end
 
   # --- writing ------------------------------------------------------------------------------------

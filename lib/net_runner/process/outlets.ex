@@ -40,8 +40,8 @@ defmodule NetRunner.Process.Outlets do
   # `writers`: who may still write. `:running`: the command. `:left_behind`: processes that it has left, and that are
   # waited for. `:lingering`: the same, but they are not waited for any more. `:gone`: nobody, except a process outside of
   # the command's tree that was given the pipe; that is not waited for.
-  # `clock`: whether the times of `{:idle, ms}` run. `guests`: how many callers have come that
-  # were turned away from stdout; `nil` where callers do not read by themselves.
+  # `clock`: whether the times of `{:idle, ms}` run. `received`: of the guests that were turned away, how many have come;
+  # `nil` where there are no guests.
   # `first`: the stream that `read_any` tries first. It changes, so that none starves. `exit`: what an asker is told of
   # the end of the command, when that is known.
   @enforce_keys [:stdout, :stderr, :counters]
@@ -51,7 +51,7 @@ defmodule NetRunner.Process.Outlets do
     :counters,
     writers: :running,
     clock: :runs,
-    guests: nil,
+    received: nil,
     first: :stdout,
     asker: nil,
     exit: nil,
@@ -65,7 +65,7 @@ defmodule NetRunner.Process.Outlets do
           counters: Counters.t(),
           writers: :running | :left_behind | :lingering | :gone,
           clock: :runs | :stands,
-          guests: non_neg_integer() | nil,
+          received: non_neg_integer() | nil,
           first: stream(),
           asker: Asker.t() | nil,
           exit: 0..255 | :shepherd_died | nil,
@@ -143,7 +143,10 @@ defmodule NetRunner.Process.Outlets do
   @doc "Collects all of stdout for a caller, until its end."
   @spec collect(t(), GenServer.from(), non_neg_integer() | :infinity) :: {t(), [effect()]}
   def collect(outlets, from, limit) do
-    outlets |> park(:collect, from, Collector.new(limit), :infinity) |> serve(:stdout)
+    outlets
+    |> keep_guests_out()
+    |> park(:collect, from, Collector.new(limit), :infinity)
+    |> serve(:stdout)
   end
 
   @doc """
@@ -227,20 +230,20 @@ defmodule NetRunner.Process.Outlets do
   @spec exited(t(), 0..255 | :shepherd_died) :: {t(), [effect()]}
   def exited(outlets, exit), do: tell_exit(%{outlets | exit: exit})
 
-  @doc "Lets callers read stdout by themselves while nobody waits: the descriptor, or `nil` where they cannot."
+  @doc "Callers may read stdout by themselves while nobody waits, from the end of this call on: the descriptor, or `nil` where they may not."
   @spec invite_guests(t()) :: {Native.fd() | nil, t()}
   def invite_guests(
         %{stdout: %Outlet{demand: :readers, pipe: %Pipe{terminal?: false, fd: fd}}} = outlets
       )
       when fd != nil and outlets.writers in [:running, :left_behind],
-      do: {fd, %{outlets | guests: outlets.guests || 0} |> keep_guests_out() |> let_guests_in()}
+      do: {fd, keep_guests_out(%{outlets | received: outlets.received || 0})}
 
   def invite_guests(outlets), do: {nil, outlets}
 
   @doc "A caller comes that was turned away from stdout."
   @spec receive_guest(t()) :: t()
-  def receive_guest(%{guests: nil} = outlets), do: outlets
-  def receive_guest(outlets), do: %{outlets | guests: Guest.count(outlets.guests)}
+  def receive_guest(%{received: nil} = outlets), do: outlets
+  def receive_guest(outlets), do: %{outlets | received: Guest.count(outlets.received)}
 
   @doc "Sets the size of the terminal, if the command has one and is there."
   @spec set_window_size(t(), non_neg_integer(), non_neg_integer()) :: :ok | {:error, atom()}
@@ -305,7 +308,7 @@ defmodule NetRunner.Process.Outlets do
   @spec close(t()) :: t()
   def close(outlets) do
     Counters.put_discarding(outlets.counters)
-    map(%{outlets | guests: nil}, &%{&1 | pipe: Pipe.close(&1.pipe)})
+    map(%{outlets | received: nil}, &%{&1 | pipe: Pipe.close(&1.pipe)})
   end
 
   @doc "Closes both; who waits, and who reads later, gets this error."
@@ -507,7 +510,7 @@ defmodule NetRunner.Process.Outlets do
 
   # --- guests -------------------------------------------------------------------------------------
 
-  defp keep_guests_out(%{guests: nil} = outlets), do: outlets
+  defp keep_guests_out(%{received: nil} = outlets), do: outlets
 
   defp keep_guests_out(outlets) do
     # What one does that is inside is done at the same time as this.
@@ -515,15 +518,16 @@ defmodule NetRunner.Process.Outlets do
     outlets
   end
 
-  # For good.
-  defp send_guests_away(outlets), do: %{keep_guests_out(outlets) | guests: nil}
+  @doc "For good: the server alone knows what can be read from now on."
+  @spec send_guests_away(t()) :: t()
+  def send_guests_away(outlets), do: %{keep_guests_out(outlets) | received: nil}
 
-  defp let_guests_in(%{guests: nil} = outlets), do: outlets
+  defp let_guests_in(%{received: nil} = outlets), do: outlets
 
   # Bytes that are kept come first, and so does who waits.
   defp let_guests_in(%{asker: nil, stdout: %Outlet{kept: "", pipe: pipe}} = outlets) do
     unless Operations.any?(outlets.queue, competing(:stdout)),
-      do: Pipe.let_guests_in(pipe, outlets.guests)
+      do: Pipe.let_guests_in(pipe, outlets.received)
 
     outlets
   end

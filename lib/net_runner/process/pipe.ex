@@ -5,6 +5,7 @@ defmodule NetRunner.Process.Pipe do
   # A terminal stays open: many programs close their standard descriptors before they exit, and they would get a SIGHUP
   # if the VM closed its side then.
 
+  alias NetRunner.Process.Guest
   alias NetRunner.System.Native
 
   # More than any kernel keeps of what goes through a terminal (Linux: some 12 KiB).
@@ -40,10 +41,10 @@ defmodule NetRunner.Process.Pipe do
   def keep_guests_out(%__MODULE__{fd: nil}), do: true
   def keep_guests_out(%__MODULE__{fd: fd}), do: Native.keep_guests_out(fd)
 
-  @doc "As `Native.let_guests_in/2`."
+  @doc "As `Guest.let_in/2`."
   @spec let_guests_in(t(), non_neg_integer()) :: :ok
   def let_guests_in(%__MODULE__{fd: nil}, _received), do: :ok
-  def let_guests_in(%__MODULE__{fd: fd}, received), do: Native.let_guests_in(fd, received)
+  def let_guests_in(%__MODULE__{fd: fd}, received), do: Guest.let_in(fd, received)
 
   @doc """
   How many bytes are in it, at most: bytes on their way through a terminal cannot be counted.

@@ -26,17 +26,13 @@ impl Default for Door {
 }
 
 impl Door {
-    /// Whether the caller is inside now; then it must `leave`.
-    #[must_use]
-    pub fn enter(&self) -> bool {
+    /// The caller is inside until it drops the result; `None` when the door is shut.
+    pub fn enter(&self) -> Option<Visit<'_>> {
         let enter = |state| (state & SHUT == 0).then_some(state + 1);
         self.state
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, enter)
             .is_ok()
-    }
-
-    pub fn leave(&self) {
-        self.state.fetch_sub(1, Ordering::Release);
+            .then(|| Visit { door: self })
     }
 
     /// For a guest that has not entered, or has found nothing inside: from now on, it waits for the owner. Race: turned
@@ -57,16 +53,26 @@ impl Door {
         self.state.fetch_or(SHUT, Ordering::AcqRel) & INSIDE == 0
     }
 
-    /// Opens it, if so many have come to the owner as were turned away.
+    /// Opens it, if so many have come to the owner, modulo 2^31, as were turned away.
     pub fn open(&self, received: u32) {
         let open = |state: u64| {
-            let count = (state & !SHUT) / TURNED_AWAY;
-            let all_received = count == u64::from(received) & (SHUT / TURNED_AWAY - 1);
-            all_received.then_some(state & !SHUT)
+            let turned_away = (state & !SHUT) / TURNED_AWAY;
+            (turned_away == u64::from(received)).then_some(state & !SHUT)
         };
         let _ = self
             .state
             .fetch_update(Ordering::Release, Ordering::Relaxed, open);
+    }
+}
+
+/// Of a guest that is inside.
+pub struct Visit<'a> {
+    door: &'a Door,
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.door.state.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -91,13 +97,12 @@ mod tests {
     impl Shared {
         /// Whether it was served inside.
         fn visit(&self, finds_something: bool) -> bool {
-            let served = self.door.enter() && {
+            let served = self.door.enter().is_some_and(|_visit| {
                 // SAFETY: loom checks that the owner does not write meanwhile.
                 self.owned
                     .with(|owned| assert_eq!(unsafe { *owned } % 2, 0));
-                self.door.leave();
                 finds_something
-            };
+            });
             if !served {
                 self.door.turn_away();
                 self.sent.fetch_add(1, Ordering::SeqCst);
@@ -127,7 +132,7 @@ mod tests {
             shared.door.open(0);
             let served = guest.join().unwrap();
             // It stays shut for one that was turned away and that nobody has received.
-            assert_eq!(shared.door.enter(), served);
+            assert_eq!(shared.door.enter().is_some(), served);
         });
     }
 
@@ -152,7 +157,7 @@ mod tests {
             let inside = guest.join().unwrap();
             assert!(!inside || received == 1);
             shared.door.open(shared.sent.load(Ordering::SeqCst));
-            assert!(shared.door.enter());
+            assert!(shared.door.enter().is_some());
         });
     }
 
@@ -161,13 +166,16 @@ mod tests {
         loom::model(|| {
             let door = Door::default();
             door.state.store(!SHUT & !INSIDE, Ordering::Relaxed);
-            assert!(door.enter());
+            let visit = door.enter();
+            assert!(visit.is_some());
             door.turn_away();
             assert!(!door.shut());
-            door.open(u32::MAX);
-            assert!(!door.enter());
-            door.open(1 << 31);
-            assert!(door.enter());
+            door.open((1 << 31) - 1);
+            assert!(door.enter().is_none());
+            drop(visit);
+            assert!(door.shut());
+            door.open(0);
+            assert!(door.enter().is_some());
         });
     }
 }

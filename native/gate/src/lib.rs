@@ -11,7 +11,7 @@
 
 mod door;
 
-pub use door::Door;
+pub use door::{Door, Visit};
 
 #[cfg(test)]
 use loom::sync::atomic::{AtomicU32, Ordering};

@@ -39,12 +39,12 @@ pub enum Outcome<'a> {
 /// there is (FIONREAD) would take the pipe's lock once more, for which the writer may be waiting.
 const GUESS: usize = 32 * 1024;
 
-/// Who reads or writes.
+/// Who reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Who {
     /// The process that the VM tells when it is worth another try. While that waits, guests are kept out.
     Server,
-    /// Any other, which is inside the gate of the guests, and asks the server when nothing is to be had.
+    /// Any other, which is inside the door, and asks the server when nothing is to be had.
     Guest,
 }
 

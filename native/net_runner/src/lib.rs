@@ -131,12 +131,9 @@ fn as_guest<'a>(
     fd: &Fd,
     act: impl FnOnce() -> Result<Outcome<'a>, Failure>,
 ) -> NifResult<Term<'a>> {
-    let result = if fd.guests.enter() {
-        let result = act();
-        fd.guests.leave();
-        result
-    } else {
-        Err(Failure::Again)
+    let result = match fd.guests.enter() {
+        Some(_visit) => act(),
+        None => Err(Failure::Again),
     };
     if !matches!(
         result,

@@ -5,7 +5,7 @@ defmodule NetRunner.Process.GuestTest do
   import NetRunner.Guarantees.Tree, only: [await: 1]
 
   alias NetRunner.Process, as: Command
-  alias NetRunner.Process.{Counters, Guest}
+  alias NetRunner.Process.{Counters, Guest, State}
   alias NetRunner.System.Native
   alias NetRunner.Waiting
 
@@ -100,6 +100,37 @@ defmodule NetRunner.Process.GuestTest do
       without_server(p, fn -> assert Command.write(p, "again") == :ok end)
     end
 
+    test "a reader of both streams, before the first guest" do
+      p = start!("cat", [], stderr: :pipe)
+      waiting = Task.async(fn -> Command.read_any(p, 3) end)
+      Waiting.await(p, :any)
+      # Guests are invited now.
+      assert Command.read(p, 3, 0) == {:error, :timeout}
+
+      late =
+        without_server(p, fn ->
+          :ok = Native.write(Guest.of(p).stdin, ["abcdef"])
+          await(fn -> {:ok, 6} == Native.unread(Guest.of(p).stdout) end)
+          late = Task.async(fn -> Command.read(p, 3) end)
+          await(fn -> Process.info(p, :message_queue_len) >= {:message_queue_len, 2} end)
+          late
+        end)
+
+      assert Task.await(waiting, 60_000) == {:ok, {:stdout, "abc"}}
+      assert Task.await(late, 60_000) == {:ok, "def"}
+    end
+
+    test "somebody who collects everything" do
+      p = cat!()
+      guest = Guest.of(p)
+      collect = Task.async(fn -> Command.collect(p, :infinity) end)
+      Waiting.await(p, :collect)
+      assert Native.try_read(guest.stdout, 1) == {:error, :eagain}
+      :ok = Command.write(p, "all")
+      :ok = Command.close_stdin(p)
+      assert Task.await(collect, 60_000) == {"all", 0}
+    end
+
     test "a large write, before a small one that comes when there is room" do
       p = cat!(pipe_size: 4_096)
       large = :binary.copy("x", 1_000_000)
@@ -127,9 +158,24 @@ defmodule NetRunner.Process.GuestTest do
       os_pid = Command.os_pid(p)
 
       start!("sleep", ["1000"], fds: %{3 => {:input, {:file, "/proc/#{os_pid}/fd/0"}}})
+      guest = Guest.of(p)
       assert Command.write(p, "\n") == :ok
       assert Command.await_exit(p) == {:ok, 3}
+      assert Native.try_write(guest.stdin, ["x"]) == {:error, :eagain}
       assert Command.write(p, "x") == {:error, :epipe}
+    end
+
+    test "that the command is about to end: from then on, all ask the server" do
+      for ending <- [:timeout, :stopped, :asked, :read_failed, :closed] do
+        p = cat!()
+        guest = Guest.of(p)
+        state = :sys.get_state(p)
+        {:noreply, state} = without_server(p, fn -> State.life(state, {:end, ending, :stay}) end)
+        assert {state.inlet.received, state.outlets.received} == {nil, nil}
+        assert Native.try_write(guest.stdin, ["x"]) == {:error, :eagain}
+        assert Native.try_read(guest.stdout, 1) == {:error, :eagain}
+        assert Counters.discarding?(guest.counters) == (ending != :asked)
+      end
     end
 
     test "that it discards: what is there is not read any more" do
@@ -176,6 +222,20 @@ defmodule NetRunner.Process.GuestTest do
       :ok = Command.write(p, "abc")
       assert take(p, 3) == "abc"
     end
+  end
+
+  test "a request that no guest makes shows nothing of the state" do
+    p = cat!()
+    {:exit, reason} = catch_call(p, {:turned_away, {:collect, 1, 1}})
+    assert inspect(reason) =~ "a request that it does not know"
+    refute inspect(reason) =~ "Inlet"
+  end
+
+  defp catch_call(p, request) do
+    Process.flag(:trap_exit, true)
+    GenServer.call(p, request)
+  catch
+    kind, reason -> {kind, reason}
   end
 
   test "the count of who was turned away wraps" do

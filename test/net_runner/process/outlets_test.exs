@@ -21,6 +21,7 @@ defmodule NetRunner.Process.OutletsTest do
     test "what is written into the pipe when nobody who writes is waited for is not read (#{writers})" do
       {outlets, _counters, write} = outlets(5_001)
       {fd, outlets} = Outlets.invite_guests(outlets)
+      :ok = Native.let_guests_in(fd, 0)
       assert Native.try_read(fd, 1) == {:ok, "x"}
       {outlets, []} = Outlets.writers(outlets, unquote(writers))
       # A guest would not stop after so many bytes.

@@ -154,6 +154,8 @@ defmodule NetRunner.Process.ServerTest do
 
   defp play(call, pipe_size) do
     p = start!("cat", [], pipe_size: pipe_size)
+    # Guests are invited.
+    :ok = Command.write(p, "")
     start = %{p: p, call: call, reads: [], writes: [], ended: %{}}
     state = Enum.reduce(1..60, start, fn step, state -> step(:rand.uniform(10), step, state) end)
 
