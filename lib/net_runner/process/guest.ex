@@ -11,6 +11,9 @@ defmodule NetRunner.Process.Guest do
 
   @registry NetRunner.Registry
 
+  # Of a process that calls.
+  @last :"$net_runner_guest"
+
   # The descriptor counts modulo 2^31.
   @modulus 0x80000000
 
@@ -33,18 +36,31 @@ defmodule NetRunner.Process.Guest do
     ArgumentError -> :ok
   end
 
-  @doc "What a caller finds of a command."
+  @doc """
+  What the calling process finds of a command. It remembers that of the last one, as a lookup takes about as long as a small
+  write.
+  """
   @spec of(GenServer.server()) :: t() | nil
   def of(server) when is_pid(server) and node(server) == node() do
-    with [{_server, guest}] <- Registry.lookup(@registry, {:guest, server}),
-         do: guest,
-         else: (_ -> nil)
+    case Process.get(@last) do
+      {^server, guest} -> guest
+      _another -> look_up(server)
+    end
+  end
+
+  def of(_name_or_elsewhere), do: nil
+
+  defp look_up(server) do
+    with [{_server, guest}] <- Registry.lookup(@registry, {:guest, server}) do
+      Process.put(@last, {server, guest})
+      guest
+    else
+      [] -> nil
+    end
   rescue
     # Without the application, no command runs.
     ArgumentError -> nil
   end
-
-  def of(_name_or_elsewhere), do: nil
 
   @doc """
   For the server, when nobody waits any more: lets guests in. Not while it has messages, as somebody may have called before

@@ -97,6 +97,7 @@ defmodule NetRunner.Process.GuestTest do
       assert Task.await(first, 60_000) == {:ok, "abc"}
       assert Task.await(second, 60_000) == {:ok, "def"}
       # Nobody waits any more.
+      assert Command.write(p, "") == :ok
       without_server(p, fn -> assert Command.write(p, "again") == :ok end)
     end
 
@@ -139,6 +140,8 @@ defmodule NetRunner.Process.GuestTest do
       second = Task.async(fn -> Command.write(p, "y") end)
       assert take(p, 1_000_001) == large <> "y"
       assert Task.await_many([first, second], 60_000) == [:ok, :ok]
+      # Now, if not before, nobody has called.
+      assert Command.write(p, "") == :ok
       without_server(p, fn -> assert Command.write(p, "guest") == :ok end)
     end
   end
