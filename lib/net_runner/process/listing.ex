@@ -83,9 +83,7 @@ defmodule NetRunner.Process.Listing do
   end
 
   defp entries do
-    Registry.select(@registry, [
-      {{:"$1", :"$2", :"$3"}, [is_pid: :"$1"], [{{:"$3", :"$2"}}]}
-    ])
+    Registry.select(@registry, [{{:_, :"$1", :"$2"}, [], [{{:"$2", :"$1"}}]}])
   rescue
     # Without the application, no command runs.
     ArgumentError -> []
