@@ -124,6 +124,7 @@ defmodule NetRunner.Guarantees.SandboxLeavesNothingTest do
     try_all.()
     # What a killed shepherd leaves is ended by the launcher, which nobody waits for.
     Tree.await(fn -> Tree.processes(tree) == [] end)
+
     # A helper may hold a descriptor of them for a moment longer, so it is what stays the same for a while.
     before = settled(tree, left(tree))
     for _ <- 1..10, do: try_all.()
