@@ -475,30 +475,8 @@ defmodule Bench.Suite do
   def measure_latency do
     count = pick(5_000, 1_000)
 
-    net_runner = fn ->
-      {:ok, p} = Command.start("cat")
-
-      line = fn ->
-        :ok = Command.write(p, "hello\n")
-        {:ok, "hello\n"} = Command.read(p)
-      end
-
-      {line, fn -> Command.stop(p) end}
-    end
-
-    port = fn ->
-      port = Bench.port(["cat"])
-
-      line = fn ->
-        Port.command(port, "hello\n")
-        receive do: ({^port, {:data, "hello\n"}} -> :ok)
-      end
-
-      {line, fn -> close_port(port) end}
-    end
-
     peers =
-      for {name, start} <- [{"port", port}, {"NetRunner", net_runner}] do
+      for {name, start} <- [{"port", &cat_of_a_port/0}, {"NetRunner", &cat/0}] do
         {name,
          fn ->
            {line, stop} = start.()

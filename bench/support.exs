@@ -182,6 +182,31 @@ defmodule Bench do
   def json(value) when is_float(value), do: :erlang.float_to_binary(value, decimals: 4)
   def json(value), do: "#{value}"
 
+  # --- a line through cat -----------------------------------------------------------------------------
+
+  @doc "Starts `cat`: a function that sends a line there and reads it back, and one that ends it."
+  def cat do
+    {:ok, p} = NetRunner.Process.start("cat")
+
+    line = fn ->
+      :ok = NetRunner.Process.write(p, "hello\n")
+      {:ok, "hello\n"} = NetRunner.Process.read(p)
+    end
+
+    {line, fn -> NetRunner.Process.stop(p) end}
+  end
+
+  def cat_of_a_port do
+    port = port(["cat"])
+
+    line = fn ->
+      Port.command(port, "hello\n")
+      receive do: ({^port, {:data, "hello\n"}} -> :ok)
+    end
+
+    {line, fn -> close_port(port) end}
+  end
+
   # --- ports ------------------------------------------------------------------------------------------
 
   def port([executable | args], options \\ []) do

@@ -45,9 +45,9 @@ defmodule Peers do
       end
 
     head = head(commit, runners, rounds)
-    File.write!("bench/results/peers.md", [head, "\n\n", table(results, runners)])
-    File.write!("bench/results/peers.json", [Bench.json(list(results, runners)), "\n"])
-    IO.puts(["\n", File.read!("bench/results/peers.md")])
+    File.write!("/srv/peers/results/peers.md", [head, "\n\n", table(results, runners)])
+    File.write!("/srv/peers/results/peers.json", [Bench.json(list(results, runners)), "\n"])
+    IO.puts(["\n", File.read!("/srv/peers/results/peers.md")])
   end
 
   defp ours do

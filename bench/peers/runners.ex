@@ -21,7 +21,6 @@ end
 
 defmodule Peers.NetRunner do
   @behaviour Peers.Runner
-  alias NetRunner.Process, as: Command
 
   def run_true, do: {"", 0} = NetRunner.run(["true"])
   def read(command), do: Peers.Sizes.sum(NetRunner.stream!(command))
@@ -31,16 +30,7 @@ defmodule Peers.NetRunner do
     output
   end
 
-  def cat do
-    {:ok, p} = Command.start("cat")
-
-    line = fn ->
-      :ok = Command.write(p, "hello\n")
-      {:ok, "hello\n"} = Command.read(p)
-    end
-
-    {line, fn -> Command.stop(p) end}
-  end
+  def cat, do: Bench.cat()
 end
 
 defmodule Peers.CNetRunner do
@@ -82,16 +72,7 @@ defmodule Peers.Port do
     output(port, "")
   end
 
-  def cat do
-    port = Bench.port(["cat"])
-
-    line = fn ->
-      Port.command(port, "hello\n")
-      receive do: ({^port, {:data, "hello\n"}} -> :ok)
-    end
-
-    {line, fn -> Bench.close_port(port) end}
-  end
+  def cat, do: Bench.cat_of_a_port()
 
   defp output(port, text) do
     receive do
@@ -101,45 +82,31 @@ defmodule Peers.Port do
   end
 end
 
-defmodule Peers.Exile do
-  @behaviour Peers.Runner
-  @compile {:no_warn_undefined, [Exile, Exile.Process]}
+# Both have the same functions.
+for {runner, library} <- [{Peers.Exile, Exile}, {Peers.ExCmd, ExCmd}] do
+  process = Module.concat(library, Process)
 
-  def run_true, do: [] = Enum.to_list(Exile.stream!(["true"]))
-  def read(command), do: Peers.Sizes.sum(Exile.stream!(command))
-  def feed(command, pieces), do: command |> Exile.stream!(input: pieces) |> Enum.join()
+  defmodule runner do
+    @behaviour Peers.Runner
+    @compile {:no_warn_undefined, [library, process]}
 
-  def cat do
-    {:ok, p} = Exile.Process.start_link(["cat"])
+    def run_true, do: [] = Enum.to_list(unquote(library).stream!(["true"]))
+    def read(command), do: Peers.Sizes.sum(unquote(library).stream!(command))
 
-    line = fn ->
-      :ok = Exile.Process.write(p, "hello\n")
-      {:ok, bytes} = Exile.Process.read(p)
-      "hello\n" = IO.iodata_to_binary(bytes)
+    def feed(command, pieces),
+      do: command |> unquote(library).stream!(input: pieces) |> Enum.join()
+
+    def cat do
+      {:ok, p} = unquote(process).start_link(["cat"])
+
+      line = fn ->
+        :ok = unquote(process).write(p, "hello\n")
+        {:ok, bytes} = unquote(process).read(p)
+        "hello\n" = IO.iodata_to_binary(bytes)
+      end
+
+      {line, fn -> {:ok, 0} = unquote(process).await_exit(p) end}
     end
-
-    {line, fn -> {:ok, 0} = Exile.Process.await_exit(p) end}
-  end
-end
-
-defmodule Peers.ExCmd do
-  @behaviour Peers.Runner
-  @compile {:no_warn_undefined, [ExCmd, ExCmd.Process]}
-
-  def run_true, do: [] = Enum.to_list(ExCmd.stream!(["true"]))
-  def read(command), do: Peers.Sizes.sum(ExCmd.stream!(command))
-  def feed(command, pieces), do: command |> ExCmd.stream!(input: pieces) |> Enum.join()
-
-  def cat do
-    {:ok, p} = ExCmd.Process.start_link(["cat"])
-
-    line = fn ->
-      :ok = ExCmd.Process.write(p, "hello\n")
-      {:ok, bytes} = ExCmd.Process.read(p)
-      "hello\n" = IO.iodata_to_binary(bytes)
-    end
-
-    {line, fn -> {:ok, 0} = ExCmd.Process.await_exit(p) end}
   end
 end
 

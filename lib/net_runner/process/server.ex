@@ -236,7 +236,8 @@ defmodule NetRunner.Process.Server do
     fail_input(state, failure)
   end
 
-  def handle_call({:tell, question}, _from, state), do: {:reply, tell(state, question), state}
+  def handle_call({:tell, question}, _from, state) when is_question(question),
+    do: {:reply, tell(state, question), state}
 
   def handle_call(:lend_stdout, _from, state) do
     {:reply, with({:ok, fd} <- Outlets.lend(state.outlets), do: {:ok, fd, state.counters}), state}

@@ -231,6 +231,10 @@ defmodule NetRunner.Process.State do
     %{stats | sandbox: state.sandbox}
   end
 
+  @doc "What can be asked of a command."
+  defguard is_question(term)
+           when term in [:os_pid, :alive?, :stats, :info, :failure, :verdict, :account]
+
   @doc "What is asked of the command, and changes nothing."
   @spec tell(t(), :os_pid | :alive? | :stats | :info | :failure | :verdict | :account) :: term()
   def tell(state, :os_pid), do: state.life.os_pid

@@ -580,18 +580,21 @@ defmodule NetRunner.Process.CallersTest do
   end
 
   test "a call or cast that it does not know ends a server without showing what it holds" do
-    {p, writer} = start_with_secret!()
+    for call <- [{:no, "such call"}, {:tell, :no_such_question}] do
+      {p, writer} = start_with_secret!()
 
-    log =
-      ExUnit.CaptureLog.capture_log(fn ->
-        {reason, _} = catch_exit(GenServer.call(p, {:no, "such call"}))
-        shown = inspect(reason, limit: :infinity, printable_limit: :infinity)
-        refute shown =~ "s3cret"
-        assert Task.await(writer, 60_000) == {:error, :closed}
-      end)
+      log =
+        ExUnit.CaptureLog.capture_log(fn ->
+          {reason, _} = catch_exit(GenServer.call(p, call))
+          shown = inspect(reason, limit: :infinity, printable_limit: :infinity)
+          refute shown =~ "s3cret"
+          assert Task.await(writer, 60_000) == {:error, :closed}
+        end)
 
-    assert log =~ "called the process of a command with a request that it does not know"
-    refute log =~ "s3cret"
+      assert log =~ "called the process of a command with a request that it does not know"
+      refute log =~ "s3cret"
+    end
+
     {p, writer} = start_with_secret!()
 
     log =
