@@ -235,7 +235,14 @@ defmodule NetRunner.Guarantees.Tree do
     with {_, 0} <- System.cmd("kill", ["-KILL" | pids], stderr_to_stdout: true), do: :ok
   end
 
-  def kill_all(tree), do: with([_ | _] = left <- processes(tree), do: kill(left))
+  @doc "Kills what is left of a tree, and waits until nothing is."
+  def kill_all(tree) do
+    await(fn ->
+      left = processes(tree)
+      if left != [], do: kill(left)
+      left == []
+    end)
+  end
 
   @doc "The launcher that takes requests now; `nil` while there is none."
   def current_launcher do

@@ -140,15 +140,14 @@ defmodule NetRunner.Run.Input do
   end
 
   defp push(%Sink{server: server, window: window} = sink, piece) do
-    # A server that was killed has closed no window.
-    case Process.alive?(server) and Native.push(window, server, piece) do
+    case Native.push(window, server, piece) do
       :ok ->
         sink
 
       :full ->
         write_through(sink, piece)
 
-      gone when gone in [:closed, false] ->
+      :closed ->
         Feeder.mark(:writes)
         leave(sink)
     end

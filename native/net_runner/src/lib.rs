@@ -191,6 +191,11 @@ fn nif_window() -> ResourceArc<Window> {
 
 #[rustler::nif]
 fn nif_push(env: Env, window: ResourceArc<Window>, server: LocalPid, piece: Binary) -> Atom {
+    // A server that was killed has closed no window. `Process.alive?/1` would wait until a living one has handled what it
+    // was sent, for each piece.
+    if !server.is_alive(env) {
+        return atoms::closed();
+    }
     match window.push(&piece) {
         Pushed::Behind => atoms::ok(),
         // Race: laid, and not told.

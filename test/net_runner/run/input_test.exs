@@ -3,6 +3,8 @@ defmodule NetRunner.Run.InputTest do
   use ExUnit.Case, async: true
 
   alias NetRunner.Guarantees.Tree
+  alias NetRunner.Run.Input
+  alias NetRunner.System.Native
 
   # What a pipe holds (pipe(7)), and the window.
   @pipe 65_536
@@ -82,6 +84,20 @@ defmodule NetRunner.Run.InputTest do
 
   defp waiting(server),
     do: NetRunner.Process.Operations.all(:sys.get_state(server).inlet.queue)
+
+  test "nothing is laid behind other pieces for a server that was killed" do
+    {server, monitor} = spawn_monitor(fn -> Process.sleep(:infinity) end)
+    sink = %Input.Sink{server: server, feeder: self(), window: Native.window()}
+    for _ <- 1..2, do: assert(Input.write(sink, "x") == sink)
+    assert Native.take(sink.window) == "xx"
+    assert Input.write(sink, "x") == sink
+
+    Process.exit(server, :kill)
+    assert_receive {:DOWN, ^monitor, _, _, _}
+    # It has not closed its window.
+    assert catch_throw(Input.write(sink, "x"))
+    assert Native.take(sink.window) == "x"
+  end
 
   test "tasks that help to produce write behind what was produced before" do
     input = fn sink ->
