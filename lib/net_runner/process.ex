@@ -33,7 +33,7 @@ defmodule NetRunner.Process do
   @moduledoc since: "0.1.0"
 
   alias NetRunner.{Command, Options, Signal}
-  alias NetRunner.Process.{Client, Counters, Pattern, Server, Sink, Stats, Until}
+  alias NetRunner.Process.{Client, Guest, Pattern, Server, Sink, Stats, Until}
 
   import NetRunner.Process.Client, only: [call: 2]
 
@@ -167,7 +167,7 @@ defmodule NetRunner.Process do
   @spec read(t(), pos_integer(), timeout()) ::
           {:ok, binary()} | :eof | {:error, :timeout | read_error()}
   def read(process, max_bytes \\ @default_read, timeout \\ :infinity) do
-    call(process, {:read, :stdout, size!(max_bytes), timeout!(timeout)})
+    process |> Guest.of() |> Guest.read(process, size!(max_bytes), timeout!(timeout))
   end
 
   @doc """
@@ -375,7 +375,7 @@ defmodule NetRunner.Process do
              | {:not_ended, pos_integer()}
              | posix()}
   def write(process, iodata, timeout \\ :infinity) do
-    call(process, {:write, Client.iovec!(iodata), timeout!(timeout)})
+    process |> Guest.of() |> Guest.write(process, Client.iovec!(iodata), timeout!(timeout))
   end
 
   @doc """
@@ -717,10 +717,8 @@ defmodule NetRunner.Process do
   def account(process), do: call(process, {:tell, :account})
 
   @doc false
-  # For a stream: the descriptor by which its consumer can read stdout without this process.
-  @spec lend_stdout(t()) ::
-          {:ok, NetRunner.System.Native.fd(), Counters.t()} | :no | {:error, gone()}
-  def lend_stdout(process), do: call(process, :lend_stdout)
+  @spec invite(t()) :: {:ok, Guest.t()} | {:error, gone()}
+  def invite(process), do: call(process, :invite)
 
   @doc false
   # Hands the command over to the one process that enumerates its stream; `owner`: its owner from now on, unless nil.

@@ -67,6 +67,27 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
     tests: ["test/net_runner/process_test.exs"]
   },
   %{
+    id: "a_guest_writes_between_two_halves",
+    file: "native/net_runner/src/io.rs",
+    old: "if !is_written_whole(iovec.decode()?) && !fd.guests.shut() {",
+    new: "if false {",
+    tests: ["test/net_runner/process/guest_test.exs"]
+  },
+  %{
+    id: "a_guest_comes_before_who_waits_natively",
+    file: "native/net_runner/src/fd.rs",
+    old: "        let _ = self.fd.guests.shut();\n",
+    new: "",
+    tests: ["test/net_runner/process/guest_test.exs"]
+  },
+  %{
+    id: "a_guest_is_turned_away_and_not_counted",
+    file: "native/net_runner/src/lib.rs",
+    old: "        fd.guests.turn_away();\n",
+    new: "        let _ = fd.guests.shut();\n",
+    tests: ["test/net_runner/process/guest_test.exs"]
+  },
+  %{
     id: "what_may_stay_is_killed",
     file: "native/wire/src/spec.rs",
     old: "Leftovers::Leave => 1,",

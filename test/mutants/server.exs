@@ -50,7 +50,7 @@ server = [
   {"a_feeder_dies_with_the_server", "    if state.feeder, do: Process.unlink(state.feeder)\n", "",
    [ending, stream]},
   {"the_end_comes_after_the_handlers",
-   "unless Lifecycle.over?(state.life), do: Native.close(state.control)\n    Outlets", "Outlets",
+   "unless Lifecycle.over?(state.life), do: Native.close(state.control)\n    Inlet", "Inlet",
    [telemetry]},
   {"a_signal_after_the_exit_is_an_error_of_the_socket",
    "defp told({:error, gone}) when gone in [:epipe, :econnreset, :closed], do: {:error, :esrch}",

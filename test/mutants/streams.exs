@@ -5,6 +5,7 @@ run = "test/net_runner_test.exs"
 ending = "test/guarantees/ending_test.exs"
 schedules = "test/net_runner/process/server_test.exs"
 input = "test/net_runner/run/input_test.exs"
+guest = "test/net_runner/process/guest_test.exs"
 
 inlet = [
   {"a_write_overtakes_one_that_waits",
@@ -31,13 +32,14 @@ inlet = [
    "    cond do", [input]},
   {"the_end_of_the_input_overtakes_the_window", "inlet |> queue_window() |> park(from, :close)",
    "inlet |> park(from, :close)", [input]},
-  {"the_window_is_forgotten_after_a_wait", "      nil -> serve_window(inlet)",
-   "      nil -> {inlet, []}", [input]},
+  {"the_window_is_forgotten_after_a_wait", "nil -> inlet |> let_guests_in() |> serve_window()",
+   "nil -> {let_guests_in(inlet), []}", [input]},
   {"a_window_is_taken_while_others_wait",
    "do: if(waiting?(inlet), do: {inlet, []}, else: serve(inlet))",
    "do: inlet |> queue_window() |> serve()", [input]},
-  {"a_waiting_write_hangs_after_the_exit", "do: serve(%{inlet | readers: :gone})",
-   "do: {%{inlet | readers: :gone}, []}", [callers]},
+  {"a_waiting_write_hangs_after_the_exit",
+   "do: serve(%{send_guests_away(inlet) | readers: :gone})",
+   "do: {%{send_guests_away(inlet) | readers: :gone}, []}", [callers]},
   {"a_write_after_the_exit_waits_for_a_stranger",
    "  def write(%{readers: :gone} = inlet, _, _, _), do: {:reply, {:error, :epipe}, inlet}\n", "",
    [callers]},
@@ -51,10 +53,8 @@ inlet = [
    "else: <<character>>", [process]},
   {"a_terminals_line_never_begins", "do: :at_start, else: :begun",
    "do: :at_start, else: :at_start", [process]},
-  {"the_first_of_a_cut_write_is_not_counted", "inlet |> written(iovec, done) |> park",
-   "inlet |> park", [callers]},
-  {"the_rest_of_a_cut_write_is_not_counted", "        inlet = written(inlet, iovec, now)\n", "",
-   [callers]},
+  {"a_guest_writes_to_a_stranger", "serve(%{send_guests_away(inlet) | readers: :gone})",
+   "serve(%{inlet | readers: :gone})", [guest]},
   {"the_next_writer_is_not_served",
    "{inlet, effects} = serve(%{inlet | queue: Operations.finish(inlet.queue, operation)})",
    "{inlet, effects} = {%{inlet | queue: Operations.finish(inlet.queue, operation)}, []}",
@@ -66,10 +66,10 @@ ask = "test/net_runner/process/ask_test.exs"
 times = "test/net_runner/process/times_test.exs"
 
 outlets = [
-  {"bytes_that_are_kept_can_be_lent", "kept: \"\"}, writers: :running}",
-   "kept: _}, writers: :running}", [until]},
-  {"a_stream_reads_on_while_somebody_looks", "    Pipe.take_back(pipe)\n",
-   "    _ = pipe\n    true\n", [until]},
+  {"a_guest_comes_before_what_is_kept", "asker: nil, stdout: %Outlet{kept: \"\", pipe: pipe}}",
+   "asker: nil, stdout: %Outlet{pipe: pipe}}", [until]},
+  {"a_stream_reads_on_while_somebody_looks", "if Pipe.keep_guests_out(outlet.pipe) do",
+   "if true do", [until]},
   {"what_is_kept_is_not_discarded", "do: %{outlet | demand: {:discard, error}, kept: \"\"}",
    "do: %{outlet | demand: {:discard, error}}", [until]},
   {"an_asker_stays_first", "queue_asker(%{outlets | asker: %{asker | credit: asker.credit - 1}})",
@@ -108,17 +108,18 @@ outlets = [
   {"what_is_discarded_is_discarded_once",
    "{{:ok, _bytes}, outlets} -> {outlets, [{:again, stream}]}",
    "{{:ok, _bytes}, outlets} -> {outlets, []}", [ending]},
-  {"a_stream_goes_on_behind_a_gap",
-   "    Counters.put_access(outlets.counters, :nobody)\n    outlets |> map(&stop_reading",
-   "    outlets |> map(&stop_reading", ["test/net_runner/process/outlets_test.exs"]},
+  {"a_guest_goes_on_behind_a_gap",
+   "    Counters.put_discarding(outlets.counters)\n    outlets |>", "    outlets |>",
+   ["test/net_runner/process/outlets_test.exs"]},
+  {"a_guest_comes_before_who_waits",
+   "unless Operations.any?(outlets.queue, competing(:stdout)),\n      do: ", "", [guest]},
   {"stderr_has_no_tail_after_an_end",
    "defp stop_reading(%Outlet{demand: :readers} = outlet, error)",
    "defp stop_reading(%Outlet{} = outlet, error)", [callers]},
-  {"what_was_left_is_read_for_ever", "map(outlets, &%{&1 | left: Pipe.rest(&1.pipe)})",
-   "map(outlets, &%{&1 | left: :infinity})", ["test/net_runner/process/outlets_test.exs"]},
-  {"a_stream_reads_what_was_left_for_ever",
-   "    Counters.put_access(outlets.counters, :server)\n", "",
-   ["test/net_runner/process/outlets_test.exs"]},
+  {"what_was_left_is_read_for_ever", "map(&%{&1 | left: Pipe.rest(&1.pipe)})",
+   "map(&%{&1 | left: :infinity})", ["test/net_runner/process/outlets_test.exs"]},
+  {"a_guest_reads_what_was_left_for_ever", "outlets |> send_guests_away() |> map(&%{&1 | left:",
+   "outlets |> map(&%{&1 | left:", ["test/net_runner/process/outlets_test.exs"]},
   {"a_stranger_that_holds_the_pipe_is_waited_for",
    "when outlets.writers in [:gone, :lingering] ->", "when outlets.writers in [:lingering] ->",
    ["test/net_runner/run/stream_test.exs"]},
@@ -137,8 +138,8 @@ outlets = [
   {"read_any_needs_both_streams", "      {{:error, :not_piped}, outlets} -> {:eof, outlets}\n",
    "", ["test/net_runner/process/options_test.exs", process]},
   {"the_pipes_of_a_command_given_up_stay_open",
-   "map(outlets, &%{&1 | pipe: Pipe.close(&1.pipe)})", "map(outlets, & &1)",
-   ["test/net_runner/process/outlets_test.exs"]},
+   "map(%{outlets | received: nil}, &%{&1 | pipe: Pipe.close(&1.pipe)})",
+   "map(%{outlets | received: nil}, & &1)", ["test/net_runner/process/outlets_test.exs"]},
   {"more_than_allowed_of_what_was_left", "Pipe.read(outlet.pipe, min(max_bytes, outlet.left))",
    "Pipe.read(outlet.pipe, max_bytes)", ["test/net_runner/process/outlets_test.exs"]},
   {"the_next_reader_is_not_served",
@@ -154,22 +155,22 @@ collector = [
 ]
 
 counters = [
-  {"reads_are_not_counted", "    :counters.add(counters, @reads, 1)\n", "    :ok\n",
+  {"reads_of_stderr_are_not_counted", "read_count: reads + reads_of_stderr", "read_count: reads",
    ["test/net_runner/info_test.exs"]},
-  {"stderr_is_counted_as_stdout", "if(stream == :stdout, do: @stdout, else: @stderr)",
-   "if(stream == :stdout, do: @stdout, else: @stdout)", ["test/net_runner/info_test.exs"]}
+  {"stderr_is_counted_as_stdout", "= read(counters.stderr)", "= read(counters.stdout)",
+   ["test/net_runner/info_test.exs"]}
 ]
 
 pipe = [
   {"a_terminal_closes_at_its_first_end", ":eof when not pipe.terminal? ->", ":eof ->", [callers]}
 ]
 
-reader = [
-  {"a_stream_reads_by_itself_what_is_discarded", "with :anybody <- Counters.access(counters),",
-   "with _ <- Counters.access(counters),", ["test/net_runner/run/reader_test.exs"]},
-  {"what_a_stream_reads_is_not_counted",
-   "      Counters.add_read(counters, :stdout, byte_size(bytes))\n", "",
-   ["test/net_runner/run/reader_test.exs"]}
+guests = [
+  {"a_guest_gives_what_is_discarded",
+   "if Counters.discarding?(counters), do: :uninvited, else: {:ok, bytes}", "{:ok, bytes}",
+   [guest]},
+  {"who_was_turned_away_is_never_received", "Client.call(server, {:turned_away, request})",
+   "Client.call(server, request)", [guest]}
 ]
 
 stream = [
@@ -214,8 +215,8 @@ for {file, mutants} <- [
       {"process/counters", counters},
       {"process/pipe", pipe},
       {"process/feeder", feeder},
+      {"process/guest", guests},
       {"run/input", input_of_a_run},
-      {"run/reader", reader},
       {"run/stream", stream}
     ],
     {id, old, new, tests} <- mutants do

@@ -81,9 +81,9 @@ defmodule NetRunner.Process.Boot do
          {:ok, cgroup} <- Cgroup.create(options),
          {:ok, os_pid, fds} <-
            start_in(cgroup, join(fields, joined), connections, options.pipe_size, patience),
-         counters = Counters.new(),
+         {control, stdin, stdout, stderr, further} = fds,
+         counters = Counters.new(stdin, stdout, stderr),
          :ok <- Listing.register(command, os_pid, elem(started, 0), counters) do
-      {control, stdin, stdout, stderr, further} = fds
       terminal? = options.pty != false
       tail = if options.stderr == :consume, do: options.stderr_tail
 
@@ -106,7 +106,7 @@ defmodule NetRunner.Process.Boot do
          cgroup: cgroup,
          sandbox: Policy.in_force(options.sandbox),
          life: life,
-         inlet: Inlet.new(stdin, terminal?, counters),
+         inlet: Inlet.new(stdin, terminal?),
          outlets: Outlets.new(Pipe.new(stdout, terminal?), Pipe.new(stderr), tail, counters),
          fds: Map.new(further, fn {number, fd} -> {number, further(options.fds[number], fd)} end),
          announcer: announcer,
@@ -138,8 +138,8 @@ defmodule NetRunner.Process.Boot do
   end
 
   # Counted apart: stats are those of the standard ones.
-  defp further(:output, fd), do: Outlets.new(Pipe.new(fd), nil, nil, Counters.new())
-  defp further(_input, fd), do: Inlet.new(fd, false, Counters.new())
+  defp further(:output, fd), do: Outlets.new(Pipe.new(fd), nil, nil, Counters.new(nil, fd, nil))
+  defp further(_input, fd), do: Inlet.new(fd, false)
 
   defp give_up_after(%{give_up_after: :infinity}), do: :infinity
   defp give_up_after(options), do: options.kill_timeout + options.give_up_after

@@ -6,31 +6,39 @@ defmodule NetRunner.Process.Inlet do
   # Functions return the new inlet and what is to be done: answers, and `{:again, :stdin}`, to go on after other
   # messages.
 
-  alias NetRunner.Process.{Caller, Counters, Operations}
+  alias NetRunner.Process.{Caller, Guest, Operations}
   alias NetRunner.System.Native
 
   # `stdin`: the descriptor; `:closed` when the VM has closed it; `:none` when the command's stdin leads elsewhere.
   # `readers`: whether somebody may be left who reads. `line`: for a terminal, whether the input is at the start of a
   # line, which decides how its end is written. `window`: where a feeder lays what is to be written; `nil` when there is
-  # no feeder that does so.
-  @enforce_keys [:stdin, :line, :counters]
-  defstruct [:stdin, :line, :counters, :window, readers: :present, queue: Operations.new()]
+  # no feeder that does so. `received`: of the guests that were turned away, how many have come; `nil` where there are no
+  # guests.
+  @enforce_keys [:stdin, :line]
+  defstruct [
+    :stdin,
+    :line,
+    :window,
+    readers: :present,
+    received: nil,
+    queue: Operations.new()
+  ]
 
   @type t :: %__MODULE__{
           stdin: Native.fd() | :closed | :none,
           line: :not_a_terminal | :at_start | :begun,
-          counters: Counters.t(),
           window: Native.window() | nil,
           readers: :present | :gone,
+          received: non_neg_integer() | nil,
           queue: Operations.t()
         }
 
   @type effect :: {:reply, Operations.operation(), term()} | {:again, :stdin}
 
-  @spec new(Native.fd() | nil, boolean(), Counters.t()) :: t()
-  def new(stdin, terminal?, counters) do
+  @spec new(Native.fd() | nil, boolean()) :: t()
+  def new(stdin, terminal?) do
     line = if terminal?, do: :at_start, else: :not_a_terminal
-    %__MODULE__{stdin: stdin || :none, line: line, counters: counters}
+    %__MODULE__{stdin: stdin || :none, line: line}
   end
 
   @doc """
@@ -66,12 +74,15 @@ defmodule NetRunner.Process.Inlet do
   defp write_at_once(inlet, from, iovec, timeout \\ :infinity) do
     case Native.write(inlet.stdin, iovec) do
       :ok ->
-        {:reply, :ok, written(inlet, iovec, size(iovec))}
+        {:reply, :ok, inlet |> follow_lines(iovec, size(iovec)) |> let_guests_in()}
 
       {:partial, rest} ->
         done = size(iovec) - size(rest)
-        inlet = inlet |> written(iovec, done) |> park(from, {:begun, rest, done}, timeout)
+        inlet = inlet |> follow_lines(iovec, done) |> park(from, {:begun, rest, done}, timeout)
         {:wait, inlet, [{:again, :stdin}]}
+
+      {:error, :guests} ->
+        {:wait, park(inlet, from, {:fresh, iovec}, timeout), [{:again, :stdin}]}
 
       {:error, :eagain} ->
         {:wait, park(inlet, from, {:fresh, iovec}, timeout), []}
@@ -79,6 +90,40 @@ defmodule NetRunner.Process.Inlet do
       {:error, reason} ->
         {:reply, {:error, reason}, refuse(inlet)}
     end
+  end
+
+  @doc "Callers may write by themselves while nobody waits, from the end of this call on: the descriptor, or `nil` where they may not."
+  @spec invite_guests(t()) :: {Native.fd() | nil, t()}
+  def invite_guests(
+        %{line: :not_a_terminal, readers: :present, window: nil, stdin: stdin} = inlet
+      )
+      when stdin not in [:closed, :none],
+      do: {stdin, keep_guests_out(%{inlet | received: inlet.received || 0})}
+
+  def invite_guests(inlet), do: {nil, inlet}
+
+  @doc "A caller comes that was turned away."
+  @spec receive_guest(t()) :: t()
+  def receive_guest(%{received: nil} = inlet), do: inlet
+  def receive_guest(inlet), do: %{inlet | received: Guest.count(inlet.received)}
+
+  @doc "For good: the server alone knows what can be written from now on."
+  @spec send_guests_away(t()) :: t()
+  def send_guests_away(%{received: nil} = inlet), do: inlet
+
+  def send_guests_away(inlet), do: %{keep_guests_out(inlet) | received: nil}
+
+  defp keep_guests_out(inlet) do
+    # What one does that is inside is done at the same time as this.
+    _ = Native.keep_guests_out(inlet.stdin)
+    inlet
+  end
+
+  defp let_guests_in(%{received: nil} = inlet), do: inlet
+
+  defp let_guests_in(inlet) do
+    :ok = Guest.let_in(inlet.stdin, inlet.received)
+    inlet
   end
 
   @doc "Closes stdin, after the writes that were called before are done."
@@ -100,7 +145,7 @@ defmodule NetRunner.Process.Inlet do
 
   @doc "Takes what a feeder lays into this window."
   @spec attach(t(), Native.window() | nil) :: t()
-  def attach(inlet, window), do: %{inlet | window: window}
+  def attach(inlet, window), do: %{send_guests_away(inlet) | window: window}
 
   @doc "The feeder has laid something into the window. What waits already comes first, and then this."
   @spec fed(t()) :: {t(), [effect()]}
@@ -110,7 +155,7 @@ defmodule NetRunner.Process.Inlet do
   @spec serve(t()) :: {t(), [effect()]}
   def serve(inlet) do
     case Operations.next(inlet.queue, [:stdin]) do
-      nil -> serve_window(inlet)
+      nil -> inlet |> let_guests_in() |> serve_window()
       %{data: :close} = operation -> serve_close(inlet, operation)
       %{data: {:fresh, iovec}} = operation -> serve_write(inlet, operation, iovec, 0)
       %{data: {:begun, rest, done}} = operation -> serve_write(inlet, operation, rest, done)
@@ -119,7 +164,7 @@ defmodule NetRunner.Process.Inlet do
 
   @doc "The command is over, and nobody is left who could read: whoever waits for room gets `:epipe`."
   @spec readers_gone(t()) :: {t(), [effect()]}
-  def readers_gone(inlet), do: serve(%{inlet | readers: :gone})
+  def readers_gone(inlet), do: serve(%{send_guests_away(inlet) | readers: :gone})
 
   @doc "The command is given up: stdin is closed, and whoever waits for room gets this error."
   @spec give_up(t(), {:error, term()}) :: {t(), [effect()]}
@@ -182,11 +227,13 @@ defmodule NetRunner.Process.Inlet do
     end
   end
 
-  defp shut(%{stdin: none} = inlet) when none in [:closed, :none], do: inlet
+  @doc "Closes stdin. Answers nobody."
+  @spec shut(t()) :: t()
+  def shut(%{stdin: none} = inlet) when none in [:closed, :none], do: inlet
 
-  defp shut(inlet) do
+  def shut(inlet) do
     Native.close(inlet.stdin)
-    refuse(%{inlet | stdin: :closed})
+    refuse(%{inlet | stdin: :closed, received: nil})
   end
 
   # --- writing ------------------------------------------------------------------------------------
@@ -201,25 +248,23 @@ defmodule NetRunner.Process.Inlet do
   defp serve_write(inlet, operation, iovec, done) do
     case Native.write(inlet.stdin, iovec) do
       :ok ->
-        inlet |> written(iovec, size(iovec)) |> answer(operation, :ok)
+        inlet |> follow_lines(iovec, size(iovec)) |> answer(operation, :ok)
 
       {:partial, rest} ->
         now = size(iovec) - size(rest)
-        inlet = written(inlet, iovec, now)
+        inlet = follow_lines(inlet, iovec, now)
         queue = Operations.update(inlet.queue, operation, {:begun, rest, done + now})
         {%{inlet | queue: queue}, [{:again, :stdin}]}
 
       {:error, :eagain} ->
         {inlet, []}
 
+      {:error, :guests} ->
+        {inlet, [{:again, :stdin}]}
+
       {:error, reason} ->
         inlet |> refuse() |> answer(operation, {:error, reason})
     end
-  end
-
-  defp written(inlet, iovec, size) do
-    Counters.add_write(inlet.counters, size)
-    follow_lines(inlet, iovec, size)
   end
 
   defp size(iovec), do: IO.iodata_length(iovec)

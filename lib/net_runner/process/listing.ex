@@ -83,7 +83,9 @@ defmodule NetRunner.Process.Listing do
   end
 
   defp entries do
-    Registry.select(@registry, [{{:_, :"$1", :"$2"}, [], [{{:"$2", :"$1"}}]}])
+    Registry.select(@registry, [
+      {{:"$1", :"$2", :"$3"}, [is_pid: :"$1"], [{{:"$3", :"$2"}}]}
+    ])
   rescue
     # Without the application, no command runs.
     ArgumentError -> []

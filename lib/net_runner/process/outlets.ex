@@ -12,7 +12,7 @@ defmodule NetRunner.Process.Outlets do
   # Functions return the new outlets and what is to be done: answers; `{:again, stream}`, to go on after other messages;
   # `{:condemn, cause}`, to end the command; `{:collected, operation, result}`; and what the asker is sent.
 
-  alias NetRunner.Process.{Asker, Caller, Collector, Counters, Lifecycle, Operations, Pipe}
+  alias NetRunner.Process.{Asker, Caller, Collector, Counters, Guest, Lifecycle, Operations, Pipe}
   alias NetRunner.System.Native
 
   # How much the server reads at once for itself, or for a caller that wants everything.
@@ -40,7 +40,8 @@ defmodule NetRunner.Process.Outlets do
   # `writers`: who may still write. `:running`: the command. `:left_behind`: processes that it has left, and that are
   # waited for. `:lingering`: the same, but they are not waited for any more. `:gone`: nobody, except a process outside of
   # the command's tree that was given the pipe; that is not waited for.
-  # `clock`: whether the times of `{:idle, ms}` run.
+  # `clock`: whether the times of `{:idle, ms}` run. `received`: of the guests that were turned away, how many have come;
+  # `nil` where there are no guests.
   # `first`: the stream that `read_any` tries first. It changes, so that none starves. `exit`: what an asker is told of
   # the end of the command, when that is known.
   @enforce_keys [:stdout, :stderr, :counters]
@@ -50,6 +51,7 @@ defmodule NetRunner.Process.Outlets do
     :counters,
     writers: :running,
     clock: :runs,
+    received: nil,
     first: :stdout,
     asker: nil,
     exit: nil,
@@ -63,6 +65,7 @@ defmodule NetRunner.Process.Outlets do
           counters: Counters.t(),
           writers: :running | :left_behind | :lingering | :gone,
           clock: :runs | :stands,
+          received: non_neg_integer() | nil,
           first: stream(),
           asker: Asker.t() | nil,
           exit: 0..255 | :shepherd_died | nil,
@@ -121,7 +124,8 @@ defmodule NetRunner.Process.Outlets do
     end
   end
 
-  defp answer(%{asker: nil} = outlets, _from, result), do: {:reply, result, outlets}
+  defp answer(%{asker: nil} = outlets, _from, result),
+    do: {:reply, result, let_guests_in(outlets)}
 
   # What was taken may have been all that stood before the end, of which an asker is told.
   defp answer(outlets, from, result) do
@@ -139,7 +143,10 @@ defmodule NetRunner.Process.Outlets do
   @doc "Collects all of stdout for a caller, until its end."
   @spec collect(t(), GenServer.from(), non_neg_integer() | :infinity) :: {t(), [effect()]}
   def collect(outlets, from, limit) do
-    outlets |> park(:collect, from, Collector.new(limit), :infinity) |> serve(:stdout)
+    outlets
+    |> keep_guests_out()
+    |> park(:collect, from, Collector.new(limit), :infinity)
+    |> serve(:stdout)
   end
 
   @doc """
@@ -210,6 +217,8 @@ defmodule NetRunner.Process.Outlets do
   end
 
   def ask(outlets, pid, count) do
+    # What a guest takes may be all that stood before the end, of which an asker is told.
+    outlets = keep_guests_out(outlets)
     asker = outlets.asker || new_asker(outlets, pid)
     outlets = queue_asker(%{outlets | asker: %{asker | credit: asker.credit + count}})
     {outlets, told} = tell_exit(outlets)
@@ -221,17 +230,20 @@ defmodule NetRunner.Process.Outlets do
   @spec exited(t(), 0..255 | :shepherd_died) :: {t(), [effect()]}
   def exited(outlets, exit), do: tell_exit(%{outlets | exit: exit})
 
-  @doc "The descriptor of stdout, for a caller that reads it by itself as long as something is there."
-  @spec lend(t()) :: {:ok, Native.fd()} | :no
-  def lend(
-        %{stdout: %Outlet{demand: :readers, pipe: pipe, kept: ""}, writers: :running} = outlets
-      ) do
-    if pipe.terminal? or pipe.fd == nil or Operations.any?(outlets.queue, competing(:stdout)),
-      do: :no,
-      else: {:ok, pipe.fd}
-  end
+  @doc "Callers may read stdout by themselves while nobody waits, from the end of this call on: the descriptor, or `nil` where they may not."
+  @spec invite_guests(t()) :: {Native.fd() | nil, t()}
+  def invite_guests(
+        %{stdout: %Outlet{demand: :readers, pipe: %Pipe{terminal?: false, fd: fd}}} = outlets
+      )
+      when fd != nil and outlets.writers in [:running, :left_behind],
+      do: {fd, keep_guests_out(%{outlets | received: outlets.received || 0})}
 
-  def lend(_outlets), do: :no
+  def invite_guests(outlets), do: {nil, outlets}
+
+  @doc "A caller comes that was turned away from stdout."
+  @spec receive_guest(t()) :: t()
+  def receive_guest(%{received: nil} = outlets), do: outlets
+  def receive_guest(outlets), do: %{outlets | received: Guest.count(outlets.received)}
 
   @doc "Sets the size of the terminal, if the command has one and is there."
   @spec set_window_size(t(), non_neg_integer(), non_neg_integer()) :: :ok | {:error, atom()}
@@ -272,8 +284,8 @@ defmodule NetRunner.Process.Outlets do
   @spec discard_all(t(), {:error, term()}) :: {t(), [effect()]}
   def discard_all(outlets, error) do
     # Race: read under a discard.
-    Counters.put_access(outlets.counters, :nobody)
-    outlets |> map(&stop_reading(&1, error)) |> serve_all()
+    Counters.put_discarding(outlets.counters)
+    outlets |> send_guests_away() |> map(&stop_reading(&1, error)) |> serve_all()
   end
 
   # A consumed stderr is read on: its last bytes are for an error message, which may follow.
@@ -288,16 +300,15 @@ defmodule NetRunner.Process.Outlets do
 
   # What is in the pipes now is the rest. Race: rest without an end.
   def writers(outlets, writers) do
-    Counters.put_access(outlets.counters, :server)
-    outlets = map(outlets, &%{&1 | left: Pipe.rest(&1.pipe)})
+    outlets = outlets |> send_guests_away() |> map(&%{&1 | left: Pipe.rest(&1.pipe)})
     serve_all(%{outlets | writers: writers})
   end
 
   @doc "Closes both, even if somebody may still write. Answers nobody."
   @spec close(t()) :: t()
   def close(outlets) do
-    Counters.put_access(outlets.counters, :nobody)
-    map(outlets, &%{&1 | pipe: Pipe.close(&1.pipe)})
+    Counters.put_discarding(outlets.counters)
+    map(%{outlets | received: nil}, &%{&1 | pipe: Pipe.close(&1.pipe)})
   end
 
   @doc "Closes both; who waits, and who reads later, gets this error."
@@ -380,7 +391,7 @@ defmodule NetRunner.Process.Outlets do
 
   defp serve_next(outlets, stream) do
     case Operations.next(outlets.queue, competing(stream)) do
-      nil -> look_for_end(outlets, stream)
+      nil -> outlets |> let_guests_in() |> look_for_end(stream)
       operation -> serve_operation(outlets, operation, stream)
     end
   end
@@ -456,7 +467,7 @@ defmodule NetRunner.Process.Outlets do
       {{:error, :eagain}, outlets} ->
         {outlets, []}
 
-      {:lent, outlets} ->
+      {:guests, outlets} ->
         {outlets, [{:again, :stdout}]}
 
       {end_or_error, outlets} ->
@@ -471,25 +482,18 @@ defmodule NetRunner.Process.Outlets do
   end
 
   defp look(%{stdout: %Outlet{demand: :readers, kept: kept} = outlet} = outlets, seen, limit) do
-    if taken_back?(outlets) do
+    # What a guest reads that is inside would come behind what is kept.
+    if Pipe.keep_guests_out(outlet.pipe) do
       with {{:ok, bytes}, outlets} <-
              read_pipe(outlets, :stdout, outlet, min(@piece, limit - seen)) do
         {{:ok, bytes}, %{outlets | stdout: %{outlets.stdout | kept: kept <> bytes}}}
       end
     else
-      {:lent, outlets}
+      {:guests, outlets}
     end
   end
 
   defp look(outlets, _seen, _limit), do: take(outlets, :stdout, 1)
-
-  # Bytes that are read by somebody to whom stdout is lent would come behind those that are kept.
-  defp taken_back?(%{stdout: %Outlet{pipe: pipe}} = outlets) do
-    if Counters.access(outlets.counters) == :anybody,
-      do: Counters.put_access(outlets.counters, :server)
-
-    Pipe.take_back(pipe)
-  end
 
   defp finish(outlets, operation) do
     %{outlets | queue: Operations.finish(outlets.queue, operation)}
@@ -503,6 +507,32 @@ defmodule NetRunner.Process.Outlets do
   defp reply({outlets, effects}, operation, result) do
     {outlets, [{:reply, operation, result} | effects]}
   end
+
+  # --- guests -------------------------------------------------------------------------------------
+
+  defp keep_guests_out(%{received: nil} = outlets), do: outlets
+
+  defp keep_guests_out(outlets) do
+    # What one does that is inside is done at the same time as this.
+    _ = Pipe.keep_guests_out(outlets.stdout.pipe)
+    outlets
+  end
+
+  @doc "For good: the server alone knows what can be read from now on."
+  @spec send_guests_away(t()) :: t()
+  def send_guests_away(outlets), do: %{keep_guests_out(outlets) | received: nil}
+
+  defp let_guests_in(%{received: nil} = outlets), do: outlets
+
+  # Bytes that are kept come first, and so does who waits.
+  defp let_guests_in(%{asker: nil, stdout: %Outlet{kept: "", pipe: pipe}} = outlets) do
+    unless Operations.any?(outlets.queue, competing(:stdout)),
+      do: Pipe.let_guests_in(pipe, outlets.received)
+
+    outlets
+  end
+
+  defp let_guests_in(outlets), do: outlets
 
   # --- the asker ----------------------------------------------------------------------------------
 
@@ -745,7 +775,6 @@ defmodule NetRunner.Process.Outlets do
     case result do
       {:ok, bytes} ->
         size = byte_size(bytes)
-        Counters.add_read(outlets.counters, stream, size)
         left = if outlet.left == :infinity, do: :infinity, else: outlet.left - size
         {result, Map.replace!(outlets, stream, %{outlet | pipe: pipe, left: left})}
 

@@ -5,6 +5,7 @@ defmodule NetRunner.Process.Pipe do
   # A terminal stays open: many programs close their standard descriptors before they exit, and they would get a SIGHUP
   # if the VM closed its side then.
 
+  alias NetRunner.Process.Guest
   alias NetRunner.System.Native
 
   # More than any kernel keeps of what goes through a terminal (Linux: some 12 KiB).
@@ -35,10 +36,15 @@ defmodule NetRunner.Process.Pipe do
   def look_ahead(%__MODULE__{fd: nil}), do: :eof
   def look_ahead(%__MODULE__{fd: fd}), do: Native.look_ahead(fd)
 
-  @doc "As `Native.take_back/1`: from now on, only the server reads."
-  @spec take_back(t()) :: boolean()
-  def take_back(%__MODULE__{fd: nil}), do: true
-  def take_back(%__MODULE__{fd: fd}), do: Native.take_back(fd)
+  @doc "As `Native.keep_guests_out/1`."
+  @spec keep_guests_out(t()) :: boolean()
+  def keep_guests_out(%__MODULE__{fd: nil}), do: true
+  def keep_guests_out(%__MODULE__{fd: fd}), do: Native.keep_guests_out(fd)
+
+  @doc "As `Guest.let_in/2`."
+  @spec let_guests_in(t(), non_neg_integer()) :: :ok
+  def let_guests_in(%__MODULE__{fd: nil}, _received), do: :ok
+  def let_guests_in(%__MODULE__{fd: fd}, received), do: Guest.let_in(fd, received)
 
   @doc """
   How many bytes are in it, at most: bytes on their way through a terminal cannot be counted.

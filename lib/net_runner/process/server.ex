@@ -125,6 +125,8 @@ defmodule NetRunner.Process.Server do
 
   @impl true
   def handle_call({:read, which, max_bytes, timeout}, from, state) do
+    state = if which == :stdout, do: announce_guests(state, from), else: state
+
     case Outlets.read(state.outlets, from, which, max_bytes, timeout) do
       {:reply, result, outlets} ->
         {:reply, with_failure(result, state), %{state | outlets: outlets}}
@@ -134,7 +136,15 @@ defmodule NetRunner.Process.Server do
     end
   end
 
+  def handle_call({:turned_away, {:read, :stdout, _, _} = request}, from, state),
+    do: handle_call(request, from, receive_guest(state, :read))
+
+  def handle_call({:turned_away, {:write, _, _} = request}, from, state),
+    do: handle_call(request, from, receive_guest(state, :write))
+
   def handle_call({:write, iovec, timeout}, from, state) do
+    state = announce_guests(state, from)
+
     case Inlet.write(state.inlet, from, iovec, timeout) do
       {:reply, result, inlet} -> {:reply, result, %{state | inlet: inlet}}
       {:wait, inlet, effects} -> inlet(state, {inlet, effects})
@@ -197,8 +207,9 @@ defmodule NetRunner.Process.Server do
 
   # After `:asked`, what the command prints can still be read; after `:stopped`, it is discarded.
   def handle_call({:end_command, cause}, from, state) do
+    result = life(state, {:end, cause, :stay})
     GenServer.reply(from, :ok)
-    life(state, {:end, cause, :stay})
+    result
   end
 
   def handle_call({:monitor, ref}, {pid, _}, state), do: {:reply, :ok, watch(state, pid, ref)}
@@ -239,8 +250,9 @@ defmodule NetRunner.Process.Server do
   def handle_call({:tell, question}, _from, state) when is_question(question),
     do: {:reply, tell(state, question), state}
 
-  def handle_call(:lend_stdout, _from, state) do
-    {:reply, with({:ok, fd} <- Outlets.lend(state.outlets), do: {:ok, fd, state.counters}), state}
+  def handle_call(:invite, _from, state) do
+    {guest, state} = invite_reader(state)
+    {:reply, {:ok, guest}, state}
   end
 
   def handle_call({:hand_over, _owner}, _from, %{stream: :taken} = state) do
@@ -372,6 +384,7 @@ defmodule NetRunner.Process.Server do
   @impl true
   def terminate(_reason, state) do
     unless Lifecycle.over?(state.life), do: Native.close(state.control)
+    Inlet.shut(state.inlet)
     Outlets.close(state.outlets)
     fds = Map.values(state.fds)
     for %Outlets{} = outlets <- fds, do: Outlets.close(outlets)

@@ -9,6 +9,7 @@ defmodule NetRunner.Process.State do
     Caller,
     Counters,
     Exit,
+    Guest,
     Inlet,
     Lifecycle,
     Operations,
@@ -22,8 +23,9 @@ defmodule NetRunner.Process.State do
 
   # `fds`: see `Boot`. `waiters`: callers that wait for the exit (`:exit`) or for the server to stop (`:stop`). `stream`:
   # whether the output is a stream's (`:offered`), and whether somebody enumerates it (`:taken`); a second one would take
-  # bytes from the first. `parent`: the process that the server is linked to by `start_link/3`. `capture`: the monitor of
-  # whoever captures the command, and reads on when it is ended. `watchers`: who gets the exit as a message.
+  # bytes from the first. `guests`: whether callers can find what they need to read and to write by themselves. `parent`: the
+  # process that the server is linked to by `start_link/3`. `capture`: the monitor of whoever captures the command, and reads
+  # on when it is ended. `watchers`: who gets the exit as a message.
   @enforce_keys [
     :command,
     :control,
@@ -44,6 +46,7 @@ defmodule NetRunner.Process.State do
   defstruct @enforce_keys ++
               [
                 feeder: nil,
+                guests: :unexpected,
                 input_failure: nil,
                 waiters: Operations.new(),
                 watchers: Watchers.new()
@@ -82,7 +85,7 @@ defmodule NetRunner.Process.State do
   @spec life(t(), Lifecycle.event()) :: result()
   def life(state, event) do
     {life, effects} = Lifecycle.event(state.life, event)
-    carry_out(effects, %{state | life: life})
+    carry_out(effects, send_guests_away(%{state | life: life}, effects))
   end
 
   @doc "Takes a changed inlet, and does what follows."
@@ -107,6 +110,52 @@ defmodule NetRunner.Process.State do
     end)
     |> carry_out(%{state | fds: %{state.fds | number => changed}})
   end
+
+  @doc "What the consumer of a stream needs to read by itself, where that can be."
+  @spec invite_reader(t()) :: {Guest.t(), t()}
+  def invite_reader(state) do
+    {stdout, outlets} = Outlets.invite_guests(state.outlets)
+    {%Guest{stdin: nil, stdout: stdout, counters: state.counters}, %{state | outlets: outlets}}
+  end
+
+  @doc """
+  Any caller may read and write by itself from now on, as there is one on this node. What a stream or a capture reads is for that
+  alone.
+  """
+  @spec announce_guests(t(), GenServer.from()) :: t()
+  def announce_guests(
+        %{guests: :unexpected, stream: :none, capture: nil, life: %{phase: :running}} = state,
+        {caller, _}
+      )
+      when node(caller) == node() do
+    {stdin, inlet} = Inlet.invite_guests(state.inlet)
+    {guest, state} = invite_reader(%{state | inlet: inlet, guests: :announced})
+    Guest.register(%{guest | stdin: stdin})
+    state
+  end
+
+  def announce_guests(state, _from), do: state
+
+  # From its end on, only the server knows what may still be read and written.
+  defp send_guests_away(%{life: %{phase: :running}} = state, _effects), do: state
+
+  defp send_guests_away(state, effects) do
+    discards? =
+      Enum.any?(effects, &match?({:output, what} when what == :discard or is_tuple(what), &1))
+
+    if discards?, do: Counters.put_discarding(state.counters)
+
+    %{
+      state
+      | inlet: Inlet.send_guests_away(state.inlet),
+        outlets: Outlets.send_guests_away(state.outlets)
+    }
+  end
+
+  @doc "A guest that was turned away has come."
+  @spec receive_guest(t(), :read | :write) :: t()
+  def receive_guest(state, :write), do: %{state | inlet: Inlet.receive_guest(state.inlet)}
+  def receive_guest(state, :read), do: %{state | outlets: Outlets.receive_guest(state.outlets)}
 
   @doc "Receives what the shepherd has said, until there is nothing more for now. Selects the control socket for more."
   @spec listen(t()) :: result()

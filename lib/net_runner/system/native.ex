@@ -10,6 +10,7 @@ defmodule NetRunner.System.Native do
 
   @type fd :: reference()
   @type window :: reference()
+  @type traffic :: {bytes :: non_neg_integer(), calls :: non_neg_integer()}
   @type posix :: atom()
   @type stdio ::
           :pipe
@@ -125,8 +126,8 @@ defmodule NetRunner.System.Native do
   end
 
   @doc """
-  As `read/2`, for a process other than the one that selects the descriptor: after `{:error, :eagain}` no message comes.
-  After `take_back/1` there is nothing for such a process.
+  As `read/2`, for a guest: a process other than the one that selects the descriptor. After `{:error, :eagain}` no message
+  comes. While guests are kept out there is nothing for it.
   """
   @spec try_read(fd(), pos_integer()) ::
           {:ok, binary()} | :eof | {:error, :eagain | :closed | posix()}
@@ -135,11 +136,24 @@ defmodule NetRunner.System.Native do
   end
 
   @doc """
-  Ends the reads of `try_read/2`. `false`: one is still under way, and what it gets comes before what is read from now on;
-  ask again.
+  As `write/2`, for a guest. Writes all or nothing, and nothing that a pipe does not take as one (PIPE_BUF, pipe(7)).
   """
-  @spec take_back(fd()) :: boolean()
-  def take_back(fd), do: nif_take_back(fd)
+  @spec try_write(fd(), [binary()]) :: :ok | {:error, :eagain | :closed | posix()}
+  def try_write(fd, iovec), do: nif_try_write(fd, iovec)
+
+  @doc """
+  Lets no guest in any more: `try_read/2` and `try_write/2` find nothing. A read or a write that has to wait does so, too.
+  `false`: a guest is still inside, and what it does comes before what is done from now on; ask again.
+  """
+  @spec keep_guests_out(fd()) :: boolean()
+  def keep_guests_out(fd), do: nif_keep_guests_out(fd)
+
+  @doc """
+  Lets guests in again: nobody waits any more. Not if it was left to the server more often than it has `received` that: each
+  result of `try_read/2` and `try_write/2` but `{:ok, bytes}` and `:ok` counts.
+  """
+  @spec let_guests_in(fd(), received :: non_neg_integer()) :: :ok
+  def let_guests_in(fd, received), do: nif_let_guests_in(fd, received)
 
   @doc "Whether there is something to read (`:ok`), or the end has come. Takes nothing."
   @spec look_ahead(fd()) :: :ok | :eof | {:error, :eagain | :closed | posix()}
@@ -147,10 +161,11 @@ defmodule NetRunner.System.Native do
 
   @doc """
   Writes a list of binaries. `{:partial, rest}`: some was written, and there may be room for more already, so the caller
-  tries again; no message comes. `{:error, :eagain}`: nothing was written.
+  tries again; no message comes. `{:error, :eagain}`: nothing was written. `{:error, :guests}`: the same, as a guest is
+  inside; no message comes.
   """
   @spec write(fd(), [binary()]) ::
-          :ok | {:partial, [binary()]} | {:error, :eagain | :closed | posix()}
+          :ok | {:partial, [binary()]} | {:error, :eagain | :guests | :closed | posix()}
   def write(fd, iovec) do
     with :too_long <- nif_write(fd, iovec), do: nif_write_bulk(fd, iovec)
   end
@@ -173,6 +188,10 @@ defmodule NetRunner.System.Native do
   @doc "Drops what lies there, and takes nothing in any more."
   @spec close_window(window()) :: :ok
   def close_window(window), do: nif_close_window(window)
+
+  @doc "What has been read from a descriptor and written to it so far. Also of one that is closed."
+  @spec traffic(fd()) :: {read :: traffic(), written :: traffic()}
+  def traffic(fd), do: nif_traffic(fd)
 
   @doc "Closes a descriptor; `:ok` also when it was closed before."
   @spec close(fd()) :: :ok
@@ -309,7 +328,10 @@ defmodule NetRunner.System.Native do
   def nif_read_bulk(_fd, _max_bytes), do: not_loaded()
   def nif_try_read(_fd, _max_bytes), do: not_loaded()
   def nif_try_read_bulk(_fd, _max_bytes), do: not_loaded()
-  def nif_take_back(_fd), do: not_loaded()
+  def nif_try_write(_fd, _iovec), do: not_loaded()
+  def nif_keep_guests_out(_fd), do: not_loaded()
+  def nif_let_guests_in(_fd, _received), do: not_loaded()
+  def nif_traffic(_fd), do: not_loaded()
   def nif_look_ahead(_fd), do: not_loaded()
   def nif_write(_fd, _iovec), do: not_loaded()
   def nif_write_bulk(_fd, _iovec), do: not_loaded()

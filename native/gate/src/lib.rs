@@ -9,6 +9,10 @@
 //! `docs/internals.md` has the table of states, and these races: entered late, closed twice, closed under a user, kept
 //! after all.
 
+mod door;
+
+pub use door::{Door, Visit};
+
 #[cfg(test)]
 use loom::sync::atomic::{AtomicU32, Ordering};
 #[cfg(not(test))]
@@ -85,12 +89,6 @@ impl Gate {
     /// Whether what is behind the gate is kept. For the last.
     pub fn is_kept(&self) -> bool {
         self.state.load(Ordering::Acquire) & KEPT != 0
-    }
-
-    /// Whether it is closed and nobody is inside any more. What those did who were inside is seen then.
-    pub fn is_over(&self) -> bool {
-        let state = self.state.load(Ordering::Acquire);
-        state & CLOSING != 0 && state & !(CLOSING | KEPT) == 0
     }
 
     /// Whether it was never closed. For the destructor: then nobody was told that it is the last.
@@ -224,40 +222,6 @@ mod tests {
         model(|| {
             let shared = together(&[use_it, Shared::close, Shared::close]);
             assert_eq!(shared.releases(), (1, 0));
-        });
-    }
-
-    /// How a descriptor is taken back that was lent.
-    #[test]
-    fn when_it_is_over_nobody_is_inside_and_nobody_enters() {
-        loom::model(|| {
-            let shared = Arc::new(Shared::default());
-            let user = {
-                let shared = shared.clone();
-                thread::spawn(move || {
-                    if !shared.gate.enter() {
-                        return;
-                    }
-                    // SAFETY: loom checks that nobody else is here.
-                    shared
-                        .number
-                        .with_mut(|number| unsafe { (*number).kept += 1 });
-                    let _ = shared.gate.leave();
-                })
-            };
-            let _ = shared.gate.close();
-            if shared.gate.is_over() {
-                // SAFETY: as above.
-                shared
-                    .number
-                    .with_mut(|number| unsafe { (*number).kept = 0 });
-            }
-            user.join().unwrap();
-            assert!(shared.gate.is_over());
-            // SAFETY: as above. It is ended once, which `drop` wants to see.
-            shared.number.with_mut(|number| unsafe {
-                *number = Number { closed: 1, kept: 0 };
-            });
         });
     }
 

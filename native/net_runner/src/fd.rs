@@ -11,7 +11,7 @@
 
 use crate::idle;
 use crate::pace::Pace;
-use gate::Gate;
+use gate::{Door, Gate};
 use nix::errno::Errno;
 use rustler::sys::{
     c_int, c_void, enif_alloc_resource, enif_get_resource, enif_make_resource,
@@ -24,7 +24,7 @@ use rustler::{Decoder, Env, Error, NifResult, Term};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use wire::Confinement;
 
 /// The resource type, once the library is loaded.
@@ -34,17 +34,40 @@ pub struct Fd {
     /// Used by those inside the gate, and given up in `stop` or `destroy`.
     number: ManuallyDrop<OwnedFd>,
     gate: Gate,
-    /// Before the reads of processes other than the one that waits for it.
-    pub lent: Gate,
+    /// For processes other than the server, which is the one that waits for it.
+    pub guests: Door,
+    /// What all calls together have read, and what they have written.
+    pub read: Traffic,
+    pub written: Traffic,
     /// The size that the pipe gets once it is busy; 0 when it has got it, or is to stay as it is.
     pub pipe_size: AtomicU32,
-    /// Bytes that were read before the pipe got that size.
-    pub traffic: AtomicU32,
     /// The last read filled its buffer, so there may be more.
     pub plenty: AtomicBool,
     /// How soon answers come.
     pub pace: Pace,
     kind: Kind,
+}
+
+#[derive(Default)]
+pub struct Traffic {
+    bytes: AtomicU64,
+    calls: AtomicU64,
+}
+
+impl Traffic {
+    /// Counts a call that has moved so many bytes. How many all calls before have moved.
+    pub fn add(&self, bytes: usize) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed)
+    }
+
+    /// Bytes, and calls.
+    pub fn so_far(&self) -> (u64, u64) {
+        (
+            self.bytes.load(Ordering::Relaxed),
+            self.calls.load(Ordering::Relaxed),
+        )
+    }
 }
 
 /// What a descriptor is open on.
@@ -95,9 +118,10 @@ pub fn into_term<'a>(env: Env<'a>, fd: OwnedFd, kind: Kind) -> NifResult<Term<'a
     let value = Fd {
         number: ManuallyDrop::new(fd),
         gate: Gate::default(),
-        lent: Gate::default(),
+        guests: Door::default(),
         pipe_size: AtomicU32::new(pipe_size),
-        traffic: AtomicU32::new(0),
+        read: Traffic::default(),
+        written: Traffic::default(),
         plenty: AtomicBool::new(false),
         pace: Pace::default(),
         kind,
@@ -203,7 +227,10 @@ impl Fd {
 impl Inside<'_, '_> {
     /// Has the VM send `{:select, fd, :undefined, :ready_input | :ready_output}` to the calling
     /// process, once, when the descriptor is ready.
+    ///
+    /// Somebody waits from now on, and has the next turn: guests are kept out.
     pub fn select(&self, interest: Interest) -> nix::Result<()> {
+        let _ = self.fd.guests.shut();
         let mode = match interest {
             Interest::Read => ERL_NIF_SELECT_READ,
             Interest::Write => ERL_NIF_SELECT_WRITE,

@@ -13,10 +13,13 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 /// A pipe through which so many bytes have come gets more memory.
-const BUSY: u32 = 128 * 1024;
+const BUSY: u64 = 128 * 1024;
 
 /// What one `writev(2)` takes at the most (IOV_MAX).
 const MAX_PARTS: usize = 1024;
+
+/// So many bytes are written whole or not at all (pipe(7)): POSIX promises 512.
+const PIPE_BUF: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
 
 /// What each item of a list costs beside its bytes: to decode one takes as long as to copy so many bytes.
 pub const ITEM: usize = 256;
@@ -36,13 +39,13 @@ pub enum Outcome<'a> {
 /// there is (FIONREAD) would take the pipe's lock once more, for which the writer may be waiting.
 const GUESS: usize = 32 * 1024;
 
-/// What a read does when there is nothing to read.
+/// Who reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum IfEmpty {
-    /// Polls for a quick answer, and then selects.
-    Wait,
-    /// Returns at once.
-    Return,
+pub enum Who {
+    /// The process that the VM tells when it is worth another try. While that waits, guests are kept out.
+    Server,
+    /// Any other, which is inside the door, and asks the server when nothing is to be had.
+    Guest,
 }
 
 /// What can be known of a descriptor without reading.
@@ -72,7 +75,7 @@ pub fn read<'a>(
     fd: &Fd,
     max_bytes: usize,
     budget: usize,
-    if_empty: IfEmpty,
+    who: Who,
 ) -> Result<Outcome<'a>, Failure> {
     let inside = fd.enter(env).ok_or(Failure::Closed)?;
     let available = if fd.plenty.load(Ordering::Relaxed) {
@@ -86,10 +89,7 @@ pub fn read<'a>(
     let read = if available <= GUESS {
         let room = max_bytes.min(GUESS);
         let mut read = read_small(env, &inside, room);
-        if matches!(read, Err(Errno::EAGAIN))
-            && if_empty == IfEmpty::Wait
-            && fd.pace.comes_soon(env, inside.as_fd())
-        {
+        if matches!(read, Err(Errno::EAGAIN)) && fd.pace.comes_soon(env, inside.as_fd()) {
             read = read_small(env, &inside, room);
         }
         fd.plenty
@@ -102,19 +102,50 @@ pub fn read<'a>(
         Ok((0, _)) => Ok(Outcome::EndOfFile),
         Ok((length, data)) => {
             fd.pace.found();
-            // Counted only until the pipe has got its size, so that the count does not overflow.
-            if fd.pipe_size.load(Ordering::Relaxed) != 0
-                && fd.traffic.fetch_add(length as u32, Ordering::Relaxed) >= BUSY
-            {
+            if fd.read.add(length) >= BUSY && fd.pipe_size.load(Ordering::Relaxed) != 0 {
                 grow_pipe(fd, &inside);
             }
             Ok(Outcome::Data(data))
         }
         // No process has the slave open any more.
         Err(Errno::EIO) if fd.is_terminal() => Ok(Outcome::EndOfFile),
-        Err(errno) if if_empty == IfEmpty::Return => Err(Failure::Errno(errno)),
+        Err(errno) if who == Who::Guest => Err(Failure::Errno(errno)),
         Err(errno) => Err(wait_if_again(errno, &inside, Interest::Read)),
     }
+}
+
+/// For a guest: writes all of a list of binaries, or nothing, which a pipe promises for so many bytes as `PIPE_BUF`. `Again`
+/// when there are more.
+pub fn write_whole<'a>(env: Env<'a>, fd: &Fd, iovec: Term<'a>) -> Result<Outcome<'a>, Failure> {
+    let inside = fd.enter(env).ok_or(Failure::Closed)?;
+    if fd.is_terminal() || !is_written_whole(iovec.decode()?) {
+        return Err(Failure::Again);
+    }
+    let parts = parts(iovec, PIPE_BUF)?;
+    loop {
+        match writev(&inside, &parts) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Failure::Errno(errno)),
+            Ok(all) => {
+                fd.written.add(all);
+                return Ok(Outcome::Written);
+            }
+        }
+    }
+}
+
+/// Whether a pipe takes this list in one `writev(2)`, all of it or nothing.
+fn is_written_whole(list: ListIterator) -> bool {
+    let mut total = 0;
+    for (before, item) in list.enumerate() {
+        total += item
+            .decode::<rustler::Binary>()
+            .map_or(0, |binary| binary.len());
+        if total > PIPE_BUF || before == MAX_PARTS {
+            return false;
+        }
+    }
+    true
 }
 
 /// Writes a list of binaries until all is written, the pipe is full, or `budget` bytes are written.
@@ -125,6 +156,10 @@ pub fn write<'a>(
     budget: usize,
 ) -> Result<Outcome<'a>, Failure> {
     let inside = fd.enter(env).ok_or(Failure::Closed)?;
+    // Race: half a write. What a guest writes must not come between two parts of this.
+    if !is_written_whole(iovec.decode()?) && !fd.guests.shut() {
+        return Err(Failure::Guests);
+    }
     // The kernel would accept the bytes, and keep them for a reader that may never come.
     if fd.is_terminal() && terminal::is_hung_up(inside.as_fd()) {
         return Err(Failure::Errno(Errno::EPIPE));
@@ -133,7 +168,7 @@ pub fn write<'a>(
     let mut written = 0;
     while written < budget {
         if left.is_empty_list() {
-            return Ok(Outcome::Written);
+            break;
         }
         match writev(&inside, &parts(left, budget - written)?) {
             Ok(count) => {
@@ -150,9 +185,12 @@ pub fn write<'a>(
                 }
                 break;
             }
-            Err(errno) => return Err(Failure::Errno(errno)),
+            Err(errno) if written == 0 => return Err(Failure::Errno(errno)),
+            // The next write finds it again.
+            Err(_) => break,
         }
     }
+    fd.written.add(written);
     if left.is_empty_list() {
         Ok(Outcome::Written)
     } else {
@@ -163,6 +201,8 @@ pub fn write<'a>(
 pub enum Failure {
     /// Selected: the VM tells when another try is worth it.
     Again,
+    /// A guest is inside: another try is worth it at once.
+    Guests,
     Closed,
     Errno(Errno),
     BadArgument,

@@ -16,7 +16,7 @@ mod terminal;
 mod window;
 
 use fd::{Fd, Interest, Kind};
-use io::{Ahead, Failure, IfEmpty, Outcome};
+use io::{Ahead, Failure, Outcome, Who};
 use nix::errno::Errno;
 use nix::sys::socket::{recv, send, shutdown, MsgFlags, Shutdown};
 use rustler::{
@@ -38,7 +38,7 @@ mod atoms {
         umask, nice, rlimit, uid, gid, groups, no_new_privs, cgroup, joined_cgroup, input, output,
         started, failed, exited, signaled, malformed, too_long,
         receive, fork, setup, cwd, exec, stdin, stdout, stderr, rlimits, group, user, einval,
-        command, tree, fed, full,
+        command, tree, fed, full, guests,
         sandbox, readable, writable, executable, readable_if_there, executable_if_there, connect, bind,
         own_processes, private_tmp, locked_metadata, all, none, unix, loopback, ports,
         system, filesystem, signals, system_calls, capabilities, filter, processes, proc, mounts, tmp, metadata,
@@ -82,6 +82,7 @@ fn answer<'a>(env: Env<'a>, result: Result<Outcome<'a>, Failure>) -> NifResult<T
     match result {
         Ok(outcome) => Ok(outcome.into_term(env)),
         Err(Failure::Again) => Ok(error_term(env, atoms::eagain())),
+        Err(Failure::Guests) => Ok(error_term(env, atoms::guests())),
         Err(Failure::Closed) => Ok(error_term(env, atoms::closed())),
         Err(Failure::Errno(errno)) => Ok(error_term(env, errno_atom(env, errno))),
         Err(Failure::BadArgument) => Err(Error::BadArg),
@@ -97,51 +98,69 @@ fn done(env: Env, result: nix::Result<()>) -> Term {
 
 #[rustler::nif]
 fn nif_read<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<'a>> {
-    read_some(env, fd, max_bytes, IfEmpty::Wait)
+    answer(env, read_some(env, fd, max_bytes, Who::Server))
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
 fn nif_read_bulk<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<'a>> {
-    answer(env, io::read(env, fd, max_bytes, usize::MAX, IfEmpty::Wait))
+    answer(env, io::read(env, fd, max_bytes, usize::MAX, Who::Server))
 }
 
-/// For a process other than the one that selects this descriptor: selects nothing.
-/// When it was taken back, there is nothing for such a process.
+/// For a process other than the command's server: waits for nothing.
 #[rustler::nif]
 fn nif_try_read<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<'a>> {
-    lent(env, fd, || read_some(env, fd, max_bytes, IfEmpty::Return))
+    as_guest(env, fd, || read_some(env, fd, max_bytes, Who::Guest))
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
 fn nif_try_read_bulk<'a>(env: Env<'a>, fd: &Fd, max_bytes: usize) -> NifResult<Term<'a>> {
-    lent(env, fd, || {
-        answer(
-            env,
-            io::read(env, fd, max_bytes, usize::MAX, IfEmpty::Return),
-        )
+    as_guest(env, fd, || {
+        io::read(env, fd, max_bytes, usize::MAX, Who::Guest)
     })
 }
 
-fn lent<'a>(
-    env: Env<'a>,
-    fd: &Fd,
-    read: impl FnOnce() -> NifResult<Term<'a>>,
-) -> NifResult<Term<'a>> {
-    if !fd.lent.enter() {
-        return Ok(error_term(env, atoms::eagain()));
-    }
-    let result = read();
-    // Whoever takes it back asks until nobody is inside.
-    let _ = fd.lent.leave();
-    result
+/// As `nif_try_read`. Writes all or nothing.
+#[rustler::nif]
+fn nif_try_write<'a>(env: Env<'a>, fd: &Fd, iovec: Term<'a>) -> NifResult<Term<'a>> {
+    charge(env, 1);
+    as_guest(env, fd, || io::write_whole(env, fd, iovec))
 }
 
-/// Ends the reads of other processes. False: one is still reading, and what it gets comes before what is read from now
-/// on.
+fn as_guest<'a>(
+    env: Env<'a>,
+    fd: &Fd,
+    act: impl FnOnce() -> Result<Outcome<'a>, Failure>,
+) -> NifResult<Term<'a>> {
+    let result = match fd.guests.enter() {
+        Some(_visit) => act(),
+        None => Err(Failure::Again),
+    };
+    if !matches!(
+        result,
+        Ok(Outcome::Data(_) | Outcome::Written | Outcome::TooLong)
+    ) {
+        fd.guests.turn_away();
+    }
+    answer(env, result)
+}
+
+/// Keeps guests out. False: one is still inside, and what it does comes before what is done from now on.
 #[rustler::nif]
-fn nif_take_back(fd: &Fd) -> bool {
-    let _ = fd.lent.close();
-    fd.lent.is_over()
+fn nif_keep_guests_out(fd: &Fd) -> bool {
+    fd.guests.shut()
+}
+
+/// Lets them in again, if so many have come to the server as were turned away.
+#[rustler::nif]
+fn nif_let_guests_in(fd: &Fd, received: u32) -> Atom {
+    fd.guests.open(received);
+    atoms::ok()
+}
+
+/// What was read and what was written so far: bytes and calls. Also of one that is closed.
+#[rustler::nif]
+fn nif_traffic(fd: &Fd) -> ((u64, u64), (u64, u64)) {
+    (fd.read.so_far(), fd.written.so_far())
 }
 
 /// Whether there is something to read, or the end has come; takes nothing.
@@ -152,7 +171,9 @@ fn nif_look_ahead<'a>(env: Env<'a>, fd: &Fd) -> Term<'a> {
         Ok(Ahead::EndOfFile) => atoms::eof().encode(env),
         Err(Failure::Again) => error_term(env, atoms::eagain()),
         Err(Failure::Errno(errno)) => error_term(env, errno_atom(env, errno)),
-        Err(Failure::Closed | Failure::BadArgument) => error_term(env, atoms::closed()),
+        Err(Failure::Closed | Failure::Guests | Failure::BadArgument) => {
+            error_term(env, atoms::closed())
+        }
     }
 }
 
@@ -160,13 +181,13 @@ fn read_some<'a>(
     env: Env<'a>,
     fd: &Fd,
     max_bytes: usize,
-    if_empty: IfEmpty,
-) -> NifResult<Term<'a>> {
-    let result = io::read(env, fd, max_bytes, SMALL, if_empty);
+    who: Who,
+) -> Result<Outcome<'a>, Failure> {
+    let result = io::read(env, fd, max_bytes, SMALL, who);
     if let Ok(Outcome::Data(data)) = &result {
         charge(env, data.decode::<rustler::Binary>()?.len());
     }
-    answer(env, result)
+    result
 }
 
 #[rustler::nif]

@@ -10,7 +10,7 @@ defmodule NetRunner.Process.OutletsTest do
   defp outlets(size) do
     {:ok, read, write} = Native.pipe()
     :ok = Native.write(write, [:binary.copy("x", size)])
-    counters = Counters.new()
+    counters = Counters.new(nil, read, nil)
     on_exit(fn -> Native.close(write) end)
     {Outlets.new(Pipe.new(read), nil, nil, counters), counters, write}
   end
@@ -19,11 +19,13 @@ defmodule NetRunner.Process.OutletsTest do
 
   for writers <- [:gone, :lingering] do
     test "what is written into the pipe when nobody who writes is waited for is not read (#{writers})" do
-      {outlets, counters, write} = outlets(5_000)
-      assert Counters.access(counters) == :anybody
+      {outlets, _counters, write} = outlets(5_001)
+      {fd, outlets} = Outlets.invite_guests(outlets)
+      :ok = Native.let_guests_in(fd, 0)
+      assert Native.try_read(fd, 1) == {:ok, "x"}
       {outlets, []} = Outlets.writers(outlets, unquote(writers))
-      # Whoever enumerates it would not stop after so many bytes.
-      assert Counters.access(counters) == :server
+      # A guest would not stop after so many bytes.
+      assert Native.try_read(fd, 1) == {:error, :eagain}
 
       assert {:reply, {:ok, some}, outlets} =
                Outlets.read(outlets, from(), :stdout, 400, :infinity)
@@ -44,7 +46,7 @@ defmodule NetRunner.Process.OutletsTest do
   test "of a terminal, no more is read than it can hold, however fast somebody writes into it" do
     {:ok, read, write} = Native.pipe()
     on_exit(fn -> Native.close(write) end)
-    outlets = Outlets.new(Pipe.new(read, true), nil, nil, Counters.new())
+    outlets = Outlets.new(Pipe.new(read, true), nil, nil, Counters.new(nil, read, nil))
     :ok = Native.write(write, ["x"])
     {outlets, []} = Outlets.writers(outlets, :gone)
 
@@ -64,7 +66,7 @@ defmodule NetRunner.Process.OutletsTest do
 
   test "a collect whose pipe cannot be read when the command has exited is answered" do
     {:ok, _read, write} = Native.pipe()
-    outlets = Outlets.new(Pipe.new(write), nil, nil, Counters.new())
+    outlets = Outlets.new(Pipe.new(write), nil, nil, Counters.new(nil, write, nil))
     from = from()
     {outlets, effects} = Outlets.collect(outlets, from, :infinity)
     assert effects == [{:condemn, {:read_failed, :ebadf}}]
@@ -74,8 +76,11 @@ defmodule NetRunner.Process.OutletsTest do
 
   test "when it is ended, nobody reads by himself what is discarded, and readers hear why" do
     {outlets, counters, _write} = outlets(5_000)
+    {fd, outlets} = Outlets.invite_guests(outlets)
+    refute Counters.discarding?(counters)
     {outlets, _} = Outlets.discard_all(outlets, {:error, :timeout})
-    assert Counters.access(counters) == :nobody
+    assert Counters.discarding?(counters)
+    assert Native.try_read(fd, 1) == {:error, :eagain}
 
     assert {:reply, {:error, :timeout}, _} =
              Outlets.read(outlets, from(), :stdout, 400, :infinity)
@@ -86,7 +91,7 @@ defmodule NetRunner.Process.OutletsTest do
   test "when it is given up, its pipes are closed" do
     {outlets, counters, _write} = outlets(5_000)
     outlets = Outlets.close(outlets)
-    assert Counters.access(counters) == :nobody
+    assert Counters.discarding?(counters)
     assert outlets.stdout.pipe.fd == nil
     assert {:reply, :eof, _} = Outlets.read(outlets, from(), :stdout, 400, :infinity)
   end
