@@ -167,6 +167,13 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
     tests: ["test/net_runner/run/input_test.exs"]
   },
   %{
+    id: "a_helper_does_nothing_but_reap",
+    file: "native/shepherd/src/children.rs",
+    old: "        if Instant::now() >= until {",
+    new: "        if Instant::now() >= until && stays == Some(Pid::from_raw(0)) {",
+    tests: ["native/shepherd"]
+  },
+  %{
     id: "a_reset_hides_what_was_said_before",
     file: "native/net_runner/src/lib.rs",
     old: "        Err(Errno::ECONNRESET) => (\n",

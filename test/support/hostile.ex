@@ -8,7 +8,7 @@ defmodule NetRunner.Guarantees.Hostile do
   @doc "The shapes of programs that try to get away."
   def shapes do
     ~w(moved_leader moved_leader_with_group sessions stopped holds_zombies traced traced_orphan
-       forks_and_moves)a
+       forks_and_moves makes_siblings)a
   end
 
   def script, do: @script
@@ -20,7 +20,7 @@ defmodule NetRunner.Guarantees.Hostile do
     File.mkdir_p!(directory)
     ExUnit.Callbacks.on_exit(fn -> File.rm_rf!(directory) end)
 
-    for name <- ~w(forks_and_moves out_of_reach)a, into: %{} do
+    for name <- ~w(forks_and_moves makes_siblings out_of_reach)a, into: %{} do
       program = Path.join(directory, "#{name}")
       {_, 0} = System.cmd("gcc", ["-O2", "-o", program, Path.join(@folder, "#{name}.c")])
       {name, program}
@@ -28,8 +28,7 @@ defmodule NetRunner.Guarantees.Hostile do
   end
 
   @doc "The command line of a shape; the second argument are the programs of `compile/0`, or arguments."
-  def command(shape, %{forks_and_moves: program}),
-    do: command(shape, if(shape == :forks_and_moves, do: [program], else: []))
+  def command(shape, %{} = programs), do: command(shape, List.wrap(programs[shape]))
 
   def command(name, arguments), do: ["python3", "-S", "-E", @script, "#{name}" | arguments]
 end

@@ -10,27 +10,48 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{waitpid, WaitPidFlag};
 use nix::unistd::{getpgid, getpid, getsid, Pid};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 use wire::Exit;
 
 /// What is left after dead children were reaped.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Left {
-    Some,
+    /// Children that live.
+    Alive,
+    /// Others may be dead, too: there was no time to look.
+    Unseen,
     /// No child at all: the kernel's own word for it (ECHILD).
     None,
 }
 
-/// Reaps every child that is dead; `see` gets each while it is still a zombie.
-pub fn reap(mut see: impl FnMut(&Dead)) -> Left {
+/// For how long this process does nothing but reap. Race: no end of the dead.
+const LONGEST_REAP: Duration = Duration::from_millis(20);
+
+/// Reaps children that are dead; `see` gets each while it is still a zombie.
+pub fn reap(see: impl FnMut(&Dead)) -> Left {
+    reap_until(None, see)
+}
+
+/// Reaps those that died before this one, which stays a zombie.
+pub fn reap_all_but(command: Pid) -> Left {
+    reap_until(Some(command), |_| {})
+}
+
+fn reap_until(stays: Option<Pid>, mut see: impl FnMut(&Dead)) -> Left {
+    let until = Instant::now() + LONGEST_REAP;
     loop {
         match sys::dead_child(None) {
+            Ok(Some(dead)) if Some(dead.pid) == stays => return Left::Alive,
             Ok(Some(dead)) => {
                 see(&dead);
                 let _ = waitpid(dead.pid, Some(WaitPidFlag::WNOHANG));
             }
             Err(Errno::ECHILD) => return Left::None,
             // Any other error says nothing about children. (The guard has seen that the call works.)
-            Ok(None) | Err(_) => return Left::Some,
+            Ok(None) | Err(_) => return Left::Alive,
+        }
+        if Instant::now() >= until {
+            return Left::Unseen;
         }
     }
 }
@@ -227,8 +248,34 @@ pub fn continue_helpers() {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+    use std::process::Command;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+    use std::thread::sleep;
+
+    /// The children of the process that runs the tests are those of one test at a time.
+    pub fn own_children() -> MutexGuard<'static, ()> {
+        static CHILDREN: Mutex<()> = Mutex::new(());
+        CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[test]
+    fn who_reaps_sees_to_other_things_in_between() {
+        let _own = own_children();
+        for _ in 0..2 {
+            // `reap` is what waits for it.
+            #[allow(clippy::zombie_processes)]
+            let child = Command::new("true").spawn().unwrap();
+            let child = Pid::from_raw(child.id() as libc::pid_t);
+            while matches!(sys::dead_child(Some(child)), Ok(None)) {
+                sleep(Duration::from_millis(1));
+            }
+        }
+        for left in [Left::Unseen, Left::Unseen, Left::None] {
+            assert_eq!(reap(|_| sleep(LONGEST_REAP)), left);
+        }
+    }
 
     /// A process that somebody else traced, after `exit 3` and after SIGKILL.
     #[test]

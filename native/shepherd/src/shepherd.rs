@@ -21,7 +21,6 @@ use nix::fcntl::OFlag;
 use nix::sys::select::FdSet;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::sys::wait::WaitPidFlag;
 use nix::unistd::{getppid, Pid};
 use std::ffi::CStr;
 use std::io::Read;
@@ -249,13 +248,12 @@ impl<'a> Shepherd<'a> {
         if !self.parent.is_there() {
             self.event(Event::ParentGone);
         }
-        match self.wait() {
+        match self.reap_and_wait() {
             Ok(false) => {}
             Ok(true) => self.see_exit(),
             // Cannot happen with good arguments; if it does, nothing may stay.
             Err(_) => self.event(Event::ParentGone),
         }
-        self.reap_orphans();
         if self.listens() {
             match socket::receive_request(self.control) {
                 Control::Request(request) => self.event(Event::Asked(request)),
@@ -268,11 +266,17 @@ impl<'a> Shepherd<'a> {
         }
     }
 
-    /// Until something happens, or the time is over. Whether the command has exited, as far as that shows.
-    fn wait(&self) -> nix::Result<bool> {
+    /// Reaps what died below the command and was given to this process. Then waits until something happens, or the time is
+    /// over. Whether the command has exited, as far as that shows.
+    fn reap_and_wait(&self) -> nix::Result<bool> {
+        let left = self.life.command().map(|it| children::reap_all_but(it.pid));
+        let timeout = match left {
+            Some(Left::Unseen) => Some(Duration::ZERO),
+            _ => self.time_left(),
+        };
         let control = self.listens().then_some(self.control);
         let exit = self.exit.as_ref().map(AsFd::as_fd);
-        let ready = signals::wait(control.into_iter().chain(exit), self.time_left())?;
+        let ready = signals::wait(control.into_iter().chain(exit), timeout)?;
         Ok(is_in(&ready, exit))
     }
 
@@ -303,24 +307,12 @@ impl<'a> Shepherd<'a> {
         self.life.command().is_some_and(dead)
     }
 
-    /// Reaps what died below the command and was given to this process; never the command.
-    fn reap_orphans(&self) {
-        let Some(command) = self.life.command() else {
-            return;
-        };
-        while let Ok(Some(dead)) = sys::dead_child(None) {
-            if dead.pid == command.pid {
-                return;
-            }
-            let _ = nix::sys::wait::waitpid(dead.pid, Some(WaitPidFlag::WNOHANG));
-        }
-    }
-
     /// Dead children are reaped, and each may bring up others, until the kernel says that there is none.
     fn await_leftovers(&mut self) {
         match children::reap(|_| {}) {
             Left::None => self.event(Event::NoChild),
-            Left::Some => {
+            Left::Unseen => self.event(Event::ChildrenLeft),
+            Left::Alive => {
                 self.event(Event::ChildrenLeft);
                 let _ = signals::wait([], self.time_left());
             }

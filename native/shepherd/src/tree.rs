@@ -185,10 +185,12 @@ mod processes {
     #[cfg(test)]
     mod tests {
         use super::*;
+        use crate::children::tests::own_children;
         use std::process::{Command, Stdio};
 
         #[test]
         fn what_is_below_is_found_however_deep_and_nothing_else() {
+            let _own = own_children();
             let own = std::process::id() as libc::pid_t;
             let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
             let mut shell = Command::new("sh")

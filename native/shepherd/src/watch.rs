@@ -9,11 +9,15 @@ use crate::signals;
 use crate::sys::{self, Change, Dead};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use std::iter;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// Somebody may have had a reason to stop a helper, for less than this.
 const LONGEST_STOP: Duration = Duration::from_secs(5);
+
+/// Of how many children that were stopped or continued this process takes note before it does anything else.
+const MOST_CHANGES: usize = 100;
 
 /// A helper that was stopped.
 struct Stopped {
@@ -28,6 +32,8 @@ pub struct Watch {
     /// When to look again for what is no helper, while some are left.
     strangers: Option<(Instant, Backoff)>,
     stopped: Vec<Stopped>,
+    /// There was no time to look at all children.
+    unseen: bool,
 }
 
 impl Watch {
@@ -45,9 +51,11 @@ impl Watch {
         } else if suspicious {
             self.end_strangers(now);
         }
-        while let Some((child, change)) = sys::changed_child() {
-            self.note(child, change, now);
-        }
+        let changes = iter::from_fn(sys::changed_child).take(MOST_CHANGES);
+        let seen = changes
+            .map(|(child, change)| self.note(child, change, now))
+            .count();
+        self.unseen = left == Left::Unseen || seen == MOST_CHANGES;
         self.continue_stopped(now);
         left
     }
@@ -93,6 +101,9 @@ impl Watch {
 
     /// Until when `attend` has nothing to do unless something happens.
     pub fn time_left(&self) -> Option<Duration> {
+        if self.unseen {
+            return Some(Duration::ZERO);
+        }
         let strangers = self.strangers.as_ref().map(|(again, _)| *again);
         let stopped = self.stopped.iter().filter_map(|stopped| stopped.until);
         let next = stopped.chain(strangers).min()?;
@@ -104,7 +115,7 @@ impl Watch {
         mut self,
         mut is_expected: impl FnMut(&Dead) -> bool,
     ) -> ExitCode {
-        while self.attend(&mut is_expected) == Left::Some {
+        while self.attend(&mut is_expected) != Left::None {
             if signals::wait([], self.time_left()).is_err() {
                 return ExitCode::FAILURE;
             }
@@ -116,6 +127,7 @@ impl Watch {
 #[cfg(all(test, target_os = "linux", not(net_runner_posix)))]
 mod tests {
     use super::*;
+    use crate::children::tests::own_children;
     use nix::sys::signal::kill;
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
@@ -123,9 +135,9 @@ mod tests {
     /// Leaves room for a machine that is ten times slower.
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// The children of the process that runs the tests are this test's alone.
     #[test]
     fn what_a_dead_stranger_leaves_is_ended_though_it_exited_with_0() {
+        let _own = own_children();
         sys::become_subreaper().unwrap();
         // In a session of its own, as a command; what it leaves is in a third.
         let script = "setsid sleep 1000 >&- & echo $!";
@@ -141,7 +153,7 @@ mod tests {
 
         let mut watch = Watch::default();
         let since = Instant::now();
-        while watch.attend(|dead| dead.exit_code == Some(0)) == Left::Some {
+        while watch.attend(|dead| dead.exit_code == Some(0)) != Left::None {
             assert!(since.elapsed() < PATIENCE, "{left} lives");
             std::thread::sleep(Duration::from_millis(1));
         }
