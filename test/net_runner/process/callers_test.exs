@@ -189,7 +189,8 @@ defmodule NetRunner.Process.CallersTest do
     end
 
     test "a reader gets what is there, and the end" do
-      p = start!("echo there; exec sleep 1000")
+      p = start!("echo there; echo printed >&2; exec sleep 1000", stderr: :pipe)
+      assert Command.read_stderr(p) == {:ok, "printed\n"}
       os_pid = Command.os_pid(p)
       hold(os_pid, 1)
       kill_shepherd(os_pid)

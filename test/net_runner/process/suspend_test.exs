@@ -156,14 +156,11 @@ defmodule NetRunner.Process.SuspendTest do
       assert Task.await(running, 60_000) == {:error, :timeout}
     end
 
-    test "does not count as idle" do
-      command = [
-        "sh",
-        "-c",
-        "echo ready; sleep 0.3; exit 7",
-        "#{System.unique_integer([:positive])}"
-      ]
-
+    @tag :tmp_dir
+    test "does not count as idle", %{tmp_dir: directory} do
+      go_on = Path.join(directory, "go on")
+      script = "echo ready; until [ -e '#{go_on}' ]; do sleep 0.1; done; exit 7"
+      command = ["sh", "-c", script]
       running = Task.async(fn -> NetRunner.capture(command, idle_timeout: 5_000) end)
       find = fn -> Enum.find(NetRunner.list(), &(&1.command == command)) end
       Tree.await(fn -> find.() != nil end)
@@ -171,6 +168,7 @@ defmodule NetRunner.Process.SuspendTest do
       NetRunner.Waiting.await(p, :any)
       assert Command.suspend(p) == :ok
       assert Task.yield(running, 6_000) == nil
+      File.touch!(go_on)
       assert Command.resume(p) == :ok
       assert {:ok, %{status: 7, outcome: :ended}} = Task.await(running, 60_000)
     end
