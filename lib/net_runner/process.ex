@@ -345,7 +345,8 @@ defmodule NetRunner.Process do
   end
 
   @doc false
-  # As `read_any/3`, but the answer comes as a message: see `:gen_server.check_response/2`.
+  # As `read_any/3`, but the answer comes as a message: see `:gen_server.check_response/2`. A `read/3` that is called before
+  # the server has received it may be served first.
   @spec request_any(t(), pos_integer()) :: :gen_server.request_id()
   def request_any(process, max_bytes) do
     :gen_server.send_request(process, {:read, :any, min(max_bytes, @max_read), :infinity})

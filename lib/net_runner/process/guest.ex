@@ -104,6 +104,8 @@ defmodule NetRunner.Process.Guest do
   defp try_write(%__MODULE__{stdin: stdin}, iovec) when stdin != nil do
     case Native.try_write(stdin, iovec) do
       :ok -> :ok
+      # Nobody looks at that door any more.
+      {:error, :closed} -> :uninvited
       {:error, _not_now_or_not_here} -> :turned_away
     end
   end
@@ -115,6 +117,9 @@ defmodule NetRunner.Process.Guest do
       {:ok, bytes} ->
         # The server may have begun to discard before these were read; looked at before, that could be missed.
         if Counters.discarding?(counters), do: :uninvited, else: {:ok, bytes}
+
+      {:error, :closed} ->
+        :uninvited
 
       _nothing_or_the_end ->
         :turned_away

@@ -218,7 +218,7 @@ defmodule NetRunner.Process.Inlet do
   defp write_end_of_file(inlet, operation) do
     with {:ok, character} <- Native.eof_character(inlet.stdin),
          bytes = if(inlet.line == :at_start, do: <<character>>, else: <<character, character>>),
-         {:error, :eagain} <- Native.write(inlet.stdin, [bytes]) do
+         {:error, :eagain} <- Native.write_uncounted(inlet.stdin, [bytes]) do
       {inlet, []}
     else
       # Only the first of two was written: the line is ended, the input not yet.

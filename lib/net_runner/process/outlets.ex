@@ -217,8 +217,6 @@ defmodule NetRunner.Process.Outlets do
   end
 
   def ask(outlets, pid, count) do
-    # What a guest takes may be all that stood before the end, of which an asker is told.
-    outlets = keep_guests_out(outlets)
     asker = outlets.asker || new_asker(outlets, pid)
     outlets = queue_asker(%{outlets | asker: %{asker | credit: asker.credit + count}})
     {outlets, told} = tell_exit(outlets)
@@ -591,9 +589,15 @@ defmodule NetRunner.Process.Outlets do
 
   # An end is told without being asked for, as soon as it can be seen without taking anything.
   defp look_for_end(outlets, stream) do
-    if Asker.follows?(outlets.asker, stream) and at_end?(outlets, Map.fetch!(outlets, stream)),
-      do: tell_end(outlets, stream),
-      else: {outlets, []}
+    outlet = Map.fetch!(outlets, stream)
+
+    cond do
+      not Asker.follows?(outlets.asker, stream) -> {outlets, []}
+      # One that is inside may take all that stands before the end.
+      not Pipe.keep_guests_out(outlet.pipe) -> {outlets, [{:again, stream}]}
+      at_end?(outlets, outlet) -> tell_end(outlets, stream)
+      true -> {outlets, []}
+    end
   end
 
   defp at_end?(_outlets, %Outlet{kept: kept}) when kept != "", do: false

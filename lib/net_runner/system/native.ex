@@ -177,6 +177,11 @@ defmodule NetRunner.System.Native do
   @spec alive?(pid()) :: boolean()
   def alive?(pid), do: nif_is_alive(pid)
 
+  @doc "The same for a few bytes that `traffic/1` does not count."
+  @spec write_uncounted(fd(), [binary()]) ::
+          :ok | {:partial, [binary()]} | {:error, :eagain | :guests | :closed | posix()}
+  def write_uncounted(fd, iovec), do: nif_write_uncounted(fd, iovec)
+
   @doc "Where a feeder lays pieces of input, and its command's server takes them."
   @spec window() :: window()
   def window, do: nif_window()
@@ -342,6 +347,7 @@ defmodule NetRunner.System.Native do
   def nif_look_ahead(_fd), do: not_loaded()
   def nif_write(_fd, _iovec), do: not_loaded()
   def nif_write_bulk(_fd, _iovec), do: not_loaded()
+  def nif_write_uncounted(_fd, _iovec), do: not_loaded()
   def nif_is_alive(_pid), do: not_loaded()
   def nif_window, do: not_loaded()
   def nif_push(_window, _server, _piece), do: not_loaded()

@@ -155,6 +155,18 @@ pub fn write<'a>(
     iovec: Term<'a>,
     budget: usize,
 ) -> Result<Outcome<'a>, Failure> {
+    let (outcome, written) = write_uncounted(env, fd, iovec, budget)?;
+    fd.written.add(written);
+    Ok(outcome)
+}
+
+/// The same, and how many bytes were written.
+pub fn write_uncounted<'a>(
+    env: Env<'a>,
+    fd: &Fd,
+    iovec: Term<'a>,
+    budget: usize,
+) -> Result<(Outcome<'a>, usize), Failure> {
     let inside = fd.enter(env).ok_or(Failure::Closed)?;
     // Race: half a write. What a guest writes must not come between two parts of this.
     if !is_written_whole(iovec.decode()?) && !fd.guests.shut() {
@@ -190,12 +202,12 @@ pub fn write<'a>(
             Err(_) => break,
         }
     }
-    fd.written.add(written);
-    if left.is_empty_list() {
-        Ok(Outcome::Written)
+    let outcome = if left.is_empty_list() {
+        Outcome::Written
     } else {
-        Ok(Outcome::Partial(left))
-    }
+        Outcome::Partial(left)
+    };
+    Ok((outcome, written))
 }
 
 pub enum Failure {

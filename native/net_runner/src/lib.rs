@@ -211,6 +211,12 @@ fn nif_is_alive(env: Env, pid: LocalPid) -> bool {
 }
 
 #[rustler::nif]
+fn nif_write_uncounted<'a>(env: Env<'a>, fd: &Fd, iovec: Term<'a>) -> NifResult<Term<'a>> {
+    let written = io::write_uncounted(env, fd, iovec, SMALL).map(|(outcome, _)| outcome);
+    answer(env, written)
+}
+
+#[rustler::nif]
 fn nif_window() -> ResourceArc<Window> {
     ResourceArc::new(Window::default())
 }
