@@ -376,7 +376,7 @@ defmodule NetRunner.Process.Outlets do
   end
 
   # Race: dead reader first.
-  defp gone?({pid, _}), do: node(pid) == node() and not Native.alive?(pid)
+  defp gone?({pid, _}), do: node(pid) == node() and not Process.alive?(pid)
 
   defp serve_next(outlets, stream) do
     case Operations.next(outlets.queue, competing(stream)) do

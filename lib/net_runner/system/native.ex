@@ -155,13 +155,6 @@ defmodule NetRunner.System.Native do
     with :too_long <- nif_write(fd, iovec), do: nif_write_bulk(fd, iovec)
   end
 
-  @doc """
-  Whether a process of this node is there, as far as the VM knows now. `Process.alive?/1` waits until the process has
-  handled the signals that it was sent; in newer VMs every message is one.
-  """
-  @spec alive?(pid()) :: boolean()
-  def alive?(pid), do: nif_is_alive(pid)
-
   @doc "Where a feeder lays pieces of input, and its command's server takes them."
   @spec window() :: window()
   def window, do: nif_window()
@@ -320,7 +313,6 @@ defmodule NetRunner.System.Native do
   def nif_look_ahead(_fd), do: not_loaded()
   def nif_write(_fd, _iovec), do: not_loaded()
   def nif_write_bulk(_fd, _iovec), do: not_loaded()
-  def nif_is_alive(_pid), do: not_loaded()
   def nif_window, do: not_loaded()
   def nif_push(_window, _server, _piece), do: not_loaded()
   def nif_take(_window), do: not_loaded()
