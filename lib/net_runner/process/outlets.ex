@@ -375,7 +375,7 @@ defmodule NetRunner.Process.Outlets do
       else: %{outlets | queue: queue}
   end
 
-  # Race: dead reader first.
+  # Race: dead reader first. `Process.alive?/1` waits until a signal that kills the reader, sent before, is handled.
   defp gone?({pid, _}), do: node(pid) == node() and not Process.alive?(pid)
 
   defp serve_next(outlets, stream) do
