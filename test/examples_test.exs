@@ -50,7 +50,8 @@ defmodule NetRunner.ExamplesTest do
   if reason = missing.(["gm"]), do: @tag(skip: reason <> "; bin/setup installs it")
 
   test "without a sandbox, the picture of convert.exs holds the secret" do
-    directory = Path.join(System.tmp_dir!(), "nr-convert-#{System.unique_integer([:positive])}")
+    directory = NetRunner.Temporary.path("convert")
+
     File.mkdir!(directory)
     on_exit(fn -> File.rm_rf!(directory) end)
 

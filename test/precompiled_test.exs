@@ -18,8 +18,7 @@ defmodule NetRunner.PrecompiledTest do
   }
 
   setup_all do
-    directory =
-      Path.join(System.tmp_dir!(), "nr-precompiled-#{System.unique_integer([:positive])}")
+    directory = NetRunner.Temporary.path("precompiled")
 
     File.mkdir_p!(directory)
     on_exit(fn -> File.rm_rf!(directory) end)
@@ -346,7 +345,8 @@ defmodule NetRunner.PrecompiledTest do
   end
 
   defp trusted_file(certificates) do
-    path = Path.join(System.tmp_dir!(), "nr-trusted-#{System.unique_integer([:positive])}.pem")
+    path = NetRunner.Temporary.path("trusted", ".pem")
+
     on_exit(fn -> File.rm(path) end)
     entries = for der <- certificates, do: {:Certificate, der, :not_encrypted}
     File.write!(path, :public_key.pem_encode(entries))

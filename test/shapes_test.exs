@@ -147,11 +147,7 @@ defmodule NetRunner.ShapesTest do
     end
 
     test "with stderr in a file: the file has it" do
-      path =
-        Path.join(
-          System.tmp_dir!(),
-          "net_runner_stderr_#{System.pid()}_#{System.unique_integer([:positive])}"
-        )
+      path = NetRunner.Temporary.path("stderr")
 
       on_exit(fn -> File.rm(path) end)
       assert NetRunner.run(["sh", "-c", @script], stderr: {:file, path}) == {"done\n", 0}

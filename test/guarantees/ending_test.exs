@@ -17,11 +17,7 @@ defmodule NetRunner.Guarantees.EndingTest do
   end
 
   defp file(name) do
-    path =
-      Path.join(
-        System.tmp_dir!(),
-        "net_runner_#{name}_#{System.pid()}_#{System.unique_integer([:positive])}"
-      )
+    path = NetRunner.Temporary.path(name)
 
     on_exit(fn -> File.rm(path) end)
     path
@@ -411,7 +407,8 @@ defmodule NetRunner.Guarantees.EndingTest do
     end
 
     test "that waits in a NIF holds the end up no longer than another one" do
-      fifo = Path.join(System.tmp_dir!(), "nr-fifo-#{System.unique_integer([:positive])}")
+      fifo = NetRunner.Temporary.path("fifo")
+
       {_, 0} = System.cmd("mkfifo", [fifo])
       on_exit(fn -> File.rm(fifo) end)
 

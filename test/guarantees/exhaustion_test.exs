@@ -87,8 +87,7 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
   test "no process left for a shepherd or a command", %{tree: tree} do
     launcher = Tree.current_launcher()
 
-    cgroup =
-      Path.join(@pids_cgroup, "net_runner_#{System.pid()}_#{System.unique_integer([:positive])}")
+    cgroup = Path.join(@pids_cgroup, NetRunner.Temporary.name("pids"))
 
     File.mkdir!(cgroup)
     File.write!(Path.join(cgroup, "cgroup.procs"), "#{launcher}")

@@ -7,7 +7,8 @@ defmodule NetRunner.Guarantees.InheritTest do
   @nonblocking 0o4000
 
   setup do
-    file = Path.join(System.tmp_dir!(), "nr-inherit-#{System.unique_integer([:positive])}")
+    file = NetRunner.Temporary.path("inherit")
+
     on_exit(fn -> File.rm(file) end)
     {:ok, notes: file}
   end

@@ -22,7 +22,8 @@ defmodule NetRunner.Guarantees.SandboxLeavesNothingTest do
       allowed = [read: [:system], write: [ctx.work]]
 
       # It starts something that would outlive it, and makes a file where it has a place of its own for it.
-      command = ["sh", "-c", "(setsid sleep 1000 &); echo x > /tmp/nr-left 2>/dev/null; echo hi"]
+      file = "/tmp/#{NetRunner.Temporary.name("left")}"
+      command = ["sh", "-c", "(setsid sleep 1000 &); echo x > #{file} 2>/dev/null; echo hi"]
       options = [sandbox: allowed ++ unquote(keys), cd: ctx.work, env: Tree.env(tree)]
 
       # What the first few leave stays the same with the many.
@@ -33,7 +34,7 @@ defmodule NetRunner.Guarantees.SandboxLeavesNothingTest do
 
       assert before.processes == []
       assert before.namespaces == Enum.uniq(namespaces(System.pid()))
-      refute File.exists?("/tmp/nr-left")
+      refute File.exists?(file)
       World.clear(ctx)
     end
   end

@@ -11,11 +11,7 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
   @needs_root if Tree.root?(), do: nil, else: "needs root, to mount"
 
   setup do
-    work =
-      Path.join(
-        System.tmp_dir!(),
-        "nr-kept-#{System.pid()}-#{System.unique_integer([:positive])}"
-      )
+    work = NetRunner.Temporary.path("kept")
 
     File.mkdir_p!(Path.join(work, "a"))
     on_exit(fn -> File.rm_rf!(work) end)

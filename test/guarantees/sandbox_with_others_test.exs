@@ -382,7 +382,7 @@ defmodule NetRunner.Guarantees.SandboxWithOthersTest do
   test "what may be written covers nothing that is the command's own" do
     sandbox = [read: [:system], write: ~w(/dev /proc)]
     sandbox = sandbox ++ [processes: :own, tmp: :private, metadata: :locked]
-    name = "nr-sandbox-#{System.pid()}-#{System.unique_integer([:positive])}"
+    name = NetRunner.Temporary.name("sandbox")
     on_exit(fn -> File.rm("/dev/shm/" <> name) end)
     script = "echo > /dev/shm/#{name} && ls /dev/shm; ls /proc | grep -c '^[0-9]'"
     assert {output, 0} = NetRunner.shell(script, sandbox: sandbox)

@@ -9,11 +9,7 @@ defmodule NetRunner.Guarantees.StopSignalTest do
   @kill_timeout 10_000
 
   setup do
-    file =
-      Path.join(
-        System.tmp_dir!(),
-        "net_runner_told_#{System.pid()}_#{System.unique_integer([:positive])}"
-      )
+    file = NetRunner.Temporary.path("told")
 
     on_exit(fn -> File.rm(file) end)
     {:ok, told: file}

@@ -25,11 +25,7 @@ defmodule NetRunner.BadInputTest do
       Tree.await(fn -> Tree.fds() <= tree.fds end, 60_000, fn -> {tree.fds, Tree.fd_targets()} end)
     end)
 
-    directory =
-      Path.join(
-        System.tmp_dir!(),
-        "net_runner_bad_#{System.pid()}_#{System.unique_integer([:positive])}"
-      )
+    directory = NetRunner.Temporary.path("bad")
 
     File.mkdir!(directory)
     on_exit(fn -> File.rm_rf!(directory) end)

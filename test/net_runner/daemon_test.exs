@@ -456,7 +456,9 @@ defmodule NetRunner.DaemonTest do
       @tag :capture_log
       test "that #{what} does not keep a command from ending by itself" do
         test = self()
-        file = Path.join(System.tmp_dir!(), "net_runner_#{System.unique_integer([:positive])}")
+
+        file = NetRunner.Temporary.path("file")
+
         on_exit(fn -> File.rm(file) end)
 
         callback = fn bytes ->
@@ -821,7 +823,8 @@ defmodule NetRunner.DaemonTest do
     end
 
     defp socket_path do
-      path = Path.join(System.tmp_dir!(), "net_runner_#{System.unique_integer([:positive])}.sock")
+      path = NetRunner.Temporary.path("file", ".sock")
+
       on_exit(fn -> File.rm(path) end)
       path
     end

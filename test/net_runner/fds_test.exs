@@ -9,8 +9,7 @@ defmodule NetRunner.FdsTest do
   alias NetRunner.Process, as: Command
 
   setup do
-    directory =
-      Path.join(System.tmp_dir!(), "fds_#{System.pid()}_#{System.unique_integer([:positive])}")
+    directory = NetRunner.Temporary.path("fds")
 
     File.mkdir!(directory)
     on_exit(fn -> File.rm_rf!(directory) end)

@@ -268,8 +268,7 @@ defmodule NetRunner.SandboxTest do
     end
 
     test "is the error of a start, everywhere" do
-      file =
-        Path.join(System.tmp_dir!(), "net_runner_sandbox_#{System.unique_integer([:positive])}")
+      file = NetRunner.Temporary.path("sandbox")
 
       File.write!(file, "")
       on_exit(fn -> File.rm(file) end)
@@ -346,8 +345,7 @@ defmodule NetRunner.SandboxTest do
 
   describe "a command in a sandbox" do
     test "is one in every way to run a command" do
-      secret =
-        Path.join(System.tmp_dir!(), "net_runner_secret_#{System.unique_integer([:positive])}")
+      secret = NetRunner.Temporary.path("secret")
 
       File.write!(secret, "secret")
       on_exit(fn -> File.rm(secret) end)
@@ -428,21 +426,24 @@ defmodule NetRunner.SandboxTest do
     end
 
     test "what is only to be read in the private /tmp is not written, and its :cd shows nothing" do
-      folder = Path.join("/tmp", "net_runner_sandbox_#{System.unique_integer([:positive])}")
+      folder = "/tmp/#{NetRunner.Temporary.name("sandbox")}"
+
       File.mkdir_p!(Path.join(folder, "read"))
       File.mkdir_p!(Path.join(folder, "write"))
       File.write!(Path.join(folder, "secret"), "")
       File.write!(Path.join(folder, "read/file"), "text")
       on_exit(fn -> File.rm_rf!(folder) end)
 
+      beside = folder <> "_beside"
+
       script =
-        "ls; cat read/file; (echo x > read/file) 2>&1 | grep -o 'Read-only'; echo y > write/file; echo z > /tmp/z"
+        "ls; cat read/file; (echo x > read/file) 2>&1 | grep -o 'Read-only'; echo y > write/file; echo z > #{beside}"
 
       sandbox = [read: [:system, folder <> "/read"], write: [folder <> "/write"], tmp: :private]
       assert {"read\nwrite\ntextRead-only\n", 0} = run(script, cd: folder, sandbox: sandbox)
       assert File.read!(Path.join(folder, "read/file")) == "text"
       assert File.read!(Path.join(folder, "write/file")) == "y\n"
-      refute File.exists?("/tmp/z")
+      refute File.exists?(beside)
     end
 
     test "gets its further descriptors, whatever their numbers" do
@@ -458,8 +459,7 @@ defmodule NetRunner.SandboxTest do
     end
 
     test "in processes of its own, the stop signal reaches also what has left its group" do
-      file =
-        Path.join(System.tmp_dir!(), "net_runner_sandbox_#{System.unique_integer([:positive])}")
+      file = NetRunner.Temporary.path("sandbox")
 
       on_exit(fn -> File.rm(file) end)
       daemon = "trap 'echo asked to end; exit' TERM; echo up; while :; do sleep 0.05; done"

@@ -15,8 +15,7 @@ defmodule NetRunner.Guarantees.Hostile do
 
   @doc "Those in C, compiled for a module of tests, by name."
   def compile do
-    name = "net_runner_hostile_#{System.pid()}_#{System.unique_integer([:positive])}"
-    directory = Path.join(System.tmp_dir!(), name)
+    directory = NetRunner.Temporary.path("hostile")
     File.mkdir_p!(directory)
     ExUnit.Callbacks.on_exit(fn -> File.rm_rf!(directory) end)
 

@@ -15,11 +15,7 @@ defmodule NetRunner.HungFileSystem do
 
   @doc "Mounts one, for the test that calls. It hangs from the moment that the file `stop` exists."
   def mount do
-    root =
-      Path.join(
-        System.tmp_dir!(),
-        "nr-hung-#{System.pid()}-#{System.unique_integer([:positive])}"
-      )
+    root = NetRunner.Temporary.path("hung")
 
     mount_point = Path.join(root, "mounted")
     stop = Path.join(root, "stop")

@@ -5,7 +5,6 @@ defmodule NetRunner.Process.Listing do
 
   alias NetRunner.{Error, Figures}
   alias NetRunner.Process.{Counters, Stats}
-  alias NetRunner.System.Native
 
   @behaviour Access
 
@@ -53,7 +52,7 @@ defmodule NetRunner.Process.Listing do
   @spec list() :: [t()]
   def list do
     for {{command, os_pid, started, counters}, pid} <- Enum.sort_by(entries(), &started/1),
-        not Counters.ended?(counters) and Native.alive?(pid) do
+        not Counters.ended?(counters) and Process.alive?(pid) do
       %__MODULE__{
         pid: pid,
         os_pid: os_pid,

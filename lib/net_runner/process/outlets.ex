@@ -384,8 +384,8 @@ defmodule NetRunner.Process.Outlets do
       else: %{outlets | queue: queue}
   end
 
-  # Race: dead reader first.
-  defp gone?({pid, _}), do: node(pid) == node() and not Native.alive?(pid)
+  # Race: dead reader first. `Process.alive?/1` waits until a signal that kills the reader, sent before, is handled.
+  defp gone?({pid, _}), do: node(pid) == node() and not Process.alive?(pid)
 
   defp serve_next(outlets, stream) do
     case Operations.next(outlets.queue, competing(stream)) do

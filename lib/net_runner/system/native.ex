@@ -170,13 +170,6 @@ defmodule NetRunner.System.Native do
     with :too_long <- nif_write(fd, iovec), do: nif_write_bulk(fd, iovec)
   end
 
-  @doc """
-  Whether a process of this node is there, as far as the VM knows now. `Process.alive?/1` waits until the process has
-  handled the signals that it was sent; in newer VMs every message is one.
-  """
-  @spec alive?(pid()) :: boolean()
-  def alive?(pid), do: nif_is_alive(pid)
-
   @doc "The same for a few bytes that `traffic/1` does not count."
   @spec write_uncounted(fd(), [binary()]) ::
           :ok | {:partial, [binary()]} | {:error, :eagain | :guests | :closed | posix()}
@@ -348,7 +341,6 @@ defmodule NetRunner.System.Native do
   def nif_write(_fd, _iovec), do: not_loaded()
   def nif_write_bulk(_fd, _iovec), do: not_loaded()
   def nif_write_uncounted(_fd, _iovec), do: not_loaded()
-  def nif_is_alive(_pid), do: not_loaded()
   def nif_window, do: not_loaded()
   def nif_push(_window, _server, _piece), do: not_loaded()
   def nif_take(_window), do: not_loaded()

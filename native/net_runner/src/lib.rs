@@ -206,11 +206,6 @@ fn nif_write_bulk<'a>(env: Env<'a>, fd: &Fd, iovec: Term<'a>) -> NifResult<Term<
 }
 
 #[rustler::nif]
-fn nif_is_alive(env: Env, pid: LocalPid) -> bool {
-    pid.is_alive(env)
-}
-
-#[rustler::nif]
 fn nif_write_uncounted<'a>(env: Env<'a>, fd: &Fd, iovec: Term<'a>) -> NifResult<Term<'a>> {
     let written = io::write_uncounted(env, fd, iovec, SMALL).map(|(outcome, _)| outcome);
     answer(env, written)
@@ -223,7 +218,8 @@ fn nif_window() -> ResourceArc<Window> {
 
 #[rustler::nif]
 fn nif_push(env: Env, window: ResourceArc<Window>, server: LocalPid, piece: Binary) -> Atom {
-    // A server that was killed has closed no window.
+    // A server that was killed has closed no window. `Process.alive?/1` would wait until a living one has handled what it
+    // was sent, for each piece.
     if !server.is_alive(env) {
         return atoms::closed();
     }

@@ -9,7 +9,7 @@ defmodule NetRunner.Daemon.OptionsTest do
 
   setup do
     Process.flag(:trap_exit, true)
-    name = "daemon_#{System.pid()}_#{System.unique_integer([:positive])}"
+    name = NetRunner.Temporary.name("daemon")
     directory = Path.join(System.tmp_dir!(), name)
     File.mkdir!(directory)
     on_exit(fn -> File.rm_rf!(directory) end)
@@ -307,7 +307,7 @@ defmodule NetRunner.Daemon.OptionsTest do
     end
 
     test "is bounded by :kill_timeout, and gone afterwards", context do
-      mark = "net_runner_stop_#{System.unique_integer([:positive])}"
+      mark = NetRunner.Temporary.name("stop")
 
       for command <- [
             # Takes too long itself, and is hard to end.
@@ -500,7 +500,9 @@ defmodule NetRunner.Daemon.OptionsTest do
     for peer <- [here, worker], do: :ok = Nodes.start_net_runner(peer)
     true = Nodes.call(here, :net_kernel, :connect_node, [node])
     me = Nodes.start_caller(here)
-    flag = Path.join(System.tmp_dir!(), "flag_#{System.unique_integer([:positive])}")
+
+    flag = NetRunner.Temporary.path("flag")
+
     script = "while [ ! -e #{flag} ]; do sleep 0.02; done; read line; exit $line"
 
     options =

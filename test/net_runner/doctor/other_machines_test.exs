@@ -10,7 +10,8 @@ defmodule NetRunner.Doctor.OtherMachinesTest do
   @moduletag timeout: 600_000
 
   setup_all do
-    directory = Path.join(System.tmp_dir!(), "nr-doctor-#{System.unique_integer([:positive])}")
+    directory = NetRunner.Temporary.path("doctor")
+
     File.mkdir_p!(directory)
     on_exit(fn -> File.rm_rf!(directory) end)
     %{directory: directory}

@@ -77,8 +77,7 @@ defmodule NetRunner.Process.CallersTest do
 
   # The name of a file that is not there yet.
   defp go_file do
-    name = "net_runner_go_#{System.pid()}_#{System.unique_integer([:positive])}"
-    go = Path.join(System.tmp_dir!(), name)
+    go = NetRunner.Temporary.path("go")
     on_exit(fn -> File.rm(go) end)
     go
   end
@@ -476,11 +475,7 @@ defmodule NetRunner.Process.CallersTest do
   end
 
   test "a time that is over when the command has exited unheard is no timeout" do
-    go =
-      Path.join(
-        System.tmp_dir!(),
-        "net_runner_go_#{System.pid()}_#{System.unique_integer([:positive])}"
-      )
+    go = NetRunner.Temporary.path("go")
 
     on_exit(fn -> File.rm(go) end)
     command = ["sh", "-c", "until [ -e #{go} ]; do sleep 0.01; done; echo in time"]
@@ -645,11 +640,7 @@ defmodule NetRunner.Process.CallersTest do
   end
 
   test "a terminal stays open when its program has closed it, and goes on" do
-    said =
-      Path.join(
-        System.tmp_dir!(),
-        "net_runner_said_#{System.pid()}_#{System.unique_integer([:positive])}"
-      )
+    said = NetRunner.Temporary.path("said")
 
     on_exit(fn -> File.rm(said) end)
     # A terminal that nobody has open on our side would send SIGHUP.

@@ -24,7 +24,8 @@ defmodule NetRunner.Process.ExitTest do
   end
 
   test "the count is that of memory.events" do
-    directory = Path.join(System.tmp_dir!(), "nr-events-#{System.unique_integer([:positive])}")
+    directory = NetRunner.Temporary.path("events")
+
     File.mkdir!(directory)
     on_exit(fn -> File.rm_rf!(directory) end)
     events = "low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 1\n"
@@ -35,7 +36,7 @@ defmodule NetRunner.Process.ExitTest do
   unless "memory" in @controllers, do: @tag(skip: "needs the memory controller of cgroup v2")
 
   test "a command that needs more than its cgroup may have" do
-    path = "net_runner_test/oom#{System.unique_integer([:positive])}"
+    path = "net_runner_test/#{NetRunner.Temporary.name("oom")}"
     program = "x = bytearray(200_000_000)"
     options = [cgroup_path: path, cgroup: [memory_max: 20_000_000]]
 

@@ -5,7 +5,8 @@ defmodule NetRunner.Process.OptionsTest do
   alias NetRunner.Process
 
   setup do
-    directory = Path.join(System.tmp_dir!(), "nr-options-#{System.unique_integer([:positive])}")
+    directory = NetRunner.Temporary.path("options")
+
     File.mkdir!(directory)
     on_exit(fn -> File.rm_rf!(directory) end)
     {:ok, directory: directory}

@@ -109,11 +109,7 @@ defmodule NetRunner.Process.ServerTest do
     test "a reader of #{kind} that died before the server read for it costs no byte" do
       {kind, stderr, into} = {unquote(kind), unquote(stderr), unquote(into)}
 
-      go =
-        Path.join(
-          System.tmp_dir!(),
-          "net_runner_go_#{System.pid()}_#{System.unique_integer([:positive])}"
-        )
+      go = NetRunner.Temporary.path("go")
 
       on_exit(fn -> File.rm(go) end)
       script = "until [ -e #{go} ]; do sleep 0.01; done; printf abc #{into}; read line"

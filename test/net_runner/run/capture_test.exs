@@ -51,7 +51,8 @@ defmodule NetRunner.Run.CaptureTest do
     end
 
     test "has what a file gets not in its result, and the end of a consumed stderr", %{} do
-      file = Path.join(System.tmp_dir!(), "nr-capture-#{System.unique_integer([:positive])}")
+      file = NetRunner.Temporary.path("capture")
+
       on_exit(fn -> File.rm(file) end)
       command = sh("echo out; printf 123456789 >&2")
       assert %{stdout: "", stderr: "123456789"} = capture(command, stdout: {:file, file})

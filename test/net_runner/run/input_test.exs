@@ -178,7 +178,8 @@ defmodule NetRunner.Run.InputTest do
     end
 
     test "is written before the command hears of a failure" do
-      path = Path.join(System.tmp_dir!(), "nr-input-#{System.unique_integer([:positive])}")
+      path = NetRunner.Temporary.path("input")
+
       on_exit(fn -> File.rm(path) end)
       # It ignores the signal; it is over when it has read all.
       all = String.duplicate("x", @pipe) <> "waits laid "

@@ -42,11 +42,7 @@ defmodule NetRunner.PipelineTest do
   end
 
   test "leads from a file and to a file" do
-    path =
-      Path.join(
-        System.tmp_dir!(),
-        "net_runner_pipeline_#{System.pid()}_#{System.unique_integer([:positive])}"
-      )
+    path = NetRunner.Temporary.path("pipeline")
 
     on_exit(fn -> File.rm(path) end)
     File.write!(path, "b\na\n")

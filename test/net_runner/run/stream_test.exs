@@ -134,11 +134,7 @@ defmodule NetRunner.StreamTest do
 
   describe "stream!" do
     test "starts the command each time that it is enumerated, and not before" do
-      path =
-        Path.join(
-          System.tmp_dir!(),
-          "net_runner_started_#{System.pid()}_#{System.unique_integer([:positive])}"
-        )
+      path = NetRunner.Temporary.path("started")
 
       on_exit(fn -> File.rm(path) end)
       stream = NetRunner.stream!(sh("echo x >> #{path}; cat #{path}"))
@@ -309,11 +305,7 @@ defmodule NetRunner.StreamTest do
     end
 
     test "lets a command that closed its stdout work on to its end" do
-      path =
-        Path.join(
-          System.tmp_dir!(),
-          "net_runner_worked_#{System.pid()}_#{System.unique_integer([:positive])}"
-        )
+      path = NetRunner.Temporary.path("worked")
 
       on_exit(fn -> File.rm(path) end)
       {:ok, stream} = NetRunner.stream(sh("exec >&-; sleep 0.2; echo done > #{path}"))
@@ -348,11 +340,7 @@ defmodule NetRunner.StreamTest do
     test "goes on when the process that started it dies" do
       test = self()
 
-      go =
-        Path.join(
-          System.tmp_dir!(),
-          "net_runner_go_#{System.pid()}_#{System.unique_integer([:positive])}"
-        )
+      go = NetRunner.Temporary.path("go")
 
       on_exit(fn -> File.rm(go) end)
 

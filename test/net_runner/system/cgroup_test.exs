@@ -15,7 +15,7 @@ defmodule NetRunner.CgroupTest do
                 end)
 
   setup do
-    parent = "net_runner_test/#{System.unique_integer([:positive])}"
+    parent = "net_runner_test/#{NetRunner.Temporary.name("cgroup")}"
     on_exit(fn -> File.rmdir(Path.join(@root, parent)) end)
     %{parent: parent, path: parent <> "/command"}
   end
@@ -103,7 +103,8 @@ defmodule NetRunner.CgroupTest do
 
   # The figures as the kernel writes them, where its controllers are not at hand.
   test "figures are read from each file that is there, and unknown ones are passed over" do
-    directory = Path.join(System.tmp_dir!(), "figures_#{System.unique_integer([:positive])}")
+    directory = NetRunner.Temporary.path("figures")
+
     File.mkdir!(directory)
     on_exit(fn -> File.rm_rf!(directory) end)
 

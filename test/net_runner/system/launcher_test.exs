@@ -21,11 +21,7 @@ defmodule NetRunner.LauncherTest do
 
   # A helper that says this on the descriptor where the library listens, and then waits for its end.
   defp helper(script) do
-    path =
-      Path.join(
-        System.tmp_dir!(),
-        "net_runner_helper_#{System.pid()}_#{System.unique_integer([:positive])}"
-      )
+    path = NetRunner.Temporary.path("helper")
 
     on_exit(fn -> File.rm(path) end)
     File.write!(path, "#!/bin/sh\n#{script}\n")

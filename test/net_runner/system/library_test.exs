@@ -5,7 +5,8 @@ defmodule NetRunner.System.LibraryTest do
   alias NetRunner.Guarantees.Tree
 
   setup do
-    root = Path.join(System.tmp_dir!(), "nr-library-#{System.unique_integer([:positive])}")
+    root = NetRunner.Temporary.path("library")
+
     on_exit(fn -> File.rm_rf(root) end)
     {:ok, root: root}
   end

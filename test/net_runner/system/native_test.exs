@@ -139,14 +139,6 @@ defmodule NetRunner.System.NativeTest do
     end
   end
 
-  test "a process is alive until it ends" do
-    {pid, monitor} = spawn_monitor(fn -> Process.sleep(:infinity) end)
-    assert Native.alive?(pid)
-    Process.exit(pid, :kill)
-    assert_receive {:DOWN, ^monitor, _, _, _}
-    refute Native.alive?(pid)
-  end
-
   describe "a window" do
     test "tells the server of the first piece alone, and gives all of them at once" do
       window = Native.window()

@@ -50,7 +50,8 @@ defmodule NetRunner.Process.SpecTest do
 
   describe "PWD" do
     setup do
-      root = Path.join(System.tmp_dir!(), "nr-pwd-#{System.unique_integer([:positive])}")
+      root = NetRunner.Temporary.path("pwd")
+
       File.mkdir_p!(Path.join(root, "real/below"))
       File.ln_s!("real/below", Path.join(root, "link"))
       on_exit(fn -> File.rm_rf(root) end)
@@ -143,8 +144,7 @@ defmodule NetRunner.Process.SpecTest do
     end
 
     test "in a directory that it may not enter is told so" do
-      directory =
-        Path.join(System.tmp_dir!(), "nr-#{System.pid()}_#{System.unique_integer([:positive])}")
+      directory = NetRunner.Temporary.path("spec")
 
       File.mkdir!(directory)
       {"", 0} = System.cmd("chown", ["nobody", directory])

@@ -1,0 +1,10 @@
+defmodule NetRunner.Temporary do
+  @moduledoc false
+  # Names that nobody else uses, also where several runs of the tests share a machine. What a test makes under one it removes.
+
+  def name(what),
+    do: "net_runner_#{what}_#{System.pid()}_#{System.unique_integer([:positive])}"
+
+  @doc "Where nothing is yet."
+  def path(what, extension \\ ""), do: Path.join(System.tmp_dir!(), name(what) <> extension)
+end
