@@ -447,6 +447,8 @@ defmodule NetRunner.ProcessTest do
         :ok = Command.close_stdin(p)
         assert read_all(p, "") == output
         assert Command.await_exit(p) == {:ok, 0}
+        size = byte_size(input)
+        assert %{bytes_in: ^size, write_count: 1} = Command.stats(p)
         assert Command.write(p, "more") == {:error, :closed}
         Command.stop(p)
       end
