@@ -584,17 +584,10 @@ defmodule Bench.Suite do
       )
 
     target(
-      "input of #{count} lines of 10 bytes: an enumerable / a call of Process.write for each",
-      ratios(all, "NetRunner", "a call for each"),
-      :at_least,
-      8.0
-    )
-
-    target(
       "input of #{count} lines of 10 bytes: NetRunner / port",
       ratios(all, "NetRunner", "port"),
       :at_least,
-      2.0
+      3.0
     )
 
     for {name, values} <- Enum.sort(all),
