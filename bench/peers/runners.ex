@@ -9,7 +9,7 @@ defmodule Peers.Runner do
   @callback feed(command :: [String.t()], pieces :: Enumerable.t()) :: String.t()
 
   @doc "Starts `cat`: a function that sends a line there and reads it back, and one that ends it."
-  @callback cat() :: {(() -> term()), (() -> term())}
+  @callback cat() :: {line :: fun(), stop :: fun()}
 
   @optional_callbacks feed: 2, cat: 0
 end
