@@ -13,7 +13,6 @@ import time
 
 BOUND = 120  # seconds after which every process ends by itself, whatever goes wrong
 
-CLONE_PARENT = 0x8000
 PR_SET_PDEATHSIG = 1
 PTRACE_ATTACH = 16
 PTRACE_SEIZE = 0x4206
@@ -157,16 +156,6 @@ def forks_and_moves():
     ignore_signals()
     for _ in range(2):
         os.spawnv(os.P_NOWAIT, sys.argv[2], [sys.argv[2]])
-
-
-def makes_siblings():
-    """In sessions of their own, children of the shepherd that make others of that kind; the program that does so is given."""
-    ignore_signals()
-    clone = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
-    for _ in range(4):
-        if libc.syscall(clone, CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0) == 0:
-            os.setsid()
-            os.execv(sys.argv[2], [sys.argv[2]])
 
 
 # --- against the helpers -------------------------------------------------------------------------------
