@@ -24,8 +24,8 @@ defmodule NetRunner.Process do
   The process belongs to its caller (see `:owner`). When the owner dies, the command and everything that it started are ended, and
   the process stops.
 
-  All functions can be called from any process, at the same time. Reads of one stream are served in the order in which they were
-  called. The same is true of writes, and the bytes of two writes are never mixed.
+  All functions can be called from any process, at the same time. Reads of one stream that wait are served in the order in which
+  they were called, and before later ones. The same is true of writes, and the bytes of two writes are never mixed.
 
   When the process is gone, all functions return `{:error, :closed}` (`stop/1` returns `:ok`, and `alive?/1` `false`). When the
   connection to its node is lost, they return `{:error, {:node, :disconnected}}`. Arguments of the wrong type raise.

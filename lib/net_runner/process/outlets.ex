@@ -217,6 +217,8 @@ defmodule NetRunner.Process.Outlets do
   end
 
   def ask(outlets, pid, count) do
+    # From now on this one waits.
+    outlets = keep_guests_out(outlets)
     asker = outlets.asker || new_asker(outlets, pid)
     outlets = queue_asker(%{outlets | asker: %{asker | credit: asker.credit + count}})
     {outlets, told} = tell_exit(outlets)

@@ -32,7 +32,7 @@ pub fn reap(see: impl FnMut(&Dead)) -> Left {
     reap_until(None, see)
 }
 
-/// Reaps those that died before this one, which stays a zombie.
+/// Reaps all but this one. When it is dead, too, it stays a zombie, and so may others.
 pub fn reap_all_but(command: Pid) -> Left {
     reap_until(Some(command), |_| {})
 }
@@ -250,6 +250,7 @@ pub fn continue_helpers() {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use nix::sys::wait::{waitid, Id};
     use std::process::Command;
     use std::sync::{Mutex, MutexGuard, PoisonError};
     use std::thread::sleep;
@@ -267,10 +268,8 @@ pub mod tests {
             // `reap` is what waits for it.
             #[allow(clippy::zombie_processes)]
             let child = Command::new("true").spawn().unwrap();
-            let child = Pid::from_raw(child.id() as libc::pid_t);
-            while matches!(sys::dead_child(Some(child)), Ok(None)) {
-                sleep(Duration::from_millis(1));
-            }
+            let child = Id::Pid(Pid::from_raw(child.id() as libc::pid_t));
+            waitid(child, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
         }
         for left in [Left::Unseen, Left::Unseen, Left::None] {
             assert_eq!(reap(|_| sleep(LONGEST_REAP)), left);

@@ -64,6 +64,19 @@ defmodule NetRunner.Process.OutletsTest do
     assert outlets.stdout.pipe.fd == nil
   end
 
+  test "nobody takes anything past a process that asks, though there is always something" do
+    {outlets, _counters, write} = outlets(10)
+    {fd, outlets} = Outlets.invite_guests(outlets)
+    :ok = Native.let_guests_in(fd, 0)
+    assert {:ok, outlets, effects} = Outlets.ask(outlets, self(), 5)
+    assert {:send, self(), {:stdout, "xxxxxxxxxx"}} in effects
+    assert {:again, :stdout} in effects
+    :ok = Native.write(write, ["next"])
+    assert Native.try_read(fd, 1) == {:error, :eagain}
+    {_outlets, effects} = Outlets.serve(outlets, :stdout)
+    assert {:send, self(), {:stdout, "next"}} in effects
+  end
+
   test "a collect whose pipe cannot be read when the command has exited is answered" do
     {:ok, _read, write} = Native.pipe()
     outlets = Outlets.new(Pipe.new(write), nil, nil, Counters.new(nil, write, nil))
