@@ -129,6 +129,12 @@ pub fn parent_of(pid: Pid) -> Option<Pid> {
     parent.map(Pid::from_raw)
 }
 
+/// Its state, a letter of proc_pid_stat(5).
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+pub fn state_of(pid: libc::pid_t) -> Option<char> {
+    stat(Pid::from_raw(pid))?.trim_start().chars().next()
+}
+
 /// What /proc says of a process, from its state on.
 fn stat(pid: Pid) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

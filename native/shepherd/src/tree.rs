@@ -6,13 +6,16 @@
 
 use crate::children;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
-/// A program that forks all the time has an end that is not reached. Those that are stopped fork no more.
-const MOST_ROUNDS: usize = 100;
+/// A program may start another one and exit faster than it is found. So many rounds are tried at least, and for so long.
+const ROUNDS: usize = 100;
+const TIME: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// A signal to each process of the tree, once.
 pub fn signal(number: i32) {
-    if !children::has_proc() || round(number, &mut BTreeSet::new()).is_none() {
+    if !children::has_proc() || signal_found(number).is_none() {
         children::signal_all(number);
     }
 }
@@ -30,48 +33,119 @@ pub fn signal_below(child: nix::unistd::Pid, number: i32) {
 #[cfg(any(not(target_os = "linux"), net_runner_posix))]
 pub fn signal_below(_child: nix::unistd::Pid, _number: i32) {}
 
-/// As `signal`, until no process is found that has not got it.
+/// As `signal`, until no process is there that has not got it. Race: always another one.
 pub fn signal_until_all(number: i32) {
     if !children::has_proc() {
         return children::signal_all(number);
     }
-    let mut signalled = BTreeSet::new();
-    for _ in 0..MOST_ROUNDS {
-        match round(number, &mut signalled) {
-            Some(0) => return,
-            Some(_) => {}
-            None => return children::signal_all(number),
+    let Some(mut tree) = signal_found(number) else {
+        return children::signal_all(number);
+    };
+    let start = Instant::now();
+    let mut rounds = 0;
+    while rounds < ROUNDS || start.elapsed() < TIME {
+        // What these start is found after they have stopped. (Only SIGSTOP stops.)
+        let moving = number == libc::SIGSTOP && tree.any_moves();
+        let new = signal_new(number, &mut tree);
+        match (new, moving) {
+            (true, _) => {}
+            (false, true) => std::thread::sleep(PAUSE),
+            (false, false) => return,
         }
+        rounds += 1;
     }
 }
 
-/// Signals what is found and was not signalled before; how many these were. `None`: this system cannot do it.
+/// What was found so far.
+#[derive(Default)]
+#[cfg_attr(any(not(target_os = "linux"), net_runner_posix), expect(dead_code))]
+struct Tree {
+    /// Looked at: signalled, or not below this process.
+    known: BTreeSet<libc::pid_t>,
+    /// Signalled, and not seen to have stopped.
+    moving: BTreeSet<libc::pid_t>,
+}
+
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
-fn round(number: i32, signalled: &mut BTreeSet<libc::pid_t>) -> Option<usize> {
-    let before = signalled.len();
+impl Tree {
+    fn add(&mut self, pid: libc::pid_t, reached: &nix::Result<Reached>) {
+        match reached {
+            Ok(Reached::Unknown) => return,
+            Ok(Reached::Yes) => self.moving.insert(pid),
+            // It may not be signalled, and to ask again would not change that.
+            Ok(Reached::NotBelow) | Err(_) => false,
+        };
+        self.known.insert(pid);
+    }
+
+    /// One that is in fork(2) stops when it has forked. One in state D may be in vfork(2), and is not awaited.
+    fn any_moves(&mut self) -> bool {
+        self.moving
+            .retain(|pid| matches!(children::state_of(*pid), Some('R' | 'S')));
+        !self.moving.is_empty()
+    }
+}
+
+/// Signals what is found, parents before their children. `None`: this system cannot do it.
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+fn signal_found(number: i32) -> Option<Tree> {
+    let mut tree = Tree::default();
     for pid in processes::below(std::process::id() as libc::pid_t)? {
-        if signalled.contains(&pid) {
-            continue;
+        let reached = processes::signal(pid, number);
+        if matches!(reached, Err(nix::errno::Errno::ENOSYS)) {
+            return None;
         }
-        match processes::signal(pid, number) {
-            Ok(true) => {
-                signalled.insert(pid);
-            }
-            // Gone, or another's.
-            Ok(false) => {}
-            Err(nix::errno::Errno::ENOSYS) => return None,
-            // It may not be signalled, and asking again would not change that.
-            Err(_) => {
-                signalled.insert(pid);
-            }
+        // The parents of this one may have changed since it was found, so it is looked at again.
+        if !matches!(reached, Ok(Reached::NotBelow)) {
+            tree.add(pid, &reached);
         }
     }
-    Some(signalled.len() - before)
+    Some(tree)
+}
+
+/// Signals those below this process that are not known. Whether there may be others: there were some, which may have started
+/// others before, or one was gone before it could be told whose it was.
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+fn signal_new(number: i32, tree: &mut Tree) -> bool {
+    let mut all = processes::all().unwrap_or_default();
+    // The newest are the first to go.
+    all.reverse();
+    let mut more = false;
+    for pid in all {
+        if tree.known.contains(&pid) {
+            continue;
+        }
+        let reached = processes::signal(pid, number);
+        more |= !matches!(reached, Ok(Reached::NotBelow));
+        tree.add(pid, &reached);
+    }
+    more
+}
+
+/// Whether a process was signalled.
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+enum Reached {
+    Yes,
+    NotBelow,
+    /// It was gone before, or its parents changed.
+    Unknown,
 }
 
 #[cfg(any(not(target_os = "linux"), net_runner_posix))]
-fn round(_number: i32, _signalled: &mut BTreeSet<libc::pid_t>) -> Option<usize> {
+impl Tree {
+    fn any_moves(&mut self) -> bool {
+        false
+    }
+}
+
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
+fn signal_found(_number: i32) -> Option<Tree> {
     None
+}
+
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
+fn signal_new(_number: i32, _tree: &mut Tree) -> bool {
+    false
 }
 
 /// Whether processes can be signalled so, tried on this one with no signal.
@@ -88,21 +162,26 @@ pub fn try_pidfds() -> nix::Result<()> {
 
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 mod processes {
+    use super::Reached;
     use crate::children;
     use nix::errno::Errno;
+    use nix::sys::signal::kill;
     use nix::unistd::Pid;
     use std::collections::BTreeMap;
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+    /// All processes, by number.
+    pub fn all() -> Option<Vec<libc::pid_t>> {
+        let entries = std::fs::read_dir("/proc").ok()?.flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        Some(pids.collect())
+    }
+
     /// The processes below this one, parents before their children.
     pub fn below(root: libc::pid_t) -> Option<Vec<libc::pid_t>> {
         let mut children = BTreeMap::<libc::pid_t, Vec<libc::pid_t>>::new();
-        for entry in std::fs::read_dir("/proc").ok()?.flatten() {
-            let pid = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok());
-            if let Some((pid, parent)) = pid.and_then(|pid| Some((pid, parent_of(pid)?))) {
+        for pid in all()? {
+            if let Some(parent) = parent_of(pid) {
                 children.entry(parent).or_default().push(pid);
             }
         }
@@ -116,44 +195,44 @@ mod processes {
         Some(found)
     }
 
-    /// Whether it was signalled: it is still there, and below this process.
-    pub fn signal(pid: libc::pid_t, number: i32) -> nix::Result<bool> {
+    /// Signals it if it is still there, and below this process.
+    pub fn signal(pid: libc::pid_t, number: i32) -> nix::Result<Reached> {
         let process = match open(pid) {
             Ok(process) => process,
-            Err(Errno::ESRCH | Errno::EINVAL) => return Ok(false),
+            Err(Errno::ESRCH | Errno::EINVAL) => return Ok(Reached::Unknown),
             Err(errno) => return Err(errno),
         };
-        if !is_below(pid, std::process::id() as libc::pid_t) {
-            return Ok(false);
+        match is_below(pid, std::process::id() as libc::pid_t) {
+            Some(true) => {}
+            Some(false) => return Ok(Reached::NotBelow),
+            None => return Ok(Reached::Unknown),
         }
         match send(&process, number) {
-            Err(Errno::ESRCH) => Ok(false),
-            result => result.map(|()| true),
+            Err(Errno::ESRCH) => Ok(Reached::Unknown),
+            result => result.map(|()| Reached::Yes),
         }
     }
 
     /// Walks up to the root, and then looks at each step once more. A process that has the same parent both times has had it
     /// all the time, since it would have got another parent when that one died. So no process on the way was replaced.
-    fn is_below(pid: libc::pid_t, root: libc::pid_t) -> bool {
-        let mut way = vec![(
-            pid,
-            match parent_of(pid) {
-                Some(parent) => parent,
-                None => return false,
-            },
-        )];
-        while let Some(&(_, parent)) = way.last() {
-            if parent == root {
-                return way
-                    .iter()
-                    .all(|&(pid, parent)| parent_of(pid) == Some(parent));
+    /// `None`: one was, or is gone.
+    fn is_below(pid: libc::pid_t, root: libc::pid_t) -> Option<bool> {
+        let mut way = Vec::new();
+        let mut at = pid;
+        let below = loop {
+            match parent_of(at) {
+                Some(parent) => way.push((at, parent)),
+                // What may not be looked at (proc(5), hidepid) is another user's.
+                None if kill(Pid::from_raw(at), None) != Err(Errno::ESRCH) => return Some(false),
+                None => return None,
             }
-            match parent_of(parent) {
-                Some(next) if parent > 1 => way.push((parent, next)),
-                _ => return false,
+            at = way.last()?.1;
+            if at <= 1 || at == root {
+                break at == root;
             }
-        }
-        false
+        };
+        let same = |&(pid, parent): &(libc::pid_t, libc::pid_t)| parent_of(pid) == Some(parent);
+        way.iter().all(same).then_some(below)
     }
 
     fn parent_of(pid: libc::pid_t) -> Option<libc::pid_t> {
@@ -204,22 +283,30 @@ mod processes {
             let found = below(root).unwrap();
             assert_eq!(found.len(), 2);
             for pid in &found {
-                assert!(is_below(*pid, root) && is_below(*pid, own));
+                assert_eq!(
+                    (is_below(*pid, root), is_below(*pid, own)),
+                    (Some(true), Some(true))
+                );
             }
             let other_pid = other.id() as libc::pid_t;
-            assert!(is_below(other_pid, own) && !is_below(other_pid, root));
-            assert!(!is_below(root, root) && !is_below(1, own));
+            assert_eq!(is_below(other_pid, own), Some(true));
+            assert_eq!(is_below(other_pid, root), Some(false));
+            assert_eq!(
+                (is_below(root, root), is_below(1, own)),
+                (Some(false), Some(false))
+            );
             // A parent that is stopped does not exit when its child is killed.
             for pid in &found {
-                assert_eq!(signal(*pid, libc::SIGSTOP), Ok(true));
+                assert!(matches!(signal(*pid, libc::SIGSTOP), Ok(Reached::Yes)));
             }
             for pid in found.iter().rev() {
-                assert_eq!(signal(*pid, libc::SIGKILL), Ok(true));
+                assert!(matches!(signal(*pid, libc::SIGKILL), Ok(Reached::Yes)));
             }
             shell.wait().unwrap();
             other.kill().unwrap();
             other.wait().unwrap();
-            assert_eq!(signal(root, libc::SIGKILL), Ok(false));
+            assert!(matches!(signal(root, libc::SIGKILL), Ok(Reached::Unknown)));
+            assert_eq!(is_below(root, own), None);
         }
     }
 }

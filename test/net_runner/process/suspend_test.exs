@@ -120,6 +120,27 @@ defmodule NetRunner.Process.SuspendTest do
       assert {:ok, _} = Command.read(p, 65_536, 60_000)
     end
 
+    test "stops what forks again before it is found" do
+      # Without a shell and a program to load: a hop takes half a millisecond.
+      hop = """
+      import os, signal
+      if os.fork(): signal.pause()
+      while True:
+          os.write(1, b".")
+          if os.fork(): os._exit(0)
+          os.setsid()
+      """
+
+      for _ <- 1..5 do
+        {:ok, p} = Command.start("python3", ["-S", "-E", "-c", hop])
+        on_exit(fn -> Command.stop(p) end)
+        {:ok, _} = Command.read(p, 65_536, 60_000)
+        assert Command.suspend(p) == :ok
+        quiet(p)
+        Command.stop(p)
+      end
+    end
+
     # Until nothing more comes for a while.
     defp quiet(p) do
       case Command.read(p, 65_536, 500) do
