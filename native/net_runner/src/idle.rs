@@ -22,10 +22,15 @@ fn idle() -> MutexGuard<'static, VecDeque<Idle>> {
 /// Keeps a socket. Where there are enough, the one that has waited longest is closed, which ends its shepherd.
 pub fn put(control: OwnedFd, confinement: Option<Confinement>) {
     let mut idle = idle();
-    if idle.len() == MOST {
-        idle.pop_front();
-    }
+    let one_too_many = if idle.len() == MOST {
+        idle.pop_front()
+    } else {
+        None
+    };
     idle.push_back((control, confinement));
+    // No other start waits for the system to close it.
+    drop(idle);
+    drop(one_too_many);
 }
 
 /// One that has put the same on itself, or nothing yet.
@@ -38,5 +43,6 @@ pub fn take(confinement: Option<Confinement>) -> Option<OwnedFd> {
 
 /// Closes all, which ends their shepherds.
 pub fn clear() {
-    idle().clear();
+    let all = std::mem::take(&mut *idle());
+    drop(all);
 }
