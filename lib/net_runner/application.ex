@@ -7,9 +7,15 @@ defmodule NetRunner.Application do
 
   use Application
 
-  # What a command without options needs besides what the start of the application has loaded.
-  @first_command [
+  # What the start of the application and the first command without options need: the library's own, and what they take of Elixir's.
+  @needed [
+    Enumerable,
+    Enumerable.List,
+    Enumerable.Map,
+    Module,
+    NetRunner,
     NetRunner.Command,
+    NetRunner.Daemon.Directory,
     NetRunner.Options,
     NetRunner.Process,
     NetRunner.Process.Announcer,
@@ -30,18 +36,27 @@ defmodule NetRunner.Application do
     NetRunner.Process.Server,
     NetRunner.Process.State,
     NetRunner.Process.Watchers,
+    NetRunner.Run.CancelToken,
     NetRunner.Run.Input,
     NetRunner.Run.Progress,
     NetRunner.Sandbox.Policy,
     NetRunner.Signal,
     NetRunner.System.Cgroup,
     NetRunner.System.Descriptors,
+    NetRunner.System.Launcher,
     NetRunner.System.Spec,
-    NetRunner.Telemetry
+    NetRunner.Telemetry,
+    Range,
+    Registry,
+    Registry.Partition,
+    Registry.Supervisor
   ]
 
   @impl true
   def start(_type, _args) do
+    # All at once, on all schedulers: one by one, each when it is called first, they take longer than the first command itself.
+    # In a release they are loaded already.
+    _ = :code.ensure_modules_loaded(@needed)
     with :ok <- NetRunner.System.Native.loaded(), do: start_supervisor()
   end
 
@@ -52,13 +67,9 @@ defmodule NetRunner.Application do
       {Registry, keys: :unique, name: NetRunner.Registry, partitions: System.schedulers_online()},
       NetRunner.Daemon.Directory,
       NetRunner.Run.CancelToken,
-      {NetRunner.System.Launcher, meanwhile: &load_first_command/0}
+      NetRunner.System.Launcher
     ]
 
     Supervisor.start_link(children, strategy: :one_for_one, name: NetRunner.Supervisor)
   end
-
-  # All at once, while the helper program starts: one by one, each when it is called first, they take longer than the first
-  # command itself. A release has loaded them already.
-  defp load_first_command, do: :code.ensure_modules_loaded(@first_command)
 end

@@ -45,9 +45,7 @@ defmodule NetRunner.System.Launcher do
   @restart_retries 200
   @restart_pause 5
 
-  @doc "`:meanwhile` is called while the first helper starts."
-  def start_link(meanwhile: meanwhile),
-    do: GenServer.start_link(__MODULE__, meanwhile, name: __MODULE__)
+  def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
   @doc """
   Makes the table, which the calling process owns. The application counts as started as long as the table is there.
@@ -176,11 +174,11 @@ defmodule NetRunner.System.Launcher do
   defp size_of(_number), do: 0
 
   @impl true
-  def init(meanwhile) do
+  def init(_) do
     # Idle shepherds of the launcher that was lost with the process before this one.
     Native.let_idle_go()
 
-    case start_helper(meanwhile) do
+    case start_helper() do
       {:ok, socket, guard, notes} ->
         # Only here: later helpers on this system would say the same.
         if notes == @no_proc, do: Logger.warning(@without_proc)
@@ -306,12 +304,10 @@ defmodule NetRunner.System.Launcher do
     %{state | waiting_for_room: []}
   end
 
-  defp start_helper(meanwhile \\ fn -> :ok end) do
+  defp start_helper do
     path = helper_path()
 
     with {:ok, socket, guard} <- Native.start_helper(path) do
-      _ = meanwhile.()
-
       case hear_greeting(socket) do
         {:ok, notes} ->
           {:ok, socket, guard, notes}
