@@ -108,24 +108,14 @@ defmodule Bench.Suite do
 
   defp never_rest(n), do: never_rest(n + 1)
 
-  @commands [
-    {"System.cmd", &__MODULE__.true_by_system_cmd/0},
-    {"NetRunner", &__MODULE__.true_by_net_runner/0}
-  ]
-
-  def true_by_net_runner, do: {"", 0} = NetRunner.run(["true"])
-  def true_by_system_cmd, do: {"", 0} = System.cmd("true", [])
-
   defp one_by_one(count) do
     # `System.cmd` takes 50 ms each.
-    all = in_turn(for({name, run} <- @commands, do: {name, fn -> times(count, run) end}), 3)
-    compare("run true with all schedulers busy", all)
+    compare("run true with all schedulers busy", 3, &times(count, &1))
   end
 
   # Started as the clock says, however long those before take: `count` of them at 167 per second.
   defp each_in_its_time(count) do
-    all = in_turn(for({name, run} <- @commands, do: {name, fn -> paced(count, run) end}), 1)
-    compare("#{count} times true at 167 per second, all schedulers busy", all)
+    compare("#{count} times true at 167 per second, all schedulers busy", 1, &paced(count, &1))
   end
 
   defp paced(count, run) do
@@ -140,7 +130,14 @@ defmodule Bench.Suite do
     Task.await_many(tasks, :infinity)
   end
 
-  defp compare(what, all) do
+  defp compare(what, rounds, measure) do
+    peers = [
+      {"System.cmd", fn -> measure.(fn -> {"", 0} = System.cmd("true", []) end) end},
+      {"NetRunner", fn -> measure.(fn -> {"", 0} = NetRunner.run(["true"]) end) end}
+    ]
+
+    all = in_turn(peers, rounds)
+
     for {share, name} <- [{0.5, "median"}, {0.99, "p99"}, {0.999, "p99.9"}] do
       values =
         Map.new(all, fn {peer, rounds} -> {peer, Enum.map(rounds, &percentile(&1, share))} end)

@@ -8,9 +8,11 @@ use crate::children;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// A program may start another one and exit faster than it is found. So many rounds are tried at least, and for so long.
+/// A program may start another one and exit faster than it is found. So many rounds are tried; to stop it, for so long at least.
 const ROUNDS: usize = 100;
 const TIME: Duration = Duration::from_millis(500);
+
+/// No event tells that one has stopped that is not a child.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// A signal to each process of the tree, once.
@@ -41,11 +43,13 @@ pub fn signal_until_all(number: i32) {
     let Some(mut tree) = signal_found(number) else {
         return children::signal_all(number);
     };
+    // What is forked while the others are told to go on is not stopped: to look for it would only delay what comes next.
+    let stops = number == libc::SIGSTOP;
     let start = Instant::now();
     let mut rounds = 0;
-    while rounds < ROUNDS || start.elapsed() < TIME {
-        // What these start is found after they have stopped. (Only SIGSTOP stops.)
-        let moving = number == libc::SIGSTOP && tree.any_moves();
+    while rounds < ROUNDS || (stops && start.elapsed() < TIME) {
+        // What these start is found after they have stopped.
+        let moving = stops && tree.any_moves();
         let new = signal_new(number, &mut tree);
         match (new, moving) {
             (true, _) => {}
