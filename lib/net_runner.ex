@@ -43,6 +43,7 @@ defmodule NetRunner do
           NetRunner.Process.start_error()
           | :timeout
           | {:max_output_exceeded, partial :: binary()}
+          | {:not_ended, os_pid :: pos_integer()}
           | :shepherd_died
           | atom()
 
@@ -107,7 +108,7 @@ defmodule NetRunner do
     input = Input.new(options)
     # Nobody else can get the result.
     options = %{options | owner: options.owner || self()}
-    extra = [input: Input.for_server(input), grace?: true]
+    extra = [input: Input.for_server(input), grace?: true, consumer: self()]
 
     with {:ok, server} <- Server.start(command, options, extra) do
       progress = Progress.start(options, input, server, command)
@@ -251,8 +252,9 @@ defmodule NetRunner do
 
   @doc """
   Ends the commands of all captures with this token, now and later. Captures that run get the outcome `:cancelled`, and those
-  that have not started return `{:error, :cancelled}`. A command that has already exited is not affected. It does not wait, and can be
-  called any number of times, from any process, on any node.
+  that have not started return `{:error, :cancelled}`. A command that has already exited is not affected. It does not wait for their
+  end, and can be called any number of times, from any process, on any node. (When the token's node cannot be reached from there, nothing is
+  cancelled.)
 
       iex> NetRunner.cancel(NetRunner.cancel_token())
       :ok

@@ -105,6 +105,9 @@ defmodule NetRunner.Daemon do
   # What stopping takes beside :kill_timeout, at the most; the supervisor would kill the daemon after that.
   @stop_margin @last_output + 3_000
 
+  # What `receive` takes, in which a supervisor waits.
+  @longest_shutdown 4_294_967_295
+
   # Bytes of stderr in the error of a start, at the most: `inspect/1`, and with it a supervisor's report, cuts the end
   # off what is longer.
   @tail 4_096
@@ -149,6 +152,7 @@ defmodule NetRunner.Daemon do
     # The stop command takes as long at the most, and about a second to be ended.
     times = if child.stop_command, do: 2, else: 1
     shutdown = times * process_opts.kill_timeout + @stop_margin + (times - 1) * 2_000
+    shutdown = if shutdown <= @longest_shutdown, do: shutdown, else: :infinity
 
     %{
       id: with(nil <- child.id, do: name || __MODULE__),
@@ -317,7 +321,8 @@ defmodule NetRunner.Daemon do
   end
 
   defp validate!(options, groups) do
-    options = options |> unfold() |> Options.validate!(groups)
+    given = unfold(options)
+    options = Options.validate!(given, groups)
 
     if options.cmd == nil do
       raise ArgumentError, "the option :cmd is missing: give the executable as a string"
@@ -329,7 +334,24 @@ defmodule NetRunner.Daemon do
     end
 
     process_opts = Options.validate!(options.process_opts, [:command], stderr: :pipe)
+    unless prints_to_us?(process_opts), do: Enum.each(readers(given), &refuse_reader!/1)
     %{options | process_opts: process_opts}
+  end
+
+  defp prints_to_us?(%{pty: false} = options), do: :pipe in [options.stdout, options.stderr]
+  defp prints_to_us?(_terminal), do: true
+
+  # The options that want some of the output.
+  defp readers(given) do
+    for {option, value} <- Keyword.take(given, [:on_output, :on_line, :ready]),
+        value != nil and (option != :ready or match?({:output, _regex}, value)),
+        do: option
+  end
+
+  @spec refuse_reader!(atom()) :: no_return()
+  defp refuse_reader!(option) do
+    raise ArgumentError,
+          "the option #{inspect(option)} has no meaning here: neither stdout nor stderr is a pipe to the VM"
   end
 
   # The command as a value: what is said beside it is added, or wins.

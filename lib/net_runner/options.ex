@@ -799,7 +799,7 @@ defmodule NetRunner.Options do
   defp valid?(:any, _value), do: true
 
   defp valid?(:shutdown, value) do
-    value in [:infinity, :brutal_kill] or valid?(:timeout, value)
+    value in [:infinity, :brutal_kill] or (value != 0 and valid?(:timeout, value))
   end
 
   defp variable?({name, value}), do: is_binary(name) and (is_binary(value) or is_nil(value))
@@ -877,7 +877,8 @@ defmodule NetRunner.Options do
       "a function of no argument or one, {:output, regex}, {:tcp, host, port} with a port from 1 to 65535, " <>
         "{:unix, path} with an absolute path of at most #{@longest_socket_path} bytes"
 
-  defp expected(:shutdown), do: "milliseconds, :infinity or :brutal_kill"
+  # As a supervisor takes it.
+  defp expected(:shutdown), do: "milliseconds from 1 to 4294967295, :infinity or :brutal_kill"
 
   defp expected(:timeout), do: "milliseconds from 0 to 4294967295, or :infinity"
   defp expected(:limit), do: "a number of bytes, or :infinity"

@@ -81,7 +81,8 @@ defmodule NetRunner.Process do
           bytes: %{in: non_neg_integer(), out: non_neg_integer(), err: non_neg_integer()},
           status: :running | :exited | :lost,
           exit_status: 0..255 | nil,
-          exit: {:exited, 0..255} | {:signaled, atom() | pos_integer(), boolean()} | nil
+          exit: {:exited, 0..255} | {:signaled, atom() | pos_integer(), boolean()} | nil,
+          sandbox: [NetRunner.Sandbox.in_force()] | nil
         }
 
   @typedoc "Why nothing can be read. `:input_failed`: the `:input` of the stream that started the command could not be produced."
@@ -642,7 +643,7 @@ defmodule NetRunner.Process do
     * `pid`, `os_pid`, `command` (`[executable | args]`), `started_at` (`DateTime` in UTC) and `bytes`, as in
       `NetRunner.list/0`;
     * `status`: `:running`, `:exited`, or `:lost` if NetRunner's helper process for the command was killed, and the command with it;
-    * `exit_status`, `exit` and `duration_ms`, as in `NetRunner.Process.Stats`.
+    * `exit_status`, `exit`, `duration_ms` and `sandbox`, as in `NetRunner.Process.Stats`.
 
         iex> {:ok, p} = NetRunner.Process.start("cat", ["-u"])
         iex> NetRunner.Process.write(p, "hello")
@@ -664,7 +665,7 @@ defmodule NetRunner.Process do
       iex> NetRunner.Process.read(p)
       {:ok, "50 132\\r\\n"}
   """
-  @spec set_window_size(t(), 0..65_535, 0..65_535) :: :ok | {:error, :enotty | :closed | posix()}
+  @spec set_window_size(t(), 0..65_535, 0..65_535) :: :ok | {:error, :enotty | gone() | posix()}
   def set_window_size(process, rows, columns) when rows in 0..65_535 and columns in 0..65_535 do
     call(process, {:set_window_size, rows, columns})
   end

@@ -186,7 +186,8 @@ defmodule NetRunner.Guarantees.HostileTest do
     :ok = Command.write(command, "go\n")
     assert Command.await_exit(command, @within) == {:ok, 7}
     :ok = Command.stop(command)
-    assert Tree.stat(shepherd) != nil
+    # What waits for it would be the next command's.
+    Tree.await(fn -> Tree.stat(shepherd) == nil end)
     assert Tree.current_launcher() == launcher
     assert_clean(tree)
   end
@@ -344,6 +345,40 @@ defmodule NetRunner.Guarantees.HostileTest.VM do
     assert as_another_user(code) == ~s({"EPERM\\nEACCES\\n", 0}\n)
   end
 
+  describe "a storm of children of the shepherd" do
+    @describetag skip:
+                   (cond do
+                      not @root? ->
+                        "only root can make a PID namespace without a user namespace"
+
+                      not Tree.own_pid_max?() ->
+                        "it would fill the machine's table of processes: before Linux 6.14 a PID namespace has none of its own"
+
+                      true ->
+                        nil
+                    end)
+
+    # A table of processes of its own: the storm fills it, and tests beside this one could not fork.
+    @namespace ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"] ++
+                 ["echo 2000 > /proc/sys/kernel/pid_max && exec \"$@\"", "sh"]
+
+    test "is ended by the clock of its command, and the next command starts", context do
+      code = """
+      {:ok, _} = Application.ensure_all_started(:net_runner)
+      storm = [#{inspect(context.makes_siblings)}]
+      IO.inspect(NetRunner.run(storm, timeout: 700, kill_timeout: 200))
+      IO.inspect(NetRunner.run(~w(echo next)))
+      left = for comm <- Path.wildcard("/proc/[0-9]*/comm"), do: File.read(comm)
+      IO.inspect(Enum.count(left, &(&1 == {:ok, "makes_siblings\\n"})))
+      """
+
+      # A storm goes on for two minutes.
+      options = [env: Tree.elixir_env(), timeout: 100_000]
+      assert {output, 0} = NetRunner.run(@namespace ++ Tree.elixir(code), options)
+      assert output == ~s({:error, :timeout}\n{"next\\n", 0}\n0\n)
+    end
+  end
+
   describe "a set-user-ID program that the VM may not signal for a while" do
     unless @root?, do: @describetag(skip: "making a set-user-ID program needs root")
 
@@ -362,6 +397,25 @@ defmodule NetRunner.Guarantees.HostileTest.VM do
       # It would sleep for two minutes.
       assert as_another_user(code) == "{:error, :timeout}\n"
       Tree.await(fn -> Tree.processes(tree) == [] end, @within)
+    end
+
+    test "is killed when it may be, though its shepherd was killed, and the VM is gone", %{
+      out_of_reach: program,
+      tree: tree
+    } do
+      code = """
+      {:ok, _} = Application.ensure_all_started(:net_runner)
+      options = [owner: nil, env: #{inspect(Tree.env(tree))}]
+      {:ok, p} = NetRunner.Process.start(#{inspect(program)}, [], options)
+      {:ok, "ready\\n"} = NetRunner.Process.read(p)
+      {_, 0} = System.cmd("kill", ["-KILL", "\#{NetRunner.Guarantees.Tree.shepherd(p)}"])
+      {:error, :shepherd_died} = NetRunner.Process.await_exit(p)
+      System.halt(0)
+      """
+
+      assert as_another_user(code) == ""
+      assert Tree.processes(tree) != []
+      Tree.await(fn -> Tree.processes(tree) == [] end, 60_000)
     end
 
     test "is killed when it may be, though the VM is gone", %{out_of_reach: program, tree: tree} do

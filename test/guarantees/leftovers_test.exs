@@ -104,6 +104,28 @@ defmodule NetRunner.Guarantees.LeftoversTest do
       Tree.await(fn -> Tree.helpers(vm) == [] end)
     end
 
+    @tag skip: Tree.needs_linux()
+    test "so it does when the VM is killed before the shepherd has seen the exit", %{tree: tree} do
+      flag = NetRunner.Temporary.path("flag")
+      on_exit(fn -> File.rm(flag) end)
+      script = "sleep 600 & echo ready; until [ -e #{flag} ]; do sleep 0.01; done; exit 0"
+      vm = Tree.start_vm_with([{["sh", "-c", script], [env: Tree.env(tree), leftovers: :leave]}])
+      processes = Tree.processes(tree)
+      command = Enum.find(processes, &(Tree.parent(&1) not in processes))
+      shepherd = Tree.parent(command)
+      {_, 0} = System.cmd("kill", ["-STOP", "#{shepherd}"])
+      Tree.await_stopped(shepherd)
+      File.touch!(flag)
+      Tree.await(fn -> Tree.stat(command)[:state] == "Z" end)
+      Tree.end_vm(vm, :killed)
+      # The guard does it, too, after a while.
+      _ = System.cmd("kill", ["-CONT", "#{shepherd}"], stderr_to_stdout: true)
+      Tree.await(fn -> length(Tree.helpers(vm)) == 2 end)
+      assert [_left] = Tree.processes(tree)
+      Tree.kill_all(tree)
+      Tree.await(fn -> Tree.helpers(vm) == [] end)
+    end
+
     test "run waits for the end of the output, for :output_grace", %{tree: tree} do
       script = "(sleep 0.3; echo late) & echo early"
       options = [leftovers: :leave, output_grace: 60_000, env: Tree.env(tree)]

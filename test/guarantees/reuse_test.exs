@@ -62,7 +62,10 @@ defmodule NetRunner.Guarantees.ReuseTest do
     "chrt --batch --pid 0 $PPID",
     "ionice -c 3 -p $PPID",
     # The launcher remembers that.
-    "kill -STOP $PPID; kill -CONT $PPID"
+    "kill -STOP $PPID; kill -CONT $PPID",
+    # Signals that wait count as its user's (RLIMIT_SIGPENDING).
+    "kill -TERM $PPID",
+    "kill -40 $PPID"
   ]
 
   @show_attributes "nice; ulimit -n; ulimit -c; taskset -p $$ | sed 's/.*: //'; chrt -p $$ | sed 's/.*: //'; " <>
@@ -145,6 +148,37 @@ defmodule NetRunner.Guarantees.ReuseTest do
     for _ <- 1..3, do: assert(NetRunner.run(~w(echo next), timeout: 60_000) == {"next\n", 0})
     # The launcher does it, too, after a while.
     _ = System.cmd("kill", ["-CONT", "#{idle}"], stderr_to_stdout: true)
+    assert_clean(tree)
+  end
+
+  # SIGWINCH ends nothing: what has started goes on until SIGKILL.
+  @not_stopped [stop_signal: :sigwinch, kill_timeout: 50]
+
+  @tag skip: Tree.needs_linux()
+  test "a command that was not read when its time was over is not started", %{tree: tree} do
+    Native.let_idle_go()
+    idle = shepherd()
+    {_, 0} = System.cmd("kill", ["-STOP", "#{idle}"])
+    Tree.await_stopped(idle)
+    flag = NetRunner.Temporary.path("flag")
+    on_exit(fn -> File.rm(flag) end)
+    options = [stop_signal: :sigwinch, kill_timeout: 60_000, timeout: 100]
+    assert NetRunner.run(["touch", flag], options) == {:error, :timeout}
+    # The launcher does it, too, after a while.
+    _ = System.cmd("kill", ["-CONT", "#{idle}"], stderr_to_stdout: true)
+    Tree.await(fn -> Tree.stat(idle) == nil end)
+    refute File.exists?(flag)
+    assert_clean(tree)
+  end
+
+  @tag skip: Tree.needs_linux()
+  test "nothing is left of a command whose time was over while it started", %{tree: tree} do
+    for timeout <- 0..4, _ <- 1..20 do
+      options = [timeout: timeout, env: Tree.env(tree)] ++ @not_stopped
+      assert NetRunner.run(~w(sleep 60), options) == {:error, :timeout}
+      assert Tree.processes(tree) == []
+    end
+
     assert_clean(tree)
   end
 

@@ -83,7 +83,7 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
         stderr: :disabled
       )
 
-  # The same ruleset again, or, for mounts of its own, another one.
+  # With the same ruleset again.
   for {name, keys} <- [files: [], mounts: [processes: :own]] do
     @keys keys
 
@@ -124,6 +124,21 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
 
     for _ <- 1..4, keys <- [[], [], [metadata: :locked], []] do
       assert private.(keys) == {"own\ncat\n", 0}
+    end
+  end
+
+  test "many commands with a /tmp of their own, one after the other: none has another's, or the machine's" do
+    name = Path.basename(NetRunner.Temporary.path("own"))
+    script = "ls -A /tmp; echo x > /tmp/#{name} && echo written"
+    run = &NetRunner.run(["sh", "-c", script], sandbox: &1, stderr: :disabled)
+
+    for n <- 1..40 do
+      assert run.(read: [:system], processes: :own, tmp: :private) == {"written\n", 0}
+
+      if rem(n, 7) == 0 do
+        assert {"", 2} = run.(read: [:system], processes: :own)
+        assert {"", 2} = run.(read: [:system])
+      end
     end
   end
 
@@ -196,6 +211,23 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
       assert cat(file, a) == {"mounted #{round}", 0}
       {_, 0} = System.cmd("umount", [a])
     end
+  end
+
+  @tag skip: @needs_root
+  test "a directory that was deleted is let go", %{a: a} do
+    mount(a)
+    directory = Path.join(a, "work")
+    File.mkdir!(directory)
+    assert NetRunner.run(~w(true), sandbox: [read: [:system, directory]]) == {"", 0}
+    File.rmdir!(directory)
+
+    # It fails as long as a directory without a name is held.
+    Tree.await(fn ->
+      {_, status} = System.cmd("mount", ["-o", "remount,ro", a], stderr_to_stdout: true)
+      status == 0
+    end)
+
+    {_, 0} = System.cmd("umount", [a])
   end
 
   @tag skip: @needs_root

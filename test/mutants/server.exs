@@ -32,8 +32,12 @@ server = [
    "{:reply, :ok, %{state | stream: :taken, owner: Process.monitor(owner)}}",
    "_ = owner\n    {:reply, :ok, %{state | stream: :taken}}", [stream]},
   {"a_stream_without_owner_can_be_enumerated_twice",
-   "{:hand_over, nil}, _from, state), do: {:reply, :ok, %{state | stream: :taken}}",
-   "{:hand_over, nil}, _from, state), do: {:reply, :ok, state}", [stream, callers]},
+   "%{state | stream: :taken, consumer: Process.monitor(consumer)}",
+   "%{state | consumer: Process.monitor(consumer)}", [stream, callers]},
+  {"nobody_sees_that_a_consumer_died", "%{consumer: consumer} = state),\n    do: close(state)",
+   "%{consumer: consumer} = state),\n    do: {:noreply, state}", [callers]},
+  {"a_terminal_without_input_waits_for_it", "{:none, terminal} when terminal != false ->",
+   "{:none, terminal} when terminal == 1 ->", [process]},
   {"a_linked_parent_does_not_wait_for_the_command",
    "life(state, {:end, :stopped, {:stop, shutdown(reason)}})", "{:stop, shutdown(reason), state}",
    [ending]},
@@ -105,7 +109,9 @@ boot = [
    "{:terminal, Keyword.get(settings, :rows, 24), Keyword.get(settings, :cols, 80),",
    "{:terminal, Keyword.get(settings, :cols, 80), Keyword.get(settings, :rows, 24),", [process]},
   {"a_failed_step_is_not_named", "defp not_started(step, errno), do: {step, errno}",
-   "defp not_started(_step, errno), do: errno", [run]}
+   "defp not_started(_step, errno), do: errno", [run]},
+  {"a_timeout_does_not_wait_for_the_start", "if Native.withdraw(control),",
+   "if Native.withdraw(control) || true,", [reuse]}
 ]
 
 exit_and_report = [

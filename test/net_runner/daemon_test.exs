@@ -73,7 +73,8 @@ defmodule NetRunner.DaemonTest do
     test "those of the child are refused where they are wrong, or mean nothing" do
       for {option, expected} <- [
             {{:restart, :always}, "one of :permanent, :transient, :temporary"},
-            {{:shutdown, -1}, "milliseconds, :infinity or :brutal_kill"}
+            {{:shutdown, -1}, "milliseconds from 1 to 4294967295, :infinity or :brutal_kill"},
+            {{:shutdown, 0}, "milliseconds from 1 to 4294967295, :infinity or :brutal_kill"}
           ] do
         {name, value} = option
         message = "the option #{inspect(name)} must be #{expected}, got: #{inspect(value)}"
@@ -86,6 +87,24 @@ defmodule NetRunner.DaemonTest do
       assert_raise ArgumentError, message, fn ->
         Daemon.start_link(cmd: "cat", restart: :temporary)
       end
+    end
+
+    test "those that want output are refused where none comes to the daemon" do
+      nowhere = [stdout: :null, stderr: :disabled]
+
+      for reader <- [[on_output: :log], [on_line: &IO.puts/1], [ready: {:output, ~r/x/}]] do
+        [{option, _}] = reader
+        options = [cmd: "cat", process_opts: nowhere] ++ reader
+
+        assert_raise ArgumentError,
+                     "the option #{inspect(option)} has no meaning here: neither stdout nor stderr is a pipe to the VM",
+                     fn -> Daemon.start_link(options) end
+
+        for somewhere <- [[stdout: :null], [stderr: :disabled], [pty: true]],
+            do: assert(Daemon.child_spec(Keyword.put(options, :process_opts, somewhere)))
+      end
+
+      assert %{} = Daemon.child_spec(cmd: "cat", process_opts: nowhere)
     end
 
     test "what cannot be started is an error, and takes nobody along" do

@@ -463,6 +463,13 @@ defmodule NetRunner.ProcessTest do
       end
     end
 
+    test "is at its end at once, without an input" do
+      options = [pty: true, timeout: 60_000]
+      assert NetRunner.run(~w(cat), options) == {"", 0}
+      assert {:ok, %{status: 0, stdout: ""}} = NetRunner.capture(~w(cat), options)
+      assert NetRunner.stream!(~w(cat), options) |> Enum.to_list() == []
+    end
+
     test "echoes, or not" do
       assert NetRunner.run(["sh", "-c", "read line"], pty: true, input: "abc\n") == {"abc\r\n", 0}
 

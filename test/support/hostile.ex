@@ -19,7 +19,7 @@ defmodule NetRunner.Guarantees.Hostile do
     File.mkdir_p!(directory)
     ExUnit.Callbacks.on_exit(fn -> File.rm_rf!(directory) end)
 
-    for name <- ~w(forks_and_moves out_of_reach)a, into: %{} do
+    for name <- ~w(forks_and_moves makes_siblings out_of_reach)a, into: %{} do
       program = Path.join(directory, "#{name}")
       {_, 0} = System.cmd("gcc", ["-O2", "-o", program, Path.join(@folder, "#{name}.c")])
       {name, program}

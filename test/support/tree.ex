@@ -44,6 +44,14 @@ defmodule NetRunner.Guarantees.Tree do
 
   def root?, do: :os.cmd(~c"id -u") == ~c"0\n"
 
+  @doc "Whether a PID namespace has a table of processes of its own (`kernel.pid_max`, since Linux 6.14)."
+  def own_pid_max? do
+    with {:unix, :linux} <- :os.type(),
+         {major, minor, _} <- :os.version(),
+         do: {major, minor} >= {6, 14},
+         else: (_ -> false)
+  end
+
   @doc "The program shapes of the matrix; shape.py says what each does."
   def shapes do
     ~w(plain background_children setsid_child daemon ignores_signals stopped deep wide

@@ -72,6 +72,7 @@ defmodule NetRunner.Process.Boot do
     {_, now} = started = {System.system_time(), System.monotonic_time()}
     owner = options.owner && Process.monitor(options.owner)
     patience = {owner, deadline(now, options[:timeout])}
+    give_up_after = give_up_after(options)
     standard = connections(options, Map.get(extra, :input, :open))
     connections = {standard, Descriptors.connections(options.fds)}
 
@@ -80,7 +81,13 @@ defmodule NetRunner.Process.Boot do
          {:ok, joined} <- Cgroup.joined(options),
          {:ok, cgroup} <- Cgroup.create(options),
          {:ok, os_pid, fds} <-
-           start_in(cgroup, join(fields, joined), connections, options.pipe_size, patience),
+           start_in(
+             cgroup,
+             join(fields, joined),
+             {connections, options.pipe_size},
+             patience,
+             give_up_after
+           ),
          {control, stdin, stdout, stderr, further} = fds,
          counters = Counters.new(stdin, stdout, stderr),
          :ok <- Listing.register(command, os_pid, elem(started, 0), counters) do
@@ -91,7 +98,7 @@ defmodule NetRunner.Process.Boot do
         os_pid: os_pid,
         leftovers: options.leftovers,
         cgroup?: cgroup != nil,
-        give_up_after: give_up_after(options),
+        give_up_after: give_up_after,
         grace: if(extra[:grace?], do: options.output_grace, else: :none)
       }
 
@@ -173,20 +180,20 @@ defmodule NetRunner.Process.Boot do
   defp join(fields, nil), do: fields
   defp join(fields, joined), do: [{:joined_cgroup, joined} | fields]
 
-  defp start_in(cgroup, fields, connections, pipe_size, patience) do
+  defp start_in(cgroup, fields, pipes, patience, give_up_after) do
     fields = if cgroup, do: [{:cgroup, cgroup} | fields], else: fields
 
-    with {:error, reason} <- submit(fields, connections, pipe_size, patience, @attempts) do
+    with {:error, reason} <- submit(fields, pipes, patience, give_up_after, @attempts) do
       Cgroup.remove(cgroup)
       {:error, reason}
     end
   end
 
   # Race: unread begin. `:not_taken` means that nothing has happened yet.
-  defp submit(fields, connections, pipe_size, patience, attempts) do
+  defp submit(fields, {connections, pipe_size} = pipes, patience, give_up_after, attempts) do
     with {:ok, control, stdin, stdout, stderr, further} <-
            Launcher.submit(fields, connections, pipe_size, patience) do
-      case await_started(control, patience) do
+      case await_started_in_time(control, patience, give_up_after) do
         {:ok, os_pid} ->
           {:ok, os_pid, {control, stdin, stdout, stderr, further}}
 
@@ -195,13 +202,31 @@ defmodule NetRunner.Process.Boot do
           for fd <- [control, stdin, stdout, stderr | further], fd != nil, do: Native.close(fd)
 
           if failed == :not_taken and attempts > 1,
-            do: submit(fields, connections, pipe_size, patience, attempts - 1),
+            do: submit(fields, pipes, patience, give_up_after, attempts - 1),
             else: with(:not_taken <- failed, do: {:error, :launcher_died})
       end
     end
   end
 
-  # An execve(2) may take any time: the program may be on a file system that does not answer.
+  # Race: timeout beside the start. What a shepherd has begun to start is a command like any other: it is ended by its timeout, and
+  # waited for. An execve(2) may take any time: the program may be on a file system that does not answer.
+  defp await_started_in_time(control, {owner, _} = patience, give_up_after) do
+    with {:error, :timeout} <- await_started(control, patience) do
+      if Native.withdraw(control),
+        do: {:error, :timeout},
+        else: await_late_start(control, {owner, deadline(give_up_after)})
+    end
+  end
+
+  defp await_late_start(control, patience) do
+    case await_started(control, patience) do
+      {:ok, os_pid} -> {:ok, os_pid}
+      # It may have seen that the command was taken back.
+      gone when gone in [:not_taken, {:error, :shepherd_died}] -> {:error, :timeout}
+      failed -> failed
+    end
+  end
+
   defp await_started(control, {owner, deadline} = patience) do
     case Native.receive_event(control) do
       {:started, os_pid} ->
@@ -244,6 +269,8 @@ defmodule NetRunner.Process.Boot do
   defp not_started(step, errno), do: {step, errno}
 
   # --- time ---------------------------------------------------------------------------------------
+
+  defp deadline(timeout), do: deadline(System.monotonic_time(), timeout)
 
   defp deadline(_from, timeout) when timeout in [nil, :infinity], do: :infinity
 

@@ -52,6 +52,12 @@ defmodule NetRunner.Process.Server do
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
   def start(command, options, extra \\ []) do
     options = if options.owner == :caller, do: %{options | owner: self()}, else: options
+    # What is done here and not by the server, which may be on another node.
+    options = Map.drop(options, [:input, :on_output, :cancel])
+    # The death of the owner is seen to.
+    extra =
+      if extra[:consumer] == options.owner, do: Keyword.delete(extra, :consumer), else: extra
+
     extra = Keyword.put_new_lazy(extra, :context, &Context.capture/0)
 
     if options.node in [nil, node()] do
@@ -90,7 +96,7 @@ defmodule NetRunner.Process.Server do
         if boot.rest_of_timeout != :infinity, do: arm(:expired, boot.rest_of_timeout)
 
         {:ok, State.new(command, boot, extra),
-         {:continue, {:begin, Map.get(extra, :input, :open), Descriptors.inputs(options.fds)}}}
+         {:continue, {:begin, input(options, extra), Descriptors.inputs(options.fds)}}}
 
       # With `:shutdown` nothing is logged; the caller gets the reason.
       {:error, reason} ->
@@ -98,6 +104,15 @@ defmodule NetRunner.Process.Server do
 
       {:crashed, sentence} ->
         {:stop, {:shutdown, {:crashed, sentence}}}
+    end
+  end
+
+  defp input(options, extra) do
+    case {extra[:input], options.pty} do
+      {nil, _} -> :open
+      # A terminal is open until it gets its end-of-file character.
+      {:none, terminal} when terminal != false -> {:iovec, []}
+      {input, _} -> input
     end
   end
 
@@ -259,7 +274,9 @@ defmodule NetRunner.Process.Server do
     {:reply, {:error, :already_enumerated}, state}
   end
 
-  def handle_call({:hand_over, nil}, _from, state), do: {:reply, :ok, %{state | stream: :taken}}
+  def handle_call({:hand_over, nil}, {consumer, _}, state) do
+    {:reply, :ok, %{state | stream: :taken, consumer: Process.monitor(consumer)}}
+  end
 
   def handle_call({:hand_over, owner}, _from, state) do
     if state.owner, do: Process.demonitor(state.owner, [:flush])
@@ -336,12 +353,16 @@ defmodule NetRunner.Process.Server do
         state |> listen() |> and_then(&life(&1, {:end, {:asked, :cancelled}, :stay}))
 
       Lifecycle.to_its_end?(state.life) and state.stream != :offered ->
-        state |> listen() |> and_then(&life(&1, {:end, :closed, {:stop, :normal}}))
+        close(state)
 
       true ->
         {:stop, :normal, state}
     end
   end
+
+  # The owner is another process, or nobody. Each command of a pipeline hears of it by itself.
+  def handle_info({:DOWN, consumer, :process, _, _}, %{consumer: consumer} = state),
+    do: close(state)
 
   # Nobody is left who could get the output or the status.
   def handle_info({:DOWN, capture, :process, _, _}, %{capture: capture} = state) do
@@ -412,6 +433,10 @@ defmodule NetRunner.Process.Server do
   defp fail_input(state, failure) do
     state = %{state | input_failure: {:error, {:input_failed, failure}}}
     life(state, {:end, cause(state, {:input_failed, failure}), :stay})
+  end
+
+  defp close(state) do
+    state |> listen() |> and_then(&life(&1, {:end, :closed, {:stop, :normal}}))
   end
 
   # A capture keeps what was printed, and reads on.

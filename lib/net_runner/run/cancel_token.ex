@@ -36,7 +36,7 @@ defmodule NetRunner.Run.CancelToken do
   def cancel(%__MODULE__{ref: ref} = token) do
     :erpc.call(node(ref), __MODULE__, :cancel, [token])
   catch
-    # With its node, everything that ran under it is gone.
+    # Its node is gone, and everything that ran under it; or it cannot be reached.
     :error, {:erpc, _} -> :ok
   end
 

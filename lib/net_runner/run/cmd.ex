@@ -42,7 +42,9 @@ defmodule NetRunner.Run.Cmd do
       input = if options.input, do: Input.new(options), else: :open
       :ok = start_application()
 
-      case Server.start(command, options, input: Input.for_server(input), grace?: true) do
+      extra = [input: Input.for_server(input), grace?: true, consumer: self()]
+
+      case Server.start(command, options, extra) do
         {:ok, server} ->
           feeder = Input.feed(input, server)
           output(server, feeder, settings, collected, collector, command)

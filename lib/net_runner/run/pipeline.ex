@@ -5,7 +5,7 @@ defmodule NetRunner.Run.Pipeline do
   # Its life: what each command is started with is planned; the pipes are made, the commands started from the first to
   # the last, each with its ends, and the VM's own ends closed, so that the end of one command is seen by its
   # neighbours. The VM feeds the first and reads the last. Each command has a server of its own; all have the same
-  # owner. When one is lost or has to be ended, all are.
+  # owner and the same consumer. When one is lost or has to be ended, all are.
 
   alias NetRunner.{Command, Options}
   alias NetRunner.Process, as: Member
@@ -212,7 +212,7 @@ defmodule NetRunner.Run.Pipeline do
     options = %{options | timeout: min(options.timeout, remaining(deadline))}
     given = if stdin == :first, do: input, else: :open
 
-    case Server.start(words, options, input: given, grace?: true) do
+    case Server.start(words, options, input: given, grace?: true, consumer: self()) do
       {:ok, server} ->
         start_all(others, input, deadline, [{server, words} | started])
 

@@ -44,7 +44,9 @@ defmodule NetRunner.Run.Stream do
   @spec lazy(term(), map(), Input.t()) :: Enumerable.t()
   def lazy(command, options, input) do
     enumerable(fn ->
-      case Server.start(command, options, input: Input.for_server(input), grace?: true) do
+      extra = [input: Input.for_server(input), grace?: true, consumer: self()]
+
+      case Server.start(command, options, extra) do
         {:ok, server} ->
           progress = Progress.start(options, input, server, command)
           feeder = Input.feed(input, server)

@@ -167,7 +167,10 @@ defmodule NetRunner.System.Cgroup do
 
   # Race: busy cgroup.
   defp remove(directory, tries) do
-    directory |> Path.join("*/") |> Path.wildcard() |> Enum.each(&remove(&1, 1))
+    # No wildcard: its name may hold characters that mean something there.
+    with {:ok, names} <- File.ls(directory) do
+      for name <- names, path = Path.join(directory, name), File.dir?(path), do: remove(path, 1)
+    end
 
     with {:error, reason} when reason in [:ebusy, :eexist] and tries > 1 <- File.rmdir(directory) do
       Process.sleep(@removal_pause)

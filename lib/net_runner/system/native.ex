@@ -329,6 +329,13 @@ defmodule NetRunner.System.Native do
   @spec shut(fd()) :: :ok | {:error, :closed | posix()}
   def shut(control), do: nif_shut(control)
 
+  @doc """
+  Takes a command back that has been submitted, and has not started. `true`: nobody has read of it, and nobody will start it. (On other
+  systems than Linux that is not known, and it may be started and ended at once.) `false`: a shepherd has read of it.
+  """
+  @spec withdraw(fd()) :: boolean()
+  def withdraw(control), do: nif_withdraw(control)
+
   def nif_read(_fd, _max_bytes), do: not_loaded()
   def nif_read_bulk(_fd, _max_bytes), do: not_loaded()
   def nif_try_read(_fd, _max_bytes), do: not_loaded()
@@ -367,6 +374,7 @@ defmodule NetRunner.System.Native do
   def nif_suspend(_control, _suspended), do: not_loaded()
   def nif_end_command(_control), do: not_loaded()
   def nif_shut(_control), do: not_loaded()
+  def nif_withdraw(_control), do: not_loaded()
 
   defp not_loaded do
     :erlang.nif_error(RuntimeError.exception(:persistent_term.get(@failure, "not loaded")))

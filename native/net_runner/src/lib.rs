@@ -284,13 +284,26 @@ fn nif_receive_greeting<'a>(env: Env<'a>, socket: &Fd) -> Term<'a> {
         return error_term(env, atoms::closed());
     };
     let mut bytes = [0; 256];
-    match recv(inside.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+    match receive(&inside, &mut bytes).0 {
         Ok(0) => atoms::eof().encode(env),
         Ok(length) => {
             let greeting = String::from_utf8_lossy(&bytes[..length]);
             (atoms::ok(), greeting.as_ref(), GREETING).encode(env)
         }
         Err(errno) => again_or_error(env, &inside, errno),
+    }
+}
+
+/// What the other end said, and whether it was closed with something unread in it (unix(7)).
+/// Race: reset before the report. Race: end before the report. Race: unread begin.
+fn receive(inside: &fd::Inside, bytes: &mut [u8]) -> (nix::Result<usize>, bool) {
+    let (mut reset, mut ended) = (false, false);
+    loop {
+        match recv(inside.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT) {
+            Err(Errno::ECONNRESET) if !reset => reset = true,
+            Ok(0) if !ended => ended = true,
+            received => return (received, reset),
+        }
     }
 }
 
@@ -595,15 +608,7 @@ fn nif_receive_event<'a>(env: Env<'a>, control: &Fd) -> Term<'a> {
         return error_term(env, atoms::closed());
     };
     let mut frame = [0; EVENT_SIZE + ONE_MORE];
-    // A shepherd that exits with a request unread resets the connection (unix(7)).
-    // Race: reset before the report. Race: unread begin.
-    let (received, reset) = match recv(inside.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
-        Err(Errno::ECONNRESET) => (
-            recv(inside.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT),
-            true,
-        ),
-        received => (received, false),
-    };
+    let (received, reset) = receive(&inside, &mut frame);
     match received {
         Ok(0) if reset => atoms::reset().encode(env),
         Ok(0) => atoms::eof().encode(env),
@@ -728,6 +733,20 @@ fn nif_end_command<'a>(env: Env<'a>, control: &Fd) -> Term<'a> {
         result => result,
     };
     done(env, sent)
+}
+
+/// Whether nobody has read the `Begin` in this control socket, and nobody will carry it out: a shepherd looks whether the socket is shut
+/// when it has read it. Race: timeout beside the start.
+#[rustler::nif]
+fn nif_withdraw(env: Env, control: &Fd) -> bool {
+    let Some(inside) = control.enter(env) else {
+        return true;
+    };
+    let control = inside.as_raw_fd();
+    // Only where nobody has read it: requests must still reach a command that has started.
+    submit::is_unread(control)
+        && shutdown(control, Shutdown::Write).is_ok()
+        && submit::is_unread(control)
 }
 
 /// Shuts the VM's side of the control socket, which the shepherd takes for a close; what it says can still be received.

@@ -13,7 +13,7 @@ use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags};
 use nix::sys::stat::Mode;
 use rustler::{Atom, Decoder, Env, Error, ListIterator, NifResult, Term};
 use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use wire::socket::{self, Begin, NO_SIGNAL};
 use wire::{Confinement, Leftovers, Network, Sandbox, SpecWriter, Tag, NEW_SHEPHERD};
 
@@ -442,4 +442,19 @@ pub fn working_directory_at_hand() -> Option<OwnedFd> {
 #[cfg(any(not(target_os = "linux"), net_runner_posix))]
 pub fn working_directory_at_hand() -> Option<OwnedFd> {
     None
+}
+
+/// Whether something that was sent to a shepherd has not been received by it (SIOCOUTQ, as unix(7) has it).
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+pub fn is_unread(control: RawFd) -> bool {
+    let mut unread: libc::c_int = 0;
+    // SAFETY: ioctl(2) writes a number.
+    let result = unsafe { libc::ioctl(control, libc::TIOCOUTQ, &raw mut unread) };
+    result == 0 && unread > 0
+}
+
+/// Not known there.
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
+pub fn is_unread(_control: RawFd) -> bool {
+    true
 }

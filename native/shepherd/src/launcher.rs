@@ -105,6 +105,8 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
         Phase::Withdrawn => watch.attend_until_childless(|dead| {
             phase.is_expected(dead.pid, dead.exit_code, &flags.now())
         }),
+        // What it may not signal yet, the guard goes on to end.
+        Phase::VmClosed | Phase::Open { .. } if watch.has_strangers() => ExitCode::FAILURE,
         Phase::VmClosed | Phase::Open { .. } => ExitCode::SUCCESS,
     }
 }

@@ -17,12 +17,12 @@ mod namespaces;
 mod paths;
 
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
-pub use landlock::abi as landlock_abi;
+pub use landlock::{abi as landlock_abi, keeps_ruleset, let_ruleset_go};
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 pub use linux::Sandbox;
 
 #[cfg(any(not(target_os = "linux"), net_runner_posix))]
-pub use elsewhere::{landlock_abi, Sandbox};
+pub use elsewhere::{keeps_ruleset, landlock_abi, let_ruleset_go, Sandbox};
 
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 mod linux {
@@ -188,6 +188,12 @@ mod elsewhere {
     pub fn landlock_abi() -> nix::Result<libc::c_long> {
         Err(Errno::ENOSYS)
     }
+
+    pub fn keeps_ruleset() -> bool {
+        false
+    }
+
+    pub fn let_ruleset_go() {}
 
     /// Other systems have none: a command that asks for one is not started.
     pub enum Sandbox {}

@@ -14,6 +14,7 @@ use crate::children::{self, Left};
 use crate::command::{self, Init, Started};
 use crate::failure::{at, Failure};
 use crate::life::{Action, Command, Event, Life, Vm};
+use crate::sandbox;
 use crate::socket::{self, Begin, Control};
 use crate::{signals, sys, tree};
 use nix::errno::Errno;
@@ -28,6 +29,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use wire::{Leftovers, Spec, SpecWriter, Step, Tag};
+
+/// A ruleset holds its directories when they are deleted: until then, their file system cannot be made read-only.
+const LONGEST_KEPT: Duration = Duration::from_secs(1);
 
 /// Who is above a shepherd, and ends what is left of its command if it is killed.
 pub struct Parent {
@@ -87,10 +91,10 @@ pub fn run(control: OwnedFd, parent: &Parent, attributes: &Attributes) {
                 // While it is idle it has no child, and nobody needs it when its parent is gone.
                 // Race: parent died first. Race: retired too late.
                 let _ = sys::signal_at_parents_death(Some(Signal::SIGKILL));
-                // Those above this process end a helper that is stopped again (see `Watch`). That is not the next
-                // command's doing.
+                // Those above this process end a helper that is stopped again (see `Watch`), and signals that wait take from
+                // what its user may have waiting (RLIMIT_SIGPENDING). That is not the next command's doing.
                 let may_serve_again = parent.takes_requests()
-                    && !signals::was_continued()
+                    && !signals::was_signalled()
                     && Attributes::of_this_process() == *attributes;
                 shepherd.event(Event::Checked { may_serve_again });
             }
@@ -155,14 +159,18 @@ impl<'a> Shepherd<'a> {
     }
 
     fn await_command(&mut self) {
+        if sandbox::keeps_ruleset() && !socket::await_anything(self.control, LONGEST_KEPT) {
+            sandbox::let_ruleset_go();
+        }
         if !socket::await_begin(self.control) {
             return self.event(Event::VmGone);
         }
         // While it has a command, the death of its parent only wakes it. Race: parent dies beside a request.
         let _ = sys::signal_at_parents_death(Some(Signal::SIGCHLD));
         match socket::receive_begin(self.control) {
-            Some(begin) => self.start(begin),
-            None => self.event(Event::VmGone),
+            // Race: timeout beside the start.
+            Some(begin) if !socket::is_over(self.control) => self.start(begin),
+            Some(_) | None => self.event(Event::VmGone),
         }
     }
 
@@ -253,6 +261,10 @@ impl<'a> Shepherd<'a> {
             Ok(true) => self.see_exit(),
             // Cannot happen with good arguments; if it does, nothing may stay.
             Err(_) => self.event(Event::ParentGone),
+        }
+        // Race: exit beside the end of the VM.
+        if self.command_is_dead() {
+            return self.event(Event::CommandDied);
         }
         if self.listens() {
             match socket::receive_request(self.control) {

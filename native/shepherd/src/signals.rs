@@ -96,15 +96,16 @@ pub fn unblock_all() -> nix::Result<()> {
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 
-/// Whether somebody has stopped this process, and let it go on: SIGCONT is blocked, so it stays pending (signal(7)).
-pub fn was_continued() -> bool {
-    // SAFETY: a signal set is an array of bits, valid whatever they are, and sigpending(2) writes it.
-    let pending = unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigpending(&mut set);
-        SigSet::from_sigset_t_unchecked(set)
-    };
-    pending.contains(Signal::SIGCONT)
+/// Whether somebody has signalled this process: what is blocked stays pending (signal(7)), as does the SIGCONT for one that was
+/// stopped.
+pub fn was_signalled() -> bool {
+    const LAST: libc::c_int = 64;
+    // SAFETY: a signal set is an array of bits, valid whatever they are; sigpending(2) writes it, sigismember(3) reads it.
+    unsafe {
+        let mut pending: libc::sigset_t = std::mem::zeroed();
+        libc::sigpending(&mut pending);
+        (1..=LAST).any(|number| number != libc::SIGCHLD && libc::sigismember(&pending, number) == 1)
+    }
 }
 
 /// Waits until a descriptor is readable, a child or the parent changed, or the time is over. Gives the descriptors that are

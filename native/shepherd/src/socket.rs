@@ -1,8 +1,10 @@
 //! The helpers' ends of their sockets: frames in, frames out, descriptors beside a request.
 
+use crate::signals;
 use nix::errno::Errno;
 use nix::sys::socket::{recv, send, MsgFlags};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 use wire::socket::{NO_SIGNAL, ONE_MORE};
 use wire::{Event, Request, MAX_FDS, MAX_SHORT_SPEC, NEW_SHEPHERD, REQUEST_SIZE};
 
@@ -59,6 +61,11 @@ pub struct Begin {
     pub lost: bool,
 }
 
+/// Waits until something is there, or the VM has closed its end; `false` when that takes longer.
+pub fn await_anything(socket: BorrowedFd, longest: Duration) -> bool {
+    !matches!(signals::wait([socket], Some(longest)), Ok(ready) if ready.highest().is_none())
+}
+
 /// Waits until a command is there to be received; `false` when the VM has closed its end. Skips everything else.
 /// Race: late request.
 pub fn await_begin(socket: BorrowedFd) -> bool {
@@ -75,6 +82,12 @@ pub fn await_begin(socket: BorrowedFd) -> bool {
             Ok(_) | Err(_) => return false,
         }
     }
+}
+
+/// Whether the VM has closed its end, and nothing is left to be read.
+pub fn is_over(socket: BorrowedFd) -> bool {
+    let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(socket.as_raw_fd(), &mut [0], peek) == Ok(0)
 }
 
 /// The command that is there.

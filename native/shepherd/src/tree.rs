@@ -314,3 +314,45 @@ mod processes {
         }
     }
 }
+
+#[cfg(all(test, target_os = "linux", not(net_runner_posix)))]
+mod tests {
+    use super::*;
+    use crate::children::tests::own_children;
+    use nix::sys::signal::{kill, Signal};
+    use nix::sys::wait::{waitid, Id, WaitPidFlag};
+    use nix::unistd::Pid;
+    use std::process::Command;
+
+    #[test]
+    fn one_that_was_signalled_is_awaited_until_it_has_stopped_or_is_gone() {
+        let _own = own_children();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = Pid::from_raw(child.id() as libc::pid_t);
+        // It may be in state D while it is loaded.
+        while children::state_of(pid.as_raw()) != Some('S') {
+            std::thread::sleep(PAUSE);
+        }
+        let mut tree = Tree::default();
+        tree.add(pid.as_raw(), &Ok(Reached::Yes));
+        assert!(tree.any_moves());
+        kill(pid, Signal::SIGSTOP).unwrap();
+        let stopped = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT;
+        waitid(Id::Pid(pid), stopped).unwrap();
+        assert!(!tree.any_moves());
+        tree.add(pid.as_raw(), &Ok(Reached::Yes));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!tree.any_moves());
+    }
+
+    #[test]
+    fn what_was_gone_too_early_is_looked_at_again_and_a_stranger_is_not() {
+        let mut tree = Tree::default();
+        tree.add(2, &Ok(Reached::Unknown));
+        tree.add(3, &Ok(Reached::NotBelow));
+        tree.add(4, &Err(nix::errno::Errno::EPERM));
+        assert_eq!(tree.known, BTreeSet::from([3, 4]));
+        assert!(tree.moving.is_empty());
+    }
+}

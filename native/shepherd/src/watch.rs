@@ -99,6 +99,11 @@ impl Watch {
         }
     }
 
+    /// Whether what is no helper may be left.
+    pub fn has_strangers(&self) -> bool {
+        self.strangers.is_some()
+    }
+
     /// Until when `attend` has nothing to do unless something happens.
     pub fn time_left(&self) -> Option<Duration> {
         if self.unseen {

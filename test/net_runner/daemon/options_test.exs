@@ -364,6 +364,10 @@ defmodule NetRunner.Daemon.OptionsTest do
       assert Daemon.child_spec(child).shutdown == 6_000
       assert Daemon.child_spec([stop_command: ["true"]] ++ child).shutdown == 9_000
 
+      # Longer than a supervisor can wait.
+      patient = [cmd: "cat", process_opts: [kill_timeout: 2_147_483_647], stop_command: ["true"]]
+      assert Daemon.child_spec(patient).shutdown == :infinity
+
       for wrong <- [[], "nginx -s quit", ["a\0b"], [true], ["a" | "b"]] do
         assert_raise ArgumentError, ~r/:stop_command must be a list \[executable \| args\]/, fn ->
           Daemon.child_spec(cmd: "cat", stop_command: wrong)

@@ -296,6 +296,40 @@ defmodule NetRunner.Process.CallersTest do
     end
   end
 
+  for {name, function} <- [
+        stream!: quote(do: &(NetRunner.stream!(&1, &2) |> Stream.run())),
+        stream: quote(do: &(NetRunner.stream(&1, &2) |> elem(1) |> Stream.run())),
+        pipeline: quote(do: &NetRunner.pipeline([&1, ["cat"]], &2)),
+        pipeline_stream!:
+          quote(do: &(NetRunner.pipeline_stream!([&1, ["cat"]], &2) |> Stream.run())),
+        cmd: quote(do: &NetRunner.cmd(hd(&1), tl(&1), &2)),
+        run: quote(do: &NetRunner.run(&1, &2)),
+        capture: quote(do: &NetRunner.capture(&1, &2))
+      ] do
+    test "what #{name} has started is ended with its caller, though another process owns it" do
+      mark = "1000.#{System.unique_integer([:positive])}"
+      test = self()
+
+      caller = spawn(fn -> unquote(function).(["sleep", mark], owner: test) end)
+
+      # `cat`, at the end of a pipeline, is gone when its input is.
+      find = fn -> Enum.find(NetRunner.list(), &(List.last(&1.command) == mark)) end
+      Tree.await(fn -> find.() != nil end)
+      %{os_pid: os_pid} = find.()
+      kill(caller)
+      Tree.await(fn -> Tree.stat(os_pid) == nil and find.() == nil end)
+    end
+  end
+
+  test "a stream that belongs to nobody is ended with its consumer" do
+    mark = "1000.#{System.unique_integer([:positive])}"
+    find = fn -> Enum.find(NetRunner.list(), &(&1.command == ["sleep", mark])) end
+    consumer = spawn(fn -> NetRunner.stream!(["sleep", mark], owner: nil) |> Stream.run() end)
+    Tree.await(fn -> find.() != nil end)
+    kill(consumer)
+    Tree.await(fn -> find.() == nil end)
+  end
+
   test "a writer that dies while it waits does not keep a close waiting" do
     # The pipe is exactly full, and nobody reads.
     p = start!("exec sleep 1000", pipe_size: 0)

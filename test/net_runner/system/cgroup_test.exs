@@ -129,6 +129,16 @@ defmodule NetRunner.CgroupTest do
            }
   end
 
+  test "one whose name has a wildcard takes no other one along", %{parent: parent} do
+    other = Path.join([@root, parent, "ab"])
+    below = Path.join(other, "below")
+    File.mkdir_p!(below)
+    on_exit(fn -> for directory <- [below, other], do: File.rmdir(directory) end)
+    assert NetRunner.run(~w(no-such-program), cgroup_path: parent <> "/a*") == {:error, :enoent}
+    refute File.exists?(Path.join([@root, parent, "a*"]))
+    assert File.dir?(below)
+  end
+
   test "what does not start leaves none", %{path: path} do
     assert NetRunner.run(~w(no-such-program), cgroup_path: path) == {:error, :enoent}
     refute File.exists?(Path.join(@root, path))

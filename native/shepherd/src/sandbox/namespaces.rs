@@ -10,6 +10,7 @@ use crate::failure::{at, Failure};
 use nix::errno::Errno;
 use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr};
+use std::iter;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -150,9 +151,9 @@ impl Mounts {
         }
         // Those above come before those below.
         binds.sort_by(|one, other| one.path.cmp(&other.path));
-        let working = directory.join(spec.cd.map(as_path).unwrap_or(Path::new("")));
-        let directories = [&directory, &working]
-            .into_iter()
+        let working = spec.cd.map(|cd| directory.join(as_path(cd)));
+        let directories = iter::once(&directory)
+            .chain(&working)
             .filter(|_| tmp.is_some())
             // One that does not exist is an error of its own, when it is gone to.
             .filter_map(|path| std::fs::canonicalize(path).ok())
