@@ -91,16 +91,11 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
     md5([@recipe, machine, 0, settings, sources()])
   end
 
-  # The sources and the manifests.
+  # The sources and the manifests. The path to the source is no pattern: it may hold characters that mean something there.
   defp sources do
-    files =
-      Path.wildcard(Path.join(@source, "native/**/*.{rs,toml}")) ++
-        Enum.map(["Cargo.toml", "Cargo.lock"], &Path.join(@source, &1))
-
-    parts =
-      for file <- Enum.sort(files), do: [Path.relative_to(file, @source), 0, File.read!(file)]
-
-    md5(parts)
+    found = :filelib.wildcard(~c"native/**/*.{rs,toml}", String.to_charlist(@source))
+    files = ["Cargo.toml", "Cargo.lock" | Enum.map(found, &List.to_string/1)]
+    md5(for file <- Enum.sort(files), do: [file, 0, File.read!(Path.join(@source, file))])
   end
 
   defp md5(iodata), do: iodata |> :erlang.md5() |> Base.encode16(case: :lower)

@@ -28,7 +28,8 @@ defmodule NetRunner.Builds do
 
     context = %{
       root: root,
-      clone: Path.join(root, "net_runner"),
+      # Mix finds its files by patterns, and the path is none.
+      clone: Path.join(root, "net_runner {1,2}"),
       target: Path.join(root, "target")
     }
 
