@@ -93,8 +93,14 @@ defmodule Mix.Tasks.Compile.NetRunnerNative do
 
   # The sources and the manifests. The path to the source is no pattern: it may hold characters that mean something there.
   defp sources do
-    found = :filelib.wildcard(~c"native/**/*.{rs,toml}", String.to_charlist(@source))
-    files = ["Cargo.toml", "Cargo.lock" | Enum.map(found, &List.to_string/1)]
+    found =
+      for path <- :filelib.wildcard(~c"native/**/*.{rs,toml}", String.to_charlist(@source)),
+          path = List.to_string(path),
+          # An editor's, which may be a link to nowhere.
+          not String.contains?(path, "/."),
+          do: path
+
+    files = ["Cargo.toml", "Cargo.lock" | found]
     md5(for file <- Enum.sort(files), do: [file, 0, File.read!(Path.join(@source, file))])
   end
 

@@ -344,14 +344,14 @@ defmodule NetRunner.Daemon do
   # The options that want some of the output.
   defp readers(given) do
     for {option, value} <- Keyword.take(given, [:on_output, :on_line, :ready]),
-        value != nil and (option != :ready or match?({:output, _regex}, value)),
+        value not in [nil, :discard] and (option != :ready or match?({:output, _}, value)),
         do: option
   end
 
   @spec refuse_reader!(atom()) :: no_return()
   defp refuse_reader!(option) do
     raise ArgumentError,
-          "the option #{inspect(option)} has no meaning here: neither stdout nor stderr is a pipe to the VM"
+          "the option #{inspect(option)} has no meaning here: no output comes to the daemon, as neither stdout nor stderr is :pipe"
   end
 
   # The command as a value: what is said beside it is added, or wins.

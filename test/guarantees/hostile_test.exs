@@ -346,21 +346,8 @@ defmodule NetRunner.Guarantees.HostileTest.VM do
   end
 
   describe "a storm of children of the shepherd" do
-    @describetag skip:
-                   (cond do
-                      not @root? ->
-                        "only root can make a PID namespace without a user namespace"
-
-                      not Tree.own_pid_max?() ->
-                        "it would fill the machine's table of processes: before Linux 6.14 a PID namespace has none of its own"
-
-                      true ->
-                        nil
-                    end)
-
-    # A table of processes of its own: the storm fills it, and tests beside this one could not fork.
-    @namespace ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"] ++
-                 ["echo 2000 > /proc/sys/kernel/pid_max && exec \"$@\"", "sh"]
+    # It fills the table of processes, and tests beside this one could not fork.
+    @describetag skip: Tree.reason_against_small_namespaces()
 
     test "is ended by the clock of its command, and the next command starts", context do
       code = """
@@ -374,7 +361,8 @@ defmodule NetRunner.Guarantees.HostileTest.VM do
 
       # A storm goes on for two minutes.
       options = [env: Tree.elixir_env(), timeout: 100_000]
-      assert {output, 0} = NetRunner.run(@namespace ++ Tree.elixir(code), options)
+      command = Tree.in_small_namespace(Tree.elixir(code), 2_000)
+      assert {output, 0} = NetRunner.run(command, options)
       assert output == ~s({:error, :timeout}\n{"next\\n", 0}\n0\n)
     end
   end

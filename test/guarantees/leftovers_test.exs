@@ -106,16 +106,18 @@ defmodule NetRunner.Guarantees.LeftoversTest do
 
     @tag skip: Tree.needs_linux()
     test "so it does when the VM is killed before the shepherd has seen the exit", %{tree: tree} do
-      flag = NetRunner.Temporary.path("flag")
-      on_exit(fn -> File.rm(flag) end)
-      script = "sleep 600 & echo ready; until [ -e #{flag} ]; do sleep 0.01; done; exit 0"
+      fifo = NetRunner.Temporary.path("fifo")
+      on_exit(fn -> File.rm(fifo) end)
+      {_, 0} = System.cmd("mkfifo", [fifo])
+      script = "sleep 600 & echo ready; read go < #{fifo}; exit 0"
       vm = Tree.start_vm_with([{["sh", "-c", script], [env: Tree.env(tree), leftovers: :leave]}])
-      processes = Tree.processes(tree)
-      command = Enum.find(processes, &(Tree.parent(&1) not in processes))
+      Tree.await(fn -> length(Tree.processes(tree)) == 2 end)
+      comm = &File.read("/proc/#{&1}/comm")
+      command = Enum.find(Tree.processes(tree), &(comm.(&1) == {:ok, "sh\n"}))
       shepherd = Tree.parent(command)
       {_, 0} = System.cmd("kill", ["-STOP", "#{shepherd}"])
       Tree.await_stopped(shepherd)
-      File.touch!(flag)
+      File.write!(fifo, "go\n")
       Tree.await(fn -> Tree.stat(command)[:state] == "Z" end)
       Tree.end_vm(vm, :killed)
       # The guard does it, too, after a while.

@@ -213,6 +213,36 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
     end
   end
 
+  for {name, keys} <- [files: [], mounts: [processes: :own, tmp: :private]] do
+    @keys keys
+
+    # Who else may look at its descriptors?
+    @tag skip: @needs_root
+    test "a ruleset is kept for a while, and then no more (#{name})" do
+      keeps? = fn shepherd ->
+        with {:ok, names} <- File.ls("/proc/#{shepherd}/fd") do
+          links = for name <- names, do: File.read_link("/proc/#{shepherd}/fd/#{name}")
+          {:ok, "anon_inode:[landlock-ruleset]"} in links
+        end
+      end
+
+      sandbox = [read: [:system]] ++ @keys
+      {:ok, p} = Command.start("cat", [], sandbox: sandbox)
+      # With a PID namespace, the parent that the command sees is none.
+      shepherd = Tree.shepherd(p)
+      :ok = Command.stop(p)
+
+      # One look may come too late.
+      Tree.await(fn ->
+        assert {"", 0} = NetRunner.run(~w(true), sandbox: sandbox)
+        keeps?.(shepherd)
+      end)
+
+      Tree.await(fn -> not keeps?.(shepherd) end)
+      assert Tree.stat(shepherd) != nil
+    end
+  end
+
   @tag skip: @needs_root
   test "a directory that was deleted is let go", %{a: a} do
     mount(a)

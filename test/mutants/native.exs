@@ -226,8 +226,8 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
   %{
     id: "a_ruleset_is_held_for_ever",
     file: "native/shepherd/src/shepherd.rs",
-    old: "sandbox::let_ruleset_go();",
-    new: "",
+    old: "let when_idle = keeps.then_some(",
+    new: "let when_idle = (keeps && false).then_some(",
     tests: ["test/guarantees/sandbox_reuse_test.exs"]
   },
   %{

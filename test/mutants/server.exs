@@ -84,7 +84,10 @@ state = [
 
 boot = [
   {"an_owner_that_dies_during_a_slow_start_is_missed",
-   "          {:DOWN, ^owner, :process, _, _} -> {:error, :closed}\n", "", [launcher]},
+   "{:DOWN, ref, :process, _, _} when is_map_key(wanted_by, ref) ->",
+   "{:DOWN, ref, :process, :none, _} when is_map_key(wanted_by, ref) ->", [launcher]},
+  {"a_consumer_that_dies_during_a_slow_start_is_missed", "for ref <- [owner, consumer, captor],",
+   "for ref <- [owner, captor],", [launcher]},
   {"a_slow_start_has_no_timeout", "          remaining(deadline) -> {:error, :timeout}",
    "          (_ = deadline; :infinity) -> {:error, :timeout}", [launcher]},
   {"a_dead_launcher_is_not_replaced_for_a_request", "failed == :not_taken and attempts > 1,",
@@ -101,8 +104,8 @@ boot = [
   {"a_run_has_no_grace", "if(extra[:grace?], do: options.output_grace, else: :none)", ":none",
    [ending]},
   {"a_slow_handler_of_the_start_keeps_the_command",
-   "Announcer.await_start(announcer, owner, remaining(deadline))",
-   "Announcer.await_start(announcer, owner, (_ = deadline; :infinity))", [telemetry]},
+   "Announcer.await_start(announcer, wanted_by, remaining(deadline))",
+   "Announcer.await_start(announcer, wanted_by, (_ = deadline; :infinity))", [telemetry]},
   {"a_terminal_does_not_echo", "Keyword.get(settings, :echo, true)",
    "Keyword.get(settings, :echo, false)", [process]},
   {"rows_and_columns_change_places",

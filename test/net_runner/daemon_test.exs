@@ -97,14 +97,15 @@ defmodule NetRunner.DaemonTest do
         options = [cmd: "cat", process_opts: nowhere] ++ reader
 
         assert_raise ArgumentError,
-                     "the option #{inspect(option)} has no meaning here: neither stdout nor stderr is a pipe to the VM",
+                     "the option #{inspect(option)} has no meaning here: no output comes to the daemon, as neither stdout nor stderr is :pipe",
                      fn -> Daemon.start_link(options) end
 
         for somewhere <- [[stdout: :null], [stderr: :disabled], [pty: true]],
             do: assert(Daemon.child_spec(Keyword.put(options, :process_opts, somewhere)))
       end
 
-      assert %{} = Daemon.child_spec(cmd: "cat", process_opts: nowhere)
+      for reader <- [[], [on_output: :discard], [on_line: nil], [ready: fn -> true end]],
+          do: assert(%{} = Daemon.child_spec([cmd: "cat", process_opts: nowhere] ++ reader))
     end
 
     test "what cannot be started is an error, and takes nobody along" do

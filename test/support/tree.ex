@@ -44,12 +44,36 @@ defmodule NetRunner.Guarantees.Tree do
 
   def root?, do: :os.cmd(~c"id -u") == ~c"0\n"
 
-  @doc "Whether a PID namespace has a table of processes of its own (`kernel.pid_max`, since Linux 6.14)."
-  def own_pid_max? do
-    with {:unix, :linux} <- :os.type(),
-         {major, minor, _} <- :os.version(),
-         do: {major, minor} >= {6, 14},
-         else: (_ -> false)
+  @doc "Runs a command in a PID namespace that has so many processes at the most (`kernel.pid_max`)."
+  def in_small_namespace(command, pid_max) do
+    script = "echo #{pid_max} > /proc/sys/kernel/pid_max && exec \"$@\""
+    ~w(unshare --pid --fork --kill-child --mount-proc sh -c) ++ [script, "sh" | command]
+  end
+
+  @doc "Why there is no such namespace here; `nil` where there is one."
+  def reason_against_small_namespaces do
+    cond do
+      reason = needs_linux() ->
+        reason
+
+      not root?() ->
+        "only root can make a PID namespace without a user namespace"
+
+      # It would be the machine's.
+      :os.version() < {6, 14, 0} ->
+        "before Linux 6.14 no PID namespace has a kernel.pid_max of its own"
+
+      not small_namespaces?() ->
+        "it cannot make a PID namespace with a kernel.pid_max of its own"
+
+      true ->
+        nil
+    end
+  end
+
+  defp small_namespaces? do
+    [executable | args] = in_small_namespace(["true"], 2_000)
+    match?({_, 0}, System.cmd(executable, args, stderr_to_stdout: true))
   end
 
   @doc "The program shapes of the matrix; shape.py says what each does."

@@ -25,13 +25,13 @@ defmodule NetRunner.Process.Announcer do
   end
 
   @doc """
-  Returns when the handlers of the command's start have returned, its owner (a monitor) is dead, or so many ms have
-  passed.
+  Returns when the handlers of the command's start have returned, one of those who want it (by their monitors) is dead, or so many ms
+  have passed.
   """
-  @spec await_start(t(), reference() | nil, timeout()) :: :ok
-  def await_start(nil, _owner, _timeout), do: :ok
+  @spec await_start(t(), %{reference() => true}, timeout()) :: :ok
+  def await_start(nil, _wanted_by, _timeout), do: :ok
 
-  def await_start(announcer, owner, timeout) do
+  def await_start(announcer, wanted_by, timeout) do
     reply = ask(announcer, :start)
 
     receive do
@@ -42,7 +42,7 @@ defmodule NetRunner.Process.Announcer do
         :ok
 
       # Race: owner dies during the start. The server still has to receive this.
-      {:DOWN, ^owner, :process, _, _} = news ->
+      {:DOWN, ref, :process, _, _} = news when is_map_key(wanted_by, ref) ->
         send(self(), news)
         forget(reply)
     after

@@ -4,7 +4,8 @@ defmodule NetRunner.Process.Boot do
   # the reason why not.
   #
   # In order: build the spec, make the cgroup, submit the command to a shepherd, and wait until it says that the command
-  # has started. A wait ends early when the command's owner dies, or when its time is over.
+  # has started. A wait ends early when its time is over, or when one of those dies whose death ends the command (`wanted_by`: their
+  # monitors).
 
   alias NetRunner.Process.{Announcer, Counters, Inlet, Lifecycle, Listing, Outlets, Pipe}
   alias NetRunner.Sandbox.Policy
@@ -14,10 +15,13 @@ defmodule NetRunner.Process.Boot do
   @attempts 20
 
   # A command that has started. `fds`: its further descriptors, by their numbers: an `Inlet` for each that it reads, and
-  # `Outlets` with only a stdout for each that it writes. `rest_of_timeout`: the ms that are left of `:timeout`.
+  # `Outlets` with only a stdout for each that it writes. `rest_of_timeout`: the ms that are left of `:timeout`. `owner`, `consumer` and
+  # `captor`: see `State`.
   @enforce_keys [
     :control,
     :owner,
+    :consumer,
+    :captor,
     :started,
     :counters,
     :cgroup,
@@ -34,6 +38,8 @@ defmodule NetRunner.Process.Boot do
   @type t :: %__MODULE__{
           control: Native.fd(),
           owner: reference() | nil,
+          consumer: reference() | nil,
+          captor: reference() | nil,
           started: {system_time :: integer(), monotonic_time :: integer()},
           counters: Counters.t(),
           cgroup: Cgroup.t(),
@@ -70,8 +76,13 @@ defmodule NetRunner.Process.Boot do
 
   defp attempt(command, options, extra) do
     {_, now} = started = {System.system_time(), System.monotonic_time()}
-    owner = options.owner && Process.monitor(options.owner)
-    patience = {owner, deadline(now, options[:timeout])}
+
+    [owner, consumer, captor] =
+      for pid <- [options.owner, extra[:consumer], extra[:captured_by]],
+          do: pid && Process.monitor(pid)
+
+    wanted_by = for ref <- [owner, consumer, captor], ref != nil, into: %{}, do: {ref, true}
+    patience = {wanted_by, deadline(now, options[:timeout])}
     give_up_after = give_up_after(options)
     standard = connections(options, Map.get(extra, :input, :open))
     connections = {standard, Descriptors.connections(options.fds)}
@@ -108,6 +119,8 @@ defmodule NetRunner.Process.Boot do
        %__MODULE__{
          control: control,
          owner: owner,
+         consumer: consumer,
+         captor: captor,
          started: started,
          counters: counters,
          cgroup: cgroup,
@@ -128,9 +141,9 @@ defmodule NetRunner.Process.Boot do
     end
   end
 
-  defp announce(span, context, {owner, deadline}) do
+  defp announce(span, context, {wanted_by, deadline}) do
     announcer = Announcer.start(span, context)
-    Announcer.await_start(announcer, owner, remaining(deadline))
+    Announcer.await_start(announcer, wanted_by, remaining(deadline))
     announcer
   end
 
@@ -210,11 +223,11 @@ defmodule NetRunner.Process.Boot do
 
   # Race: timeout beside the start. What a shepherd has begun to start is a command like any other: it is ended by its timeout, and
   # waited for. An execve(2) may take any time: the program may be on a file system that does not answer.
-  defp await_started_in_time(control, {owner, _} = patience, give_up_after) do
+  defp await_started_in_time(control, {wanted_by, _} = patience, give_up_after) do
     with {:error, :timeout} <- await_started(control, patience) do
       if Native.withdraw(control),
         do: {:error, :timeout},
-        else: await_late_start(control, {owner, deadline(give_up_after)})
+        else: await_late_start(control, {wanted_by, deadline(give_up_after)})
     end
   end
 
@@ -227,7 +240,7 @@ defmodule NetRunner.Process.Boot do
     end
   end
 
-  defp await_started(control, {owner, deadline} = patience) do
+  defp await_started(control, {wanted_by, deadline} = patience) do
     case Native.receive_event(control) do
       {:started, os_pid} ->
         {:ok, os_pid}
@@ -243,7 +256,7 @@ defmodule NetRunner.Process.Boot do
         receive do
           {:select, ^control, _, :ready_input} -> await_started(control, patience)
           # Race: owner dies during the start.
-          {:DOWN, ^owner, :process, _, _} -> {:error, :closed}
+          {:DOWN, ref, :process, _, _} when is_map_key(wanted_by, ref) -> {:error, :closed}
         after
           remaining(deadline) -> {:error, :timeout}
         end

@@ -349,7 +349,7 @@ defmodule NetRunner.Process.Server do
   # What runs a command to its end returns when that is gone; who only holds the process has no call that would wait.
   def handle_info({:DOWN, owner, :process, _, _}, %{owner: owner} = state) do
     cond do
-      state.capture != nil ->
+      state.captor != nil ->
         state |> listen() |> and_then(&life(&1, {:end, {:asked, :cancelled}, :stay}))
 
       Lifecycle.to_its_end?(state.life) and state.stream != :offered ->
@@ -365,7 +365,7 @@ defmodule NetRunner.Process.Server do
     do: close(state)
 
   # Nobody is left who could get the output or the status.
-  def handle_info({:DOWN, capture, :process, _, _}, %{capture: capture} = state) do
+  def handle_info({:DOWN, captor, :process, _, _}, %{captor: captor} = state) do
     {:stop, :normal, state}
   end
 
@@ -440,7 +440,7 @@ defmodule NetRunner.Process.Server do
   end
 
   # A capture keeps what was printed, and reads on.
-  defp cause(%{capture: nil}, verdict), do: verdict
+  defp cause(%{captor: nil}, verdict), do: verdict
   defp cause(_captured, why), do: {:asked, why}
 
   # Nobody else is told.

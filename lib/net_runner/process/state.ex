@@ -24,8 +24,8 @@ defmodule NetRunner.Process.State do
   # `fds`: see `Boot`. `waiters`: callers that wait for the exit (`:exit`) or for the server to stop (`:stop`). `stream`:
   # whether the output is a stream's (`:offered`), and whether somebody enumerates it (`:taken`); a second one would take
   # bytes from the first. `guests`: whether callers can find what they need to read and to write by themselves. `parent`: the
-  # process that the server is linked to by `start_link/3`. `consumer`: the monitor of the only one who gets the output and the
-  # status, where there is such a one. `capture`: the same, of one who captures the command, and reads on when it is ended.
+  # process that the server is linked to by `start_link/3`. `owner`, `consumer`, `captor`: monitors. `consumer`: of the only one who
+  # gets the output and the status, where there is such a one. `captor`: the same, of one who captures it, and reads on when it is ended.
   # `watchers`: who gets the exit as a message.
   @enforce_keys [
     :command,
@@ -43,7 +43,7 @@ defmodule NetRunner.Process.State do
     :parent,
     :announcer,
     :consumer,
-    :capture
+    :captor
   ]
   defstruct @enforce_keys ++
               [
@@ -74,8 +74,8 @@ defmodule NetRunner.Process.State do
       stream: if(extra[:stream?], do: :offered, else: :none),
       parent: extra[:link],
       announcer: boot.announcer,
-      consumer: extra[:consumer] && Process.monitor(extra.consumer),
-      capture: extra[:captured_by] && Process.monitor(extra.captured_by)
+      consumer: boot.consumer,
+      captor: boot.captor
     }
   end
 
@@ -127,7 +127,7 @@ defmodule NetRunner.Process.State do
   """
   @spec announce_guests(t(), GenServer.from()) :: t()
   def announce_guests(
-        %{guests: :unexpected, stream: :none, capture: nil, life: %{phase: :running}} = state,
+        %{guests: :unexpected, stream: :none, captor: nil, life: %{phase: :running}} = state,
         {caller, _}
       )
       when node(caller) == node() do

@@ -58,10 +58,10 @@ defmodule NetRunner.System.Launcher do
   @doc """
   Sends a command to a shepherd; see `NetRunner.System.Native.submit/5`. The calling process owns the result.
 
-  `patience` says how long this may wait: until the process with this monitor dies (`nil`: there is none), and until this
+  `patience` says how long this may wait: until a process with one of these monitors dies, and until this
   `System.monotonic_time(:millisecond)`, or `:infinity`.
   """
-  def submit(fields, connections, pipe_size, patience \\ {nil, :infinity}) do
+  def submit(fields, connections, pipe_size, patience \\ {%{}, :infinity}) do
     left = %{rounds: @rounds, in_flight: @in_flight_retries, replacements: @replacements}
     submit(fields, size(fields, connections), connections, pipe_size, patience, left)
   end
@@ -117,7 +117,7 @@ defmodule NetRunner.System.Launcher do
   end
 
   # Not a call: this process may be busy, or wait for a helper, for longer than the caller has patience.
-  defp ask(request, {owner, deadline}) do
+  defp ask(request, {wanted_by, deadline}) do
     monitor = Process.monitor(__MODULE__)
     GenServer.cast(__MODULE__, {request, {self(), monitor}})
 
@@ -131,7 +131,7 @@ defmodule NetRunner.System.Launcher do
         :gone
 
       # Race: owner dies during the start.
-      {:DOWN, ^owner, :process, _, _} ->
+      {:DOWN, ref, :process, _, _} when is_map_key(wanted_by, ref) ->
         {:error, :closed}
     after
       remaining(deadline) -> {:error, :timeout}

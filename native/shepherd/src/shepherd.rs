@@ -159,10 +159,9 @@ impl<'a> Shepherd<'a> {
     }
 
     fn await_command(&mut self) {
-        if sandbox::keeps_ruleset() && !socket::await_anything(self.control, LONGEST_KEPT) {
-            sandbox::let_ruleset_go();
-        }
-        if !socket::await_begin(self.control) {
+        let keeps = sandbox::keeps_ruleset();
+        let when_idle = keeps.then_some((LONGEST_KEPT, sandbox::let_ruleset_go as fn()));
+        if !socket::await_begin(self.control, when_idle) {
             return self.event(Event::VmGone);
         }
         // While it has a command, the death of its parent only wakes it. Race: parent dies beside a request.

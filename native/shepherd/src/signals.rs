@@ -108,6 +108,14 @@ pub fn was_signalled() -> bool {
     }
 }
 
+/// Waits until a descriptor is readable, for so long at the most; whether it is. Nothing else ends the wait.
+pub fn is_readable_within(fd: BorrowedFd, longest: Duration) -> bool {
+    let mut set = FdSet::new();
+    set.insert(fd);
+    let longest = TimeSpec::from_duration(longest);
+    pselect(None, &mut set, None, None, &longest, &every_signal()) != Ok(0)
+}
+
 /// Waits until a descriptor is readable, a child or the parent changed, or the time is over. Gives the descriptors that are
 /// readable; the caller finds out what else happened. Race: lost wake-up.
 pub fn wait<'fd>(

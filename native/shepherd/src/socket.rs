@@ -61,16 +61,17 @@ pub struct Begin {
     pub lost: bool,
 }
 
-/// Waits until something is there, or the VM has closed its end; `false` when that takes longer.
-pub fn await_anything(socket: BorrowedFd, longest: Duration) -> bool {
-    !matches!(signals::wait([socket], Some(longest)), Ok(ready) if ready.highest().is_none())
-}
-
 /// Waits until a command is there to be received; `false` when the VM has closed its end. Skips everything else.
-/// Race: late request.
-pub fn await_begin(socket: BorrowedFd) -> bool {
+/// Race: late request. When nothing comes for so long, the function beside that is called, once.
+pub fn await_begin(socket: BorrowedFd, mut when_idle: Option<(Duration, fn())>) -> bool {
     let mut request = [0; REQUEST_SIZE];
     loop {
+        if let Some((longest, function)) = when_idle {
+            if !signals::is_readable_within(socket, longest) {
+                function();
+                when_idle = None;
+            }
+        }
         let length = match recv(socket.as_raw_fd(), &mut request, MsgFlags::MSG_PEEK) {
             Ok(length) => length,
             Err(Errno::EINTR) => continue,

@@ -420,20 +420,29 @@ defmodule NetRunner.LauncherTest do
       end)
     end
 
-    test "keeps no start alive whose owner has died", %{tree: tree} do
-      test = self()
+    for {who, function, owner} <- [
+          {"owner", quote(do: &Command.start("sleep", ["1000"], &1)), :caller},
+          {"consumer", quote(do: &NetRunner.run(["sleep", "1000"], &1)), :the_test},
+          {"captor", quote(do: &NetRunner.capture(["sleep", "1000"], &1)), :the_test}
+        ] do
+      test "keeps no start alive whose #{who} has died", %{tree: tree} do
+        test = self()
+        owner = with :the_test <- unquote(owner), do: test
 
-      owner =
-        spawn(fn ->
-          send(test, :starting)
-          Command.start("sleep", ["1000"], env: Tree.env(tree))
+        caller =
+          spawn(fn ->
+            send(test, :starting)
+            unquote(function).(env: Tree.env(tree), owner: owner)
+          end)
+
+        assert_receive :starting, 60_000
+        Tree.await(fn -> Tree.fds() > tree.fds end)
+        Process.exit(caller, :kill)
+
+        Tree.await(fn -> Tree.fds() <= tree.fds end, 60_000, fn ->
+          {tree.fds, Tree.fd_targets()}
         end)
-
-      assert_receive :starting, 60_000
-      Tree.await(fn -> Tree.fds() > tree.fds end)
-      Process.exit(owner, :kill)
-
-      Tree.await(fn -> Tree.fds() <= tree.fds end, 60_000, fn -> {tree.fds, Tree.fd_targets()} end)
+      end
     end
 
     test "does not hold up a start for longer than its time" do
