@@ -197,16 +197,17 @@ defmodule NetRunner.Guarantees.EndingTest do
     end
 
     test "when its time is over", %{said: said} do
-      assert took(fn -> NetRunner.run(graceful(said), [timeout: 2_000] ++ @patient) end) ==
+      # Python has started by then.
+      assert took(fn -> NetRunner.run(graceful(said), [timeout: 8_000] ++ @patient) end) ==
                {:error, :timeout}
 
       assert File.read!(said) == "graceful"
       File.rm!(said)
-      stream = NetRunner.stream!(graceful(said), [timeout: 2_000] ++ @patient)
+      stream = NetRunner.stream!(graceful(said), [timeout: 8_000] ++ @patient)
 
       # A consumer that does not read.
       assert_raise NetRunner.Error, fn ->
-        took(fn -> Enum.each(stream, fn _ -> Process.sleep(4_000) end) end)
+        took(fn -> Enum.each(stream, fn _ -> Process.sleep(9_000) end) end)
       end
 
       assert File.read!(said) == "graceful"

@@ -183,9 +183,8 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
   %{
     id: "a_zombie_that_is_held_is_not_reported",
     file: "native/shepherd/src/shepherd.rs",
-    old: "            if let Some(exit) = children::held_zombie(command.pid) {",
-    new:
-      "            let held = children::held_zombie(command.pid);\n            if let Some(exit) = held.filter(|_| command.leftovers == wire::Leftovers::Kill) {",
+    old: "children::held_zombie(command.pid);",
+    new: "children::held_zombie(command.pid).filter(|_| command.leftovers == Leftovers::Kill);",
     tests: ["test/guarantees/hostile_test.exs"]
   },
   %{

@@ -255,15 +255,20 @@ impl<'a> Shepherd<'a> {
         if !self.parent.is_there() {
             self.event(Event::ParentGone);
         }
-        match self.reap_and_wait() {
-            Ok(false) => {}
-            Ok(true) => self.see_exit(),
+        let has_exited = match self.reap_and_wait() {
+            Ok(has_exited) => has_exited,
             // Cannot happen with good arguments; if it does, nothing may stay.
-            Err(_) => self.event(Event::ParentGone),
-        }
+            Err(_) => {
+                self.event(Event::ParentGone);
+                false
+            }
+        };
         // Race: exit beside the end of the VM.
         if self.command_is_dead() {
             return self.event(Event::CommandDied);
+        }
+        if has_exited {
+            self.see_held_exit();
         }
         if self.listens() {
             match socket::receive_request(self.control) {
@@ -300,16 +305,12 @@ impl<'a> Shepherd<'a> {
         Some(until.saturating_duration_since(Instant::now()))
     }
 
-    /// The command is dead. Race: held zombie.
-    fn see_exit(&mut self) {
+    /// The command has exited, though the kernel does not say so to its parent. Race: held zombie.
+    fn see_held_exit(&mut self) {
         self.exit = None;
-        let Some(command) = self.life.command() else {
-            return;
-        };
-        if !self.command_is_dead() {
-            if let Some(exit) = children::held_zombie(command.pid) {
-                self.event(Event::CommandHeld(exit));
-            }
+        let held = |command: &Command| children::held_zombie(command.pid);
+        if let Some(exit) = self.life.command().and_then(held) {
+            self.event(Event::CommandHeld(exit));
         }
     }
 
