@@ -83,7 +83,7 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
         stderr: :disabled
       )
 
-  # The same ruleset again, or, for mounts of its own, another one.
+  # With the same ruleset again.
   for {name, keys} <- [files: [], mounts: [processes: :own]] do
     @keys keys
 
@@ -213,28 +213,34 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
     end
   end
 
-  # Who else may look at its descriptors?
-  @tag skip: @needs_root
-  test "a ruleset is kept for a while, and then no more" do
-    keeps? = fn shepherd ->
-      with {:ok, names} <- File.ls("/proc/#{shepherd}/fd") do
-        links = for name <- names, do: File.read_link("/proc/#{shepherd}/fd/#{name}")
-        {:ok, "anon_inode:[landlock-ruleset]"} in links
+  for {name, keys} <- [files: [], mounts: [processes: :own, tmp: :private]] do
+    @keys keys
+
+    # Who else may look at its descriptors?
+    @tag skip: @needs_root
+    test "a ruleset is kept for a while, and then no more (#{name})" do
+      keeps? = fn shepherd ->
+        with {:ok, names} <- File.ls("/proc/#{shepherd}/fd") do
+          links = for name <- names, do: File.read_link("/proc/#{shepherd}/fd/#{name}")
+          {:ok, "anon_inode:[landlock-ruleset]"} in links
+        end
       end
+
+      sandbox = [read: [:system]] ++ @keys
+      {:ok, p} = Command.start("cat", [], sandbox: sandbox)
+      # With a PID namespace, the parent that the command sees is none.
+      shepherd = Tree.shepherd(p)
+      :ok = Command.stop(p)
+
+      # One look may come too late.
+      Tree.await(fn ->
+        assert {"", 0} = NetRunner.run(~w(true), sandbox: sandbox)
+        keeps?.(shepherd)
+      end)
+
+      Tree.await(fn -> not keeps?.(shepherd) end)
+      assert Tree.stat(shepherd) != nil
     end
-
-    run = fn -> NetRunner.run(["sh", "-c", "echo $PPID"], sandbox: [read: [:system]]) end
-    {shepherd, 0} = run.()
-    shepherd = String.trim(shepherd)
-
-    # One look may come too late.
-    Tree.await(fn ->
-      assert {_, 0} = run.()
-      keeps?.(shepherd)
-    end)
-
-    Tree.await(fn -> not keeps?.(shepherd) end)
-    assert Tree.stat(shepherd) != nil
   end
 
   @tag skip: @needs_root

@@ -112,7 +112,13 @@ struct Kept {
     /// Of its devices and its paths, in their order.
     places: Vec<Place>,
     ruleset: Arc<Ruleset>,
+    /// How many more commands that mount something it serves.
+    uses: u32,
 }
+
+/// What a command has mounted stays in its ruleset when it is gone. Then it allows nothing, but the kernel copies every rule for
+/// each command.
+const USES: u32 = 16;
 
 /// Where a path leads.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -174,10 +180,10 @@ pub fn ruleset(
     let Some(&(_, part, _)) = asked.peek() else {
         return Ok(None);
     };
-    // What is added for a terminal, or for new mounts, is for one command; and the number may be that of a further descriptor.
-    let alike = terminal.is_none() && !sandbox.has_namespaces() && lowest == 0;
-    if let (true, Some(kept)) = (alike, kept().as_ref()) {
-        if kept.asked == key(sandbox) && kept.is_true_of(sandbox) {
+    // A terminal is for one command, and the number may be that of a further descriptor.
+    let alike = terminal.is_none() && lowest == 0 && mounts_end(sandbox);
+    if let (true, Some(kept)) = (alike, kept().as_mut()) {
+        if kept.serves(sandbox) {
             return Ok(Some(Arc::clone(&kept.ruleset)));
         }
     }
@@ -214,12 +220,23 @@ pub fn ruleset(
             asked: key(sandbox),
             places,
             ruleset: Arc::clone(&ruleset),
+            uses: USES - 1,
         });
     }
     Ok(Some(ruleset))
 }
 
 impl Kept {
+    fn serves(&mut self, sandbox: &wire::Sandbox) -> bool {
+        if self.uses == 0 || self.asked != key(sandbox) || !self.is_true_of(sandbox) {
+            return false;
+        }
+        if sandbox.has_mounts() {
+            self.uses -= 1;
+        }
+        true
+    }
+
     fn is_true_of(&self, sandbox: &wire::Sandbox) -> bool {
         let paths = DEVICES
             .into_iter()
@@ -232,12 +249,22 @@ impl Kept {
     }
 }
 
+/// What a command mounts is added to its ruleset. Whether it is certainly gone when the command is: nobody is left who is in there, and
+/// no descriptor that leads there was given to anybody.
+fn mounts_end(sandbox: &wire::Sandbox) -> bool {
+    let passes_none = !matches!(sandbox.network, Network::Unix | Network::All);
+    !sandbox.has_mounts() || (sandbox.own_processes && passes_none)
+}
+
 /// What a ruleset depends on, but for what the paths lead to.
 fn key(sandbox: &wire::Sandbox) -> Vec<u8> {
     let layers = [
         sandbox.filesystem,
         sandbox.signals,
         sandbox.network == Network::Ports,
+        // Whoever mounts other things has another.
+        sandbox.own_processes,
+        sandbox.private_tmp.is_some(),
     ];
     let mut key = Vec::with_capacity(2048);
     key.extend(layers.map(u8::from));
@@ -335,16 +362,13 @@ impl Ruleset {
     }
 
     /// In the new process: beneath what it has mounted just now. Where nothing is, nothing is allowed.
-    pub fn allow_mount(&self, path: &CStr, access: &[Access]) -> Result<(), Failure> {
+    pub fn allow_mount(&self, path: &CStr, access: Access) -> Result<(), Failure> {
         if self.part != Part::Filesystem {
             return Ok(());
         }
         match paths::follow(path) {
             Ok(fd) => self
-                .allow(
-                    fd.as_fd(),
-                    access.iter().fold(0, |all, it| all | rights(*it)),
-                )
+                .allow(fd.as_fd(), rights(access))
                 .map(drop)
                 .map_err(at(Step::Sandbox(self.part))),
             Err(_) => Ok(()),
