@@ -362,13 +362,16 @@ impl Ruleset {
     }
 
     /// In the new process: beneath what it has mounted just now. Where nothing is, nothing is allowed.
-    pub fn allow_mount(&self, path: &CStr, access: Access) -> Result<(), Failure> {
+    pub fn allow_mount(&self, path: &CStr, access: &[Access]) -> Result<(), Failure> {
         if self.part != Part::Filesystem {
             return Ok(());
         }
         match paths::follow(path) {
             Ok(fd) => self
-                .allow(fd.as_fd(), rights(access))
+                .allow(
+                    fd.as_fd(),
+                    access.iter().fold(0, |all, it| all | rights(*it)),
+                )
                 .map(drop)
                 .map_err(at(Step::Sandbox(self.part))),
             Err(_) => Ok(()),

@@ -442,14 +442,16 @@ impl Mounts {
 
     fn allow(&self, ruleset: &Ruleset) -> Result<(), Failure> {
         if self.proc {
-            ruleset.allow_mount(PROC, Access::Read)?;
+            ruleset.allow_mount(PROC, &[Access::Read])?;
         }
         if let Some(Tmp { executable, .. }) = self.tmp {
+            let access: &[Access] = if executable {
+                &[Access::Write, Access::Execute]
+            } else {
+                &[Access::Write]
+            };
             for directory in [TMP, SHM] {
-                ruleset.allow_mount(directory, Access::Write)?;
-                if executable {
-                    ruleset.allow_mount(directory, Access::Execute)?;
-                }
+                ruleset.allow_mount(directory, access)?;
             }
         }
         Ok(())
