@@ -14,7 +14,7 @@ server = [
   {"a_capture_outlives_its_caller",
    "{:DOWN, captor, :process, _, _}, %{captor: captor} = state) do\n    {:stop, :normal, state}",
    "{:DOWN, captor, :process, _, _}, %{captor: captor} = state) do\n    {:noreply, state}",
-   [capture]},
+   ["test/net_runner/process/callers_test.exs"]},
   {"an_exit_that_was_not_heard_is_a_cancellation",
    "    state |> listen() |> and_then(&life(&1, {:end, {:asked, why}, :stay}))",
    "    life(state, {:end, {:asked, why}, :stay})", [capture]},

@@ -24,10 +24,6 @@ Enum.concat([
     {"a_read_of_a_further_descriptor_has_no_time",
      "nil <- find_fd(state, & &1.expire(&2, monitor)),", "", fds}
   ]),
-  in_file.("lib/net_runner/process/server.ex", [
-    {"who_waits_at_a_further_descriptor_is_not_answered_at_the_end",
-     "%{queue: state.waiters} | fds]", "%{queue: state.waiters}]", fds}
-  ]),
   in_file.("lib/net_runner/process/outlets.ex", [
     {"a_further_descriptor_is_not_closed", "    {close(outlets), effects}",
      "    {outlets, effects}", fds}
@@ -37,7 +33,7 @@ Enum.concat([
      "iodata}), do: {:input, iodata}", fds}
   ]),
   in_file.("lib/net_runner/daemon/stop_command.ex", [
-    {"a_stop_command_empties_the_daemons_files", "~w(arg0 stdin stdout", "~w(arg0 stdin", daemon},
+    {"a_stop_command_empties_the_daemons_files", "stdout: :null, ", "", daemon},
     {"a_stop_command_has_no_time", "|> Map.put(:timeout, options.kill_timeout)",
      "|> Map.put(:timeout, 60_000 + options.kill_timeout)", daemon}
   ]),
@@ -47,8 +43,8 @@ Enum.concat([
     {"every_status_is_abnormal", "if status(how) in ok_statuses", "if status(how) in []", daemon}
   ]),
   in_file.("lib/net_runner/process/boot.ex", [
-    {"a_cgroup_is_not_joined", "[{:joined_cgroup, joined} | fields]", "_ = joined\n    fields",
-     cgroup},
+    {"a_cgroup_is_not_joined", "[{:joined_cgroup, joined} | fields]",
+     "if(joined, do: fields, else: [])", cgroup},
     {"a_joined_cgroup_is_removed", "{:joined_cgroup, joined}", "{:cgroup, joined}", cgroup}
   ])
 ])

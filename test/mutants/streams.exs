@@ -111,8 +111,6 @@ outlets = [
   {"a_guest_goes_on_behind_a_gap",
    "    Counters.put_discarding(outlets.counters)\n    outlets |>", "    outlets |>",
    ["test/net_runner/process/outlets_test.exs"]},
-  {"a_guest_comes_before_who_waits",
-   "unless Operations.any?(outlets.queue, competing(:stdout)),\n      do: ", "", [guest]},
   {"stderr_has_no_tail_after_an_end",
    "defp stop_reading(%Outlet{demand: :readers} = outlet, error)",
    "defp stop_reading(%Outlet{} = outlet, error)", [callers]},

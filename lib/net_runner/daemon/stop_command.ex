@@ -9,7 +9,7 @@ defmodule NetRunner.Daemon.StopCommand do
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.{Context, Server}
 
-  @not_shared ~w(arg0 stdin stdout stderr stderr_tail pty fds cgroup_path leftovers output_grace stop_signal)a
+  @not_shared ~w(arg0 stdin stderr stderr_tail pty fds cgroup_path leftovers output_grace stop_signal)a
 
   # What it takes to end one whose time is over.
   @margin 1_000

@@ -80,6 +80,28 @@ defmodule NetRunner.Process.GuestTest do
       assert Task.await(late, 60_000) == {:ok, "def"}
     end
 
+    test "readers on another node, before a guest that comes when there is something" do
+      p = cat!()
+      guest = Guest.of(p)
+      # Such a caller keeps nobody out by itself.
+      request = {:read, :stdout, 3, :infinity}
+      readers = for _ <- 1..2, do: Task.async(fn -> GenServer.call(p, request, :infinity) end)
+      Waiting.await(p, :stdout, 2)
+
+      for count <- [1, 0] do
+        without_server(p, fn ->
+          :ok = Native.write(guest.stdin, ["abc"])
+          await(fn -> {:ok, 3} == Native.unread(guest.stdout) end)
+          # Whoever is turned away keeps others out until it comes, so this is not tried before.
+          if count == 0, do: assert(Native.try_read(guest.stdout, 3) == {:error, :eagain})
+        end)
+
+        await(fn -> Waiting.count(p, :stdout) == count end)
+      end
+
+      assert Task.await_many(readers, 60_000) == [{:ok, "abc"}, {:ok, "abc"}]
+    end
+
     test "a reader that the server has not heard of yet" do
       p = cat!()
 
@@ -130,6 +152,37 @@ defmodule NetRunner.Process.GuestTest do
       :ok = Command.write(p, "all")
       :ok = Command.close_stdin(p)
       assert Task.await(collect, 60_000) == {"all", 0}
+    end
+
+    @tag skip: NetRunner.Guarantees.Tree.needs_linux()
+    test "a small write, before one that comes when there is room" do
+      # The pipe is exactly full.
+      p = start!("sleep", ["1000"], pipe_size: 0)
+      assert Command.write(p, :binary.copy("x", 65_536)) == :ok
+      # A caller on another node is no guest, and keeps nobody out by itself.
+      waiting = Task.async(fn -> GenServer.call(p, {:write, ["y"], :infinity}, :infinity) end)
+      Waiting.await(p, :stdin)
+      guest = Guest.of(p)
+      pipe = "/proc/#{Command.os_pid(p)}/fd/0"
+
+      without_server(p, fn ->
+        assert {_, 0} = System.cmd("head", ["-c", "4096", pipe])
+        assert Native.try_write(guest.stdin, ["z"]) == {:error, :eagain}
+      end)
+
+      assert Task.await(waiting, 60_000) == :ok
+    end
+
+    test "a large write, before small ones that come between two of its parts" do
+      p = cat!()
+      size = 100_000
+      large = fn -> for _ <- 1..200, do: :ok = Command.write(p, :binary.copy("x", size)) end
+      small = fn -> for _ <- 1..5_000, do: :ok = Command.write(p, "y") end
+      writers = Enum.map([large, small], &Task.async/1)
+      bytes = take(p, 200 * size + 5_000)
+      Task.await_many(writers, 60_000)
+      runs = bytes |> String.split("y", trim: true) |> Enum.map(&byte_size/1)
+      assert Enum.reject(runs, &(rem(&1, size) == 0)) == []
     end
 
     test "a large write, before a small one that comes when there is room" do

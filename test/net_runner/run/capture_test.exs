@@ -517,6 +517,27 @@ defmodule NetRunner.Run.CaptureTest do
       assert {:ok, %{outcome: :cancelled}} = Task.await(task, 60_000)
     end
 
+    test "has no effect on what has exited, though nobody has heard of that yet" do
+      token = NetRunner.cancel_token()
+      script = "echo ready; read go < $FIFO"
+      fifo = NetRunner.Temporary.path("fifo")
+      on_exit(fn -> File.rm(fifo) end)
+      {_, 0} = System.cmd("mkfifo", [fifo])
+      options = [cancel: token, env: %{"FIFO" => fifo}]
+      task = Task.async(fn -> capture(["sh", "-c", script], options) end)
+      find = fn -> Enum.find(NetRunner.list(), &(&1.command == ["sh", "-c", script])) end
+      Tree.await(fn -> find.() != nil end)
+      %{pid: server, os_pid: os_pid} = find.()
+      # The capture has its first line, and waits for more.
+      NetRunner.Waiting.await(server, :any)
+      :erlang.suspend_process(server)
+      assert NetRunner.cancel(token) == :ok
+      File.write!(fifo, "go\n")
+      Tree.await(fn -> Tree.stat(os_pid) == nil end)
+      :erlang.resume_process(server)
+      assert %{outcome: :ended, status: 0, stdout: "ready\n"} = Task.await(task, 60_000)
+    end
+
     test "has no effect on what has exited, and leaves nothing behind" do
       token = NetRunner.cancel_token()
       cancel = fn _ -> NetRunner.cancel(token) end

@@ -363,10 +363,14 @@ defmodule NetRunner.LauncherTest do
   test "a launcher that cannot be replaced is tried again without anybody asking for a command" do
     Tree.new()
     old = Tree.current_launcher()
-    Application.put_env(:net_runner, :helper, "/no/such/helper")
+    tried = NetRunner.Temporary.path("tried")
+    on_exit(fn -> File.rm(tried) end)
+    Application.put_env(:net_runner, :helper, helper("touch #{tried}"))
 
     capture_log(fn ->
       :ok = Tree.kill(old)
+      Tree.await(fn -> File.exists?(tried) end)
+      # It has been told that this helper ended.
       Tree.await(fn -> match?(%{socket: nil}, :sys.get_state(Launcher)) end)
       Application.delete_env(:net_runner, :helper)
       Tree.await(fn -> Tree.current_launcher() not in [nil, old] end, 20_000)
