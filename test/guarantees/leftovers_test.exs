@@ -111,9 +111,14 @@ defmodule NetRunner.Guarantees.LeftoversTest do
       {_, 0} = System.cmd("mkfifo", [fifo])
       script = "sleep 600 & echo ready; read go < #{fifo}; exit 0"
       vm = Tree.start_vm_with([{["sh", "-c", script], [env: Tree.env(tree), leftovers: :leave]}])
-      Tree.await(fn -> length(Tree.processes(tree)) == 2 end)
-      comm = &File.read("/proc/#{&1}/comm")
-      command = Enum.find(Tree.processes(tree), &(comm.(&1) == {:ok, "sh\n"}))
+
+      shells = fn ->
+        for pid <- Tree.processes(tree), File.read("/proc/#{pid}/comm") == {:ok, "sh\n"}, do: pid
+      end
+
+      # What is to be `sleep` is a shell at first.
+      Tree.await(fn -> length(Tree.processes(tree)) == 2 and length(shells.()) == 1 end)
+      [command] = shells.()
       shepherd = Tree.parent(command)
       {_, 0} = System.cmd("kill", ["-STOP", "#{shepherd}"])
       Tree.await_stopped(shepherd)

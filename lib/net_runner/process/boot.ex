@@ -54,7 +54,8 @@ defmodule NetRunner.Process.Boot do
 
   @doc """
   Starts the command. `extra.input` is `:none` when nothing will be written to stdin; `extra.grace?` says whether
-  `:output_grace` applies; `extra.context` is that of the caller, for telemetry handlers.
+  `:output_grace` applies; `extra.context` is that of the caller, for telemetry handlers; `extra.consumer` (unless it is
+  the owner) or `extra.captured_by` is the only process that gets the result.
   """
   @spec start(Spec.command(), map(), map()) ::
           {:ok, t()} | {:error, term()} | {:crashed, sentence :: String.t()}

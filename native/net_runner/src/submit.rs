@@ -444,7 +444,8 @@ pub fn working_directory_at_hand() -> Option<OwnedFd> {
     None
 }
 
-/// Whether something that was sent to a shepherd has not been received by it (SIOCOUTQ, as unix(7) has it).
+/// Whether something that was sent to a shepherd has not been received by it (SIOCOUTQ: tcp(7) describes
+/// it, and Linux has it for local sockets, too).
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 pub fn is_unread(control: RawFd) -> bool {
     let mut unread: libc::c_int = 0;
