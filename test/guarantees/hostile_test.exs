@@ -367,53 +367,38 @@ defmodule NetRunner.Guarantees.HostileTest.VM do
   describe "a set-user-ID program that the VM may not signal for a while" do
     unless @root?, do: @describetag(skip: "making a set-user-ID program needs root")
 
-    setup %{out_of_reach: program} do
+    setup %{out_of_reach: program, tree: tree} do
       File.chmod!(program, 0o4755)
-      :ok
+      within_reach = Path.join(Path.dirname(program), tree.mark)
+      {:ok, command: [program, within_reach], within_reach: within_reach}
     end
 
-    test "is killed when it may be", %{out_of_reach: program, tree: tree} do
+    test "is killed when it may be", %{tree: tree} = context do
       code = """
       {:ok, _} = Application.ensure_all_started(:net_runner)
       options = [timeout: 1_000, kill_timeout: 200, env: #{inspect(Tree.env(tree))}]
-      IO.inspect(NetRunner.run([#{inspect(program)}], options))
+      IO.inspect(NetRunner.run(#{inspect(context.command)}, options))
       """
 
-      # It would sleep for two minutes.
-      assert as_another_user(code) == "{:error, :timeout}\n"
-      Tree.await(fn -> Tree.processes(tree) == [] end, @within)
+      run = Task.async(fn -> as_another_user(code) end)
+      Tree.await(fn -> Tree.processes(tree) != [] end, 60_000)
+      # The time of the command is over by then.
+      assert Task.yield(run, 2_000) == nil
+      File.touch!(context.within_reach)
+      assert Task.await(run, 60_000) == "{:error, :timeout}\n"
+      Tree.await(fn -> Tree.processes(tree) == [] end, 60_000)
     end
 
-    test "is killed when it may be, though its shepherd was killed, and the VM is gone", %{
-      out_of_reach: program,
-      tree: tree
-    } do
-      code = """
-      {:ok, _} = Application.ensure_all_started(:net_runner)
-      options = [owner: nil, env: #{inspect(Tree.env(tree))}]
-      {:ok, p} = NetRunner.Process.start(#{inspect(program)}, [], options)
-      {:ok, "ready\\n"} = NetRunner.Process.read(p)
+    test "is killed when it may be, though its shepherd was killed, and the VM is gone",
+         context do
+      assert_killed_within_reach(context, """
       {_, 0} = System.cmd("kill", ["-KILL", "\#{NetRunner.Guarantees.Tree.shepherd(p)}"])
       {:error, :shepherd_died} = NetRunner.Process.await_exit(p)
-      System.halt(0)
-      """
-
-      assert as_another_user(code) == ""
-      Tree.await(fn -> Tree.processes(tree) == [] end, 60_000)
+      """)
     end
 
-    test "is killed when it may be, though the VM is gone", %{out_of_reach: program, tree: tree} do
-      code = """
-      {:ok, _} = Application.ensure_all_started(:net_runner)
-      options = [owner: nil, kill_timeout: 200, env: #{inspect(Tree.env(tree))}]
-      {:ok, p} = NetRunner.Process.start(#{inspect(program)}, [], options)
-      {:ok, "ready\\n"} = NetRunner.Process.read(p)
-      System.halt(0)
-      """
-
-      assert as_another_user(code) == ""
-      assert Tree.processes(tree) != []
-      Tree.await(fn -> Tree.processes(tree) == [] end, 60_000)
+    test "is killed when it may be, though the VM is gone", context do
+      assert_killed_within_reach(context, "")
     end
   end
 
@@ -468,6 +453,23 @@ defmodule NetRunner.Guarantees.HostileTest.VM do
       """)
 
     Tree.end_vm(vm, :halted)
+  end
+
+  # What `code` does with the command `p` comes before the end of its VM.
+  defp assert_killed_within_reach(%{tree: tree, command: [program | args]} = context, code) do
+    vm_code = """
+    {:ok, _} = Application.ensure_all_started(:net_runner)
+    options = [owner: nil, kill_timeout: 200, env: #{inspect(Tree.env(tree))}]
+    {:ok, p} = NetRunner.Process.start(#{inspect(program)}, #{inspect(args)}, options)
+    {:ok, "ready\\n"} = NetRunner.Process.read(p)
+    #{code}
+    System.halt(0)
+    """
+
+    assert as_another_user(vm_code) == ""
+    assert Tree.processes(tree) != []
+    File.touch!(context.within_reach)
+    Tree.await(fn -> Tree.processes(tree) == [] end, 60_000)
   end
 
   # One who has no other processes: some programs of other tests attack all of "nobody". Not by NetRunner, which would end what is left of it.
