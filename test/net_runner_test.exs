@@ -73,7 +73,7 @@ defmodule NetRunnerTest do
       script =
         "trap 'head -c 300000 /dev/zero; echo yes > #{mark}; exit' TERM; echo; while :; do sleep 0.05; done"
 
-      assert NetRunner.run(["sh", "-c", script], timeout: 200) == {:error, :timeout}
+      assert NetRunner.run(["sh", "-c", script], timeout: 2_000) == {:error, :timeout}
       assert File.read!(mark) == "yes\n"
     end
 

@@ -132,11 +132,12 @@ defmodule NetRunner.Guarantees.EndingTest do
     end
 
     test "may still be read by a process, as long as it lives" do
-      {:ok, p} =
-        Command.start("sh", ["-c", "(sleep 1; echo late) & echo soon"], leftovers: :leave)
-
+      go = file("go")
+      script = "(until [ -e #{go} ]; do sleep 0.05; done; echo late) & echo soon"
+      {:ok, p} = Command.start("sh", ["-c", script], leftovers: :leave)
       assert Command.await_exit(p) == {:ok, 0}
       assert Command.read(p) == {:ok, "soon\n"}
+      File.touch!(go)
       assert Command.read(p) == {:ok, "late\n"}
       assert Command.read(p) == :eof
       Command.stop(p)

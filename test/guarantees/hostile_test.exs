@@ -376,14 +376,14 @@ defmodule NetRunner.Guarantees.HostileTest.VM do
     test "is killed when it may be", %{tree: tree} = context do
       code = """
       {:ok, _} = Application.ensure_all_started(:net_runner)
-      options = [timeout: 1_000, kill_timeout: 200, env: #{inspect(Tree.env(tree))}]
+      options = [timeout: 3_000, kill_timeout: 200, env: #{inspect(Tree.env(tree))}]
       IO.inspect(NetRunner.run(#{inspect(context.command)}, options))
       """
 
       run = Task.async(fn -> as_another_user(code) end)
       Tree.await(fn -> Tree.processes(tree) != [] end, 60_000)
       # The time of the command is over by then.
-      assert Task.yield(run, 2_000) == nil
+      assert Task.yield(run, 5_000) == nil
       File.touch!(context.within_reach)
       assert Task.await(run, 60_000) == "{:error, :timeout}\n"
       Tree.await(fn -> Tree.processes(tree) == [] end, 60_000)

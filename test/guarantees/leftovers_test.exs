@@ -52,7 +52,7 @@ defmodule NetRunner.Guarantees.LeftoversTest do
 
     test "when it runs into its timeout, too", %{tree: tree} do
       script = "setsid sh -c 'exec sleep 60' & sleep 61; :"
-      options = [leftovers: :leave, timeout: 1_000, env: Tree.env(tree)]
+      options = [leftovers: :leave, timeout: 3_000, env: Tree.env(tree)]
       assert NetRunner.run(["sh", "-c", script], options) == {:error, :timeout}
       Tree.await(fn -> length(Tree.processes(tree)) == 1 end)
     end

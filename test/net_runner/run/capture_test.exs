@@ -371,8 +371,17 @@ defmodule NetRunner.Run.CaptureTest do
     end
 
     test "interleaved, is the pieces in the order in which they were read, neighbours joined" do
-      script = "echo a; sleep 0.3; echo b >&2; sleep 0.3; echo c >&2; sleep 0.3; echo d"
-      result = capture(sh(script), interleave: true)
+      read = NetRunner.Temporary.path("read")
+      on_exit(fn -> File.rm(read) end)
+      File.touch!(read)
+
+      # Each is printed when the one before was read.
+      script =
+        "was_read() { until grep -q $1 #{read}; do sleep 0.05; done; }; " <>
+          "echo a; was_read a; echo b >&2; was_read b; echo c >&2; was_read c; echo d"
+
+      note = &File.write!(read, &1, [:append])
+      result = capture(sh(script), interleave: true, on_output: note)
       assert %{stdout: nil, stderr: nil, outcome: :ended} = result
       assert result.output == [stdout: "a\n", stderr: "b\nc\n", stdout: "d\n"]
 

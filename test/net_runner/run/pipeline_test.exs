@@ -172,7 +172,7 @@ defmodule NetRunner.PipelineTest do
 
       error =
         assert_raise NetRunner.Error, fn ->
-          Enum.to_list(NetRunner.pipeline_stream!([waiting, printing], timeout: 500))
+          Enum.to_list(NetRunner.pipeline_stream!([waiting, printing], timeout: 3_000))
         end
 
       assert %{reason: :timeout, command: ^waiting, stderr: "why\n"} = error

@@ -119,7 +119,7 @@ defmodule NetRunner.StreamTest do
 
       lines =
         logged(fn ->
-          {:ok, _stream} = NetRunner.stream(sh("echo $$ unseen; exec sleep 100"), timeout: 100)
+          {:ok, _stream} = NetRunner.stream(sh("echo $$ unseen; exec sleep 100"), timeout: 2_000)
           %{pid: server} = Enum.find(NetRunner.list(), &(inspect(&1.command) =~ "unseen"))
           await_end(server)
           # It is logged by a process of its own; when that is gone, by all handlers.
