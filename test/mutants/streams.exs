@@ -123,8 +123,6 @@ outlets = [
    ["test/net_runner/run/stream_test.exs"]},
   {"what_was_left_is_waited_for", "when outlets.writers in [:gone, :lingering] ->",
    "when outlets.writers in [:gone] ->", [ending]},
-  {"a_dead_collector_is_not_noticed", "{%{kind: :collect}, _} ->\n        :collector\n",
-   "{%{kind: :none}, _} ->\n        :collector\n", [callers]},
   {"a_dead_reader_keeps_others_waiting",
    "        Caller.forget(operation)\n        serve_all(%{outlets | queue: queue})",
    "        Caller.forget(operation)\n        {%{outlets | queue: queue}, []}", [callers]},

@@ -318,17 +318,14 @@ defmodule NetRunner.Process.Outlets do
     {close(outlets), effects}
   end
 
-  @doc "Takes out a caller that died: `nil` if it does not wait here, `:collector` if it was to get all the output."
-  @spec drop_caller(t(), reference()) :: {t(), [effect()]} | :collector | nil
+  @doc "Takes out a caller that died; `nil` when it does not wait here."
+  @spec drop_caller(t(), reference()) :: {t(), [effect()]} | nil
   def drop_caller(%{asker: %{monitor: monitor}} = outlets, monitor), do: drop_asker(outlets)
 
   def drop_caller(outlets, monitor) do
     case Operations.drop_caller(outlets.queue, monitor) do
       {nil, _} ->
         nil
-
-      {%{kind: :collect}, _} ->
-        :collector
 
       # The next in the queue may have its turn now.
       {operation, queue} ->

@@ -191,8 +191,6 @@ defmodule NetRunner.Process.State do
       if operation, do: Caller.forget(operation)
       {:noreply, %{state | waiters: waiters}}
     else
-      # Nobody is left to give the output and the status to.
-      :collector -> {:stop, :normal, state}
       {%Outlets{}, _} = outlets -> outlets(state, outlets)
       {%Inlet{}, _} = inlet -> inlet(state, inlet)
       {number, changed} -> fd(state, number, changed)

@@ -124,15 +124,47 @@ defmodule NetRunner.Process.CallersTest do
     assert Command.stats(p).bytes_in == 5_000_000
   end
 
-  test "a write that has begun is carried to its end, also when its caller died before the server came to it" do
-    {:ok, p} = Command.start("cat", [], pipe_size: 0)
-    on_exit(fn -> Command.stop(p) end)
-    :ok = :sys.suspend(p)
-    kill(request(p, :dead, fn -> Command.write(p, :binary.copy("x", 300_000)) end))
-    request(p, :alive, fn -> Command.write(p, "end") && Command.close_stdin(p) end)
-    :ok = :sys.resume(p)
-    assert read_all(p) == :binary.copy("x", 300_000) <> "end"
-    assert_receive {:alive, :ok}, 60_000
+  for {name, reads?} <- [{"reads", true}, {"reads later", false}] do
+    @reads? reads?
+
+    test "a write that has begun is carried to its end, also when its caller died before the server came to it, to one that #{name}" do
+      {:ok, p} = Command.start("cat", [], pipe_size: 0)
+      on_exit(fn -> Command.stop(p) end)
+
+      unless @reads? do
+        :ok = Command.kill(p, :sigstop)
+        Tree.await_stopped(Command.os_pid(p))
+      end
+
+      :ok = :sys.suspend(p)
+      kill(request(p, :dead, fn -> Command.write(p, :binary.copy("x", 300_000)) end))
+      request(p, :alive, fn -> Command.write(p, "end") && Command.close_stdin(p) end)
+      :ok = :sys.resume(p)
+
+      unless @reads? do
+        NetRunner.Waiting.await(p, :stdin, 2)
+        :ok = Command.kill(p, :sigcont)
+      end
+
+      assert read_all(p) == :binary.copy("x", 300_000) <> "end"
+      assert_receive {:alive, :ok}, 60_000
+    end
+  end
+
+  test "a write that has begun is carried to its end, also when its caller dies much later" do
+    go = NetRunner.Temporary.path("go")
+    on_exit(fn -> File.rm(go) end)
+    script = "head -c 65536 >/dev/null; until [ -e #{go} ]; do sleep 0.05; done; wc -c"
+    p = start!(script, pipe_size: 0)
+    writer = spawn(fn -> Command.write(p, :binary.copy("x", 300_000)) end)
+    # What was read has made room for more.
+    Tree.await(fn -> Command.stats(p).bytes_in == 2 * 65_536 end)
+    kill(writer)
+    closing = Task.async(fn -> Command.close_stdin(p) end)
+    NetRunner.Waiting.await(p, :stdin, 2)
+    File.touch!(go)
+    assert read_all(p) == "#{300_000 - 65_536}\n"
+    assert Task.await(closing, 60_000) == :ok
   end
 
   defp read_all(p) do
@@ -418,7 +450,7 @@ defmodule NetRunner.Process.CallersTest do
   end
 
   test "the error of a stream that its time has ended says what the command wrote to stderr" do
-    stream = NetRunner.stream!(["sh", "-c", "echo oops >&2; exec sleep 1000"], timeout: 1_000)
+    stream = NetRunner.stream!(["sh", "-c", "echo oops >&2; exec sleep 1000"], timeout: 3_000)
     error = assert_raise NetRunner.Error, fn -> Enum.to_list(stream) end
     assert %{reason: :timeout, stderr: "oops\n"} = error
   end

@@ -167,6 +167,34 @@ defmodule NetRunner.LauncherTest do
     end
   end
 
+  describe "a shepherd that says nothing" do
+    test "does not hold up a start for longer than its time" do
+      with_nonsense([], fn ->
+        options = [timeout: 100, kill_timeout: 100, give_up_after: 100]
+        assert NetRunner.run(~w(true), options) == {:error, :timeout}
+      end)
+    end
+
+    for {who, function, owner} <- [
+          {"owner", quote(do: &Command.start("true", [], &1)), :caller},
+          {"consumer", quote(do: &NetRunner.run(["true"], &1)), :the_test},
+          {"captor", quote(do: &NetRunner.capture(["true"], &1)), :the_test}
+        ] do
+      test "keeps no start alive whose #{who} has died" do
+        test = self()
+        owner = with :the_test <- unquote(owner), do: test
+
+        with_nonsense([], fn ->
+          fds = Tree.fds()
+          caller = spawn(fn -> unquote(function).(owner: owner) end)
+          Tree.await(fn -> Tree.fds() > fds end)
+          Process.exit(caller, :kill)
+          Tree.await(fn -> Tree.fds() <= fds end, 60_000, fn -> {fds, Tree.fd_targets()} end)
+        end)
+      end
+    end
+  end
+
   defp with_nonsense(messages, fun) do
     python = System.find_executable("python3")
     script = Path.expand("../../support/nonsense_helper.py", __DIR__)
@@ -404,66 +432,30 @@ defmodule NetRunner.LauncherTest do
     assert Command.alive?(command)
   end
 
-  describe "a launcher that does not get to its requests" do
-    setup do
-      tree = Tree.new()
-      launcher = Tree.current_launcher()
-      stop_with_children(launcher)
-      spares = children(launcher)
-      on_exit(fn -> signal([launcher | spares], "CONT") end)
-      {:ok, tree: tree, launcher: launcher}
-    end
+  test "a launcher that does not get to its requests and is killed then: whoever waits for room asks the next one" do
+    Tree.new()
+    launcher = Tree.current_launcher()
+    stop_with_children(launcher)
+    spares = children(launcher)
+    on_exit(fn -> signal([launcher | spares], "CONT") end)
+    commands = fill_socket([])
 
-    test "and is killed then: whoever waits for room asks the next one", %{launcher: launcher} do
-      commands = fill_socket([])
+    capture_log(fn ->
+      :ok = Tree.kill(launcher)
+      results = Task.await_many(commands, 60_000)
+      assert Enum.uniq(results) == [{"", 0}]
+    end)
+  end
 
-      capture_log(fn ->
-        :ok = Tree.kill(launcher)
-        results = Task.await_many(commands, 60_000)
-        assert Enum.uniq(results) == [{"", 0}]
-      end)
-    end
+  # More of them until the socket is full, and one waits for room.
+  defp fill_socket(commands) do
+    more = for _ <- 1..50, do: Task.async(fn -> NetRunner.run(~w(true)) end)
+    # There is no event for "they have all asked"; too early costs a round.
+    Process.sleep(20)
 
-    for {who, function, owner} <- [
-          {"owner", quote(do: &Command.start("sleep", ["1000"], &1)), :caller},
-          {"consumer", quote(do: &NetRunner.run(["sleep", "1000"], &1)), :the_test},
-          {"captor", quote(do: &NetRunner.capture(["sleep", "1000"], &1)), :the_test}
-        ] do
-      test "keeps no start alive whose #{who} has died", %{tree: tree} do
-        test = self()
-        owner = with :the_test <- unquote(owner), do: test
-
-        caller =
-          spawn(fn ->
-            send(test, :starting)
-            unquote(function).(env: Tree.env(tree), owner: owner)
-          end)
-
-        assert_receive :starting, 60_000
-        Tree.await(fn -> Tree.fds() > tree.fds end)
-        Process.exit(caller, :kill)
-
-        Tree.await(fn -> Tree.fds() <= tree.fds end, 60_000, fn ->
-          {tree.fds, Tree.fd_targets()}
-        end)
-      end
-    end
-
-    test "does not hold up a start for longer than its time" do
-      task = Task.async(fn -> NetRunner.run(~w(true), timeout: 100) end)
-      assert Task.await(task, 60_000) == {:error, :timeout}
-    end
-
-    # More of them until the socket is full, and one waits for room.
-    defp fill_socket(commands) do
-      more = for _ <- 1..50, do: Task.async(fn -> NetRunner.run(~w(true)) end)
-      # There is no event for "they have all asked"; too early costs a round.
-      Process.sleep(20)
-
-      if :sys.get_state(Launcher).waiting_for_room == [] and length(commands) < 5_000,
-        do: fill_socket(more ++ commands),
-        else: more ++ commands
-    end
+    if :sys.get_state(Launcher).waiting_for_room == [] and length(commands) < 5_000,
+      do: fill_socket(more ++ commands),
+      else: more ++ commands
   end
 
   # Until it is stopped, the launcher forks more children, so they are listed again then. An idle one that was let go may
