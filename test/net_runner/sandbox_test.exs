@@ -27,30 +27,32 @@ defmodule NetRunner.SandboxTest do
   describe "what the option says" do
     test "without :exec, what may be read or written may be executed" do
       assert policy(read: ["/a"], write: ["/b"]).paths == [
-               {:executable, :required, "/a"},
-               {:writable, :required, "/b"},
-               {:executable, :required, "/b"}
+               {:executable, :required, ["/a"]},
+               {:writable, :required, ["/b"]},
+               {:executable, :required, ["/b"]}
              ]
     end
 
     test "with :exec, only what is in it" do
       assert policy(read: ["/a"], write: ["/b"], exec: ["/c"]).paths == [
-               {:executable, :required, "/c"},
-               {:readable, :required, "/a"},
-               {:writable, :required, "/b"}
+               {:executable, :required, ["/c"]},
+               {:readable, :required, ["/a"]},
+               {:writable, :required, ["/b"]}
              ]
 
-      assert policy(read: ["/a"], exec: []).paths == [{:readable, :required, "/a"}]
+      assert policy(read: ["/a"], exec: []).paths == [{:readable, :required, ["/a"]}]
     end
 
     test "a preset is the paths that it stands for, which need not exist" do
-      paths = policy(read: [:system, "/a"]).paths
-      assert List.last(paths) == {:executable, :required, "/a"}
+      preset = {:executable, :optional, Preset.paths(:system)}
 
-      assert Enum.drop(paths, -1) ==
-               for(path <- Preset.paths(:system), do: {:executable, :optional, path})
+      assert policy(read: ["/a", "/b", :system, "/c"]).paths == [
+               {:executable, :required, ["/a", "/b"]},
+               preset,
+               {:executable, :required, ["/c"]}
+             ]
 
-      assert [{:executable, :optional, _} | _] = policy(exec: [:system]).paths
+      assert policy(exec: [:system]).paths == [preset]
     end
 
     test "a preset is absolute paths, and neither /etc nor a place of secrets or of processes" do

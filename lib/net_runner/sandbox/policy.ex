@@ -16,15 +16,15 @@ defmodule NetRunner.Sandbox.Policy do
   @enforce_keys [:layers, :paths, :network, :processes, :tmp, :metadata]
   defstruct @enforce_keys
 
-  # `layers`: those that are not given up. `paths`: what is allowed beneath which path, in the order in which the shepherd
-  # gets them; a path of a preset (`:optional`) need not exist. `tmp`: the size of a private one, and whether what is in it
+  # `layers`: those that are not given up. `paths`: what is allowed beneath which paths, in the order in which the shepherd
+  # gets them; those of a preset (`:optional`) need not exist. `tmp`: the size of a private one, and whether what is in it
   # may be executed.
   @type layer :: NetRunner.Sandbox.layer()
   @type in_force :: NetRunner.Sandbox.in_force()
   @type access :: :readable | :writable | :executable
   @type t :: %__MODULE__{
           layers: [layer()],
-          paths: [{access(), :required | :optional, Path.t()}],
+          paths: [{access(), :required | :optional, [Path.t()]}],
           network:
             :none
             | :unix
@@ -255,11 +255,14 @@ defmodule NetRunner.Sandbox.Policy do
     end
   end
 
+  defp paths(_access, []), do: []
+
+  defp paths(access, [:system | paths]),
+    do: [{access, :optional, Preset.paths(:system)} | paths(access, paths)]
+
   defp paths(access, paths) do
-    Enum.flat_map(paths, fn
-      :system -> for path <- Preset.paths(:system), do: {access, :optional, path}
-      path -> [{access, :required, path}]
-    end)
+    {required, paths} = Enum.split_while(paths, &(&1 != :system))
+    [{access, :required, required} | paths(access, paths)]
   end
 
   @doc "What the shepherd reads."
@@ -286,13 +289,8 @@ defmodule NetRunner.Sandbox.Policy do
   defp tmp_fields(:shared), do: []
   defp tmp_fields({:private, size, executable?}), do: [{:private_tmp, {size, executable?}}]
 
-  # One field for each row of the same kind.
   defp path_fields(paths) do
-    paths
-    |> Enum.chunk_by(fn {access, presence, _path} -> {access, presence} end)
-    |> Enum.map(fn [{access, presence, _} | _] = row ->
-      {field(access, presence), Enum.map(row, &elem(&1, 2))}
-    end)
+    for {access, presence, paths} <- paths, do: {field(access, presence), paths}
   end
 
   defp field(access, :required), do: access
@@ -307,6 +305,6 @@ defmodule NetRunner.Sandbox.Policy do
   def path(_policy, @last_index), do: nil
 
   def path(policy, index) do
-    with {_access, _presence, path} <- Enum.at(policy.paths, index), do: path
+    policy.paths |> Enum.flat_map(&elem(&1, 2)) |> Enum.at(index)
   end
 end
