@@ -326,6 +326,41 @@ defmodule NetRunner.Guarantees.SandboxWithOthersTest do
     assert out == ~s({"hi\\n", 0}\n{"", 1}\n{:error, :enoent}\n)
   end
 
+  # Overwrites all that process 1 may write, stack and data.
+  @overwrite """
+  try:
+      memory = open("/proc/1/mem", "r+b", buffering=0)
+  except OSError as error:
+      print(type(error).__name__)
+  else:
+      for line in open("/proc/1/maps"):
+          addresses, access = line.split()[:2]
+          first, last = (int(address, 16) for address in addresses.split("-"))
+          if access.startswith("rw"):
+              memory.seek(first)
+              memory.write(bytes(last - first))
+      print("overwritten")
+  """
+
+  # Landlock would refuse it, too.
+  @only_processes [processes: :own, without: [:filesystem, :network, :signals, :system_calls]]
+
+  for {name, without, said, reason} <- [
+        {"cannot be touched", [], "PermissionError", nil},
+        {"is its own where the command can touch it", [:capabilities], "overwritten",
+         unless(Tree.root?(), do: "needs root, to have capabilities")}
+      ] do
+    @without without
+    @said said
+    @tag skip: reason
+    test "the memory of process 1 #{name}" do
+      sandbox = Keyword.update!(@only_processes, :without, &(&1 ++ @without))
+      python = ["python3", "-S", "-E", "-c", @overwrite]
+      assert NetRunner.run(python, sandbox: sandbox) == {@said <> "\n", 0}
+      assert NetRunner.run(~w(echo next), sandbox: sandbox) == {"next\n", 0}
+    end
+  end
+
   test "wrong paths are errors before the start, in sentences", %{ctx: ctx} do
     for path <- ["/no/such/path", Path.join(ctx.outside, "target/beneath")],
         key <- [:read, :write, :exec] do

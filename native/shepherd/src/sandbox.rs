@@ -27,13 +27,14 @@ pub use elsewhere::{keeps_ruleset, landlock_abi, let_ruleset_go, Sandbox};
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 mod linux {
     use super::filter::Program;
+    use super::init::Process1;
     use super::landlock::Ruleset;
     use super::namespaces::Namespaces;
-    use super::{capabilities, confinement, init, landlock, namespaces};
+    use super::{capabilities, confinement, landlock, namespaces};
     use crate::failure::{at, Failure};
     use crate::sys;
     use nix::fcntl::OFlag;
-    use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+    use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
     use std::sync::Arc;
     use wire::{Confinement, Part, Spec, Step};
 
@@ -46,8 +47,7 @@ mod linux {
         /// Whether it empties the bounding set, which the shepherd has not.
         bounding_set: bool,
         namespaces: Option<Namespaces>,
-        /// For process 1 of a PID namespace, which lives until the other end is closed.
-        lifeline: Option<OwnedFd>,
+        process_1: Option<Process1>,
     }
 
     impl Sandbox {
@@ -76,11 +76,13 @@ mod linux {
             };
             let namespaces = namespaces::namespaces(spec, cwd)?;
             let has_user = namespaces.as_ref().is_some_and(Namespaces::has_user);
-            let (lifeline, held) = if asked.own_processes {
+            let (process_1, held) = if asked.own_processes {
                 let (read, write) =
                     nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(at(Step::Receive))?;
                 let read = sys::copy_to_at_least(&read, lowest).map_err(at(Step::Receive))?;
-                (Some(read), Some(write))
+                let process_1 =
+                    Process1::prepare(read, asked.capabilities).map_err(at(Step::Fork))?;
+                (Some(process_1), Some(write))
             } else {
                 (None, None)
             };
@@ -91,7 +93,7 @@ mod linux {
                 // In a user namespace it is full again.
                 bounding_set: asked.capabilities && (confinement.is_none() || has_user),
                 namespaces,
-                lifeline,
+                process_1,
             };
             Ok(Some((sandbox, held)))
         }
@@ -103,7 +105,7 @@ mod linux {
 
         /// Whether the command gets a PID namespace, and so is made by a process in between.
         pub fn has_own_processes(&self) -> bool {
-            self.lifeline.is_some()
+            self.process_1.is_some()
         }
 
         // --- the new process: no allocation, no lock, no formatting ----------------------------------
@@ -117,11 +119,11 @@ mod linux {
 
         /// In the process in between: makes the PID namespace and its process 1.
         pub fn start_init(&self, pid: *mut libc::pid_t) -> Result<(), Failure> {
-            let Some(lifeline) = &self.lifeline else {
+            let Some(process_1) = &self.process_1 else {
                 return Ok(());
             };
             namespaces::leave_processes()
-                .and_then(|()| init::start(lifeline.as_raw_fd(), pid))
+                .and_then(|()| process_1.start(pid))
                 .map_err(at(Step::Sandbox(Part::Processes)))
         }
 

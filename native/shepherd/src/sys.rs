@@ -305,6 +305,12 @@ pub fn second_stack() -> nix::Result<*mut libc::c_void> {
     return Err(Errno::ENOSYS);
 }
 
+/// A stack for process 1 of a PID namespace.
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+pub fn stack_of_process_1() -> nix::Result<*mut libc::c_void> {
+    stack_top(&PROCESS_1_STACK)
+}
+
 /// Readable when a child is dead that was not reaped. `None` as in `Spawned`.
 pub fn exit_of_child(pid: Pid) -> Option<OwnedFd> {
     #[cfg(all(target_os = "linux", not(net_runner_posix)))]
@@ -328,8 +334,10 @@ type Stack = std::sync::atomic::AtomicPtr<libc::c_void>;
 static CHILD_STACK: Stack = Stack::new(std::ptr::null_mut());
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 static SIBLING_STACK: Stack = Stack::new(std::ptr::null_mut());
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+static PROCESS_1_STACK: Stack = Stack::new(std::ptr::null_mut());
 
-/// The end of the stack on which a new process runs until it is the command. A shepherd has one for its
+/// The end of a stack on which a new process runs that shares the memory. A shepherd has one of each kind for its
 /// life. Below it is a page that nobody may touch: running over the stack ends the new process and changes nothing.
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn stack_top(known: &Stack) -> nix::Result<*mut libc::c_void> {

@@ -1,33 +1,73 @@
-//! Process 1 of a command's PID namespace: a copy of the process that makes the command. It does nothing but wait for the
-//! end of the shepherd's pipe. When it is gone, the kernel has ended everything in the namespace (pid_namespaces(7)).
+//! Process 1 of a command's PID namespace. It does nothing but wait for the end of the shepherd's pipe. When it is gone, the
+//! kernel has ended everything in the namespace (pid_namespaces(7)).
+//!
+//! It shares the shepherd's memory, as to copy that takes longer than all else that it does. So it uses nothing but its stack, and makes
+//! only calls that do not fail, which would write `errno` (close_range(2) does so before Linux 5.9). The command cannot
+//! touch that memory through it: that takes CAP_SYS_PTRACE outside of the namespace, as the shepherd is not dumpable (ptrace(2)).
+//! Where the command may have that, process 1 is a copy.
 
+use crate::sys;
 use nix::errno::Errno;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::ptr;
 
-/// Makes it a child of the shepherd, in the namespace that this process has made for its children. `pid` is in memory that the
-/// shepherd sees. In the new process this does not return.
-///
-/// No allocation, no lock, no formatting.
-pub fn start(lifeline: RawFd, pid: *mut libc::pid_t) -> nix::Result<()> {
-    let flags = libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID | libc::SIGCHLD;
-    // SAFETY: a fork by the system call, which writes the number to memory that lives. The child makes system calls alone.
-    let made = unsafe { libc::syscall(libc::SYS_clone, flags, 0, pid, 0, 0) };
-    if Errno::result(made)? == 0 {
-        run(lifeline)
-    }
-    Ok(())
+pub struct Process1 {
+    /// It lives until the other end is closed.
+    lifeline: OwnedFd,
+    /// Where it shares the memory.
+    stack: Option<*mut libc::c_void>,
 }
 
-fn run(lifeline: RawFd) -> ! {
-    // SAFETY: system calls on numbers and a struct of this process, which is a copy and nobody else's. What fails
-    // here changes nothing: the shepherd ends this process by SIGKILL, too.
+impl Process1 {
+    pub fn prepare(lifeline: OwnedFd, shares_memory: bool) -> nix::Result<Process1> {
+        let stack = if shares_memory {
+            Some(sys::stack_of_process_1()?)
+        } else {
+            None
+        };
+        Ok(Process1 { lifeline, stack })
+    }
+
+    /// Makes it a child of the shepherd, in the namespace that this process has made for its children. `pid` is in memory that
+    /// the shepherd sees.
+    ///
+    /// No allocation, no lock, no formatting.
+    pub fn start(&self, pid: *mut libc::pid_t) -> nix::Result<()> {
+        let flags = libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID | libc::SIGCHLD;
+        let lifeline = self.lifeline.as_raw_fd();
+        let made = match self.stack {
+            // SAFETY: the process makes system calls alone; nobody else is on the stack, because a shepherd starts no other command
+            // before this process was reaped. The kernel writes the number to memory that lives.
+            Some(stack) => unsafe {
+                let argument = ptr::without_provenance_mut(lifeline as usize);
+                libc::clone(run, stack, flags | libc::CLONE_VM, argument, pid).into()
+            },
+            None => {
+                // SAFETY: a fork by the system call, which writes the number. The child makes system calls alone.
+                let made = unsafe { libc::syscall(libc::SYS_clone, flags, 0, pid, 0, 0) };
+                if made == 0 {
+                    wait_and_exit(lifeline)
+                }
+                made
+            }
+        };
+        Errno::result(made).map(drop)
+    }
+}
+
+extern "C" fn run(lifeline: *mut libc::c_void) -> libc::c_int {
+    wait_and_exit(lifeline.addr() as RawFd)
+}
+
+fn wait_and_exit(lifeline: RawFd) -> ! {
+    // SAFETY: system calls on numbers and a struct of this process. What fails here changes nothing: the shepherd ends this process
+    // by SIGKILL, too.
     unsafe {
         // By its session, the helpers above the shepherd know that it is not one of them.
         libc::setsid();
         // The kernel reaps the processes that it adopts.
         libc::signal(libc::SIGCHLD, libc::SIG_IGN);
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
-        libc::chdir(c"/".as_ptr());
         if lifeline > 0 {
             libc::syscall(libc::SYS_close_range, 0, lifeline - 1, 0);
         }
