@@ -54,6 +54,15 @@ File.mkdir_p!(directory)
 # 64 times 64 pixels from black to yellow (PPM, a format that every converter reads).
 ppm = fn -> ["P6 64 64 255\n", for(y <- 0..63, x <- 0..63, do: <<x * 4, y * 4, 0>>)] end
 
+# Whether another picture has a row of it, in samples of one byte or of two.
+stolen? = fn path ->
+  row = fn bytes ->
+    for x <- 0..63, sample <- [x * 4, 128, 0], into: "", do: String.duplicate(<<sample>>, bytes)
+  end
+
+  String.contains?(File.read!(path), [row.(1), row.(2)])
+end
+
 try do
   case {Convert.program(), System.argv()} do
     {nil, _} ->
@@ -87,8 +96,11 @@ try do
       """)
 
       case Convert.run(program, picture, Path.join(directory, "stolen.ppm")) do
-        {:ok, _} -> IO.puts("converted")
-        {:error, sentence} -> IO.puts("failed: " <> sentence)
+        {:ok, output} ->
+          IO.puts("converted, #{if stolen?.(output), do: "WITH", else: "without"} the secret")
+
+        {:error, sentence} ->
+          IO.puts("failed: " <> sentence)
       end
   end
 after
