@@ -326,38 +326,66 @@ defmodule NetRunner.Guarantees.SandboxWithOthersTest do
     assert out == ~s({"hi\\n", 0}\n{"", 1}\n{:error, :enoent}\n)
   end
 
-  # Overwrites all that process 1 may write, stack and data.
-  @overwrite """
-  try:
-      memory = open("/proc/1/mem", "r+b", buffering=0)
-  except OSError as error:
-      print(type(error).__name__)
-  else:
-      for line in open("/proc/1/maps"):
-          addresses, access = line.split()[:2]
-          first, last = (int(address, 16) for address in addresses.split("-"))
-          if access.startswith("rw"):
-              memory.seek(first)
-              memory.write(bytes(last - first))
-      print("overwritten")
-  """
+  describe "process 1 of its own processes" do
+    # Overwrites all that it may write.
+    @overwrite """
+    try:
+        memory = open("/proc/1/mem", "r+b", buffering=0)
+    except OSError as error:
+        print(type(error).__name__)
+    else:
+        for line in open("/proc/1/maps"):
+            addresses, access = line.split()[:2]
+            first, last = (int(address, 16) for address in addresses.split("-"))
+            if access.startswith("rw"):
+                print("shared") if access[3] == "s" else None
+                memory.seek(first)
+                memory.write(bytes(last - first))
+        print("overwritten")
+    """
 
-  # Landlock would refuse it, too.
-  @only_processes [processes: :own, without: [:filesystem, :network, :signals, :system_calls]]
+    @all_but_capabilities [:filesystem, :network, :signals, :system_calls]
 
-  for {name, without, said, reason} <- [
-        {"cannot be touched", [], "PermissionError", nil},
-        {"is its own where the command can touch it", [:capabilities], "overwritten",
-         unless(Tree.root?(), do: "needs root, to have capabilities")}
-      ] do
-    @without without
-    @said said
-    @tag skip: reason
-    test "the memory of process 1 #{name}" do
-      sandbox = Keyword.update!(@only_processes, :without, &(&1 ++ @without))
+    defp overwrite(without) do
+      sandbox = [processes: :own, without: without]
       python = ["python3", "-S", "-E", "-c", @overwrite]
-      assert NetRunner.run(python, sandbox: sandbox) == {@said <> "\n", 0}
+      {said, 0} = NetRunner.run(python, sandbox: sandbox)
       assert NetRunner.run(~w(echo next), sandbox: sandbox) == {"next\n", 0}
+      said
+    end
+
+    test "has memory that the command cannot touch" do
+      assert overwrite(@all_but_capabilities) == "PermissionError\n"
+    end
+
+    unless Tree.may_trace?(), do: @tag(skip: "needs CAP_SYS_PTRACE")
+
+    test "has memory of its own where the command can touch it" do
+      assert overwrite([:capabilities | @all_but_capabilities]) == "overwritten\n"
+    end
+
+    # As root, the command may write there, if it may write anywhere.
+    for keys <- [
+          [],
+          [write: ["/proc"]],
+          [write: ["/"]],
+          [without: [:filesystem]],
+          [without: @all_but_capabilities]
+        ] do
+      @keys keys
+      test "has an oom_score_adj that is not its shepherd's: #{inspect(keys)}" do
+        script = "echo 1000 2>&- >/proc/1/oom_score_adj; echo tried; read line"
+        sandbox = Keyword.merge([read: [:system], processes: :own], @keys)
+        {:ok, p} = NetRunner.Process.start("sh", ["-c", script], sandbox: sandbox)
+        on_exit(fn -> NetRunner.Process.stop(p) end)
+        assert NetRunner.Process.read(p) == {:ok, "tried\n"}
+
+        [own, launchers] =
+          for pid <- [Tree.shepherd(p), Tree.current_launcher()],
+              do: File.read!("/proc/#{pid}/oom_score_adj")
+
+        assert own == launchers
+      end
     end
   end
 

@@ -2,6 +2,7 @@
 option = ["test/net_runner/sandbox_test.exs"]
 attacks = ["test/guarantees/sandbox_test.exs"]
 reuse = ["test/guarantees/sandbox_reuse_test.exs"]
+others = ["test/guarantees/sandbox_with_others_test.exs"]
 policy = "lib/net_runner/sandbox/policy.ex"
 sandbox = "native/shepherd/src/sandbox"
 
@@ -22,9 +23,14 @@ for {id, file, old, new, tests} <- [
        option},
       {"what_is_read_in_a_private_tmp_is_written", "#{sandbox}/namespaces.rs",
        "READ_ONLY | NO_SET_ID | NO_DEVICES", "NO_SET_ID | NO_DEVICES", option},
-      {"a_command_with_capabilities_touches_the_shepherds_memory",
-       "native/shepherd/src/sandbox.rs", "Process1::prepare(read, asked.capabilities)",
-       "Process1::prepare(read, true)", ["test/guarantees/sandbox_with_others_test.exs"]},
+      {"a_command_with_capabilities_touches_the_shepherds_memory", "#{sandbox}/init.rs",
+       "sandbox.capabilities && sandbox.filesystem", "sandbox.filesystem", others},
+      {"a_command_without_the_filesystem_layer_changes_its_shepherd", "#{sandbox}/init.rs",
+       "sandbox.capabilities && sandbox.filesystem", "sandbox.capabilities", others},
+      {"a_command_that_writes_everywhere_changes_its_shepherd", "#{sandbox}/init.rs",
+       " && !may_write_in_proc(sandbox)", "", others},
+      {"a_command_reaches_the_launchers_flags", "native/shepherd/src/launcher.rs",
+       "sys::keep_from_forks(withdrawn);", "", others},
       {"mounts_reach_the_host", "#{sandbox}/namespaces.rs", "libc::MS_REC | libc::MS_PRIVATE",
        "libc::MS_REC | libc::MS_SHARED", attacks},
       {"the_way_up_leads_out_by_magic_links", "#{sandbox}/paths.rs",

@@ -44,6 +44,16 @@ defmodule NetRunner.Guarantees.Tree do
 
   def root?, do: :os.cmd(~c"id -u") == ~c"0\n"
 
+  @cap_sys_ptrace 0x80000
+
+  @doc "Whether this process, and so a command that keeps its capabilities, has CAP_SYS_PTRACE."
+  def may_trace? do
+    with {:ok, status} <- File.read("/proc/self/status"),
+         [_, effective] <- Regex.run(~r/^CapEff:\s*(\w+)$/m, status),
+         do: Bitwise.band(String.to_integer(effective, 16), @cap_sys_ptrace) != 0,
+         else: (_ -> false)
+  end
+
   @doc "Runs a command in a PID namespace that has so many processes at the most (`kernel.pid_max`)."
   def in_small_namespace(command, pid_max) do
     script = "echo #{pid_max} > /proc/sys/kernel/pid_max && exec \"$@\""

@@ -216,6 +216,8 @@ impl Launcher {
             },
         };
         drop((socket, spares_bell));
+        // A command might reach them through process 1 of its namespace.
+        sys::keep_from_forks(withdrawn);
         let parent = Parent {
             launcher,
             withdrawn,

@@ -80,9 +80,7 @@ mod linux {
                 let (read, write) =
                     nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(at(Step::Receive))?;
                 let read = sys::copy_to_at_least(&read, lowest).map_err(at(Step::Receive))?;
-                let process_1 =
-                    Process1::prepare(read, asked.capabilities).map_err(at(Step::Fork))?;
-                (Some(process_1), Some(write))
+                (Some(Process1::prepare(read, asked)?), Some(write))
             } else {
                 (None, None)
             };

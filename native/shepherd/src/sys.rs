@@ -461,6 +461,17 @@ pub fn shared_flags<const N: usize>() -> nix::Result<&'static [AtomicBool; N]> {
     }
 }
 
+/// The processes that this one forks from now on do not have the shared flags, the first of which is this.
+pub fn keep_from_forks(first: &'static AtomicBool) {
+    // SAFETY: madvise(2) of the page that `shared_flags` has mapped.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        libc::madvise(first.as_ptr().cast(), 1, libc::MADV_DONTFORK);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = first;
+}
+
 /// No program below this process gains rights by a set-user-ID bit (prctl(2), PR_SET_NO_NEW_PRIVS).
 pub fn give_up_new_privileges() -> nix::Result<()> {
     #[cfg(all(target_os = "linux", not(net_runner_posix)))]

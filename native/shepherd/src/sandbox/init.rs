@@ -2,14 +2,16 @@
 //! kernel has ended everything in the namespace (pid_namespaces(7)).
 //!
 //! It shares the shepherd's memory, as to copy that takes longer than all else that it does. So it uses nothing but its stack, and makes
-//! only calls that do not fail, which would write `errno` (close_range(2) does so before Linux 5.9). The command cannot
-//! touch that memory through it: that takes CAP_SYS_PTRACE outside of the namespace, as the shepherd is not dumpable (ptrace(2)).
-//! Where the command may have that, process 1 is a copy.
+//! only calls that do not fail: a failure would be written to the shepherd's `errno`. Where the command could do something to the shepherd
+//! through it, it is a copy.
 
+use crate::failure::{at, Failure};
 use crate::sys;
 use nix::errno::Errno;
+use nix::sys::stat::stat;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr;
+use wire::{Access, Step};
 
 pub struct Process1 {
     /// It lives until the other end is closed.
@@ -19,9 +21,9 @@ pub struct Process1 {
 }
 
 impl Process1 {
-    pub fn prepare(lifeline: OwnedFd, shares_memory: bool) -> nix::Result<Process1> {
-        let stack = if shares_memory {
-            Some(sys::stack_of_process_1()?)
+    pub fn prepare(lifeline: OwnedFd, sandbox: &wire::Sandbox) -> Result<Process1, Failure> {
+        let stack = if cannot_be_touched(sandbox) && knows_close_range() {
+            Some(sys::stack_of_process_1().map_err(at(Step::Fork))?)
         } else {
             None
         };
@@ -53,6 +55,32 @@ impl Process1 {
         };
         Errno::result(made).map(drop)
     }
+}
+
+/// Whether the command can do nothing to process 1. As the shepherd is not dumpable, its memory is open only to who has CAP_SYS_PTRACE
+/// outside of the namespace (ptrace(2)), and its files in /proc belong to root (proc(5)). One of them is `oom_score_adj`, which is the same
+/// for all processes that share memory.
+fn cannot_be_touched(sandbox: &wire::Sandbox) -> bool {
+    sandbox.capabilities && sandbox.filesystem && !may_write_in_proc(sandbox)
+}
+
+/// No path leads into the /proc of the namespace, which is mounted later, but those that lead everywhere.
+fn may_write_in_proc(sandbox: &wire::Sandbox) -> bool {
+    let Ok(root) = stat(c"/") else { return true };
+    let mut writable = sandbox
+        .paths
+        .iter()
+        .filter(|allowed| allowed.access == Access::Write);
+    writable.any(|allowed| {
+        stat(allowed.path).is_ok_and(|it| (it.st_dev, it.st_ino) == (root.st_dev, root.st_ino))
+    })
+}
+
+/// Linux 5.9, where no filter of system calls refuses it.
+fn knows_close_range() -> bool {
+    let none = libc::c_uint::MAX;
+    // SAFETY: no descriptor has this number.
+    unsafe { libc::syscall(libc::SYS_close_range, none, none, 0) == 0 }
 }
 
 extern "C" fn run(lifeline: *mut libc::c_void) -> libc::c_int {
