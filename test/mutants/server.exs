@@ -85,6 +85,8 @@ boot = [
    "for ref <- [owner, captor],", [launcher]},
   {"a_slow_start_has_no_timeout", "          remaining(deadline) -> {:error, :timeout}",
    "          (_ = deadline; :infinity) -> {:error, :timeout}", [launcher]},
+  {"a_request_that_nobody_took_is_waited_for", "if Native.withdraw(control),",
+   "if Native.withdraw(control) && false,", [launcher]},
   {"a_dead_launcher_is_not_replaced_for_a_request", "failed == :not_taken and attempts > 1,",
    "failed == :not_taken and attempts > 100,", [launcher]},
   {"a_shepherd_of_a_failed_start_ends", "        Native.retire(control)\n", "", [reuse]},

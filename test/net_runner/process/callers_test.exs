@@ -152,18 +152,25 @@ defmodule NetRunner.Process.CallersTest do
   end
 
   test "a write that has begun is carried to its end, also when its caller dies much later" do
-    go = NetRunner.Temporary.path("go")
-    on_exit(fn -> File.rm(go) end)
-    script = "head -c 65536 >/dev/null; until [ -e #{go} ]; do sleep 0.05; done; wc -c"
+    take = NetRunner.Temporary.path("take")
+    rest = NetRunner.Temporary.path("rest")
+    on_exit(fn -> Enum.each([take, rest], &File.rm/1) end)
+    await = &"until [ -e #{&1} ]; do sleep 0.05; done"
+    script = "#{await.(take)}; head -c $(cat #{take}) >/dev/null; #{await.(rest)}; wc -c"
     p = start!(script, pipe_size: 0)
-    writer = spawn(fn -> Command.write(p, :binary.copy("x", 300_000)) end)
-    # What was read has made room for more.
-    Tree.await(fn -> Command.stats(p).bytes_in == 2 * 65_536 end)
+    size = 10_000_000
+    writer = spawn(fn -> Command.write(p, :binary.copy("x", size)) end)
+    NetRunner.Waiting.await(p, :stdin)
+    # As much as the pipe holds. When that is taken, there is room for more.
+    %{bytes_in: first} = Command.stats(p)
+    File.write!(take <> "_", "#{first}")
+    File.rename!(take <> "_", take)
+    Tree.await(fn -> Command.stats(p).bytes_in > first end)
     kill(writer)
     closing = Task.async(fn -> Command.close_stdin(p) end)
     NetRunner.Waiting.await(p, :stdin, 2)
-    File.touch!(go)
-    assert read_all(p) == "#{300_000 - 65_536}\n"
+    File.touch!(rest)
+    assert read_all(p) == "#{size - first}\n"
     assert Task.await(closing, 60_000) == :ok
   end
 

@@ -167,8 +167,14 @@ defmodule NetRunner.LauncherTest do
     end
   end
 
+  test "a request that nobody takes is taken back when its time is over" do
+    with_nonsense(["unread"], fn ->
+      assert NetRunner.run(~w(true), timeout: 100) == {:error, :timeout}
+    end)
+  end
+
   describe "a shepherd that says nothing" do
-    test "does not hold up a start for longer than its time" do
+    test "does not hold up a start for longer than its time, and that to give it up" do
       with_nonsense([], fn ->
         options = [timeout: 100, kill_timeout: 100, give_up_after: 100]
         assert NetRunner.run(~w(true), options) == {:error, :timeout}
@@ -187,12 +193,20 @@ defmodule NetRunner.LauncherTest do
         with_nonsense([], fn ->
           fds = Tree.fds()
           caller = spawn(fn -> unquote(function).(owner: owner) end)
-          Tree.await(fn -> Tree.fds() > fds end)
+          await_start_that_waits()
           Process.exit(caller, :kill)
           Tree.await(fn -> Tree.fds() <= fds end, 60_000, fn -> {fds, Tree.fd_targets()} end)
         end)
       end
     end
+  end
+
+  defp await_start_that_waits do
+    waits = {:current_function, {NetRunner.Process.Boot, :await_started, 2}}
+
+    Tree.await(fn ->
+      Enum.any?(Process.list(), &(Process.info(&1, :current_function) == waits))
+    end)
   end
 
   defp with_nonsense(messages, fun) do
@@ -417,11 +431,7 @@ defmodule NetRunner.LauncherTest do
     stop_with_children(launcher)
 
     run = Task.async(fn -> NetRunner.run(~w(true)) end)
-    waits = {:current_function, {NetRunner.Process.Boot, :await_started, 2}}
-
-    Tree.await(fn ->
-      Enum.any?(Process.list(), &(Process.info(&1, :current_function) == waits))
-    end)
+    await_start_that_waits()
 
     capture_log(fn ->
       :ok = Tree.kill([Tree.parent(launcher) | children(launcher) -- [shepherd]])
