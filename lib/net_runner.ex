@@ -186,8 +186,9 @@ defmodule NetRunner do
             "the script must be a string, got: #{Options.Kind.no_string(script)} (a command as a list is for NetRunner.run/2)"
     end
 
-    shell = Command.new("/bin/sh", ["-c", script, "sh"])
-    run(shell, options)
+    if :binary.match(script, <<0>>) == :nomatch,
+      do: run(Command.new("/bin/sh", ["-c", script, "sh"]), options),
+      else: {:error, {:invalid_args, "the script contains a NUL byte"}}
   end
 
   @doc """
@@ -453,8 +454,8 @@ defmodule NetRunner do
     * `:parallelism` - accepted, but has no effect
 
   In addition it takes the options of `NetRunner.Options`, `:input`, and `:timeout` (milliseconds after which the command is ended
-  and `NetRunner.Error` raised). The options for stdin, stdout and stderr cannot be combined with `:stderr_to_stdout` or
-  `use_stdio: false`.
+  and `NetRunner.Error` raised). The options for stdin, stdout and stderr cannot be combined with `use_stdio: false`, nor another
+  `:stderr` with `:stderr_to_stdout`.
 
       iex> NetRunner.cmd("tr", ["a-z", "A-Z"], input: "hello", nice: 19)
       {"HELLO", 0}

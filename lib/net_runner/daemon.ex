@@ -322,15 +322,18 @@ defmodule NetRunner.Daemon do
 
   defp validate!(options, groups) do
     given = unfold(options)
+    refuse_owner!(given)
     options = Options.validate!(given, groups)
 
     if options.cmd == nil do
       raise ArgumentError, "the option :cmd is missing: give the executable as a string"
     end
 
-    if Keyword.has_key?(options.process_opts, :owner) do
+    refuse_owner!(options.process_opts)
+
+    if Keyword.has_key?(options.process_opts, :name) do
       raise ArgumentError,
-            "the option :owner has no meaning in :process_opts: the command belongs to its daemon"
+            "the option :name is that of the daemon: it belongs beside :process_opts, not in it"
     end
 
     process_opts = Options.validate!(options.process_opts, [:command], stderr: :pipe)
@@ -340,6 +343,13 @@ defmodule NetRunner.Daemon do
 
   defp prints_to_us?(%{pty: false} = options), do: :pipe in [options.stdout, options.stderr]
   defp prints_to_us?(_terminal), do: true
+
+  defp refuse_owner!(options) do
+    if Keyword.keyword?(options) and Keyword.has_key?(options, :owner) do
+      raise ArgumentError,
+            "the option :owner has no meaning for a daemon: its command belongs to it"
+    end
+  end
 
   # The options that want some of the output.
   defp readers(given) do
@@ -406,7 +416,14 @@ defmodule NetRunner.Daemon do
   defp start_command(options, parent) do
     Process.flag(:trap_exit, true)
     Process.link(parent)
-    Server.start([options.cmd | options.args], options.process_opts)
+    command = [options.cmd | options.args]
+
+    with {:error, reason} <- Server.start(command, options.process_opts) do
+      # Of the reason, which names no program, a supervisor tells no more than that.
+      error = %Error{command: command, reason: reason}
+      warn("a daemon did not start: #{Error.one_line(Exception.message(error))}")
+      {:error, reason}
+    end
   end
 
   defp command_line(options), do: Error.command_line([options.cmd | options.args])

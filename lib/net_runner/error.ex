@@ -78,6 +78,16 @@ defmodule NetRunner.Error do
   defp what_happened(%{reason: :exit_status} = error), do: how_it_ended(error.exit, error.status)
 
   defp what_happened(%{reason: nil}), do: "failed"
+
+  defp what_happened(%{reason: :enoent, command: [executable | _]}) when is_binary(executable) do
+    hint =
+      if executable =~ " ",
+        do:
+          "; all of #{inspect(executable)} was taken for its name, as arguments are words of their own"
+
+    "failed: #{describe(:enoent)}#{hint}"
+  end
+
   defp what_happened(%{reason: reason}), do: "failed: #{describe(reason)}"
 
   defp how_it_ended({:signaled, signal, core?}, status) do
@@ -276,7 +286,9 @@ defmodule NetRunner.Error do
     do: "the system's limit of processes or memory is reached (:eagain); see `ulimit -u`"
 
   def describe(:e2big),
-    do: "its arguments and environment are larger than the system allows (:e2big, ARG_MAX)"
+    do:
+      "its arguments and environment are larger than the system allows (:e2big): all of them together (ARG_MAX), or one of " <>
+        "them (on Linux 128 KiB; execve(2))"
 
   def describe(:launcher_died),
     do:

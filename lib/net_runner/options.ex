@@ -545,7 +545,7 @@ defmodule NetRunner.Options do
   end
 
   defp misplaced(:args, _group) do
-    "the option :args has no meaning beside a list, which contains the arguments; it is for a NetRunner.Command"
+    "the option :args has no meaning here, where the arguments stand beside the executable; in a call with a NetRunner.Command, it adds some"
   end
 
   defp misplaced(name, :command) do
@@ -557,7 +557,7 @@ defmodule NetRunner.Options do
   end
 
   defp takers(group) when group in [:input, :run],
-    do: "NetRunner.run/2, streams and pipelines take"
+    do: "NetRunner.run/2, capture/2, streams and pipelines take"
 
   defp takers(:stream), do: "streams take"
 

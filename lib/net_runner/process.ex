@@ -27,8 +27,8 @@ defmodule NetRunner.Process do
   All functions can be called from any process, at the same time. Reads of one stream that wait are served in the order in which
   they were called, and before later ones. The same is true of writes, and the bytes of two writes are never mixed.
 
-  When the process is gone, all functions return `{:error, :closed}` (`stop/1` returns `:ok`, and `alive?/1` `false`). When the
-  connection to its node is lost, they return `{:error, {:node, :disconnected}}`. Arguments of the wrong type raise.
+  When the process is gone, all functions return `{:error, :closed}` (`stop/1` returns `:ok`, and `alive?/1` `false`). A call that waits when
+  the connection to its node is lost returns `{:error, {:node, :disconnected}}`. Arguments of the wrong type raise.
   """
   @moduledoc since: "0.1.0"
 
@@ -583,7 +583,7 @@ defmodule NetRunner.Process do
   """
   @spec monitor(t()) :: reference()
   def monitor(process) do
-    case GenServer.whereis(process) do
+    case GenServer.whereis(Client.server!(process)) do
       nil ->
         over(:noproc)
 

@@ -31,11 +31,28 @@ defmodule NetRunner.DaemonTest do
             {[cmd: "cat", process_opts: [kil_timeout: 1]],
              "unknown option :kil_timeout; did you mean :kill_timeout?"},
             {[cmd: "cat", process_opts: [owner: self()]],
-             "the option :owner has no meaning in :process_opts: the command belongs to its daemon"}
+             "the option :owner has no meaning for a daemon: its command belongs to it"},
+            {[cmd: "cat", owner: self()],
+             "the option :owner has no meaning for a daemon: its command belongs to it"},
+            {[cmd: "cat", process_opts: [name: :cat]],
+             "the option :name is that of the daemon: it belongs beside :process_opts, not in it"}
           ] do
         assert_raise ArgumentError, message, fn -> Daemon.start_link(options) end
         assert_raise ArgumentError, message, fn -> Daemon.child_spec(options) end
       end
+    end
+
+    test "that name no program are logged: a supervisor that cannot start it tells no more than the reason" do
+      # Another process logs it, at its own time.
+      start = fn ->
+        assert Daemon.start_link(cmd: "no-such-daemon --port 1") == {:error, :enoent}
+        Process.sleep(50)
+      end
+
+      Tree.await(fn ->
+        capture_log(start) =~
+          ~r/a daemon did not start: `'no-such-daemon --port 1'` failed: there is no such executable.*; all of "no-such-daemon --port 1" was taken for its name/
+      end)
     end
 
     test "an address that nobody can listen at is refused" do

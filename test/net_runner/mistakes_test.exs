@@ -209,7 +209,7 @@ defmodule NetRunner.MistakesTest do
              "{name, value} with strings, got: a list"},
             {["echo", [], [env: 1]], "{name, value} with strings, got: a number"},
             {["echo", [], [max_output_size: 1, env: env]],
-             "NetRunner.run/2, streams and pipelines"}
+             "NetRunner.run/2, capture/2, streams and pipelines"}
           ] do
         assert mistake(fn -> apply(NetRunner, :cmd, args) end) =~ text
       end
@@ -243,6 +243,24 @@ defmodule NetRunner.MistakesTest do
       assert Error.describe({:exit_status, 3}) == "it exited with status 3"
       assert Error.describe({:signal, :sigkill}) == "it was ended by SIGKILL"
     end
+  end
+
+  test "what is no process is said to be none" do
+    {:ok, p} = Command.start("cat")
+    on_exit(fn -> Command.stop(p) end)
+    calls = [&Command.read/1, &Command.write(&1, "x"), &Command.stop/1, &Command.monitor/1]
+    daemons = [&NetRunner.Daemon.write(&1, "x"), &NetRunner.Daemon.alive?/1]
+
+    for call <- calls ++ daemons do
+      assert mistake(fn -> call.({:ok, p}) end) =~ "got: {:ok, pid}; match it before"
+      assert mistake(fn -> call.("cat") end) =~ "must be a pid or a name, got: a string"
+      assert mistake(fn -> call.({:error, :enoent, 1}) end) =~ "got: a tuple"
+    end
+  end
+
+  test "a script with a NUL byte is not run, and is said to have it" do
+    error = {:error, {:invalid_args, "the script contains a NUL byte"}}
+    assert NetRunner.shell("echo a\0b") == error
   end
 
   test "a monitor of what runs on another node says that it is out of reach, as a read does" do

@@ -283,7 +283,7 @@ defmodule NetRunner.OptionsTest do
 
     assert message([timeout: 1], [:command]) ==
              "the option :timeout has no meaning for this function; " <>
-               "NetRunner.run/2, streams and pipelines take it"
+               "NetRunner.run/2, capture/2, streams and pipelines take it"
 
     assert message([lines: :trim], [:command, :run]) =~ "; streams take it"
     assert message([exit_status: :raise], [:command, :stream]) =~ "; NetRunner.stream!/2 and "
@@ -291,7 +291,7 @@ defmodule NetRunner.OptionsTest do
     assert message([cmd: "a"], [:command, :run]) =~ "; NetRunner.Daemon takes it"
 
     assert message([args: ["a"]], [:command, :run]) ==
-             "the option :args has no meaning beside a list, which contains the arguments; it is for a NetRunner.Command"
+             "the option :args has no meaning here, where the arguments stand beside the executable; in a call with a NetRunner.Command, it adds some"
   end
 
   test "a name that is near to none is answered with those that there are" do

@@ -83,6 +83,9 @@ defmodule NetRunner.SandboxTest do
     test "nil is as if it were not given" do
       keys = [:read, :write, :exec, :network, :processes, :tmp, :metadata, :without]
       assert policy(for key <- keys, do: {key, nil}) == policy([])
+      assert policy(network: [connect: [443], bind: nil]) == policy(network: [connect: [443]])
+      assert policy(network: [connect: nil]) == policy([])
+      assert policy(tmp: [size: nil]) == policy(tmp: :private)
     end
 
     test "what the shepherd gets" do
@@ -245,6 +248,9 @@ defmodule NetRunner.SandboxTest do
       assert Refusal.sentence(255, :enoent, policy) =~ "one of the paths"
       assert Refusal.sentence(0, :enosys, policy) =~ "openat2(2)"
       assert Refusal.sentence(0, :eio, policy) =~ "cannot be opened: I/O error (:eio)"
+
+      assert Refusal.sentence(0, :eacces, policy) =~
+               "cannot be opened: permission denied (:eacces)"
     end
 
     test "says what to change" do

@@ -4,6 +4,7 @@ defmodule NetRunner.Daemon.Directory do
   # callback may be what it waits for. So nobody may have to ask the daemon itself.
 
   alias NetRunner.Process, as: Command
+  alias NetRunner.Process.Client
 
   @registry NetRunner.Daemon.Registry
 
@@ -26,7 +27,7 @@ defmodule NetRunner.Daemon.Directory do
   @doc "The command of a daemon, which may be on another node."
   @spec find(GenServer.server()) :: {:ok, pid()} | {:error, Command.gone()}
   def find(daemon) do
-    case GenServer.whereis(daemon) do
+    case GenServer.whereis(Client.server!(daemon)) do
       nil -> {:error, :closed}
       pid when is_pid(pid) and node(pid) == node() -> find_here(pid)
       pid when is_pid(pid) -> find_there(node(pid), pid)

@@ -7,11 +7,28 @@ defmodule NetRunner.Process.Client do
   @doc "Asks, and waits for the answer, however long that takes."
   @spec call(GenServer.server(), term()) :: term()
   def call(process, request) do
-    GenServer.call(process, request, :infinity)
+    GenServer.call(server!(process), request, :infinity)
   catch
     :exit, {{:nodedown, _}, {GenServer, :call, _}} -> {:error, {:node, :disconnected}}
     # It was not there, or ended before it could answer.
     :exit, {_reason, {GenServer, :call, _}} -> {:error, :closed}
+  end
+
+  @doc "The same, if it can name a process."
+  @spec server!(GenServer.server()) :: GenServer.server()
+  def server!(pid) when is_pid(pid), do: pid
+  def server!(name) when is_atom(name), do: name
+  def server!({:global, _} = name), do: name
+  def server!({:via, module, _} = name) when is_atom(module), do: name
+  def server!({name, node} = there) when is_atom(name) and is_atom(node), do: there
+
+  def server!({:ok, pid}) when is_pid(pid) do
+    raise ArgumentError,
+          "a process must be a pid or a name, got: {:ok, pid}; match it before: {:ok, p} = ..."
+  end
+
+  def server!(other) do
+    raise ArgumentError, "a process must be a pid or a name, got: #{Kind.of(other)}"
   end
 
   @doc "What is to be written to a command. Neither the error nor its stacktrace shows it: it may be secret."

@@ -60,9 +60,22 @@ defmodule NetRunner.Sandbox.Policy do
   @spec parse(term()) :: {:ok, t()} | {:error, String.t()}
   def parse(option) do
     if Keyword.keyword?(option),
-      do: option |> Enum.reject(&match?({_, nil}, &1)) |> parse_keys(),
+      do: option |> given() |> Enum.map(&given_within/1) |> parse_keys(),
       else: {:error, "it must be a keyword list of #{names(@keys)}, got: #{Kind.of(option)}"}
   end
+
+  defp given(keywords), do: Enum.reject(keywords, &match?({_, nil}, &1))
+
+  # The keys of these have keys of their own. What is left of none is what it is without any.
+  defp given_within({key, [{_, _} | _] = keywords}) when key in [:network, :tmp] do
+    case {key, given(keywords)} do
+      {:network, []} -> {key, false}
+      {:tmp, []} -> {key, :private}
+      {key, keywords} -> {key, keywords}
+    end
+  end
+
+  defp given_within(key_and_value), do: key_and_value
 
   defp parse_keys(option) do
     with :ok <- check_once(option), :ok <- check_all(option) do

@@ -46,7 +46,7 @@ defmodule NetRunner.Sandbox.Refusal do
       "cannot be opened as the sandbox needs it: openat2(2) is missing (before Linux 5.6), or a container's seccomp profile " <>
         "refuses it (#{inspect(errno)})"
 
-  defp cannot_be_opened(errno), do: "cannot be opened: #{Error.describe(errno)}"
+  defp cannot_be_opened(errno), do: "cannot be opened: #{Error.system_error(errno)}"
 
   defp sentence(:system, _errno) do
     "there is a sandbox on Linux only"
