@@ -418,8 +418,8 @@ defmodule NetRunner.Daemon do
     Process.link(parent)
     command = [options.cmd | options.args]
 
-    with {:error, reason} <- Server.start(command, options.process_opts) do
-      # Of the reason, which names no program, a supervisor tells no more than that.
+    with {:error, reason} when is_atom(reason) <- Server.start(command, options.process_opts) do
+      # Of such a reason, which names no program, a supervisor tells no more than that.
       error = %Error{command: command, reason: reason}
       warn("a daemon did not start: #{Error.one_line(Exception.message(error))}")
       {:error, reason}

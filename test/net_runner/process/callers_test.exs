@@ -557,20 +557,18 @@ defmodule NetRunner.Process.CallersTest do
     running = Task.async(fn -> NetRunner.run(command, timeout: 2_000) end)
     find = fn -> Enum.find(NetRunner.list(), &(&1.command == command)) end
     Tree.await(fn -> find.() != nil end)
-    %{pid: p, os_pid: os_pid} = find.()
+    %{pid: p} = find.()
+    %{control: control} = :sys.get_state(p)
     :ok = :sys.suspend(p)
+    messages = fn -> elem(Process.info(p, :messages), 1) end
     # The server is told of its time before it is told of the exit.
-    Tree.await(fn -> :expired in elem(Process.info(p, :messages), 1) end, 60_000)
+    Tree.await(fn -> :expired in messages.() end, 60_000)
     File.write!(go, "")
-    Tree.await(fn -> Tree.stat(os_pid) == nil end)
-    Tree.await(fn -> told_of_exit?(p) end)
+
+    Tree.await(fn -> Enum.any?(messages.(), &match?({:select, ^control, _, :ready_input}, &1)) end)
+
     :ok = :sys.resume(p)
     assert Task.await(running, 60_000) == {"in time\n", 0}
-  end
-
-  defp told_of_exit?(p) do
-    {:messages, messages} = Process.info(p, :messages)
-    messages |> Enum.drop_while(&(&1 != :expired)) |> Enum.any?(&match?({:select, _, _, _}, &1))
   end
 
   test "a signal that finds the shepherd gone says that the command is, too" do
