@@ -564,9 +564,8 @@ defmodule NetRunner.Process.CallersTest do
     # The server is told of its time before it is told of the exit.
     Tree.await(fn -> :expired in messages.() end, 60_000)
     File.write!(go, "")
-
-    Tree.await(fn -> Enum.any?(messages.(), &match?({:select, ^control, _, :ready_input}, &1)) end)
-
+    told_of_exit? = &match?({:select, ^control, _, :ready_input}, &1)
+    Tree.await(fn -> Enum.any?(messages.(), told_of_exit?) end)
     :ok = :sys.resume(p)
     assert Task.await(running, 60_000) == {"in time\n", 0}
   end
