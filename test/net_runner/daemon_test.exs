@@ -400,8 +400,10 @@ defmodule NetRunner.DaemonTest do
       for options <- [[ready: trap], [on_output: trap]] do
         spawn(fn ->
           Process.flag(:trap_exit, true)
-          Daemon.start_link(shell("echo hello; read stop", options))
-          receive(do: ({:EXIT, _, _} -> send(test, :daemon_gone)))
+          start = Daemon.start_link(shell("echo hello; read stop", options))
+          # Whoever becomes ready belongs to the daemon's start, which fails then.
+          with {:ok, daemon} <- start, do: receive(do: ({:EXIT, ^daemon, _} -> :ok))
+          send(test, :daemon_gone)
         end)
 
         assert_receive {:trapping, pid}, 60_000
