@@ -356,6 +356,11 @@ defmodule NetRunner.Guarantees.SandboxWithOthersTest do
 
     test "has memory that the command cannot touch" do
       assert overwrite(@all_but_capabilities) == "PermissionError\n"
+
+      # That was a copy. The shepherd's own memory is where the files are limited, too.
+      script = "(exec 3<>/proc/1/mem) 2>&- && echo opened || echo refused"
+      sandbox = [read: [:system], processes: :own]
+      assert NetRunner.run(["sh", "-c", script], sandbox: sandbox) == {"refused\n", 0}
     end
 
     unless Tree.may_trace?(), do: @tag(skip: "needs CAP_SYS_PTRACE")

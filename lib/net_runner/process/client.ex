@@ -14,7 +14,7 @@ defmodule NetRunner.Process.Client do
     :exit, {_reason, {GenServer, :call, _}} -> {:error, :closed}
   end
 
-  @doc "The same, if it can name a process."
+  @doc "Gives it back if it can name a process, and raises otherwise."
   @spec server!(GenServer.server()) :: GenServer.server()
   def server!(pid) when is_pid(pid), do: pid
   def server!(name) when is_atom(name), do: name
