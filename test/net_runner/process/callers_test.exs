@@ -543,7 +543,10 @@ defmodule NetRunner.Process.CallersTest do
     [feeder] =
       ~w(yes)
       |> NetRunner.stream!(input: input)
-      |> Stream.map(fn _chunk -> assert_receive({:feeder, feeder}) && feeder end)
+      |> Stream.map(fn _chunk ->
+        assert_receive {:feeder, feeder}, 60_000
+        feeder
+      end)
       |> Enum.take(1)
 
     refute Process.alive?(feeder)

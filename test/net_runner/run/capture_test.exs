@@ -236,12 +236,13 @@ defmodule NetRunner.Run.CaptureTest do
       assert_receive {:printed, shepherd}, 60_000
       {"", 0} = System.cmd("kill", ["-9", String.trim(shepherd)])
 
-      assert {:ok, %{outcome: :shepherd_died, stdout: ^shepherd, status: nil, exit: nil} = result} =
-               Task.await(task, 60_000)
+      assert {:ok, result} = Task.await(task, 60_000)
 
       assert_raise Error, ~r/helper process for the command \(its shepherd\) was killed/, fn ->
         Result.ok!(result)
       end
+
+      assert %{outcome: :shepherd_died, stdout: ^shepherd, status: nil, exit: nil} = result
     end
 
     test "because its process is stopped or killed, or its owner dies, was cancelled" do
