@@ -4,7 +4,7 @@ defmodule NetRunner.ExamplesTest do
 
   alias NetRunner.Guarantees.Tree
 
-  @moduletag skip: Tree.needs_linux()
+  @moduletag Tree.linux_only()
   @examples Path.expand("../examples", __DIR__)
 
   missing = fn programs ->
@@ -17,7 +17,7 @@ defmodule NetRunner.ExamplesTest do
          else: (_ -> nil)
   end
 
-  @tag skip: missing.(~w(bash gcc git python3))
+  @tag Tree.skip(missing.(~w(bash gcc git python3)))
   test "agent_shell.exs: a coding agent's shell" do
     sections = run("agent_shell.exs")
     assert sections["Builds a C project, and runs it"] == "sum: 42\n[exit status 0]"
@@ -70,13 +70,13 @@ defmodule NetRunner.ExamplesTest do
     assert File.read!(stolen) =~ <<255, 0, 0>>
   end
 
-  @tag skip: missing.(~w(gzip))
+  @tag Tree.skip(missing.(~w(gzip)))
   test "log_filter.exs: lines of a compressed log" do
     counts = "/cart: 413\n/: 412\n/checkout: 412\n/login: 412\n/search: 412"
     assert run("log_filter.exs")["Failed requests"] == counts
   end
 
-  @tag skip: missing.(~w(python3))
+  @tag Tree.skip(missing.(~w(python3)))
   test "supervised.exs: a server under a supervisor" do
     sections = run("supervised.exs")
     assert sections["Started"] == "HTTP/1.0 200 OK"

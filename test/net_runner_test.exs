@@ -319,7 +319,7 @@ defmodule NetRunnerTest do
       assert NetRunner.run(["sh", "-c", "while :; do :; done"], rlimits: [cpu: 1]) == {"", 137}
     end
 
-    @tag skip: NetRunner.Guarantees.Tree.needs_linux()
+    @tag NetRunner.Guarantees.Tree.linux_only()
     test "without new privileges when that is asked for" do
       flag = ["grep", "NoNewPrivs", "/proc/self/status"]
       assert NetRunner.run(flag) == {"NoNewPrivs:\t0\n", 0}

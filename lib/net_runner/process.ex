@@ -272,7 +272,7 @@ defmodule NetRunner.Process do
   # The options of one call, not of a command. The first of a name holds, as in those. `check` gives `:ok`, or what the
   # value must be.
   defp of_call!(options, defaults, check) do
-    known = Enum.map_join(Map.keys(defaults), " and ", &inspect/1)
+    known = defaults |> Map.keys() |> Enum.sort() |> Enum.map_join(" and ", &inspect/1)
 
     unless Keyword.keyword?(options) do
       raise ArgumentError,
@@ -738,7 +738,7 @@ defmodule NetRunner.Process do
   @spec failure(t()) :: [exit: term(), stderr: binary()]
   def failure(process) do
     # Empty if the process is gone.
-    with {:error, _} <- call(process, {:tell, :failure}), do: []
+    with {:error, _} <- call(process, :failure), do: []
   end
 
   @doc false

@@ -57,7 +57,7 @@ defmodule NetRunner.Guarantees.DaemonTest do
         assert_clean(tree)
       end
 
-      @tag skip: Tree.needs_linux()
+      @tag Tree.linux_only()
       test "the shepherd is killed", %{tree: tree} do
         {supervisor, daemon} = start(tree, @shape)
         monitor = Process.monitor(daemon)

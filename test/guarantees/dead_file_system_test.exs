@@ -6,7 +6,7 @@ defmodule NetRunner.Guarantees.DeadFileSystemTest do
   alias NetRunner.HungFileSystem
 
   # Elsewhere the working directory is opened to be read, which the file system of these tests does not do.
-  @moduletag skip: HungFileSystem.missing() || Tree.needs_linux()
+  @moduletag Tree.skip(HungFileSystem.missing() || Tree.needs_linux())
 
   setup do: HungFileSystem.mount()
 

@@ -56,7 +56,7 @@ defmodule NetRunner.Guarantees.EndingTest do
       end
     end
 
-    @tag skip: Tree.needs_linux()
+    @tag Tree.linux_only()
     test "so it ends a stream though something left behind holds the pipe" do
       for options <- [[], [tagged: true], [lines: :keep]] do
         script = ~s(setsid sh -c 'echo $$ >&2; exec sleep 1000' & sleep 1000)

@@ -31,11 +31,12 @@ defmodule NetRunner.Guarantees.HelpersTest do
   end
 
   describe "with a /proc of another PID namespace" do
-    @describetag skip:
+    @describetag Tree.skip(
                    if(Tree.root?(),
                      do: Tree.needs_linux(),
                      else: "only root can make a PID namespace without a user namespace"
                    )
+                 )
 
     # Its numbers name strangers.
     test "everything a command leaves is ended, nobody else is signalled, and a warning says so once" do

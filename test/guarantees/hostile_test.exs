@@ -7,7 +7,7 @@ defmodule NetRunner.Guarantees.HostileTest do
   alias NetRunner.Process, as: Command
   alias NetRunner.System.Native
 
-  @moduletag skip: Tree.needs_linux()
+  @moduletag Tree.linux_only()
   @moduletag :capture_log
 
   @kill_timeout 100
@@ -272,7 +272,7 @@ defmodule NetRunner.Guarantees.HostileTest.VM do
 
   alias NetRunner.Guarantees.{Hostile, Tree}
 
-  @moduletag skip: Tree.needs_linux()
+  @moduletag Tree.linux_only()
 
   @kill_timeout 100
   @within 60_000
@@ -344,7 +344,7 @@ defmodule NetRunner.Guarantees.HostileTest.VM do
 
   describe "a storm of children of the shepherd" do
     # It fills the table of processes, and tests beside this one could not fork.
-    @describetag skip: Tree.reason_against_small_namespaces()
+    @describetag Tree.skip(Tree.reason_against_small_namespaces())
 
     test "is ended by the clock of its command, and the next command starts", context do
       code = """

@@ -104,7 +104,7 @@ defmodule NetRunner.Guarantees.LeftoversTest do
       Tree.await(fn -> Tree.helpers(vm) == [] end)
     end
 
-    @tag skip: Tree.needs_linux()
+    @tag Tree.linux_only()
     test "so it does when the VM is killed before the shepherd has seen the exit", %{tree: tree} do
       fifo = NetRunner.Temporary.path("fifo")
       on_exit(fn -> File.rm(fifo) end)

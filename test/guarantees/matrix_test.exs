@@ -20,7 +20,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
     describe "#{shape}:" do
       @shape shape
 
-      if reason = Tree.reason_to_skip(shape), do: @describetag(skip: reason)
+      @describetag Tree.skip(Tree.reason_to_skip(shape))
 
       test "exits by itself", %{tree: tree} do
         command = start_ready(tree, @shape)
@@ -180,7 +180,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
         assert_clean(tree)
       end
 
-      @tag skip: Tree.needs_linux()
+      @tag Tree.linux_only()
       test "the shepherd is killed", %{tree: tree} do
         command = start_ready(tree, @shape)
         Tree.kill(Tree.shepherd(command))
@@ -198,7 +198,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
         assert_clean(tree)
       end
 
-      @tag skip: Tree.needs_linux()
+      @tag Tree.linux_only()
       test "the launcher is killed, and later the shepherd", %{tree: tree} do
         command = start_ready(tree, @shape)
         shepherd = Tree.shepherd(command)
@@ -211,7 +211,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
         assert_clean(tree)
       end
 
-      @tag skip: Tree.needs_linux()
+      @tag Tree.linux_only()
       test "the shepherd and the launcher are killed at once", %{tree: tree} do
         command = start_ready(tree, @shape)
         Tree.kill([Tree.shepherd(command), Tree.launcher(command)])
@@ -220,7 +220,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
         assert_clean(tree)
       end
 
-      @tag skip: Tree.needs_linux()
+      @tag Tree.linux_only()
       test "the guard is killed, and then the shepherd", %{tree: tree} do
         command = start_ready(tree, @shape)
         Tree.kill(Tree.parent(Tree.launcher(command)))
@@ -245,7 +245,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
 
   # The helpers are stopped first, so that none of them sees another one die and ends the command itself.
   describe "guard, launcher and shepherd are killed at once:" do
-    if reason = Tree.reason_to_skip(:own_processes), do: @describetag(skip: reason)
+    @describetag Tree.skip(Tree.reason_to_skip(:own_processes))
 
     test "the kernel ends a command with processes of its own, and all that it started", %{
       tree: tree

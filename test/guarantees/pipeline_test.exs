@@ -112,7 +112,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
     assert_clean(trees)
   end
 
-  @tag skip: Tree.needs_linux()
+  @tag Tree.linux_only()
   test "one shepherd is killed", %{trees: trees} do
     started(trees)
     {server, _} = running(hd(trees))
@@ -135,7 +135,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
     @reason reason
     @needs if what == :shepherd, do: Tree.needs_linux()
 
-    @tag skip: @needs
+    @tag Tree.skip(@needs)
     test "the #{what} of one in the middle is killed while the first idles", %{trees: trees} do
       started(trees)
       kill_middle(@what)
@@ -143,7 +143,7 @@ defmodule NetRunner.Guarantees.PipelineTest do
       assert_clean(trees)
     end
 
-    @tag skip: @needs
+    @tag Tree.skip(@needs)
     test "the #{what} of one in the middle of a stream is killed while the first idles", %{
       trees: trees
     } do

@@ -80,7 +80,7 @@ defmodule NetRunner.Guarantees.ReuseTest do
     end
   end
 
-  @tag skip: if(Tree.root?(), do: Tree.needs_linux(), else: "needs root")
+  @tag Tree.skip(if(Tree.root?(), do: Tree.needs_linux(), else: "needs root"))
 
   test "what a command of root does to its shepherd does not reach the next" do
     # Nobody else may write these: the helpers are not dumpable (proc(5)).
@@ -88,11 +88,12 @@ defmodule NetRunner.Guarantees.ReuseTest do
     assert_not_carried_over("echo 1 > /proc/$PPID/coredump_filter")
   end
 
-  @tag skip:
+  @tag Tree.skip(
          if(Tree.cgroup_root(),
            do: Tree.needs_linux(),
            else: "needs a cgroup file system of version 2"
          )
+       )
   test "a command that moves its shepherd to another cgroup keeps it to itself", %{tree: tree} do
     group = Path.join(Tree.cgroup_root(), tree.mark)
     File.mkdir!(group)
@@ -154,7 +155,7 @@ defmodule NetRunner.Guarantees.ReuseTest do
   # SIGWINCH ends nothing: what has started goes on until SIGKILL.
   @not_stopped [stop_signal: :sigwinch, kill_timeout: 50]
 
-  @tag skip: Tree.needs_linux()
+  @tag Tree.linux_only()
   test "a command that was not read when its time was over is not started", %{tree: tree} do
     Native.let_idle_go()
     idle = shepherd()
@@ -171,7 +172,7 @@ defmodule NetRunner.Guarantees.ReuseTest do
     assert_clean(tree)
   end
 
-  @tag skip: Tree.needs_linux()
+  @tag Tree.linux_only()
   test "nothing is left of a command whose time was over while it started", %{tree: tree} do
     for timeout <- 0..4, _ <- 1..20 do
       options = [timeout: timeout, env: Tree.env(tree)] ++ @not_stopped
@@ -183,7 +184,7 @@ defmodule NetRunner.Guarantees.ReuseTest do
   end
 
   # Elsewhere a shepherd is not given what its command left.
-  @tag skip: Tree.needs_linux()
+  @tag Tree.linux_only()
   test "one that holds what a command left running serves no other", %{tree: tree} do
     Native.let_idle_go()
     on_exit(fn -> Tree.kill_all(tree) end)

@@ -5,7 +5,7 @@ defmodule NetRunner.Guarantees.SandboxLeavesNothingTest do
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Sandbox.World
 
-  @moduletag skip: Tree.needs_linux()
+  @moduletag Tree.linux_only()
 
   @kinds ~w(pid pid_for_children mnt user net ipc)
 

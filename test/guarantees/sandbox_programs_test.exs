@@ -6,7 +6,7 @@ for actor <- NetRunner.Sandbox.World.actors() do
     alias NetRunner.Guarantees.Tree
     alias NetRunner.Sandbox.World
 
-    @moduletag skip: Tree.needs_linux()
+    @moduletag Tree.linux_only()
     @actor actor
 
     # What is below the home of somebody, such as the shims of a version manager, cannot be read in the sandbox.
@@ -37,13 +37,13 @@ for actor <- NetRunner.Sandbox.World.actors() do
       describe "#{name}:" do
         @describetag sandbox: sandbox
 
-        @tag skip: missing.("python3")
+        @tag Tree.skip(missing.("python3"))
         test "python3 with threads, pools, asyncio and programs", context do
           assert run(context, ["python3", "-c", in_python()]) ==
                    {"threads 45\nasyncio 3\nprogram hi\n", 0}
         end
 
-        @tag skip: missing.("git")
+        @tag Tree.skip(missing.("git"))
         test "git: init, commit, clone, gc", context do
           script = """
           set -e
@@ -63,7 +63,7 @@ for actor <- NetRunner.Sandbox.World.actors() do
           assert run(context, ["sh", "-c", script]) == {"first\n", 0}
         end
 
-        @tag skip: missing.("gcc")
+        @tag Tree.skip(missing.("gcc"))
         test "gcc, and what it has compiled", context do
           script = """
           set -e
@@ -82,14 +82,14 @@ for actor <- NetRunner.Sandbox.World.actors() do
           assert run(context, ["sh", "-c", script]) == {"text\n", 0}
         end
 
-        @tag skip: missing.("node")
+        @tag Tree.skip(missing.("node"))
         test "node with workers and programs", context do
           assert run(context, ["node", "-e", in_node()]) == {"program hi\nworker 42\nforked\n", 0}
         end
       end
     end
 
-    @tag skip: missing.("python3")
+    @tag Tree.skip(missing.("python3"))
     test "a pool of processes, which needs a /dev/shm of its own", %{ctx: ctx} do
       # Other ways than "fork" need a socket, which newer Pythons prefer.
       code =
@@ -112,7 +112,7 @@ for actor <- NetRunner.Sandbox.World.actors() do
           {"a file as /dev/stdin", "cat /dev/stdin", [read: [:input], stdin: :input]}
         ] do
       @tag script: script, keys: keys
-      @tag skip: script =~ "python3" && missing.("python3")
+      @tag Tree.skip(script =~ "python3" && missing.("python3"))
       test "a program that needs #{name}", %{ctx: ctx, script: script, keys: keys} do
         input = Path.join(Path.dirname(ctx.work), "input")
         File.write!(input, "1")
@@ -137,7 +137,7 @@ for actor <- NetRunner.Sandbox.World.actors() do
       end
     end
 
-    @tag skip: missing.("node")
+    @tag Tree.skip(missing.("node"))
     test "node with 8 GiB of addresses, as in examples/agent_shell.exs", %{ctx: ctx} do
       options = [sandbox: [read: [:system]], rlimits: [as: 8 * 1024 * 1024 * 1024]]
       options = options ++ [env: %{"PATH" => @path}, timeout: 120_000] ++ ctx.actor.user

@@ -7,7 +7,7 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
   alias NetRunner.Process, as: Command
   alias NetRunner.System.Native
 
-  @moduletag skip: Tree.needs_linux()
+  @moduletag Tree.linux_only()
   @needs_root if Tree.root?(), do: nil, else: "needs root, to mount"
 
   setup do
@@ -168,7 +168,7 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
     end
   end
 
-  @tag skip: @needs_root
+  @tag Tree.skip(@needs_root)
   test "a file system that was mounted again is another one, with the same numbers", %{a: a} do
     file = Path.join(a, "x")
 
@@ -199,7 +199,7 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
     end
   end
 
-  @tag skip: @needs_root
+  @tag Tree.skip(@needs_root)
   test "what is mounted over a directory is allowed, and what is there after it", %{a: a} do
     file = Path.join(a, "x")
     File.write!(file, "below")
@@ -217,7 +217,7 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
     @keys keys
 
     # Who else may look at its descriptors?
-    @tag skip: @needs_root
+    @tag Tree.skip(@needs_root)
     test "a ruleset is kept for a while, and then no more (#{name})" do
       keeps? = fn shepherd ->
         with {:ok, names} <- File.ls("/proc/#{shepherd}/fd") do
@@ -243,7 +243,7 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
     end
   end
 
-  @tag skip: @needs_root
+  @tag Tree.skip(@needs_root)
   test "a directory that was deleted is let go", %{a: a} do
     mount(a)
     directory = Path.join(a, "work")
@@ -260,7 +260,7 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
     {_, 0} = System.cmd("umount", [a])
   end
 
-  @tag skip: @needs_root
+  @tag Tree.skip(@needs_root)
   test "a file system whose files get new inodes is no trap for the next command", %{a: a} do
     {_, 0} = System.cmd("mount", ["-t", "proc", "none", a])
     on_exit(fn -> System.cmd("umount", ["-l", a], stderr_to_stdout: true) end)
@@ -279,7 +279,7 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
                    do: nil,
                    else: "needs root, to mount, and a kernel with autofs"
 
-  @tag skip: @needs_autofs
+  @tag Tree.skip(@needs_autofs)
   test "a directory that has become one where something is mounted on demand holds up nobody", %{
     a: a
   } do
@@ -293,7 +293,7 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
     assert NetRunner.Process.await_exit(autofs) == {:ok, 0}
   end
 
-  @tag skip: @needs_root
+  @tag Tree.skip(@needs_root)
   test "a file that was deleted after the command takes no space any more", %{a: a} do
     mount(a)
     file = Path.join(a, "large")

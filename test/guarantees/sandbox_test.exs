@@ -6,7 +6,7 @@ for actor <- NetRunner.Sandbox.World.actors() do
     alias NetRunner.Guarantees.Tree
     alias NetRunner.Sandbox.{Attacks, World}
 
-    @moduletag skip: Tree.needs_linux()
+    @moduletag Tree.linux_only()
     @moduletag :capture_log
     @actor actor
 

@@ -6,7 +6,7 @@ defmodule NetRunner.Guarantees.SandboxWithOthersTest do
   alias NetRunner.Sandbox.World
   alias NetRunner.{Command, Daemon, Result}
 
-  @moduletag skip: Tree.needs_linux()
+  @moduletag Tree.linux_only()
   @moduletag :capture_log
 
   @sandboxes [

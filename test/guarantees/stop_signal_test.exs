@@ -25,7 +25,7 @@ defmodule NetRunner.Guarantees.StopSignalTest do
     assert Tree.stat(os_pid) == nil
   end
 
-  @tag skip: Tree.needs_linux()
+  @tag Tree.linux_only()
   test "an orphan in a session of its own is told, too", %{told: file} do
     orphan = "trap 'echo told >#{file}; exit' TERM; echo ready; while :; do sleep 0.05; done"
 

@@ -9,7 +9,7 @@ defmodule NetRunner.DoctorTest do
   alias NetRunner.Guarantees.Tree
 
   # It runs commands that only Linux has.
-  @moduletag skip: Tree.needs_linux()
+  @moduletag Tree.linux_only()
 
   unless Tree.needs_linux(), do: doctest(Doctor)
 

@@ -22,7 +22,7 @@ defmodule NetRunner.DocumentationTest do
 
   describe "the examples run" do
     for page <- pages do
-      @tag skip: NetRunner.Guarantees.Tree.needs_linux()
+      @tag NetRunner.Guarantees.Tree.linux_only()
       @tag timeout: 300_000, capture_log: true
       test "in #{page}" do
         run_page(unquote(page), File.read!(Path.join(@root, unquote(page))))

@@ -105,7 +105,7 @@ defmodule NetRunner.TopTest do
   end
 
   describe "what a command uses" do
-    @describetag skip: @linux
+    @describetag Tree.skip(@linux)
 
     test "is that of everything it started, also of what has no parent left" do
       # Two processes hold 32 MiB each; the second is nobody's child.

@@ -440,7 +440,8 @@ defmodule Soak.Actions do
     Process.flag(:trap_exit, true)
     daemon = daemon!(x, "echo started; exit #{x.count}", on_output: fn _, _ -> :ok end)
     reason = {:exit_status, x.count}
-    receive do: ({:EXIT, ^daemon, ^reason} -> :ok)
+    # Another one may be that of a crash.
+    ^reason = receive(do: ({:EXIT, ^daemon, reason} -> reason))
   end
 
   def perform(:daemon_crash, x, _) do

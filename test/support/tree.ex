@@ -40,6 +40,15 @@ defmodule NetRunner.Guarantees.Tree do
       do: "what it shows is promised on Linux only, see docs/guarantees.md"
   end
 
+  @doc """
+  The tag of a test that is skipped if there is a reason, or none: `skip: nil` would take away what the module or the `describe`
+  says.
+  """
+  def skip(reason) when reason in [nil, false], do: []
+  def skip(reason), do: [skip: reason]
+
+  def linux_only, do: skip(needs_linux())
+
   defp fallbacks?, do: System.get_env("RUSTFLAGS", "") =~ "net_runner_posix"
 
   def root?, do: :os.cmd(~c"id -u") == ~c"0\n"

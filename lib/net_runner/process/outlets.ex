@@ -350,10 +350,15 @@ defmodule NetRunner.Process.Outlets do
     end
   end
 
-  @doc "The last bytes of a stderr that is consumed."
-  @spec tail(t()) :: binary()
-  def tail(%{stderr: %Outlet{demand: {:tail, tail, _}}}), do: tail
-  def tail(_outlets), do: ""
+  @doc "The last bytes of a stderr that is consumed, as far as it has come; that something is there, nobody may have told yet."
+  @spec take_tail(t()) :: {binary(), t(), [effect()]}
+  def take_tail(%{stderr: %Outlet{demand: {:tail, _, _}}} = outlets) do
+    {outlets, effects} = consume(outlets, :stderr)
+    {:tail, tail, _} = outlets.stderr.demand
+    {tail, outlets, effects}
+  end
+
+  def take_tail(outlets), do: {"", outlets, []}
 
   @doc "The stream that has this descriptor."
   @spec stream_of(t(), Native.fd()) :: stream() | nil

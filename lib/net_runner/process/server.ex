@@ -265,6 +265,12 @@ defmodule NetRunner.Process.Server do
   def handle_call({:tell, question}, _from, state) when is_question(question),
     do: {:reply, tell(state, question), state}
 
+  def handle_call(:failure, from, state) do
+    {stderr, outlets, effects} = Outlets.take_tail(state.outlets)
+    GenServer.reply(from, exit: stats(state).exit, stderr: stderr)
+    outlets(state, {outlets, effects})
+  end
+
   def handle_call(:invite, _from, state) do
     {guest, state} = invite_reader(state)
     {:reply, {:ok, guest}, state}

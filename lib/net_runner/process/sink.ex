@@ -32,7 +32,7 @@ defmodule NetRunner.Process.Sink do
 
   defp error(process, reason) do
     with %{command: command} <- Client.call(process, {:tell, :info}),
-         [_ | _] = known <- Client.call(process, {:tell, :failure}) do
+         [_ | _] = known <- Client.call(process, :failure) do
       struct!(Error, [reason: reason, command: command] ++ known)
     else
       {:error, _gone} -> Error.exception(reason: reason, command: [])

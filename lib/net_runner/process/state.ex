@@ -283,10 +283,10 @@ defmodule NetRunner.Process.State do
 
   @doc "What can be asked of a command."
   defguard is_question(term)
-           when term in [:os_pid, :alive?, :stats, :info, :failure, :verdict, :account]
+           when term in [:os_pid, :alive?, :stats, :info, :verdict, :account]
 
   @doc "What is asked of the command, and changes nothing."
-  @spec tell(t(), :os_pid | :alive? | :stats | :info | :failure | :verdict | :account) :: term()
+  @spec tell(t(), :os_pid | :alive? | :stats | :info | :verdict | :account) :: term()
   def tell(state, :os_pid), do: state.life.os_pid
   def tell(state, :alive?), do: Lifecycle.alive?(state.life)
   def tell(state, :stats), do: stats(state)
@@ -297,7 +297,6 @@ defmodule NetRunner.Process.State do
     |> Map.put(:command, state.command)
   end
 
-  def tell(state, :failure), do: [exit: stats(state).exit, stderr: Outlets.tail(state.outlets)]
   def tell(state, :verdict), do: Lifecycle.verdict(state.life) || state.input_failure
 
   # For a capture, when the command is over.

@@ -132,8 +132,10 @@ defmodule NetRunner.Run.Capture do
   defp finish(%{server: server} = capture, feeder) do
     ending = Command.await_exit(server)
     watch = Input.watch(feeder)
+    # Counted afterwards: no more is kept of it than there was.
+    consumed = consumed(capture)
     account = Command.account(server)
-    capture = keep_consumed(capture, account)
+    capture = keep_consumed(capture, consumed, account)
     _ = Command.stop(server)
     Progress.stop(capture.progress)
     failure = input_failure(account, Input.await_end(watch))
@@ -163,14 +165,15 @@ defmodule NetRunner.Run.Capture do
   # Its server is gone: the owner has died, or somebody has stopped it.
   defp outcome(_capture, _ending, {:error, :closed}, _failure), do: :cancelled
 
-  defp keep_consumed(%{options: %{stderr: :consume, pty: false}} = capture, %{stats: stats}) do
-    case Command.failure(capture.server) do
-      [] -> capture
-      known -> %{capture | kept: Kept.put_consumed(capture.kept, known[:stderr], stats.bytes_err)}
-    end
-  end
+  defp consumed(%{options: %{stderr: :consume, pty: false}} = capture),
+    do: Command.failure(capture.server)[:stderr]
 
-  defp keep_consumed(capture, _account), do: capture
+  defp consumed(_capture), do: nil
+
+  defp keep_consumed(capture, tail, %{stats: stats}) when tail != nil,
+    do: %{capture | kept: Kept.put_consumed(capture.kept, tail, stats.bytes_err)}
+
+  defp keep_consumed(capture, _tail, _account), do: capture
 
   defp result(capture, account, outcome) do
     kept = Kept.fields(capture.kept)

@@ -6,7 +6,7 @@ defmodule NetRunner.Doctor.OtherMachinesTest do
   alias NetRunner.Guarantees.Tree
 
   # It runs commands that only Linux has.
-  @moduletag skip: Tree.needs_linux()
+  @moduletag Tree.linux_only()
   @moduletag timeout: 600_000
 
   setup_all do

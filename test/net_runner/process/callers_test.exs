@@ -204,7 +204,7 @@ defmodule NetRunner.Process.CallersTest do
 
   describe "when the shepherd was killed, and a stranger holds a pipe of the command," do
     # Elsewhere nobody would end the command.
-    @describetag skip: Tree.needs_linux()
+    @describetag Tree.linux_only()
 
     defp hold(os_pid, number) do
       open = "exec 3<>/proc/#{os_pid}/fd/#{number}; echo held; exec sleep 1000"
@@ -312,7 +312,7 @@ defmodule NetRunner.Process.CallersTest do
     end
   end
 
-  @tag skip: Tree.needs_linux()
+  @tag Tree.linux_only()
   test "a write that fits into :pipe_size returns though nobody reads" do
     p = start!("exec sleep 1000", pipe_size: 1_048_576)
     writer = Task.async(fn -> Command.write(p, :binary.copy("x", 900_000)) end)

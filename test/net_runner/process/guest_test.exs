@@ -154,7 +154,7 @@ defmodule NetRunner.Process.GuestTest do
       assert Task.await(collect, 60_000) == {"all", 0}
     end
 
-    @tag skip: NetRunner.Guarantees.Tree.needs_linux()
+    @tag NetRunner.Guarantees.Tree.linux_only()
     test "a small write, before one that comes when there is room" do
       # The pipe is exactly full.
       p = start!("sleep", ["1000"], pipe_size: 0)

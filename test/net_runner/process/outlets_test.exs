@@ -64,6 +64,16 @@ defmodule NetRunner.Process.OutletsTest do
     assert outlets.stdout.pipe.fd == nil
   end
 
+  test "an error shows what a consumed stderr has, though nobody has told yet that there is something" do
+    {:ok, read, write} = Native.pipe()
+    on_exit(fn -> Native.close(write) end)
+    outlets = Outlets.new(nil, Pipe.new(read), 8, Counters.new(nil, nil, read))
+    :ok = Native.write(write, ["oops"])
+    assert {"oops", outlets, [{:again, :stderr}]} = Outlets.take_tail(outlets)
+    :ok = Native.write(write, [" and more"])
+    assert {"and more", _outlets, [{:again, :stderr}]} = Outlets.take_tail(outlets)
+  end
+
   test "nobody takes anything past a process that asks, though there is always something" do
     {outlets, _counters, write} = outlets(10)
     {fd, outlets} = Outlets.invite_guests(outlets)

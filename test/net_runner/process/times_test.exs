@@ -21,18 +21,20 @@ defmodule NetRunner.Process.TimesTest do
   end
 
   describe "a read with a time" do
-    for {function, stream} <- [read: :stdout, read_stderr: :stderr, read_any: :any] do
+    for {function, stream, into, bytes} <- [
+          {:read, :stdout, "", "abc"},
+          {:read_stderr, :stderr, ">&2", "abc"},
+          {:read_any, :any, "", {:stdout, "abc"}}
+        ] do
       test "gives up, and takes no byte: #{function}" do
         function = unquote(function)
-        into = if function == :read_stderr, do: ">&2", else: ""
-        p = start!("sh", ["-c", "read go; printf abc #{into}; read go"], stderr: :pipe)
+        script = "read go; printf abc #{unquote(into)}; read go"
+        p = start!("sh", ["-c", script], stderr: :pipe)
         assert apply(Command, function, [p, 100, 0]) == {:error, :timeout}
         assert apply(Command, function, [p, 100, 5]) == {:error, :timeout}
         assert Waiting.count(p, unquote(stream)) == 0
         :ok = Command.write(p, "\n")
-
-        bytes = if function == :read_any, do: {:stdout, "abc"}, else: "abc"
-        assert apply(Command, function, [p, 100, 60_000]) == {:ok, bytes}
+        assert apply(Command, function, [p, 100, 60_000]) == {:ok, unquote(bytes)}
       end
     end
 

@@ -29,7 +29,7 @@ defmodule NetRunner.CgroupTest do
     assert File.dir?(Path.dirname(Path.join(@root, path)))
   end
 
-  @tag skip: NetRunner.Guarantees.Tree.needs_linux()
+  @tag Tree.linux_only()
   test "all that is in it ends with the command, also in cgroups that were made below", %{
     path: path
   } do

@@ -81,7 +81,7 @@ defmodule NetRunner.LauncherTest do
   end
 
   describe "under a filter of system calls (seccomp)" do
-    @describetag skip: Tree.needs_linux()
+    @describetag Tree.linux_only()
 
     for {call, name} <- [
           {"prctl=36", "prctl(PR_SET_CHILD_SUBREAPER)"},
@@ -255,7 +255,7 @@ defmodule NetRunner.LauncherTest do
     end
   end
 
-  @tag skip: Tree.needs_linux()
+  @tag Tree.linux_only()
   test "the helper says what the system lets it do, for NetRunner.Doctor" do
     assert {text, 0} = NetRunner.run([real_helper(), "probe"])
 
