@@ -27,6 +27,7 @@ defmodule NetRunner.Application do
     NetRunner.Process.Context,
     NetRunner.Process.Counters,
     NetRunner.Process.Exit,
+    NetRunner.Process.Fault,
     NetRunner.Process.Inlet,
     NetRunner.Process.Lifecycle,
     NetRunner.Process.Listing,
@@ -57,7 +58,26 @@ defmodule NetRunner.Application do
     # All at once, on all schedulers: one by one, each when it is called first, they take longer than the first command itself.
     # In a release they are loaded already.
     _ = :code.ensure_modules_loaded(@needed)
-    with :ok <- NetRunner.System.Native.loaded(), do: start_supervisor()
+
+    with :ok <- NetRunner.System.Native.loaded(),
+         {:ok, supervisor} <- start_supervisor() do
+      load_the_rest()
+      {:ok, supervisor}
+    end
+  end
+
+  # The idle shepherds go with the launcher: their sockets are in the library, which may be unloaded.
+  @impl true
+  def stop(_state), do: NetRunner.System.Native.let_idle_go()
+
+  # While a command runs, a descriptor for a file of code may be what the VM has no more of. So nothing of the library is
+  # loaded late, nor what it takes of Elixir's; but none of it is needed at once.
+  defp load_the_rest do
+    modules =
+      Application.spec(:net_runner, :modules) ++
+        [:calendar, Calendar.ISO, DateTime, Integer, Regex]
+
+    :erlang.spawn_opt(Enum, :each, [modules, &:code.ensure_loaded/1], priority: :low)
   end
 
   defp start_supervisor do

@@ -203,6 +203,9 @@ defmodule NetRunner.Error do
   def describe({option, :enoent}) when option in [:group, :groups],
     do: "there is no such group (#{inspect(option)})"
 
+  def describe({:pty, reason}),
+    do: "no pseudo-terminal (:pty) can be made where the VM runs: #{within(reason)}"
+
   def describe({:max_output_exceeded, _}), do: "it printed more than :max_output_size allows"
   def describe({tag, message}) when is_atom(tag) and is_binary(message), do: message
 

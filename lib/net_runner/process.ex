@@ -272,11 +272,9 @@ defmodule NetRunner.Process do
   # The options of one call, not of a command. The first of a name holds, as in those. `check` gives `:ok`, or what the
   # value must be.
   defp of_call!(options, defaults, check) do
-    known = defaults |> Map.keys() |> Enum.sort() |> Enum.map_join(" and ", &inspect/1)
-
     unless Keyword.keyword?(options) do
       raise ArgumentError,
-            "options must be a keyword list, with #{known}, got: #{inspect(options)}"
+            "options must be a keyword list, with #{names(defaults)}, got: #{inspect(options)}"
     end
 
     options
@@ -284,7 +282,8 @@ defmodule NetRunner.Process do
     |> Enum.reduce(defaults, fn {name, value}, all ->
       cond do
         not is_map_key(defaults, name) ->
-          raise ArgumentError, "unknown option #{inspect(name)}; this function takes #{known}"
+          raise ArgumentError,
+                "unknown option #{inspect(name)}; this function takes #{names(defaults)}"
 
         value == nil ->
           all
@@ -299,6 +298,9 @@ defmodule NetRunner.Process do
       end
     end)
   end
+
+  defp names(defaults),
+    do: defaults |> Map.keys() |> Enum.sort() |> Enum.map_join(" and ", &inspect/1)
 
   @doc """
   Asks for a limited amount of output as messages to the calling process: for a `GenServer` or a LiveView, which must not block.

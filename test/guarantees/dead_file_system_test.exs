@@ -32,6 +32,24 @@ defmodule NetRunner.Guarantees.DeadFileSystemTest do
     NetRunner.Process.stop(vm)
   end
 
+  test "what is inherited from there is copied and closed on a dirty scheduler",
+       %{server: server} = context do
+    code = """
+    {:ok, _} = Application.ensure_all_started(:net_runner)
+    {"", 0} = NetRunner.run(~w(true), stdin: :inherit)
+    File.touch!(#{inspect(context.stop)})
+    for _ <- 1..4, do: spawn(fn -> NetRunner.run(~w(true), stdin: :inherit) end)
+    for _ <- 1..20, do: Process.sleep(20)
+    IO.puts("the VM goes on")
+    Process.sleep(:infinity)
+    """
+
+    vm = start_vm(code, stdin: {:file, Path.join(context.mount_point, "file")})
+    assert read(vm) == {:ok, "the VM goes on\n"}
+    NetRunner.Process.stop(server)
+    NetRunner.Process.stop(vm)
+  end
+
   test "a helper that was started there has spare shepherds, and starts elsewhere go on",
        %{server: server} = context do
     code = """
@@ -83,10 +101,11 @@ defmodule NetRunner.Guarantees.DeadFileSystemTest do
     Tree.await(fn -> not Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid)) end)
   end
 
-  defp start_vm(code) do
+  defp start_vm(code, options \\ []) do
     [elixir | args] = Tree.elixir(code)
     args = ["--erl", "+S 2:2" | args]
-    {:ok, vm} = NetRunner.Process.start(elixir, args, env: Tree.elixir_env(), kill_timeout: 0)
+    options = [env: Tree.elixir_env(), kill_timeout: 0] ++ options
+    {:ok, vm} = NetRunner.Process.start(elixir, args, options)
     vm
   end
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A file system (FUSE) with nothing in it, that answers until a file is there, and then no more.
+"""A file system (FUSE) with an empty `file` in it, that answers until a file is there, and then no more.
 
 usage: hung_fs.py MOUNT_POINT STOP_FILE"""
 import ctypes, os, struct, sys
@@ -11,7 +11,11 @@ if libc.mount(b"hung", mount_point.encode(), b"fuse", 0, options.encode()) != 0:
     sys.exit(os.strerror(ctypes.get_errno()))
 # In one write, whatever PYTHONUNBUFFERED says.
 os.write(1, b"mounted\n")
-INIT, GETATTR = 26, 3
+LOOKUP, GETATTR, OPEN, FLUSH, INIT = 1, 3, 14, 25, 26
+FILE = 2
+def attributes(node):
+    mode = 0o100666 if node == FILE else 0o40755
+    return struct.pack("<QQQQQQIIIIIIIIII", node, 0, 0, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
 while True:
     try:
         request = os.read(fd, 1 << 17)
@@ -26,7 +30,13 @@ while True:
         continue
     elif opcode == GETATTR:
         # Valid for no time, so that each look asks again.
-        answer(0, struct.pack("<QII", 0, 0, 0) + struct.pack("<QQQQQQIIIIIIIIII", 1, 0, 0, 0, 0, 0, 0, 0, 0, 0o40755, 2, 0, 0, 0, 4096, 0))
+        answer(0, struct.pack("<QII", 0, 0, 0) + attributes(node))
+    elif opcode == LOOKUP and request[40:length] == b"file\0":
+        answer(0, struct.pack("<QQQQII", FILE, 0, 0, 0, 0, 0) + attributes(FILE))
+    elif opcode == OPEN:
+        answer(0, struct.pack("<QII", 0, 0, 0))
+    elif opcode == FLUSH:
+        answer(0)
     elif opcode in (2, 36, 42, 38):
         continue
     else:

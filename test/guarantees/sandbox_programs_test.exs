@@ -107,7 +107,8 @@ for actor <- NetRunner.Sandbox.World.actors() do
           {"a /dev/shm", "echo 1 > /dev/shm/1", [tmp: :private]},
           {"a /proc", "cat /proc/uptime", [processes: :own]},
           {"its terminal as /dev/tty", "echo 1 > /dev/tty", [write: ["/dev/tty"], pty: true]},
-          {"terminals to give to others", "python3 -c 'import pty; pty.openpty()'",
+          {"terminals to give to others",
+           "python3 -c 'import pty, os, sys; sys.exit(pty.spawn([\"stty\", \"-a\"]) != 0)'",
            [write: ["/dev/ptmx", "/dev/pts"]]},
           {"a file as /dev/stdin", "cat /dev/stdin", [read: [:input], stdin: :input]}
         ] do

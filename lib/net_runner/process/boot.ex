@@ -7,7 +7,7 @@ defmodule NetRunner.Process.Boot do
   # has started. A wait ends early when its time is over, or when one of those dies whose death ends the command (`wanted_by`: their
   # monitors).
 
-  alias NetRunner.Process.{Announcer, Counters, Inlet, Lifecycle, Listing, Outlets, Pipe}
+  alias NetRunner.Process.{Announcer, Counters, Fault, Inlet, Lifecycle, Listing, Outlets, Pipe}
   alias NetRunner.Sandbox.Policy
   alias NetRunner.System.{Cgroup, Descriptors, Launcher, Native, Spec}
 
@@ -62,18 +62,9 @@ defmodule NetRunner.Process.Boot do
   def start(command, options, extra) do
     attempt(command, options, extra)
   catch
-    # A stacktrace, and the terms of an exception, hold arguments: the environment, and more that may be secret.
     kind, reason ->
-      [{module, function, arguments, _} | _] = __STACKTRACE__
-      what = if kind == :error, do: Exception.normalize(:error, reason).__struct__, else: kind
-
-      {:crashed,
-       "a command could not be started because of a fault in NetRunner: " <>
-         "#{inspect(what)} in #{Exception.format_mfa(module, function, arity(arguments))}"}
+      {:crashed, Fault.sentence("a command could not be started", kind, reason, __STACKTRACE__)}
   end
-
-  defp arity(arguments) when is_list(arguments), do: length(arguments)
-  defp arity(arity), do: arity
 
   defp attempt(command, options, extra) do
     {_, now} = started = {System.system_time(), System.monotonic_time()}

@@ -28,6 +28,7 @@ defmodule NetRunner.Process.Server do
     Boot,
     Caller,
     Context,
+    Fault,
     Feeder,
     Inlet,
     Lifecycle,
@@ -289,10 +290,12 @@ defmodule NetRunner.Process.Server do
     {:reply, :ok, %{state | stream: :taken, owner: Process.monitor(owner)}}
   end
 
-  # By whoever has got hold of this pid. The error of a call that fits no clause would show the whole state.
-  def handle_call(_request, {caller, _}, _state) do
-    raise ArgumentError,
-          "#{inspect(caller)} called the process of a command with a request that it does not know"
+  # By whoever has got hold of this pid.
+  def handle_call(_request, {caller, _}, state) do
+    give_up(
+      state,
+      "#{inspect(caller)} called the process of a command with a request that it does not know"
+    )
   end
 
   # The capture goes on to read. What has exited by now was not ended by that.
@@ -302,9 +305,8 @@ defmodule NetRunner.Process.Server do
   end
 
   # As of an unknown call.
-  def handle_cast(_request, _state) do
-    raise ArgumentError, "the process of a command got a cast that it does not know"
-  end
+  def handle_cast(_request, state),
+    do: give_up(state, "the process of a command got a cast that it does not know")
 
   # --- what the VM and the system tell --------------------------------------------------------------
 
@@ -405,6 +407,31 @@ defmodule NetRunner.Process.Server do
   def handle_info(message, state) do
     log("#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}")
     {:noreply, state}
+  end
+
+  # What fails here is a fault of the library's, and ends the command. A crash would show more than that, to the linked
+  # processes and in the log: what is in the state, in the arguments, and in the requests that wait.
+  defoverridable handle_continue: 2, handle_call: 3, handle_cast: 2, handle_info: 2
+
+  @impl true
+  def handle_continue(what, state), do: guarded(state, fn -> super(what, state) end)
+  @impl true
+  def handle_call(request, from, state), do: guarded(state, fn -> super(request, from, state) end)
+  @impl true
+  def handle_cast(request, state), do: guarded(state, fn -> super(request, state) end)
+  @impl true
+  def handle_info(message, state), do: guarded(state, fn -> super(message, state) end)
+
+  defp guarded(state, callback) do
+    callback.()
+  catch
+    kind, reason ->
+      give_up(state, Fault.sentence("a command was ended", kind, reason, __STACKTRACE__))
+  end
+
+  defp give_up(state, sentence) do
+    Logger.error(sentence)
+    {:stop, {:shutdown, {:crashed, sentence}}, state}
   end
 
   # A user's code is called only after the command was told to end and its output was closed.

@@ -27,6 +27,9 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use wire::Confinement;
 
+/// In the result of `enif_select` (erl_nif.h): the VM cannot poll this number.
+const INVALID_EVENT: c_int = 1 << 2;
+
 /// The resource type, once the library is loaded.
 static TYPE: AtomicPtr<ErlNifResourceType> = AtomicPtr::new(ptr::null_mut());
 
@@ -204,8 +207,20 @@ impl Fd {
     /// Called once, by the last one. Race: closed under a poll.
     fn stop_select(&self, env: *mut ErlNifEnv) {
         // The VM calls `stop` at once, or when no poll thread uses the number any more; it does so also for a number
-        // that was never selected. For a number that is open this cannot fail.
-        self.select(env, ERL_NIF_SELECT_STOP);
+        // that was never selected.
+        if self.select(env, ERL_NIF_SELECT_STOP) < 0 {
+            // Race: limit raised under the VM. It has never polled such a number.
+            self.let_go(self.number.as_raw_fd());
+        }
+    }
+
+    /// Nobody uses the number any more, and nobody else closes it.
+    fn let_go(&self, number: RawFd) {
+        // SAFETY: called once, for the number of this resource, by the last one or for it.
+        let number = unsafe { OwnedFd::from_raw_fd(number) };
+        if let (true, Kind::Control(confinement)) = (self.gate.is_kept(), self.kind) {
+            idle::put(number, confinement);
+        }
     }
 
     fn select(&self, env: *mut ErlNifEnv, mode: ErlNifSelectFlags) -> c_int {
@@ -235,10 +250,12 @@ impl Inside<'_, '_> {
             Interest::Read => ERL_NIF_SELECT_READ,
             Interest::Write => ERL_NIF_SELECT_WRITE,
         };
-        if self.fd.select(self.env.as_c_arg(), mode) < 0 {
-            return Err(Errno::EINVAL);
+        match self.fd.select(self.env.as_c_arg(), mode) {
+            // Race: limit raised under the VM.
+            failed if failed < 0 && failed & INVALID_EVENT != 0 => Err(Errno::EMFILE),
+            failed if failed < 0 => Err(Errno::EINVAL),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -266,12 +283,8 @@ impl Drop for Inside<'_, '_> {
 
 /// No poll thread uses the number any more.
 unsafe extern "C" fn stop(_env: *mut ErlNifEnv, fd: *mut c_void, event: c_int, _direct: c_int) {
-    // SAFETY: the last one called `stop_select`, so nobody else uses or closes the number; the VM passes the resource,
-    // alive during the call.
-    let (number, fd) = unsafe { (OwnedFd::from_raw_fd(event), &*fd.cast::<Fd>()) };
-    if let (true, Kind::Control(confinement)) = (fd.gate.is_kept(), fd.kind) {
-        idle::put(number, confinement);
-    }
+    // SAFETY: the VM passes the resource, alive during the call.
+    unsafe { &*fd.cast::<Fd>() }.let_go(event);
 }
 
 /// The process that owns the descriptor died.

@@ -13,13 +13,38 @@ use nix::fcntl::{fcntl, open as open_path, FcntlArg, OFlag};
 use nix::sys::stat::{fstat, Mode, SFlag};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// For `number` 0, 1 or 2.
-pub fn open(number: usize) -> nix::Result<OwnedFd> {
-    let fd = match number {
+fn standard(number: usize) -> BorrowedFd<'static> {
+    match number {
         0 => rustix::stdio::stdin(),
         1 => rustix::stdio::stdout(),
         _ => rustix::stdio::stderr(),
+    }
+}
+
+/// Whether it is a file: the file system is told when a copy of it is closed (on NFS, or one that a program has made), and may
+/// never answer.
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+pub fn may_wait(number: usize) -> bool {
+    use rustix::fs::{statx, AtFlags, FileType, StatxFlags};
+    // Without asking the file system.
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let Ok(found) = statx(standard(number), c"", flags, StatxFlags::TYPE) else {
+        return true;
     };
+    !matches!(
+        FileType::from_raw_mode(found.stx_mode.into()),
+        FileType::Fifo | FileType::Socket | FileType::CharacterDevice
+    )
+}
+
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
+pub fn may_wait(_number: usize) -> bool {
+    true
+}
+
+/// For `number` 0, 1 or 2.
+pub fn open(number: usize) -> nix::Result<OwnedFd> {
+    let fd = standard(number);
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     let blocks = !flags.contains(OFlag::O_NONBLOCK);
     let terminal = rustix::termios::isatty(fd);

@@ -33,7 +33,7 @@ use wire::{Event, Part, Request, Step, Target, EVENT_SIZE, GREETING};
 mod atoms {
     rustler::atoms! {
         ok, error, eof, reset, partial, eagain, closed, nil,
-        pipe, redirect, null, inherit, terminal, fd, read, append,
+        pipe, redirect, null, inherit, terminal, pty, fd, read, append,
         file, search_path, args, env, environment, cd, stop_signal, kill_timeout, leftovers, leave,
         umask, nice, rlimit, uid, gid, groups, no_new_privs, cgroup, joined_cgroup, input, output,
         started, failed, exited, signaled, malformed, too_long,
@@ -328,7 +328,8 @@ fn nif_submit<'a>(
     connections: Connections<'a>,
     pipe_size: u32,
 ) -> NifResult<Term<'a>> {
-    if spec_size.saturating_add(items.saturating_mul(io::ITEM)) > SMALL {
+    let size = spec_size.saturating_add(items.saturating_mul(io::ITEM));
+    if size > SMALL || connections.may_wait() {
         return Ok(atoms::too_long().encode(env));
     }
     // On a dirty scheduler if the file system must be asked for the working directory: that may take any time.

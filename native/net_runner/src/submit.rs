@@ -132,6 +132,14 @@ impl Connections<'_> {
     pub fn is_terminal(&self) -> bool {
         self.terminal.is_some()
     }
+
+    /// Whether something may be inherited that takes any time to copy, or to close.
+    pub fn may_wait(&self) -> bool {
+        let mut inherited = (0..)
+            .zip(&self.stdio)
+            .filter(|(_, stdio)| matches!(stdio, Stdio::Inherit));
+        inherited.any(|(number, _)| inherit::may_wait(number))
+    }
 }
 
 /// Why a command could not be submitted.
@@ -285,8 +293,8 @@ fn connect_terminal(
     settings: &Settings,
     spec: &mut SpecWriter,
     passed: &mut Vec<OwnedFd>,
-) -> nix::Result<[Option<OwnedFd>; 3]> {
-    let (master, slave) = terminal::open(settings)?;
+) -> Result<[Option<OwnedFd>; 3], Failure> {
+    let (master, slave) = terminal::open(settings).map_err(Failure::of(atoms::pty()))?;
     for _ in 0..2 {
         passed.push(pipe::duplicate(slave.as_fd())?);
         spec.flag(Tag::Passed);

@@ -686,6 +686,44 @@ defmodule NetRunner.Process.CallersTest do
     {p, writer}
   end
 
+  test "a fault of the library ends a server, and shows neither what it holds nor what waits for it" do
+    p = start!("exec sleep 1000")
+    os_pid = Command.os_pid(p)
+    secret = "sesame-#{System.unique_integer([:positive])}"
+    handler = :"#{__MODULE__}.#{secret}"
+    # All that handlers get, with the reports of OTP that Elixir's leaves out.
+    :ok = :logger.add_handler(handler, __MODULE__, %{config: %{everything_to: self()}})
+    on_exit(fn -> :logger.remove_handler(handler) end)
+    :sys.replace_state(p, &%{&1 | started: secret})
+    :ok = :sys.suspend(p)
+    asking = Task.async(fn -> Command.stats(p) end)
+    Tree.await(fn -> match?({_, 1}, Process.info(p, :message_queue_len)) end)
+    writing = Task.async(fn -> Command.write(p, secret) end)
+    Tree.await(fn -> match?({_, 2}, Process.info(p, :message_queue_len)) end)
+    monitor = Process.monitor(p)
+    :sys.resume(p)
+    assert_receive {:DOWN, ^monitor, _, _, {:shutdown, {:crashed, sentence}}}, 60_000
+    assert sentence =~ "a command was ended because of a fault in NetRunner: "
+    assert Task.await(asking, 60_000) == {:error, :closed}
+    assert Task.await(writing, 60_000) == {:error, :closed}
+    Tree.await(fn -> Tree.stat(os_pid) == nil end)
+    :ok = :logger.remove_handler(handler)
+    assert Enum.any?(logged = logged(), &(&1 =~ sentence))
+    assert Enum.filter(logged, &(&1 =~ secret and &1 =~ inspect(p))) == []
+  end
+
+  defp logged do
+    receive do
+      {:logged, event} -> [event | logged()]
+    after
+      0 -> []
+    end
+  end
+
+  def log(event, %{config: %{everything_to: test}}) do
+    send(test, {:logged, inspect(event, limit: :infinity, printable_limit: :infinity)})
+  end
+
   def log(%{msg: message}, %{config: %{test: test}}) do
     if inspect(message) =~ "a stray message" do
       send(test, :logging)

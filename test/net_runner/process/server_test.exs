@@ -16,7 +16,7 @@ defmodule NetRunner.Process.ServerTest do
     log =
       capture_log(fn ->
         error =
-          assert_raise RuntimeError, ~r/KeyError in NetRunner.+\d$/, fn ->
+          assert_raise RuntimeError, ~r/badkey in NetRunner.+\d$/, fn ->
             NetRunner.Process.Server.start(["true"], options)
           end
 

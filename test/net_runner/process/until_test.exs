@@ -118,8 +118,17 @@ defmodule NetRunner.Process.UntilTest do
     test "when what it matches with raises" do
       p = start!("printf abc; exec sleep 1000")
       # No regex: such a thing is made when a compiled one comes from another release.
-      broken = %{~r/x/ | re_pattern: {:re_pattern, 0, 0, 0, "broken"}}
-      assert_raise ArgumentError, fn -> Command.read_until(p, broken) end
+      broken = %{~r/x/ | re_pattern: {:re_pattern, 0, 0, 0, "broken"}, source: "("}
+
+      raised =
+        try do
+          Command.read_until(p, broken)
+        rescue
+          # Elixir 1.20 compiles it anew.
+          error in [ArgumentError, Regex.CompileError] -> error
+        end
+
+      assert is_exception(raised)
       assert Command.read(p) == {:ok, "abc"}
     end
 

@@ -540,10 +540,13 @@ defmodule NetRunner.Run.CaptureTest do
       %{pid: server, os_pid: os_pid} = find.()
       # The capture has its first line, and waits for more.
       NetRunner.Waiting.await(server, :any)
+      shepherd = Tree.shepherd(server)
       :erlang.suspend_process(server)
       assert NetRunner.cancel(token) == :ok
       File.write!(fifo, "go\n")
       Tree.await(fn -> Tree.stat(os_pid) == nil end)
+      # It sleeps again when it has reported that.
+      Tree.await(fn -> Tree.stat(shepherd).state == "S" end)
       :erlang.resume_process(server)
       assert %{outcome: :ended, status: 0, stdout: "ready\n"} = Task.await(task, 60_000)
     end

@@ -211,7 +211,8 @@ defmodule NetRunner.NodeTest do
 
       assert call.(:write, [p, "one two three", 60_000]) == :ok
       assert call.(:read_until, [p, "two"]) == {:ok, {"one ", "two"}}
-      assert call.(:read_until, [p, ~r/x/, [timeout: 20]]) == {:error, :timeout}
+      # No regex: since OTP 28, one that was compiled on this node means nothing on another.
+      assert call.(:read_until, [p, "x", [timeout: 20]]) == {:error, :timeout}
       assert call.(:read, [p, 100, 60_000]) == {:ok, " three"}
 
       assert call.(:suspend, [p]) == :ok

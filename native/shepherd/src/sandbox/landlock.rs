@@ -378,10 +378,12 @@ impl Ruleset {
         }
     }
 
-    /// Beneath what is open. Devices are controlled only where one is named itself.
+    /// Beneath what is open. Devices are controlled only where one is named itself, and terminals, which have no name before they
+    /// are made, where their directory is.
     fn allow(&self, fd: BorrowedFd, rights: u64) -> nix::Result<Found> {
         let found = paths::look_at(fd)?;
         let allowed = match found.kind {
+            libc::S_IFDIR if paths::is_of_terminals(fd) => rights,
             libc::S_IFDIR => rights & !IOCTL_DEV,
             libc::S_IFCHR | libc::S_IFBLK => rights & OF_FILES,
             _ => rights & OF_FILES & !IOCTL_DEV,

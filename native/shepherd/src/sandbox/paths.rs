@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 const RESOLVE_NO_MAGICLINKS: u64 = 2;
 const RESOLVE_NO_SYMLINKS: u64 = 4;
@@ -120,16 +120,21 @@ const LASTING: [u32; 7] = [
 /// new one. So it may, on overlayfs, for a lower file with several names. (What is mounted is held by its mount.)
 pub fn is_lasting(fd: &OwnedFd, found: &Found) -> bool {
     let has_one_name = found.kind == libc::S_IFDIR || found.links == 1;
-    found.is_root || has_one_name && LASTING.contains(&file_system(fd))
+    found.is_root || has_one_name && LASTING.contains(&file_system(fd.as_fd()))
 }
 
 /// Whether it is a file of /proc, or of a mount of the same kind.
 pub fn is_of_proc(fd: &OwnedFd) -> bool {
-    file_system(fd) == libc::PROC_SUPER_MAGIC as u32
+    file_system(fd.as_fd()) == libc::PROC_SUPER_MAGIC as u32
+}
+
+/// Whether it is a file of devpts(5), or of a mount of the same kind.
+pub fn is_of_terminals(fd: BorrowedFd) -> bool {
+    file_system(fd) == libc::DEVPTS_SUPER_MAGIC as u32
 }
 
 /// 0 where it is not known.
-fn file_system(fd: &OwnedFd) -> u32 {
+fn file_system(fd: BorrowedFd) -> u32 {
     let mut found = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: fstatfs(2) writes the struct when it succeeds.
     unsafe {
@@ -164,7 +169,6 @@ fn open(path: &CStr, resolve: u64) -> nix::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     #[test]
     fn a_number_says_which_file_it_is_where_inodes_last_and_it_has_one_name() {

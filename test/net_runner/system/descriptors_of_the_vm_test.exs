@@ -1,0 +1,107 @@
+defmodule NetRunner.System.DescriptorsOfTheVmTest do
+  # A VM that has few descriptors left, or more than it knows of: each in a VM of its own.
+  use ExUnit.Case, async: true
+
+  alias NetRunner.Guarantees.Tree
+
+  @moduletag Tree.linux_only()
+
+  # What the code gives, in a VM that starts with such a limit.
+  defp in_vm(limit, code) do
+    [elixir | args] = Tree.elixir("IO.write(inspect((#{code}), limit: :infinity))")
+    command = ["sh", "-c", "ulimit -Sn #{limit}; exec \"$@\"", "sh", elixir | args]
+    {text, 0} = NetRunner.run(command, env: Tree.elixir_env(), timeout: 300_000)
+    {result, _} = Code.eval_string(text)
+    result
+  end
+
+  @start ":logger.set_primary_config(:level, :none); {:ok, _} = Application.ensure_all_started(:net_runner)"
+
+  test "all code is there before the table is full, which ends no command" do
+    code = """
+    #{@start}
+    all = Application.spec(:net_runner, :modules)
+
+    loaded = fn loaded, n ->
+      case Enum.reject(all, &:code.is_loaded/1) do
+        missing when missing == [] or n == 0 -> missing
+        _ -> Process.sleep(20) && loaded.(loaded, n - 1)
+      end
+    end
+
+    missing = loaded.(loaded, 3_000)
+    {:ok, p} = NetRunner.Process.start("sh", ["-c", "echo hi; exec sleep 1000"], fds: %{4 => :input})
+
+    fill = fn fill, files ->
+      case :file.open(~c"/dev/null", [:read, :raw]) do
+        {:ok, file} -> fill.(fill, [file | files])
+        {:error, :emfile} -> files
+      end
+    end
+
+    files = fill.(fill, [])
+    results = [
+      NetRunner.Process.stats(p).bytes_out >= 0,
+      NetRunner.Process.read_until(p, "hi"),
+      NetRunner.Process.write_fd(p, 4, "x"),
+      NetRunner.Process.alive?(p)
+    ]
+
+    Enum.each(files, &:file.close/1)
+    {missing, results}
+    """
+
+    assert in_vm(70, code) == {[], [true, {:ok, {"", "hi"}}, :ok, true]}
+  end
+
+  # Race: limit raised under the VM.
+  test "a limit that was raised later gives no number that the VM cannot poll" do
+    seconds = "#{100_000 + System.unique_integer([:positive])}.#{System.pid()}"
+
+    code = """
+    #{@start}
+    {_, 0} = System.cmd("prlimit", ["--pid", System.pid(), "--nofile=4096:4096"])
+    {"", 0} = NetRunner.run(~w(true))
+    files = for _ <- 1..600, {:ok, file} <- [:file.open(~c"/dev/null", [:read, :raw])], do: file
+    count = fn -> length(File.ls!("/proc/self/fd")) end
+    NetRunner.System.Native.let_idle_go()
+    before = count.()
+    results = for _ <- 1..3, do: NetRunner.run(["sleep", "#{seconds}"])
+
+    settled = fn settled, n ->
+      if count.() <= before or n == 0, do: count.() - before, else: Process.sleep(20) && settled.(settled, n - 1)
+    end
+
+    more = settled.(settled, 500)
+    Enum.each(files, &:file.close/1)
+    {results, more, NetRunner.list()}
+    """
+
+    emfile = {:error, :emfile}
+    assert {[^emfile, ^emfile, ^emfile], more, []} = in_vm(512, code)
+    assert more <= 0
+    Tree.await(fn -> not sleeps?(seconds) end)
+  end
+
+  defp sleeps?(seconds) do
+    Enum.any?(Path.wildcard("/proc/[0-9]*/cmdline"), fn file ->
+      File.read(file) == {:ok, "sleep\0#{seconds}\0"}
+    end)
+  end
+
+  test "none stays open for idle shepherds when the application has stopped" do
+    code = """
+    #{@start}
+    count = fn -> length(File.ls!("/proc/self/fd")) end
+
+    for _ <- 1..3 do
+      {:ok, _} = Application.ensure_all_started(:net_runner)
+      for _ <- 1..3, do: {"", 0} = NetRunner.run(~w(true))
+      :ok = Application.stop(:net_runner)
+      count.()
+    end
+    """
+
+    assert [same, same, same] = in_vm(512, code)
+  end
+end
