@@ -219,13 +219,6 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
     # Who else may look at its descriptors?
     @tag Tree.skip(@needs_root)
     test "a ruleset is kept for a while, and then no more (#{name})" do
-      keeps? = fn shepherd ->
-        with {:ok, names} <- File.ls("/proc/#{shepherd}/fd") do
-          links = for name <- names, do: File.read_link("/proc/#{shepherd}/fd/#{name}")
-          {:ok, "anon_inode:[landlock-ruleset]"} in links
-        end
-      end
-
       sandbox = [read: [:system]] ++ @keys
       {:ok, p} = Command.start("cat", [], sandbox: sandbox)
       # With a PID namespace, the parent that the command sees is none.
@@ -235,10 +228,10 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
       # One look may come too late.
       Tree.await(fn ->
         assert {"", 0} = NetRunner.run(~w(true), sandbox: sandbox)
-        keeps?.(shepherd)
+        keeps_ruleset?(shepherd)
       end)
 
-      Tree.await(fn -> not keeps?.(shepherd) end)
+      Tree.await(fn -> not keeps_ruleset?(shepherd) end)
       assert Tree.stat(shepherd) != nil
     end
   end
@@ -302,6 +295,30 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
     File.rm!(file)
     # The kernel forgets the rules of a process some time after it.
     Tree.await(fn -> match?({all, all}, blocks(a)) end)
+  end
+
+  # Who else may look at its descriptors?
+  @tag Tree.skip(@needs_root)
+  test "a ruleset that names a file is not kept, and so holds nothing that is deleted", %{a: a} do
+    file = Path.join(a, "large")
+    File.write!(file, "x")
+    script = ["-c", "echo ready; exec sleep 1000"]
+
+    for {paths, kept?} <- [{[:system, a], true}, {[:system, file], false}] do
+      # Nor is there one of the command before.
+      Native.let_idle_go()
+      {:ok, p} = Command.start("sh", script, sandbox: [read: paths])
+      {:ok, "ready\n"} = Command.read(p)
+      Tree.await(fn -> keeps_ruleset?(Tree.shepherd(p)) == kept? end)
+      :ok = Command.stop(p)
+    end
+  end
+
+  defp keeps_ruleset?(shepherd) do
+    with {:ok, names} <- File.ls("/proc/#{shepherd}/fd") do
+      links = for name <- names, do: File.read_link("/proc/#{shepherd}/fd/#{name}")
+      {:ok, "anon_inode:[landlock-ruleset]"} in links
+    end
   end
 
   defp mount(directory) do

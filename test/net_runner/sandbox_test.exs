@@ -332,6 +332,30 @@ defmodule NetRunner.SandboxTest do
       end
     end
 
+    # Of root, execve(2) makes permitted what is inheritable (capabilities(7)); and in a user namespace, which a VM without
+    # CAP_SYS_ADMIN has made, the bounding set is full again.
+    for {name, wrap, keys} <- [
+          {"inheritable ones", ["--inh-caps=+net_raw"], []},
+          {"a user namespace", ["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"],
+           [processes: :own]}
+        ] do
+      @wrap wrap
+      @keys keys
+      @tag Tree.skip(if(not Tree.root?(), do: "only root has capabilities to give up"))
+      test "leaves a command no capability of root's, also with #{name}" do
+        show = ["grep", "-E", "^Cap(Inh|Prm|Eff|Bnd|Amb)", "/proc/self/status"]
+        sandbox = [read: [:system, "/proc"]] ++ @keys
+        code = "NetRunner.run(#{inspect(show)}, sandbox: #{inspect(sandbox)})"
+        assert {text, 0} = seen(code, ["setpriv"] ++ @wrap, [])
+        lines = String.split(text, "\n", trim: true)
+        assert length(lines) == 5
+        for line <- lines, do: assert(line =~ ~r/^Cap...:\t0+$/)
+        # Without the sandbox it has some.
+        assert {text, 0} = seen("NetRunner.run(#{inspect(show)})", ["setpriv"] ++ @wrap, [])
+        refute text =~ ~r/^CapEff:\t0+$/m
+      end
+    end
+
     test "is one of sixteen, one inside the other" do
       nest = """
       import ctypes, os, struct, sys

@@ -110,3 +110,35 @@ fn wait_and_exit(lifeline: RawFd) -> ! {
         libc::_exit(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::{AllowedPath, Network};
+
+    /// Landlock would keep a command with capabilities from its memory, too. That is not to be relied upon alone.
+    #[test]
+    fn memory_is_shared_only_if_the_command_has_neither_capabilities_nor_a_way_into_proc() {
+        let sandbox = |capabilities, filesystem, path| wire::Sandbox {
+            filesystem,
+            signals: true,
+            system_calls: true,
+            capabilities,
+            network: Network::None,
+            paths: vec![AllowedPath {
+                path,
+                access: Access::Write,
+                required: true,
+            }],
+            connect: Vec::new(),
+            bind: Vec::new(),
+            own_processes: true,
+            private_tmp: None,
+            locked_metadata: false,
+        };
+        assert!(cannot_be_touched(&sandbox(true, true, c"/tmp")));
+        assert!(!cannot_be_touched(&sandbox(false, true, c"/tmp")));
+        assert!(!cannot_be_touched(&sandbox(true, false, c"/tmp")));
+        assert!(!cannot_be_touched(&sandbox(true, true, c"/usr/..")));
+    }
+}
