@@ -752,6 +752,31 @@ defmodule NetRunner.Process.CallersTest do
     assert reason in [:esrch, :closed]
   end
 
+  @tag Tree.linux_only()
+  test "the output of a terminal ends with the command, though a stranger holds it open" do
+    {:ok, p} = Command.start("sh", ["-c", "read go"], pty: true)
+    on_exit(fn -> Command.stop(p) end)
+    stranger = start!("exec 3<> /proc/#{Command.os_pid(p)}/fd/0; echo open; exec sleep 1000")
+    assert Command.read(stranger) == {:ok, "open\n"}
+    :ok = Command.write(p, "\n")
+    assert Command.await_exit(p) == {:ok, 0}
+
+    reading =
+      Task.async(fn ->
+        fn -> Command.read(p) end |> Stream.repeatedly() |> Enum.take_while(&(&1 != :eof))
+      end)
+
+    assert Task.await(reading, 60_000) in [[], [{:ok, "\r\n"}]]
+    assert Tree.stat(Command.os_pid(stranger)) != nil
+  end
+
+  test "what may stay, and holds the terminal open, is not waited for longer than the grace" do
+    script = "trap '' HUP; setsid sleep 1000 & echo $!"
+    options = [pty: true, leftovers: :leave, output_grace: 100, timeout: 60_000]
+    assert {printed, 0} = NetRunner.run(["sh", "-c", script], options)
+    {"", 0} = System.cmd("kill", ["-KILL", String.trim(printed)])
+  end
+
   test "a terminal stays open when its program has closed it, and goes on" do
     said = NetRunner.Temporary.path("said")
 
