@@ -35,8 +35,8 @@ captures = [
   {"a_command_that_is_not_let_go_has_ended",
    "  defp outcome(_capture, {:error, {:not_ended, _}}, _account, _failure), do: :not_ended\n",
    "", ["test/guarantees/dead_file_system_test.exs"]},
-  {"the_end_of_a_consumed_stderr_is_lost", "    capture = keep_consumed(capture, account)\n", "",
-   [capture]},
+  {"the_end_of_a_consumed_stderr_is_lost",
+   "    capture = keep_consumed(capture, consumed, account)\n", "", [capture]},
   {"the_token_is_forgotten_before_the_start",
    "    with false <- CancelToken.cancelled?(options.cancel),", "    with false <- false,",
    [capture]}
