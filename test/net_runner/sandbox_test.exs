@@ -66,6 +66,9 @@ defmodule NetRunner.SandboxTest do
 
         refute path =~ ~r{^/(proc|sys|dev|root|home|run|var|tmp|opt|srv|mnt)}
       end
+
+      # pip stops without it.
+      assert "/etc/debian_version" in Sandbox.preset(:system)
     end
 
     test "all layers are in force that are not given up" do
