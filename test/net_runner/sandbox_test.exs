@@ -130,6 +130,18 @@ defmodule NetRunner.SandboxTest do
       assert policy(network: :loopback, without: [:network]).network == :all
     end
 
+    test "what a private /tmp would lose is not what :write may name" do
+      for tmp <- [:private, [size: 4096]], path <- ["/tmp", "/tmp/", "/usr/../tmp", "/dev/shm"] do
+        assert problem(tmp: tmp, write: ["/a", path]) ==
+                 "the path #{inspect(path)} in :write is replaced by :tmp, and what is written there is lost: name a path below it, or leave out one of them"
+      end
+
+      # Below them, above them, and without a private one, it is kept.
+      assert policy(tmp: :private, write: ["/tmp/a", "/dev/shm/a", "/", "/tmp_a"])
+      assert policy(tmp: nil, write: ["/tmp", "/dev/shm"])
+      assert policy(tmp: :private, read: ["/tmp"], exec: ["/tmp"])
+    end
+
     test "what is in the private /tmp is executed as beneath any other path" do
       assert {:private, _, true} = policy(tmp: :private).tmp
       assert {:private, 1, true} = policy(tmp: [size: 1], exec: ["/a", "/tmp"]).tmp
