@@ -608,7 +608,8 @@ defmodule NetRunner.Run.CaptureTest do
       for {options, text} <- [
             {[keep: {:head, 1}, max_output_size: 1],
              ":keep and :max_output_size exclude each other"},
-            {[keep: {1, 1}, interleave: true], ":interleave and :keep exclude each other"},
+            {[keep: {1, 1}, interleave: true],
+             ":interleave and :keep exclude each other: with :keep each stream has a head and a tail"},
             {[idle_timeout: 1, stdout: :null, stderr: :redirect],
              ":idle_timeout has no meaning here"},
             {[on_output: &send(self(), &1), stdout: :null, stderr: :redirect],
