@@ -469,6 +469,19 @@ defmodule NetRunner.SandboxTest do
       refute File.exists?(beside)
     end
 
+    test "writes a file that is named itself in the private /tmp, and cannot replace it" do
+      folder = "/tmp/#{NetRunner.Temporary.name("sandbox")}"
+      file = Path.join(folder, "file")
+      File.mkdir_p!(folder)
+      File.write!(file, "old\n")
+      on_exit(fn -> File.rm_rf!(folder) end)
+
+      script = "echo new > other; mv other file 2>&1 | grep -o busy; echo written > file"
+      sandbox = [read: [:system], write: [file], tmp: :private]
+      assert {"busy\n", 0} = run(script, cd: folder, sandbox: sandbox)
+      assert File.read!(file) == "written\n"
+    end
+
     test "gets its further descriptors, whatever their numbers" do
       all = [processes: :own, tmp: :private, metadata: :locked]
       fds = Map.new(3..40, &{&1, {:input, {:file, "/etc/hostname"}}})
