@@ -2,7 +2,7 @@
 #
 #     mix run examples/agent_shell.exs
 #
-# A command may read and change the work folder and read the system's programs. It has no network, 8 GiB of addresses for each
+# A command may read and change the work folder and read the system's programs. It has no network, 16 GiB of addresses for each
 # process and 30 seconds, and sees no other process. The model gets the beginning and the end of the output, and an end in words.
 #
 # The script builds a small C project in such a shell, uses git and python3, and then tries to get out three times.
@@ -21,10 +21,11 @@ defmodule AgentShell do
       cd: work,
       # Nothing of the application's environment: no keys, no passwords.
       clear_env: true,
+      # Tools put their caches into HOME. With `"HOME" => "/tmp"` they would not lie in the work folder, and not last.
       env: %{"PATH" => @path, "HOME" => work, "LANG" => "C.UTF-8"},
-      # `:as` counts what is reserved and never used, too, of which node and the JVM need gigabytes. Where there are cgroups,
-      # `cgroup: [memory_max: bytes, pids_max: number]` limits what is used.
-      rlimits: [as: 8 * 1024 * 1024 * 1024, fsize: 100_000_000, core: 0],
+      # `:as` counts what is reserved and never used, too: node reserves 10 GiB for one WebAssembly memory. Where there are
+      # cgroups, `cgroup: [memory_max: bytes, pids_max: number]` limits what is used.
+      rlimits: [as: 16 * 1024 * 1024 * 1024, fsize: 100_000_000, core: 0],
       timeout: 30_000,
       kill_timeout: 1_000,
       stderr: :redirect,

@@ -145,13 +145,20 @@ defmodule NetRunner.Command do
   defp strings!(nil), do: []
 
   defp strings!(args) do
-    if is_list(args) and not List.improper?(args) and Enum.all?(args, &is_binary/1) do
-      args
-    else
-      raise ArgumentError,
-            "arguments must be a list of strings, got: #{Options.Kind.no_string(args)}"
+    cond do
+      not is_list(args) or List.improper?(args) or charlist?(args) ->
+        raise ArgumentError,
+              "arguments must be a list of strings, got: #{Options.Kind.no_string(args)}"
+
+      problem = Options.Kind.no_strings(args) ->
+        raise ArgumentError, problem
+
+      true ->
+        args
     end
   end
+
+  defp charlist?(list), do: list != [] and List.ascii_printable?(list)
 
   @doc "Imports `defcommand/2` and `defcommand/3`, and defines `__commands__/0`, which returns the names in their order."
   defmacro __using__(_) do

@@ -505,8 +505,11 @@ defmodule NetRunner.Options do
         {if(given[:stderr], do: :stderr, else: :tagged), [:stderr_tail],
          "the end of stderr is kept only with stderr: :consume"},
       given[:keep] != nil &&
-        {:keep, [:max_output_size, :interleave],
+        {:keep, [:max_output_size],
          "with :keep the command runs to its end, and a part of each stream is dropped"},
+      given[:keep] != nil &&
+        {:keep, [:interleave],
+         "with :keep each stream has a head and a tail of its own, which have no common order"},
       {given[:interleave], given[:stderr]} == {true, :consume} &&
         {:interleave, [:stderr], "with stderr: :consume only the end of stderr is kept"},
       given[:lines] != nil && {:lines, [:max_chunk_size], "lines are never cut"}

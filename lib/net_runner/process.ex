@@ -333,8 +333,12 @@ defmodule NetRunner.Process do
       {:exit, 3}
   """
   @spec ask(t(), non_neg_integer()) :: :ok | {:error, :busy | gone()}
-  def ask(process, count) when is_integer(count) and count >= 0 do
-    call(process, {:ask, count})
+  def ask(process, count), do: call(process, {:ask, count!(count)})
+
+  defp count!(count) when is_integer(count) and count >= 0, do: count
+
+  defp count!(other) do
+    raise ArgumentError, "the count must be an integer, 0 or more, got: #{inspect(other)}"
   end
 
   @doc false
@@ -667,9 +671,20 @@ defmodule NetRunner.Process do
       iex> NetRunner.Process.read(p)
       {:ok, "50 132\\r\\n"}
   """
-  @spec set_window_size(t(), 0..65_535, 0..65_535) :: :ok | {:error, :enotty | gone() | posix()}
-  def set_window_size(process, rows, columns) when rows in 0..65_535 and columns in 0..65_535 do
-    call(process, {:set_window_size, rows, columns})
+  @spec set_window_size(t(), 1..65_535, 1..65_535) :: :ok | {:error, :enotty | gone() | posix()}
+  def set_window_size(process, rows, columns) do
+    call(
+      process,
+      {:set_window_size, window_size!("rows", rows), window_size!("columns", columns)}
+    )
+  end
+
+  # As `pty: [rows: rows, cols: columns]`.
+  defp window_size!(_name, size) when size in 1..65_535, do: size
+
+  defp window_size!(name, other) do
+    raise ArgumentError,
+          "the number of #{name} must be an integer from 1 to 65535, got: #{inspect(other)}"
   end
 
   @doc """

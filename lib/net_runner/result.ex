@@ -39,6 +39,7 @@ defmodule NetRunner.Result do
   @moduledoc since: "0.1.0"
 
   alias NetRunner.Error
+  alias NetRunner.Options.Kind
   alias NetRunner.Process.Stats
 
   @enforce_keys [
@@ -97,6 +98,7 @@ defmodule NetRunner.Result do
   @spec ok?(t()) :: boolean()
   def ok?(%__MODULE__{outcome: :ended, status: 0}), do: true
   def ok?(%__MODULE__{}), do: false
+  def ok?(other), do: no_result!(other)
 
   @doc """
   Returns the result if `ok?/1` is true. Otherwise raises `NetRunner.Error`, with the status and the last 8 KiB of stdout and of stderr.
@@ -108,6 +110,19 @@ defmodule NetRunner.Result do
   @spec ok!(t()) :: t()
   def ok!(%__MODULE__{} = result) do
     if ok?(result), do: result, else: raise(error(result))
+  end
+
+  def ok!(other), do: no_result!(other)
+
+  # The error of a function clause would show the output.
+  @spec no_result!(term()) :: no_return()
+  defp no_result!({:ok, %__MODULE__{}}) do
+    raise ArgumentError,
+          "a result must be a NetRunner.Result, got: {:ok, result}; match it before: {:ok, result} = ..."
+  end
+
+  defp no_result!(other) do
+    raise ArgumentError, "a result must be a NetRunner.Result, got: #{Kind.of(other)}"
   end
 
   @doc false

@@ -22,7 +22,7 @@ defmodule NetRunner.Sandbox do
   | `:exec` | what is in `:read` and `:write` | paths beneath which files may also be executed. With this key, nothing elsewhere may be |
   | `:network` | `false` | `false`: no sockets, except connected pairs (socketpair(2)); `:unix`: local sockets (`AF_UNIX`); `:loopback`: a network of the command's own, which has nothing but a loopback interface; `[connect: ports, bind: ports]`: TCP connections to these ports of any address, and TCP listeners on these; `true`: no limit |
   | `:processes` | shared | `:own`: the command sees no processes but its own, in a `/proc` of its own, and when it exits the kernel ends everything that it started, even if NetRunner's helpers were killed. Excludes `leftovers: :leave` |
-  | `:tmp` | shared | `:private` or `[size: bytes]`: an empty `/tmp` and `/dev/shm` of the command's own (512 MiB each). The paths of `:read`, `:write` and `:exec` below `/tmp` are still there |
+  | `:tmp` | shared | `:private` or `[size: bytes]`: an empty `/tmp` and `/dev/shm` of the command's own (512 MiB each). The paths of `:read`, `:write` and `:exec` below `/tmp` are still there; `:write` must not name these two themselves |
   | `:metadata` | open | `:locked`: everything except the paths of `:write` is read-only, so that chmod(2), chown(2), utimensat(2) and setxattr(2) are refused there too |
   | `:without` | `[]` | layers to give up, by name: `:filesystem`, `:network`, `:signals`, `:system_calls`, `:capabilities` |
 

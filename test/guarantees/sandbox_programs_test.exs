@@ -110,6 +110,8 @@ for actor <- NetRunner.Sandbox.World.actors() do
           {"terminals to give to others",
            "python3 -c 'import pty, os, sys; sys.exit(pty.spawn([\"stty\", \"-a\"]) != 0)'",
            [write: ["/dev/ptmx", "/dev/pts"]]},
+          {"a server of its own", "python3 -c 'import multiprocessing as m; m.Manager()'",
+           [network: :unix, tmp: :private]},
           {"a file as /dev/stdin", "cat /dev/stdin", [read: [:input], stdin: :input]}
         ] do
       @tag script: script, keys: keys
@@ -139,12 +141,16 @@ for actor <- NetRunner.Sandbox.World.actors() do
     end
 
     @tag Tree.skip(missing.("node"))
-    test "node with 8 GiB of addresses, as in examples/agent_shell.exs", %{ctx: ctx} do
-      options = [sandbox: [read: [:system]], rlimits: [as: 8 * 1024 * 1024 * 1024]]
+    test "node and WebAssembly with 16 GiB of addresses, as in examples/agent_shell.exs", %{
+      ctx: ctx
+    } do
+      options = [sandbox: [read: [:system]], rlimits: [as: 16 * 1024 * 1024 * 1024]]
       options = options ++ [env: %{"PATH" => @path}, timeout: 120_000] ++ ctx.actor.user
 
-      assert {"1\n", 0} =
-               ctx.actor.call.(NetRunner, :run, [["node", "-e", "console.log(1)"], options])
+      # V8 reserves 10 GiB for it, also when fetch() is used.
+      code = "new WebAssembly.Memory({ initial: 1 }); console.log(1)"
+
+      assert {"1\n", 0} = ctx.actor.call.(NetRunner, :run, [["node", "-e", code], options])
     end
 
     defp run(%{ctx: ctx, sandbox: sandbox}, command, more \\ []) do

@@ -50,7 +50,7 @@ defmodule NetRunner.CommandTest do
             {~S(defcommand :x, "x", timeout: 1.5), ~r/:timeout must be milliseconds/},
             {~S(defcommand :x, "x", timeout: -1), ~r/:timeout must be milliseconds/},
             {~S(defcommand :x, "x", nice: -21), ~r/:nice must be an integer from -20/},
-            {~S(defcommand :x, "x", args: ["a", :b]), ~r/list of strings/},
+            {~S(defcommand :x, "x", args: ["a", :b]), ~r/argument 2 is not a string: :b/},
             {~S(defcommand :x, "x", args: "a"), ~r/list of strings/},
             {~S(defcommand :x, :x), ~r/executable must be a string, got: :x/},
             {~S(defcommand :x, "x", input: "a", stdin: :null), ~r/exclude each other/}
@@ -141,11 +141,15 @@ defmodule NetRunner.CommandTest do
       assert_raise ArgumentError, ~r/keyword list/, fn -> Command.new("a", [], [1]) end
 
       # By `apply`: the compiler of Elixir 1.20 sees that these are wrong.
-      for args <- ["b", ["b" | "c"]] do
+      for args <- ["b", ["b" | "c"], ~c"bc"] do
         assert_raise ArgumentError, ~r/list of strings/, fn ->
           apply(Command, :new, ["a", args])
         end
       end
+
+      says = "argument 2 is not a string: 1"
+      assert_raise ArgumentError, says, fn -> apply(Command, :new, ["a", ["b", 1]]) end
+      assert_raise ArgumentError, says, fn -> NetRunner.shell("x", args: ["b", 1]) end
 
       assert_raise ArgumentError, ~r/must be a string/, fn -> apply(Command, :new, [~c"a"]) end
 

@@ -255,6 +255,8 @@ defmodule NetRunner.MistakesTest do
       assert mistake(fn -> call.({:ok, p}) end) =~ "got: {:ok, pid}; match it before"
       assert mistake(fn -> call.("cat") end) =~ "must be a pid or a name, got: a string"
       assert mistake(fn -> call.({:error, :enoent, 1}) end) =~ "got: a tuple"
+      # A variable that nobody has set.
+      assert mistake(fn -> call.(nil) end) == "a process must be a pid or a name, got: nil"
     end
   end
 

@@ -430,6 +430,18 @@ defmodule NetRunner.ProcessTest do
       output = read_until(p, "ready\r\n")
       assert output =~ ~r"^/dev/pts/\d+\r\n7 33\r\n"
       assert Command.set_window_size(p, 50, 132) == :ok
+
+      for {rows, columns, wrong} <- [
+            {-1, 5, "rows must be an integer from 1 to 65535, got: -1"},
+            {0, 10, "rows must be an integer from 1 to 65535, got: 0"},
+            {"a", 5, ~s(rows must be an integer from 1 to 65535, got: "a")},
+            {5, 70_000, "columns must be an integer from 1 to 65535, got: 70000"}
+          ] do
+        assert_raise ArgumentError, "the number of " <> wrong, fn ->
+          apply(Command, :set_window_size, [p, rows, columns])
+        end
+      end
+
       assert read_until(p, "132\r\n") == "50 132\r\n"
     end
 

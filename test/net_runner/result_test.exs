@@ -49,6 +49,24 @@ defmodule NetRunner.ResultTest do
     end
   end
 
+  test "what is no result is said to be none, without the output that it holds" do
+    result = capture(~w(echo hunter2))
+
+    for function <- [:ok?, :ok!], wrong <- [{:ok, result}, {:error, :enoent}, nil, "hunter2"] do
+      {error, stack} =
+        try do
+          flunk("returned #{inspect(apply(Result, function, [wrong]))}")
+        rescue
+          error in [ArgumentError, FunctionClauseError] ->
+            Exception.blame(:error, error, __STACKTRACE__)
+        end
+
+      assert %ArgumentError{message: "a result must be a NetRunner.Result, got: " <> got} = error
+      refute Exception.format(:error, error, stack) =~ "hunter2"
+      if wrong == {:ok, result}, do: assert(got =~ "match it before: {:ok, result} = ...")
+    end
+  end
+
   test "each outcome has its words" do
     result = capture(~w(true))
 

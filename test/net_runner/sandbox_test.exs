@@ -66,6 +66,9 @@ defmodule NetRunner.SandboxTest do
 
         refute path =~ ~r{^/(proc|sys|dev|root|home|run|var|tmp|opt|srv|mnt)}
       end
+
+      # pip stops without it.
+      assert "/etc/debian_version" in Sandbox.preset(:system)
     end
 
     test "all layers are in force that are not given up" do
@@ -125,6 +128,18 @@ defmodule NetRunner.SandboxTest do
       end
 
       assert policy(network: :loopback, without: [:network]).network == :all
+    end
+
+    test "what a private /tmp would lose is not what :write may name" do
+      for tmp <- [:private, [size: 4096]], path <- ["/tmp", "/tmp/", "/usr/../tmp", "/dev/shm"] do
+        assert problem(tmp: tmp, write: ["/a", path]) ==
+                 "the path #{inspect(path)} in :write is replaced by :tmp, and what is written there is lost: name a path below it, or leave out one of them"
+      end
+
+      # Below them, above them, and without a private one, it is kept.
+      assert policy(tmp: :private, write: ["/tmp/a", "/dev/shm/a", "/", "/tmp_a"])
+      assert policy(tmp: nil, write: ["/tmp", "/dev/shm"])
+      assert policy(tmp: :private, read: ["/tmp"], exec: ["/tmp"])
     end
 
     test "what is in the private /tmp is executed as beneath any other path" do
@@ -476,6 +491,19 @@ defmodule NetRunner.SandboxTest do
       assert File.read!(Path.join(folder, "read/file")) == "text"
       assert File.read!(Path.join(folder, "write/file")) == "y\n"
       refute File.exists?(beside)
+    end
+
+    test "writes a file that is named itself in the private /tmp, and cannot replace it" do
+      folder = "/tmp/#{NetRunner.Temporary.name("sandbox")}"
+      file = Path.join(folder, "file")
+      File.mkdir_p!(folder)
+      File.write!(file, "old\n")
+      on_exit(fn -> File.rm_rf!(folder) end)
+
+      script = "echo new > other; mv other file 2>&1 | grep -o busy; echo written > file"
+      sandbox = [read: [:system], write: [file], tmp: :private]
+      assert {"busy\n", 0} = run(script, cd: folder, sandbox: sandbox)
+      assert File.read!(file) == "written\n"
     end
 
     test "gets its further descriptors, whatever their numbers" do

@@ -19,6 +19,13 @@ defmodule NetRunner.Options.Kind do
     if is_list(value) and List.ascii_printable?(value), do: inspect(value), else: of(value)
   end
 
+  @doc "What is wrong with the first of these arguments that is no string, or `nil`."
+  @spec no_strings([term()]) :: String.t() | nil
+  def no_strings(args) do
+    index = Enum.find_index(args, &(not is_binary(&1)))
+    index && "argument #{index + 1} is not a string: #{no_string(Enum.at(args, index))}"
+  end
+
   @doc "What a value is, without saying which it is: it may be secret."
   @spec of(term()) :: String.t()
   def of(%module{}), do: "a #{inspect(module)}"

@@ -4,6 +4,9 @@ defmodule NetRunner.Process.Client do
 
   alias NetRunner.Options.Kind
 
+  # Names that Process.register/2 refuses.
+  @no_names [nil, false, true, :undefined]
+
   @doc "Asks, and waits for the answer, however long that takes."
   @spec call(GenServer.server(), term()) :: term()
   def call(process, request) do
@@ -17,7 +20,7 @@ defmodule NetRunner.Process.Client do
   @doc "Gives it back if it can name a process, and raises otherwise."
   @spec server!(GenServer.server()) :: GenServer.server()
   def server!(pid) when is_pid(pid), do: pid
-  def server!(name) when is_atom(name), do: name
+  def server!(name) when is_atom(name) and name not in @no_names, do: name
   def server!({:global, _} = name), do: name
   def server!({:via, module, _} = name) when is_atom(module), do: name
   def server!({name, node} = there) when is_atom(name) and is_atom(node), do: there
@@ -28,7 +31,8 @@ defmodule NetRunner.Process.Client do
   end
 
   def server!(other) do
-    raise ArgumentError, "a process must be a pid or a name, got: #{Kind.of(other)}"
+    got = if other in @no_names, do: inspect(other), else: Kind.of(other)
+    raise ArgumentError, "a process must be a pid or a name, got: #{got}"
   end
 
   @doc "What is to be written to a command. Neither the error nor its stacktrace shows it: it may be secret."

@@ -13,6 +13,9 @@ defmodule NetRunner.Sandbox.Policy do
 
   @tmp_size 512 * 1024 * 1024
 
+  # What `tmp: :private` replaces.
+  @of_tmp ["/tmp", "/dev/shm"]
+
   @enforce_keys [:layers, :paths, :network, :processes, :tmp, :metadata]
   defstruct @enforce_keys
 
@@ -78,7 +81,7 @@ defmodule NetRunner.Sandbox.Policy do
   defp given_within(key_and_value), do: key_and_value
 
   defp parse_keys(option) do
-    with :ok <- check_once(option), :ok <- check_all(option) do
+    with :ok <- check_once(option), :ok <- check_all(option), :ok <- check_lost(option) do
       given_up = Keyword.get(option, :without, [])
       network = if :network in given_up, do: :all, else: network(option[:network])
 
@@ -110,6 +113,18 @@ defmodule NetRunner.Sandbox.Policy do
     Enum.find_value(option, :ok, fn {key, value} ->
       with problem when problem != nil <- problem(key, value), do: {:error, problem}
     end)
+  end
+
+  # The command would write into a directory that is gone when it is over, and nobody would hear of it.
+  defp check_lost(option) do
+    case option[:tmp] && Enum.find(option[:write] || [], &(Path.expand(&1) in @of_tmp)) do
+      nil ->
+        :ok
+
+      path ->
+        {:error,
+         "the path #{inspect(path, binaries: :as_strings)} in :write is replaced by :tmp, and what is written there is lost: name a path below it, or leave out one of them"}
+    end
   end
 
   defp problem(key, paths) when key in [:read, :write, :exec] do

@@ -66,11 +66,12 @@ defmodule NetRunner.System.Spec do
       not proper_list?(args) ->
         {:error, {:invalid_args, "arguments must be a list, got: #{Kind.no_string(args)}"}}
 
-      bad = Enum.find_index(args, &(not is_binary(&1))) ->
-        bad_argument("argument #{bad + 1} is not a string", Enum.at(args, bad))
+      problem = Kind.no_strings(args) ->
+        {:error, {:invalid_args, problem}}
 
       bad = Enum.find_index(args, &nul?/1) ->
-        bad_argument("argument #{bad + 1} contains a NUL byte", Enum.at(args, bad))
+        value = Kind.no_string(Enum.at(args, bad))
+        {:error, {:invalid_args, "argument #{bad + 1} contains a NUL byte: #{value}"}}
 
       true ->
         :ok
@@ -234,7 +235,4 @@ defmodule NetRunner.System.Spec do
 
   defp invalid_cmd(message), do: {:error, {:invalid_cmd, message}}
   defp invalid_env(message), do: {:error, {:invalid_env, message}}
-
-  defp bad_argument(what, value),
-    do: {:error, {:invalid_args, "#{what}: #{Kind.no_string(value)}"}}
 end

@@ -130,6 +130,7 @@ static void change_mode_beneath_stdin(char **a) { report(fchmodat(0, a[0], 0777,
 static void look(char **a) {
     struct stat it;
     must(stat(a[0], &it));
+    must(access(a[0], R_OK));
     must(open(a[0], O_PATH));
     getxattr(a[0], "user.attack", NULL, 0);
     if (errno == EACCES || errno == EPERM) must(-1);

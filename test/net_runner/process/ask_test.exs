@@ -233,8 +233,10 @@ defmodule NetRunner.Process.AskTest do
   test "takes no nonsense" do
     p = start!("exit 0")
 
-    for count <- [-1, 1.0, :all],
-        do: assert_raise(FunctionClauseError, fn -> Command.ask(p, count) end)
+    for count <- [-1, 1.0, :all, "x"] do
+      says = "the count must be an integer, 0 or more, got: #{inspect(count)}"
+      assert_raise ArgumentError, says, fn -> apply(Command, :ask, [p, count]) end
+    end
 
     Command.stop(p)
     assert Command.ask(p, 1) == {:error, :closed}
