@@ -531,6 +531,15 @@ defmodule NetRunner.Process.CallersTest do
     assert Task.await(running, 60_000) == {:error, :closed}
   end
 
+  test "an input whose write was refused has time for a cleanup that waits" do
+    test = self()
+    pieces = fn _ -> {[:binary.copy("x", 100_000)], nil} end
+    cleanup = fn _ -> Process.sleep(1_000) && send(test, :cleaned_up) end
+    input = Stream.resource(fn -> nil end, pieces, cleanup)
+    assert NetRunner.run(~w(head -c 1), input: input) == {"x", 0}
+    assert_received :cleaned_up
+  end
+
   test "an input is not left when a stream stops early" do
     test = self()
 
