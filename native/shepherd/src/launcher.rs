@@ -186,7 +186,9 @@ impl Launcher {
             Ok(ForkResult::Parent { .. }) => {}
             Err(errno) => {
                 let (step, errno) = (Step::Fork, errno as i32);
-                socket::send_event(control.as_fd(), wire::Event::Failed { step, errno });
+                let failed = wire::Event::Failed { step, errno };
+                // Unheard, it is an unread begin: the VM asks again.
+                let _ = socket::send_event(control.as_fd(), failed);
             }
         }
         None

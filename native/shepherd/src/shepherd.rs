@@ -21,6 +21,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::select::FdSet;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{shutdown, Shutdown};
 use nix::sys::stat::Mode;
 use nix::unistd::{getppid, Pid};
 use std::ffi::CStr;
@@ -144,6 +145,8 @@ struct Shepherd<'a> {
     init: Option<Init>,
     /// The command's group has got SIGKILL.
     killed: bool,
+    /// Something could not be told to the VM, which is as good as gone. Race: unheard report.
+    unheard: bool,
 }
 
 impl<'a> Shepherd<'a> {
@@ -155,6 +158,7 @@ impl<'a> Shepherd<'a> {
             exit: None,
             init: None,
             killed: false,
+            unheard: false,
         }
     }
 
@@ -183,9 +187,9 @@ impl<'a> Shepherd<'a> {
         }
     }
 
-    fn carry_out(&self, action: Action) {
+    fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Report(event) => socket::send_event(self.control, event),
+            Action::Report(event) => self.report(event),
             Action::Signal(command, number) => children::signal(command, number),
             Action::SignalGroup(command, number) => children::signal_group(command, number),
             Action::SignalTree(number) => match self.group_at_most() {
@@ -202,6 +206,18 @@ impl<'a> Shepherd<'a> {
             Action::KillAll => children::kill_all(),
             Action::KillCgroup(cgroup) => cgroup::kill(&cgroup),
             Action::RemoveCgroup(cgroup) => cgroup::remove(&cgroup),
+        }
+    }
+
+    /// What cannot be told ends the socket: the reading side at once, as if the VM had closed its end; and the whole, so that
+    /// the VM is told that much, when the command is over. Race: unheard report.
+    fn report(&mut self, event: wire::Event) {
+        let over = !matches!(event, wire::Event::Started { .. });
+        // Nothing after what is missing: the VM would take it for something else.
+        self.unheard = self.unheard || !socket::send_event(self.control, event);
+        if self.unheard {
+            let side = if over { Shutdown::Both } else { Shutdown::Read };
+            let _ = shutdown(self.control.as_raw_fd(), side);
         }
     }
 
