@@ -104,10 +104,23 @@ pub fn await_begin(socket: BorrowedFd, mut when_idle: Option<(Duration, fn())>) 
     }
 }
 
-/// Whether the VM has closed its end, and nothing is left to be read.
-pub fn is_over(socket: BorrowedFd) -> bool {
+/// Whether the VM still wants the command of the `Begin` that was read last.
+pub enum Wanted {
+    Yes,
+    /// It has taken that back, and does the rest itself.
+    No,
+    /// It has closed its end, or is gone.
+    ByNobody,
+}
+
+pub fn is_wanted(socket: BorrowedFd) -> Wanted {
+    let mut request = [0; REQUEST_SIZE];
     let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    recv(socket.as_raw_fd(), &mut [0], peek) == Ok(0)
+    match recv(socket.as_raw_fd(), &mut request, peek) {
+        Ok(0) => Wanted::ByNobody,
+        Ok(length) if Request::decode(&request[..length]) == Ok(Request::End) => Wanted::No,
+        Ok(_) | Err(_) => Wanted::Yes,
+    }
 }
 
 /// The command that is there.

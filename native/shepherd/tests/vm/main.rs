@@ -1,6 +1,7 @@
 //! The helper program as its VM sees it: the tests are that VM, and have the other ends of its sockets.
 #![cfg(all(target_os = "linux", not(net_runner_posix)))]
 
+mod cgroups;
 mod garbage;
 mod unheard;
 
@@ -48,11 +49,16 @@ impl Helper {
     /// The control socket of a new shepherd.
     fn shepherd(&self) -> OwnedFd {
         let (control, theirs) = pair().unwrap();
+        self.give(theirs);
+        control
+    }
+
+    /// A new shepherd gets this end of a control socket.
+    fn give(&self, theirs: OwnedFd) {
         let fds = [theirs.as_raw_fd()];
         let parts = [IoSlice::new(&[NEW_SHEPHERD])];
         let rights = [ControlMessage::ScmRights(&fds)];
         sendmsg::<()>(self.launcher.as_raw_fd(), &parts, &rights, NO_SIGNAL, None).unwrap();
-        control
     }
 
     /// All helpers are gone; nothing may be left of any command.
