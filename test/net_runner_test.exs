@@ -178,6 +178,12 @@ defmodule NetRunnerTest do
       assert NetRunner.run(~w(net-runner-program)) == {:error, :enoent}
       path = "/nowhere:#{directory}:/usr/bin"
       assert NetRunner.run(~w(net-runner-program), env: [{"PATH", path}]) == {"found\n", 0}
+      # As sh(1), it passes over what is too long for a name, or for a path.
+      for long <- ["/" <> String.duplicate("x", 300), String.duplicate("/x", 2_500)] do
+        path = "#{long}:#{directory}:/usr/bin"
+        assert NetRunner.run(~w(net-runner-program), env: [{"PATH", path}]) == {"found\n", 0}
+      end
+
       # Without one, where execvp(3) looks.
       assert NetRunner.run(["sh", "-c", "echo $0"], env: [{"PATH", nil}]) == {"sh\n", 0}
       # A script without #! goes to the shell.

@@ -232,8 +232,8 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
   %{
     id: "a_command_that_was_taken_back_is_started",
     file: "native/shepherd/src/shepherd.rs",
-    old: "Some(begin) if !socket::is_over(self.control) =>",
-    new: "Some(begin) if true || !socket::is_over(self.control) =>",
+    old: "Wanted::No => self.event(Event::VmGone),",
+    new: "Wanted::No => self.start(begin),",
     tests: ["test/guarantees/reuse_test.exs"]
   }
 ]

@@ -203,6 +203,8 @@ defmodule NetRunner.Process.Boot do
           {:ok, os_pid, {control, stdin, stdout, stderr, further}}
 
         failed ->
+          # If nobody has read it, it is taken back, and the cgroup is removed here. Race: abandoned begin.
+          _ = Native.end_command(control)
           further = Enum.map(further, &elem(&1, 1))
           for fd <- [control, stdin, stdout, stderr | further], fd != nil, do: Native.close(fd)
 

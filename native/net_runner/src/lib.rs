@@ -745,9 +745,17 @@ fn nif_withdraw(env: Env, control: &Fd) -> bool {
     };
     let control = inside.as_raw_fd();
     // Only where nobody has read it: requests must still reach a command that has started.
-    submit::is_unread(control)
-        && shutdown(control, Shutdown::Write).is_ok()
-        && submit::is_unread(control)
+    let before = submit::unread(control);
+    if before == Some(0) {
+        return false;
+    }
+    // The request says that this VM lives, and removes the command's cgroup itself.
+    if send_now(&inside, Request::End).is_err() || shutdown(control, Shutdown::Write).is_err() {
+        return false;
+    }
+    let now = submit::unread(control);
+    // More, by that request: a `Begin` that was read meanwhile takes up no less.
+    now.is_none() || now > before
 }
 
 /// Shuts the VM's side of the control socket, which the shepherd takes for a close; what it says can still be received.

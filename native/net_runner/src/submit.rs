@@ -452,18 +452,18 @@ pub fn working_directory_at_hand() -> Option<OwnedFd> {
     None
 }
 
-/// Whether something that was sent to a shepherd has not been received by it (SIOCOUTQ: tcp(7) describes
-/// it, and Linux has it for local sockets, too).
+/// How much of what was sent to a shepherd has not been received by it (SIOCOUTQ: tcp(7) describes it, and Linux has it for
+/// local sockets, too).
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
-pub fn is_unread(control: RawFd) -> bool {
+pub fn unread(control: RawFd) -> Option<libc::c_int> {
     let mut unread: libc::c_int = 0;
     // SAFETY: ioctl(2) writes a number.
     let result = unsafe { libc::ioctl(control, libc::TIOCOUTQ, &raw mut unread) };
-    result == 0 && unread > 0
+    Some(if result == 0 { unread } else { 0 })
 }
 
 /// Not known there.
 #[cfg(any(not(target_os = "linux"), net_runner_posix))]
-pub fn is_unread(_control: RawFd) -> bool {
-    true
+pub fn unread(_control: RawFd) -> Option<libc::c_int> {
+    None
 }

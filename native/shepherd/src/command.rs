@@ -490,11 +490,17 @@ fn absence(path: *const libc::c_char) -> Option<Errno> {
         .filter(|errno| is_passed_over(*errno))
 }
 
-/// After which errors execvp(3) goes on: no such file, or a directory whose file system does not answer any more.
+/// After which errors the search goes on. As execvp(3): no such file, or a directory whose file system does not answer any
+/// more. And as sh(1): a path that is too long (ENAMETOOLONG), in which no program can be.
 fn is_passed_over(errno: Errno) -> bool {
     matches!(
         errno,
-        Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT
+        Errno::ENOENT
+            | Errno::ENOTDIR
+            | Errno::ESTALE
+            | Errno::ENODEV
+            | Errno::ETIMEDOUT
+            | Errno::ENAMETOOLONG
     )
 }
 
@@ -563,8 +569,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dead_directory_of_the_search_path_is_passed_over() {
-        for errno in [Errno::ESTALE, Errno::ENODEV, Errno::ETIMEDOUT] {
+    fn a_dead_directory_of_the_search_path_is_passed_over_and_so_is_one_that_is_too_long() {
+        for errno in [
+            Errno::ESTALE,
+            Errno::ENODEV,
+            Errno::ETIMEDOUT,
+            Errno::ENAMETOOLONG,
+        ] {
             assert!(is_passed_over(errno));
         }
         for errno in [Errno::EACCES, Errno::ENOEXEC, Errno::E2BIG, Errno::ELOOP] {

@@ -88,7 +88,15 @@ pub enum Life {
 #[derive(Debug, Clone)]
 pub enum Event {
     Started(Command),
-    NotStarted(Failure),
+    /// `cgroup`: the one that was made for it.
+    NotStarted {
+        failure: Failure,
+        cgroup: Option<CString>,
+    },
+    /// The VM was gone before the command started.
+    Abandoned {
+        cgroup: Option<CString>,
+    },
     Asked(Request),
     VmGone,
     /// There is no helper above this process: who would end the command if this shepherd was killed?
@@ -152,10 +160,17 @@ impl Life {
                 };
                 (running, vec![Action::Report(wire::Event::Started { pid })])
             }
-            (Life::Idle, Event::NotStarted(Failure { step, errno })) => {
+            (Life::Idle, Event::NotStarted { failure, cgroup }) => {
+                let Failure { step, errno } = failure;
                 let errno = errno as i32;
-                let failed = wire::Event::Failed { step, errno };
-                (Life::Between, vec![Action::Report(failed)])
+                let report = Action::Report(wire::Event::Failed { step, errno });
+                // Before the VM hears of it, and may make another of this name. Race: abandoned begin.
+                let remove = cgroup.map(Action::RemoveCgroup);
+                (Life::Between, remove.into_iter().chain([report]).collect())
+            }
+            (Life::Idle, Event::Abandoned { cgroup }) => {
+                let remove = cgroup.map(Action::RemoveCgroup);
+                (Life::Gone, remove.into_iter().collect())
             }
             (Life::Idle, Event::VmGone) => (Life::Gone, vec![]),
 
@@ -294,7 +309,8 @@ fn running(command: Command, vm: Vm, ending: Ending, event: Event, now: Instant)
         },
         // It has started, it is not reaped, and so there is a child.
         Event::Started(_)
-        | Event::NotStarted(_)
+        | Event::NotStarted { .. }
+        | Event::Abandoned { .. }
         | Event::Reaped(_)
         | Event::ChildrenLeft
         | Event::NoChild

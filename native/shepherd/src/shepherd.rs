@@ -15,15 +15,16 @@ use crate::command::{self, Init, Started};
 use crate::failure::{at, Failure};
 use crate::life::{Action, Command, Event, Life, Vm};
 use crate::sandbox;
-use crate::socket::{self, Begin, Control};
+use crate::socket::{self, Begin, Control, Wanted};
 use crate::{signals, sys, tree};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::select::FdSet;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{shutdown, Shutdown};
 use nix::sys::stat::Mode;
 use nix::unistd::{getppid, Pid};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -144,6 +145,8 @@ struct Shepherd<'a> {
     init: Option<Init>,
     /// The command's group has got SIGKILL.
     killed: bool,
+    /// Something could not be told to the VM, which is as good as gone. Race: unheard report.
+    unheard: bool,
 }
 
 impl<'a> Shepherd<'a> {
@@ -155,6 +158,7 @@ impl<'a> Shepherd<'a> {
             exit: None,
             init: None,
             killed: false,
+            unheard: false,
         }
     }
 
@@ -166,10 +170,19 @@ impl<'a> Shepherd<'a> {
         }
         // While it has a command, the death of its parent only wakes it. Race: parent dies beside a request.
         let _ = sys::signal_at_parents_death(Some(Signal::SIGCHLD));
-        match socket::receive_begin(self.control) {
-            // Race: timeout beside the start.
-            Some(begin) if !socket::is_over(self.control) => self.start(begin),
-            Some(_) | None => self.event(Event::VmGone),
+        let Some(mut begin) = socket::receive_begin(self.control) else {
+            return self.event(Event::VmGone);
+        };
+        // Race: timeout beside the start. Race: abandoned begin.
+        match socket::is_wanted(self.control) {
+            Wanted::Yes => self.start(begin),
+            // The VM removes the cgroup, and may have made another of this name by now.
+            Wanted::No => self.event(Event::VmGone),
+            Wanted::ByNobody => {
+                let _ = receive_rest(&mut begin);
+                let cgroup = own_cgroup(&begin.spec);
+                self.event(Event::Abandoned { cgroup });
+            }
         }
     }
 
@@ -183,9 +196,9 @@ impl<'a> Shepherd<'a> {
         }
     }
 
-    fn carry_out(&self, action: Action) {
+    fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Report(event) => socket::send_event(self.control, event),
+            Action::Report(event) => self.report(event),
             Action::Signal(command, number) => children::signal(command, number),
             Action::SignalGroup(command, number) => children::signal_group(command, number),
             Action::SignalTree(number) => match self.group_at_most() {
@@ -202,6 +215,18 @@ impl<'a> Shepherd<'a> {
             Action::KillAll => children::kill_all(),
             Action::KillCgroup(cgroup) => cgroup::kill(&cgroup),
             Action::RemoveCgroup(cgroup) => cgroup::remove(&cgroup),
+        }
+    }
+
+    /// What cannot be told ends the socket: the reading side at once, as if the VM had closed its end; and the whole, so that
+    /// the VM is told that much, when the command is over. Race: unheard report.
+    fn report(&mut self, event: wire::Event) {
+        let over = !matches!(event, wire::Event::Started { .. });
+        // Nothing after what is missing: the VM would take it for something else.
+        self.unheard = self.unheard || !socket::send_event(self.control, event);
+        if self.unheard {
+            let side = if over { Shutdown::Both } else { Shutdown::Read };
+            let _ = shutdown(self.control.as_raw_fd(), side);
         }
     }
 
@@ -234,17 +259,21 @@ impl<'a> Shepherd<'a> {
         }
     }
 
-    fn start(&mut self, begin: Begin) {
-        let started = start_command(begin);
-        // From here on the spec and the command's ends of the pipes are gone from this process.
-        match started {
+    fn start(&mut self, mut begin: Begin) {
+        let event = match start_command(&mut begin) {
             Ok((command, started)) => {
                 self.exit = started.exit;
                 self.init = started.init;
-                self.event(Event::Started(command));
+                Event::Started(command)
             }
-            Err(failure) => self.event(Event::NotStarted(failure)),
-        }
+            Err(failure) => {
+                let cgroup = own_cgroup(&begin.spec);
+                Event::NotStarted { failure, cgroup }
+            }
+        };
+        // From here on the spec and the command's ends of the pipes are gone from this process.
+        drop(begin);
+        self.event(event);
     }
 
     /// Waits for news of the command, and tells `Life`.
@@ -333,20 +362,9 @@ impl<'a> Shepherd<'a> {
 }
 
 /// What has started.
-fn start_command(begin: Begin) -> Result<(Command, Started), Failure> {
-    let Begin {
-        mut spec,
-        fds,
-        lost,
-    } = begin;
-    let mut fds = fds.into_iter();
-    let cwd = fds.next().filter(|_| !lost);
-    let cwd = cwd.ok_or(receive_failure(Errno::EMFILE))?;
-    if spec.is_empty() {
-        spec = read_spec(fds.next())?;
-    }
-    let spec = Spec::decode(&spec).map_err(|_| receive_failure(Errno::EPROTO))?;
-    let passed: Vec<OwnedFd> = fds.collect();
+fn start_command(begin: &mut Begin) -> Result<(Command, Started), Failure> {
+    let (cwd, passed) = receive_rest(begin)?;
+    let spec = Spec::decode(&begin.spec).map_err(|_| receive_failure(Errno::EPROTO))?;
     let started = command::start(&spec, &cwd, &passed)?;
     let command = Command {
         pid: started.pid,
@@ -356,6 +374,23 @@ fn start_command(begin: Begin) -> Result<(Command, Started), Failure> {
         cgroup: spec.cgroup.map(CStr::to_owned),
     };
     Ok((command, started))
+}
+
+/// The working directory, and what is for the command. A spec that is in a file is read.
+fn receive_rest(begin: &mut Begin) -> Result<(OwnedFd, Vec<OwnedFd>), Failure> {
+    let mut fds = std::mem::take(&mut begin.fds).into_iter();
+    let cwd = fds.next().filter(|_| !begin.lost);
+    let cwd = cwd.ok_or(receive_failure(Errno::EMFILE))?;
+    if begin.spec.is_empty() {
+        begin.spec = read_spec(fds.next())?;
+    }
+    Ok((cwd, fds.collect()))
+}
+
+/// The cgroup that the VM has made for this command.
+fn own_cgroup(spec: &[u8]) -> Option<CString> {
+    let spec = Spec::decode(spec).ok()?;
+    spec.cgroup.map(CStr::to_owned)
 }
 
 /// The rest of the command's group has got SIGKILL; it may have children of this process in it, or not. It is asked for

@@ -20,9 +20,28 @@ pub fn send_bytes(socket: BorrowedFd, bytes: &[u8]) -> nix::Result<usize> {
     send(socket.as_raw_fd(), bytes, NO_SIGNAL)
 }
 
-/// Tells the VM. When nobody is there to hear it, the closed socket is noticed elsewhere.
-pub fn send_event(socket: BorrowedFd, event: Event) {
-    let _ = send_bytes(socket, &event.encode());
+/// How long it is tried to tell the VM something.
+const PAUSE: Duration = Duration::from_millis(10);
+const PATIENCE: u32 = 100;
+
+/// Tells the VM; whether that was possible. Nobody may be there to hear it, or the system has had no memory for it for too
+/// long. Race: unheard report.
+#[must_use]
+pub fn send_event(socket: BorrowedFd, event: Event) -> bool {
+    send_patiently(|| send_bytes(socket, &event.encode()))
+}
+
+fn send_patiently(mut send: impl FnMut() -> nix::Result<usize>) -> bool {
+    for _ in 0..PATIENCE {
+        match send() {
+            Ok(_) => return true,
+            Err(Errno::EINTR) => {}
+            // No event tells when there is room.
+            Err(Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN) => std::thread::sleep(PAUSE),
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// What the control socket gave.
@@ -85,10 +104,23 @@ pub fn await_begin(socket: BorrowedFd, mut when_idle: Option<(Duration, fn())>) 
     }
 }
 
-/// Whether the VM has closed its end, and nothing is left to be read.
-pub fn is_over(socket: BorrowedFd) -> bool {
+/// Whether the VM still wants the command of the `Begin` that was read last.
+pub enum Wanted {
+    Yes,
+    /// It has taken that back, and does the rest itself.
+    No,
+    /// It has closed its end, or is gone.
+    ByNobody,
+}
+
+pub fn is_wanted(socket: BorrowedFd) -> Wanted {
+    let mut request = [0; REQUEST_SIZE];
     let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    recv(socket.as_raw_fd(), &mut [0], peek) == Ok(0)
+    match recv(socket.as_raw_fd(), &mut request, peek) {
+        Ok(0) => Wanted::ByNobody,
+        Ok(length) if Request::decode(&request[..length]) == Ok(Request::End) => Wanted::No,
+        Ok(_) | Err(_) => Wanted::Yes,
+    }
 }
 
 /// The command that is there.
@@ -194,3 +226,34 @@ fn receive_with_fds(
 const RECEIVE_CLOEXEC: libc::c_int = libc::MSG_CMSG_CLOEXEC;
 #[cfg(any(not(target_os = "linux"), net_runner_posix))]
 const RECEIVE_CLOEXEC: libc::c_int = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of it, and how often it was tried.
+    fn tried(mut answers: impl Iterator<Item = nix::Result<usize>>) -> (bool, u32) {
+        let mut times = 0;
+        let sent = send_patiently(|| {
+            times += 1;
+            answers.next().unwrap()
+        });
+        (sent, times)
+    }
+
+    #[test]
+    fn what_the_system_has_no_memory_for_is_sent_when_it_has_some() {
+        let lacks = [Errno::ENOBUFS, Errno::ENOMEM, Errno::EINTR, Errno::EAGAIN];
+        let answers = lacks.into_iter().map(Err).chain([Ok(32)]);
+        assert_eq!(tried(answers), (true, 5));
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_given_up() {
+        assert_eq!(
+            tried(std::iter::repeat(Err(Errno::ENOBUFS))),
+            (false, PATIENCE)
+        );
+        assert_eq!(tried(std::iter::repeat(Err(Errno::EPIPE))), (false, 1));
+    }
+}

@@ -33,7 +33,13 @@ enum Step {
         kill_timeout: Option<u16>,
         hardness: u8,
     },
-    BeginInVain,
+    BeginInVain {
+        cgroup: bool,
+    },
+    /// The VM is gone when that is read.
+    BeginAndGo {
+        cgroup: bool,
+    },
     Signal(i32, Target),
     Suspend,
     Resume,
@@ -57,7 +63,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => (any::<bool>(), any::<bool>(), any::<Option<u16>>(), 0..3u8).prop_map(
             |(leave, cgroup, kill_timeout, hardness)| Step::Begin { leave, cgroup, kill_timeout, hardness }
         ),
-        1 => Just(Step::BeginInVain),
+        1 => any::<bool>().prop_map(|cgroup| Step::BeginInVain { cgroup }),
+        1 => any::<bool>().prop_map(|cgroup| Step::BeginAndGo { cgroup }),
         2 => (1..32i32, select(&Target::ALL)).prop_map(|(number, to)| Step::Signal(number, to)),
         1 => Just(Step::Suspend),
         1 => Just(Step::Resume),
@@ -171,6 +178,7 @@ impl World {
             }
             Action::Report(wire::Event::Failed { .. }) => {
                 assert_eq!(self.answered + 1, self.begun);
+                assert!(!self.cgroup, "the VM may make it again");
                 self.answered += 1;
             }
             Action::Report(wire::Event::Exited(_)) => {
@@ -209,7 +217,8 @@ impl World {
     /// One step beside the shepherd, and what it perceives of that.
     fn step(&mut self, step: Step) {
         match step {
-            Step::Begin { .. } | Step::BeginInVain if self.vm == Vm::Gone => {}
+            Step::Begin { .. } | Step::BeginInVain { .. } | Step::BeginAndGo { .. }
+                if self.vm == Vm::Gone => {}
             Step::Begin {
                 leave,
                 cgroup,
@@ -219,13 +228,20 @@ impl World {
                 Life::Idle => self.begin(leave, cgroup, kill_timeout, hardness),
                 _ => self.ask(Request::Begin),
             },
-            Step::BeginInVain => {
+            Step::BeginInVain { cgroup } => {
                 if let Life::Idle = self.life {
                     self.begun += 1;
-                    self.event(Event::NotStarted(Failure {
-                        step: StartStep::Exec,
-                        errno: Errno::ENOENT,
-                    }));
+                    let cgroup = self.make_cgroup(cgroup);
+                    let (step, errno) = (StartStep::Exec, Errno::ENOENT);
+                    let failure = Failure { step, errno };
+                    self.event(Event::NotStarted { failure, cgroup });
+                }
+            }
+            Step::BeginAndGo { cgroup } => {
+                if let Life::Idle = self.life {
+                    self.vm = Vm::Gone;
+                    let cgroup = self.make_cgroup(cgroup);
+                    self.event(Event::Abandoned { cgroup });
                 }
             }
             Step::Signal(number, to) => self.ask(Request::Signal { number, to }),
@@ -279,8 +295,8 @@ impl World {
         self.begun += 1;
         self.orphans.clear();
         self.command = Process::Alive(hardness);
-        (self.leave, self.cgroup, self.suspended) = (leave, cgroup, false);
-        self.cgroups += usize::from(cgroup);
+        (self.leave, self.suspended) = (leave, false);
+        let cgroup = self.make_cgroup(cgroup);
         self.event(Event::Started(Command {
             pid: Pid::from_raw(self.pid),
             stop_signal: 15,
@@ -290,7 +306,7 @@ impl World {
             } else {
                 Leftovers::Kill
             },
-            cgroup: cgroup.then(|| c"/cgroup".to_owned()),
+            cgroup,
         }));
         // Nothing of what was asked of the command before.
         assert!(matches!(
@@ -302,6 +318,13 @@ impl World {
             }
         ));
         assert_eq!(self.life.until(), None);
+    }
+
+    /// The VM does, where the command is to have one.
+    fn make_cgroup(&mut self, wanted: bool) -> Option<CString> {
+        self.cgroup = wanted;
+        self.cgroups += usize::from(wanted);
+        wanted.then(|| c"/cgroup".to_owned())
     }
 
     /// The control socket is read only in these states; what is left there is read, and has no effect, later.
