@@ -66,6 +66,8 @@ ask = "test/net_runner/process/ask_test.exs"
 times = "test/net_runner/process/times_test.exs"
 
 outlets = [
+  {"too_much_output_of_what_has_exited_is_enough", "    if Collector.full?(collector),",
+   "    if collector.size < 0,", ["test/net_runner/telemetry_test.exs"]},
   {"a_guest_comes_before_what_is_kept", "asker: nil, stdout: %Outlet{kept: \"\", pipe: pipe}}",
    "asker: nil, stdout: %Outlet{pipe: pipe}}", [until]},
   {"a_stream_reads_on_while_somebody_looks", "if Pipe.keep_guests_out(outlet.pipe) do",
@@ -141,8 +143,7 @@ outlets = [
 ]
 
 collector = [
-  {"exactly_the_limit_is_too_much", "if size > collector.limit", "if size >= collector.limit",
-   [run]},
+  {"exactly_the_limit_is_too_much", "do: size > limit\n", "do: size >= limit\n", [run]},
   {"more_than_the_limit_is_given", "|> binary_part(0, limit)", "|> binary_part(0, limit + 1)",
    [run]}
 ]
