@@ -137,7 +137,10 @@ for {file, mutants} <- [
          {"a_handler_of_a_failed_start_that_hangs_keeps_its_caller", "wanted_by, @patience)",
           "wanted_by, :infinity)", telemetry},
          {"a_handler_that_asks_delays_the_start", "{:\"$gen_call\", {^announcer, _}, _} = call",
-          "{:\"$never\", {^announcer, _}, _} = call", telemetry}
+          "{:\"$never\", {^announcer, _}, _} = call", telemetry},
+         {"an_upgrade_loses_the_event_of_the_end",
+          ":erlang.hibernate(__MODULE__, :announce, [span, server])", "announce(span, server)",
+          telemetry}
        ]},
       {"signal",
        [

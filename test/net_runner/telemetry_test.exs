@@ -4,6 +4,8 @@ defmodule NetRunner.TelemetryTest do
   # while these tests run. It sends the events to the process that this module's tests run in.
   use ExUnit.Case, async: false
 
+  import NetRunner.Guarantees.Tree, only: [await: 1]
+
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Announcer
 
@@ -195,7 +197,7 @@ defmodule NetRunner.TelemetryTest do
       assert_receive {[_, _, :start], _, %{os_pid: os_pid, pid: p}}, 60_000
       if event == :exception, do: assert_receive(:started, 60_000)
       Process.exit(owner, :kill)
-      NetRunner.Guarantees.Tree.await(fn -> not File.exists?("/proc/#{os_pid}") end)
+      await(fn -> not File.exists?("/proc/#{os_pid}") end)
       assert_receive {:slow_handler, handler}, 60_000
       monitor = Process.monitor(handler)
       send(handler, :go_on)
@@ -212,7 +214,7 @@ defmodule NetRunner.TelemetryTest do
 
     assert_receive {:slow_handler, handler}, 60_000
     assert_receive {[_, _, :start], _, %{os_pid: os_pid}}
-    NetRunner.Guarantees.Tree.await(fn -> not File.exists?("/proc/#{os_pid}") end)
+    await(fn -> not File.exists?("/proc/#{os_pid}") end)
     send(handler, :go_on)
     assert Task.await(task, 60_000) == {:error, :timeout}
     assert_received {[_, _, :stop], _, %{os_pid: ^os_pid, status: 143}}
@@ -327,6 +329,24 @@ defmodule NetRunner.TelemetryTest do
       send(handler, :go_on)
       assert Task.await(collect) == {:error, {:max_output_exceeded, "abc"}}
     end
+  end
+
+  test "the end is announced also when the code was upgraded since the start" do
+    {:ok, p} = Command.start("cat", [])
+    assert [announcer] = announcers(p)
+    # It may still be on its way from the handlers.
+    hibernates = {:current_function, {:erlang, :hibernate, 3}}
+    await(fn -> Process.info(announcer, :current_function) == hibernates end)
+
+    for _ <- 1..2 do
+      :code.purge(Announcer)
+      {:module, Announcer} = :code.load_file(Announcer)
+    end
+
+    :ok = Command.close_stdin(p)
+    assert Command.await_exit(p) == {:ok, 0}
+    assert_received {[_, _, :stop], _, %{pid: ^p, status: 0}}
+    Command.stop(p)
   end
 
   test "a handler that kills the process that it runs in delays nothing" do

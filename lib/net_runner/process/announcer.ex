@@ -103,7 +103,7 @@ defmodule NetRunner.Process.Announcer do
         Telemetry.start(span)
         handled(reply)
 
-        # Until the end, maybe for months. Without a frame in this code it survives upgrades of it.
+        # Race: upgraded while it waits.
         :erlang.hibernate(__MODULE__, :announce, [span, server])
 
       {reply, {:finish, ending}} ->
