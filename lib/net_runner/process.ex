@@ -359,6 +359,11 @@ defmodule NetRunner.Process do
     :gen_server.send_request(process, {:read, :any, min(max_bytes, @max_read), :infinity})
   end
 
+  @doc false
+  # As `await_exit/2`, but the answer comes as a message.
+  @spec request_exit(t()) :: :gen_server.request_id()
+  def request_exit(process), do: :gen_server.send_request(process, {:await_exit, :infinity})
+
   @doc """
   Writes iodata to the command's stdin, and returns when all of it is in the pipe.
 

@@ -31,8 +31,16 @@ defmodule NetRunner.Telemetry do
       end, nil)
 
   The handlers of a command run one after the other in a process of their own. Starting a command, and waiting for its end, wait for
-  the handlers, so a slow handler makes commands slow. It does not keep a command from being ended: NetRunner still notices the death of
-  the owner and `:timeout`. The events of a command on another node (`:node`) are emitted on that node.
+  the handlers, so a slow handler makes commands slow, but by 3 seconds at most for each of the two. Handlers that take longer, or
+  never return, are not waited for, and the next event of this command is emitted when they have returned.
+
+  A slow handler does not keep a command from being ended: NetRunner still notices the death of the owner and `:timeout`. It does not keep
+  others from reading, writing and asking, either. A handler may ask the command's process, too, such as with
+  `NetRunner.Process.stats(metadata.pid)`. The start does not wait for a handler of `:start` that does so. A handler that waits for the
+  end of its command waits until the time above is over. When a command could not be started, its process answers
+  `{:error, :closed}`.
+
+  The events of a command on another node (`:node`) are emitted on that node.
   """
   @moduledoc since: "0.1.0"
 

@@ -71,6 +71,21 @@ for {id, old, new, tests} <- [
        "  def error({:read_failed, reason}), do: {:error, reason}\n", "", pure},
       {"given_up_has_no_result",
        "  def result(%{phase: {:given_up, _, _}} = life), do: not_ended(life)\n", "", pure},
+      {"the_end_is_told_before_it_is_announced", "  def told(%{phase: {:over, _, exit}})",
+       "  def told(%{phase: {:announcing, _, _, exit}}), do: Exit.status(exit)\n  def told(%{phase: {:over, _, exit}})",
+       pure},
+      {"a_dead_owner_waits_for_handlers",
+       "    event(%{life | phase: {:announcing, cause, later(before, next), exit}}, :announced)",
+       "    {%{life | phase: {:announcing, cause, later(before, next), exit}}, []}", pure},
+      {"announcing_forgets_the_stop",
+       "    {%{life | phase: {:announcing, cause, later(before, next), exit}}, []}",
+       "    _ = next\n    {%{life | phase: {:announcing, cause, before, exit}}, []}", pure},
+      {"a_time_that_is_over_stops_what_is_announced",
+       "  def event(%{phase: {:announcing, _, _, _}} = life, {:end, :timeout, _next}), do: {life, []}\n",
+       "", pure},
+      {"an_announced_end_reports_again",
+       "  def event(%{phase: {:announcing, _, _, _}} = life, {:shepherd_gone, _at}), do: {life, []}\n",
+       "", pure},
       {"a_lost_command_has_a_grace", "{:error, :shepherd_died}", "{:error, :lost}", pure}
     ] do
   %{id: id, file: file, old: old, new: new, tests: tests}

@@ -131,7 +131,16 @@ for {file, mutants} <- [
          {"nobody_hears_of_a_killed_process",
           "Telemetry.finish(span, {:exception, :exit, reason})", "reason && :ok", telemetry},
          {"an_owner_that_dies_during_a_start", "        send(self(), news)\n",
-          "        _ = news\n", telemetry}
+          "        _ = news\n", telemetry},
+         {"a_handler_of_the_start_that_hangs_keeps_its_caller", "min(timeout, @patience)",
+          "(_ = @patience; timeout)", telemetry},
+         {"a_handler_of_a_failed_start_that_hangs_keeps_its_caller", "wanted_by, @patience)",
+          "wanted_by, :infinity)", telemetry},
+         {"a_handler_that_asks_delays_the_start", "{:\"$gen_call\", {^announcer, _}, _} = call",
+          "{:\"$never\", {^announcer, _}, _} = call", telemetry},
+         {"an_upgrade_loses_the_event_of_the_end",
+          ":erlang.hibernate(__MODULE__, :announce, [span, server])", "announce(span, server)",
+          telemetry}
        ]},
       {"signal",
        [

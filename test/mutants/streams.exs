@@ -66,6 +66,8 @@ ask = "test/net_runner/process/ask_test.exs"
 times = "test/net_runner/process/times_test.exs"
 
 outlets = [
+  {"too_much_output_of_what_has_exited_is_enough", "    if Collector.full?(collector),",
+   "    if collector.size < 0,", ["test/net_runner/telemetry_test.exs"]},
   {"a_guest_comes_before_what_is_kept", "asker: nil, stdout: %Outlet{kept: \"\", pipe: pipe}}",
    "asker: nil, stdout: %Outlet{pipe: pipe}}", [until]},
   {"a_stream_reads_on_while_somebody_looks", "if Pipe.keep_guests_out(outlet.pipe) do",
@@ -141,8 +143,7 @@ outlets = [
 ]
 
 collector = [
-  {"exactly_the_limit_is_too_much", "if size > collector.limit", "if size >= collector.limit",
-   [run]},
+  {"exactly_the_limit_is_too_much", "do: size > limit\n", "do: size >= limit\n", [run]},
   {"more_than_the_limit_is_given", "|> binary_part(0, limit)", "|> binary_part(0, limit + 1)",
    [run]}
 ]
@@ -166,6 +167,13 @@ guests = [
    "Client.call(server, request)", [guest]}
 ]
 
+pipeline = [
+  {"a_pipeline_is_not_watched_after_an_upgrade",
+   "{ref, :watching})\n    :erlang.hibernate(__MODULE__, :await_failure, [watched, monitor, request])",
+   "{ref, :watching})\n    await_failure(watched, monitor, request)",
+   ["test/guarantees/upgrade_test.exs"]}
+]
+
 stream = [
   {"a_stream_gives_more_than_allowed", "binary_part(bytes, 0, left))", "bytes)", [ending]},
   {"a_stream_takes_its_limit_for_too_much", "when byte_size(bytes) <= left,",
@@ -185,19 +193,22 @@ input_of_a_run = [
   {"what_was_produced_before_a_failure_is_lost",
    "      bytes ->\n        Command.write(server, bytes)", "      _bytes ->\n        :ok",
    [input]},
-  {"a_feeder_is_not_let_go", "    Feeder.see_off_after(server)\n", "", [ending, callers]},
+  {"a_feeder_is_not_let_go", "    Usher.start(server)\n", "", [ending, callers]},
   {"an_explicit_pipe_without_input_stays_open",
    "def new(%{input: nil, stdin: :pipe}), do: {:iovec, []}",
    "def new(%{input: nil, stdin: :pipe}), do: :open", [callers]}
 ]
 
 feeder = [
-  {"an_input_has_no_time_for_its_cleanup", "gone?(monitor, @cleanup)", "gone?(monitor, 0)",
+  {"an_input_that_writes_is_killed", "== {@mark, :writes}", "== {@mark, :produces}", [callers]}
+]
+
+usher = [
+  {"an_input_has_no_time_for_its_cleanup", "{:noreply, usher, @cleanup}", "{:noreply, usher, 0}",
    [ending]},
   {"an_input_without_a_processor_is_killed", "status != :waiting", "status == :waiting",
    [ending]},
-  {"an_input_that_writes_is_killed", "== {@mark, :writes}", "== {@mark, :produces}", [callers]},
-  {"an_input_that_hears_nothing_is_left", "do: Process.exit(feeder, :kill)", "do: true",
+  {"an_input_that_hears_nothing_is_left", "    Process.exit(usher.feeder, :kill)\n", "",
    [callers]}
 ]
 
@@ -208,9 +219,11 @@ for {file, mutants} <- [
       {"process/counters", counters},
       {"process/pipe", pipe},
       {"process/feeder", feeder},
+      {"process/usher", usher},
       {"process/guest", guests},
       {"run/input", input_of_a_run},
-      {"run/stream", stream}
+      {"run/stream", stream},
+      {"run/pipeline", pipeline}
     ],
     {id, old, new, tests} <- mutants do
   %{id: id, file: "lib/net_runner/#{file}.ex", old: old, new: new, tests: tests, limit: 180}

@@ -4,7 +4,10 @@ defmodule NetRunner.TelemetryTest do
   # while these tests run. It sends the events to the process that this module's tests run in.
   use ExUnit.Case, async: false
 
+  import NetRunner.Guarantees.Tree, only: [await: 1]
+
   alias NetRunner.Process, as: Command
+  alias NetRunner.Process.Announcer
 
   setup context do
     unless context[:without] do
@@ -21,6 +24,11 @@ defmodule NetRunner.TelemetryTest do
             if "whose" in metadata.command do
               whose = {List.last(event), Process.get(:"$callers"), Logger.metadata()}
               send(:net_runner_telemetry_test, {:whose, whose})
+            end
+
+            if "asks at \#{List.last(event)}" in metadata.command do
+              answer = NetRunner.Process.stats(metadata.pid)
+              send(:net_runner_telemetry_test, {:answer, List.last(event), answer})
             end
 
             # A handler that takes its time with this event of this command.
@@ -189,7 +197,7 @@ defmodule NetRunner.TelemetryTest do
       assert_receive {[_, _, :start], _, %{os_pid: os_pid, pid: p}}, 60_000
       if event == :exception, do: assert_receive(:started, 60_000)
       Process.exit(owner, :kill)
-      NetRunner.Guarantees.Tree.await(fn -> not File.exists?("/proc/#{os_pid}") end)
+      await(fn -> not File.exists?("/proc/#{os_pid}") end)
       assert_receive {:slow_handler, handler}, 60_000
       monitor = Process.monitor(handler)
       send(handler, :go_on)
@@ -206,10 +214,148 @@ defmodule NetRunner.TelemetryTest do
 
     assert_receive {:slow_handler, handler}, 60_000
     assert_receive {[_, _, :start], _, %{os_pid: os_pid}}
-    NetRunner.Guarantees.Tree.await(fn -> not File.exists?("/proc/#{os_pid}") end)
+    await(fn -> not File.exists?("/proc/#{os_pid}") end)
     send(handler, :go_on)
     assert Task.await(task, 60_000) == {:error, :timeout}
     assert_received {[_, _, :stop], _, %{os_pid: ^os_pid, status: 143}}
+  end
+
+  describe "a handler that asks the command's process" do
+    # Before it would not be waited for any longer.
+    defp in_time(function) do
+      {us, result} = :timer.tc(function)
+      assert us < 1000 * Announcer.patience()
+      result
+    end
+
+    test "at the start is answered" do
+      assert in_time(fn -> NetRunner.run(["echo", "a", "asks at start"]) end) ==
+               {"a asks at start\n", 0}
+
+      assert_received {:answer, :start, %{exit_status: _}}
+    end
+
+    test "at the end is answered, with the end, before those who wait for that" do
+      assert in_time(fn -> NetRunner.run(["sh", "-c", "exit 3", "asks at stop"]) end) == {"", 3}
+      assert_received {:answer, :stop, %{exit_status: 3}}
+    end
+
+    test "that does not start is told that it is not there" do
+      for event <- [:start, :exception] do
+        command = ["no-such-program", "asks at #{event}"]
+        assert in_time(fn -> NetRunner.run(command) end) == {:error, :enoent}
+        assert_receive {:answer, ^event, {:error, :closed}}, 60_000
+      end
+    end
+  end
+
+  describe "a handler that does not return" do
+    defp started(event, script, options \\ []) do
+      {:ok, p} = Command.start("sh", ["-c", script, "slow #{event}"], options)
+      p
+    end
+
+    test "at the start, the end, or both is not waited for, and sees what comes later" do
+      for event <- [:start, :stop] do
+        assert NetRunner.run(["sh", "-c", "echo a; exit 3", "slow #{event}"]) == {"a\n", 3}
+        assert_received {:slow_handler, handler}
+        assert_received {[_, _, :start], _, %{pid: p}}
+        refute Process.alive?(p)
+        monitor = Process.monitor(handler)
+        send(handler, :go_on)
+        assert_receive {:DOWN, ^monitor, :process, _, :normal}, 60_000
+        assert_received {[_, _, :stop], _, %{pid: ^p, status: 3}}
+      end
+    end
+
+    test "is not waited for where a start fails" do
+      for event <- [:start, :exception] do
+        assert NetRunner.run(["no-such-program", "slow #{event}"]) == {:error, :enoent}
+        assert_received {:slow_handler, handler}
+        monitor = Process.monitor(handler)
+        send(handler, :go_on)
+        assert_receive {:DOWN, ^monitor, :process, _, :normal}, 60_000
+        assert_received {[_, _, :exception], _, %{reason: :enoent}}
+      end
+    end
+
+    test "is waited for by who waits for the end; everything else goes on" do
+      p = started(:stop, "echo abc; exit 3")
+      exit = Task.async(fn -> Command.await_exit(p) end)
+      monitor = Command.monitor(p)
+      assert_receive {:slow_handler, handler}, 60_000
+      late = Command.monitor(p)
+      stop = Task.async(fn -> Command.stop(p) end)
+      assert Command.stats(p).exit_status == 3
+      refute Command.alive?(p)
+      assert Command.kill(p, :sigterm) == {:error, :esrch}
+      assert Command.read(p) == {:ok, "abc\n"}
+      assert Command.read(p) == :eof
+      assert {Task.yield(exit, 100), Task.yield(stop, 0)} == {nil, nil}
+      refute_received {:DOWN, _, _, _, _}
+      send(handler, :go_on)
+      assert Task.await(exit) == {:ok, 3}
+      assert Task.await(stop) == :ok
+      assert_receive {:DOWN, ^monitor, :process, ^p, {:exit, 3}}
+      assert_receive {:DOWN, ^late, :process, ^p, {:exit, 3}}
+    end
+
+    test "is not waited for when the owner dies, and what is known of the end is told" do
+      owner = spawn(fn -> Process.sleep(:infinity) end)
+      p = started(:stop, "exit 3", owner: owner)
+      server = Process.monitor(p)
+      assert_receive {:slow_handler, handler}, 60_000
+      exit = Task.async(fn -> Command.await_exit(p) end)
+      # It waits.
+      assert Command.stats(p).exit_status == 3
+      assert Task.yield(exit, 100) == nil
+
+      {us, _} =
+        :timer.tc(fn ->
+          Process.exit(owner, :kill)
+          assert_receive {:DOWN, ^server, :process, _, :normal}, 60_000
+        end)
+
+      assert us < 1000 * (Announcer.patience() - 500)
+      assert Task.await(exit) == {:ok, 3}
+      send(handler, :go_on)
+    end
+
+    test "does not hide that there was more output than a run may have" do
+      p = started(:stop, "echo abcdef")
+      assert_receive {:slow_handler, handler}, 60_000
+      collect = Task.async(fn -> Command.collect(p, 3) end)
+      refute Task.yield(collect, 100)
+      send(handler, :go_on)
+      assert Task.await(collect) == {:error, {:max_output_exceeded, "abc"}}
+    end
+  end
+
+  test "the end is announced also when the code was upgraded since the start" do
+    {:ok, p} = Command.start("cat", [])
+    assert [announcer] = announcers(p)
+    # It may still be on its way from the handlers.
+    hibernates = {:current_function, {:erlang, :hibernate, 3}}
+    await(fn -> Process.info(announcer, :current_function) == hibernates end)
+
+    for _ <- 1..2 do
+      :code.purge(Announcer)
+      {:module, Announcer} = :code.load_file(Announcer)
+    end
+
+    :ok = Command.close_stdin(p)
+    assert Command.await_exit(p) == {:ok, 0}
+    assert_received {[_, _, :stop], _, %{pid: ^p, status: 0}}
+    Command.stop(p)
+  end
+
+  test "a handler that kills the process that it runs in delays nothing" do
+    p = started(:stop, "exit 3")
+    exit = Task.async(fn -> Command.await_exit(p) end)
+    assert_receive {:slow_handler, handler}, 60_000
+    Process.exit(handler, :kill)
+    assert Task.await(exit, Announcer.patience() - 500) == {:ok, 3}
+    Command.stop(p)
   end
 
   test "a command whose process is killed: exception" do

@@ -105,7 +105,8 @@ defmodule NetRunner.Process.Boot do
         grace: if(extra[:grace?], do: options.output_grace, else: :none)
       }
 
-      announcer = announce(span(command, os_pid, started, extra.context), extra.context, patience)
+      announcer = Announcer.start(span(command, os_pid, started, extra.context), extra.context)
+      Announcer.await_start(announcer, wanted_by, remaining(elem(patience, 1)))
 
       {:ok,
        %__MODULE__{
@@ -127,16 +128,13 @@ defmodule NetRunner.Process.Boot do
     else
       {:error, reason} ->
         reason = Spec.blame(reason, options)
-        announcer = announce(span(command, nil, started, extra.context), extra.context, patience)
-        Announcer.finish(announcer, fn -> {:exception, :error, reason} end)
+
+        span(command, nil, started, extra.context)
+        |> Announcer.start(extra.context)
+        |> Announcer.await_failure(reason, wanted_by)
+
         {:error, reason}
     end
-  end
-
-  defp announce(span, context, {wanted_by, deadline}) do
-    announcer = Announcer.start(span, context)
-    Announcer.await_start(announcer, wanted_by, remaining(deadline))
-    announcer
   end
 
   defp span(command, os_pid, started, context) do

@@ -18,10 +18,13 @@ defmodule NetRunner.Process.Collector do
   @spec add(t(), binary()) :: {:ok | :full, t()}
   def add(%__MODULE__{} = collector, bytes) do
     size = collector.size + byte_size(bytes)
-    # In the order of terms, `:infinity` comes after all numbers.
-    fits = if size > collector.limit, do: :full, else: :ok
-    {fits, %{collector | size: size, chunks: [collector.chunks, bytes]}}
+    collector = %{collector | size: size, chunks: [collector.chunks, bytes]}
+    {if(full?(collector), do: :full, else: :ok), collector}
   end
+
+  # In the order of terms, `:infinity` comes after all numbers.
+  @spec full?(t()) :: boolean()
+  def full?(%__MODULE__{size: size, limit: limit}), do: size > limit
 
   @doc "What was collected, cut to the limit."
   @spec output(t()) :: binary()

@@ -10,6 +10,9 @@ defmodule NetRunner.Process.Lifecycle do
   #        leaving_cgroup, where it has one that goes with it
   #                    │
   #                    ▼
+  #               announcing                    (telemetry handlers are told of its end)
+  #                    │
+  #                    ▼
   #                  over                      (its output may still be readable)
   #
   # `event/2` takes what happened and gives the next life and a list of effects, which the server carries out in
@@ -49,12 +52,14 @@ defmodule NetRunner.Process.Lifecycle do
           | {:ending, cause(), next()}
           | {:given_up, cause(), next()}
           | {:leaving_cgroup, cause() | nil, next(), Exit.t()}
+          | {:announcing, cause() | nil, next(), Exit.t() | lost()}
           | {:over, cause() | nil, Exit.t() | lost()}
 
   @type event ::
           {:end, cause(), next()}
           | {:exited, Exit.t()}
           | {:shepherd_gone, at :: integer()}
+          | :announced
           | :give_up
           | :grace_over
 
@@ -118,10 +123,20 @@ defmodule NetRunner.Process.Lifecycle do
 
   # What has exited did not pass its time.
   def event(%{phase: {:leaving_cgroup, _, _, _}} = life, {:end, :timeout, _next}), do: {life, []}
+  def event(%{phase: {:announcing, _, _, _}} = life, {:end, :timeout, _next}), do: {life, []}
   def event(%{phase: {:over, _, _}} = life, {:end, :timeout, _next}), do: {life, []}
 
   def event(%{phase: {:leaving_cgroup, cause, before, exit}} = life, {:end, _cause, next}) do
     {%{life | phase: {:leaving_cgroup, cause, later(before, next), exit}}, []}
+  end
+
+  # The owner is dead, and with it the reason to wait for handlers.
+  def event(%{phase: {:announcing, cause, before, exit}} = life, {:end, :closed, next}) do
+    event(%{life | phase: {:announcing, cause, later(before, next), exit}}, :announced)
+  end
+
+  def event(%{phase: {:announcing, cause, before, exit}} = life, {:end, _cause, next}) do
+    {%{life | phase: {:announcing, cause, later(before, next), exit}}, []}
   end
 
   def event(%{phase: {:over, _, _}} = life, {:end, _cause, next}), do: {life, next(next)}
@@ -137,12 +152,27 @@ defmodule NetRunner.Process.Lifecycle do
 
   def event(life, {:exited, exit}), do: over(life, exit)
 
+  def event(%{phase: {:announcing, _, _, _}} = life, {:shepherd_gone, _at}), do: {life, []}
   def event(%{phase: {:over, _, _}} = life, {:shepherd_gone, _at}), do: {life, []}
 
   def event(%{phase: {:leaving_cgroup, _, _, exit}} = life, {:shepherd_gone, _at}),
     do: over(life, exit)
 
   def event(life, {:shepherd_gone, at}), do: over(life, {:lost, at})
+
+  # --- its end was announced ------------------------------------------------------------------------
+
+  # Only now anybody is told. Whoever then looks at what a handler has written finds the end of this command.
+  def event(%{phase: {:announcing, cause, next, exit}} = life, :announced) do
+    life = %{life | phase: {:over, cause, exit}}
+
+    {life,
+     [{:answer, :exit, result(life)}, {:tell_exit, told(life)}] ++
+       output_after(life, cause, exit) ++ next(next)}
+  end
+
+  # Handlers that return when nobody waits for them any more.
+  def event(life, :announced), do: {life, []}
 
   # --- time passes ----------------------------------------------------------------------------------
 
@@ -179,18 +209,21 @@ defmodule NetRunner.Process.Lifecycle do
 
   @doc "Whether the shepherd will say nothing more."
   @spec over?(t()) :: boolean()
+  def over?(%{phase: {:announcing, _, _, _}}), do: true
   def over?(%{phase: {:over, _, _}}), do: true
   def over?(_life), do: false
 
   @doc "How it exited, once that is known."
   @spec exit(t()) :: Exit.t() | lost() | nil
+  def exit(%{phase: {:announcing, _, _, exit}}), do: exit
   def exit(%{phase: {:over, _, exit}}), do: exit
   def exit(_life), do: nil
 
-  @doc "What is told of an end."
-  @spec told(Exit.t() | lost()) :: 0..255 | :shepherd_died
-  def told(%Exit{} = exit), do: Exit.status(exit)
-  def told({:lost, _at}), do: :shepherd_died
+  @doc "What is told of its end, once anything may be told."
+  @spec told(t()) :: 0..255 | :shepherd_died | nil
+  def told(%{phase: {:over, _, {:lost, _at}}}), do: :shepherd_died
+  def told(%{phase: {:over, _, exit}}), do: Exit.status(exit)
+  def told(_life), do: nil
 
   @doc "The answer to `await_exit`, or `nil` when the caller has to wait."
   @spec result(t()) :: {:ok, 0..255} | {:error, term()} | nil
@@ -222,16 +255,10 @@ defmodule NetRunner.Process.Lifecycle do
 
   defp over(%{phase: phase} = life, exit) do
     {cause, next} = cause_and_next(phase)
-    life = %{life | phase: {:over, cause, exit}}
 
-    effects =
-      [{:release_control, release(life, exit)}] ++
-        if(life.cgroup?, do: [:remove_cgroup], else: []) ++
-        [:announce_end, {:answer, :exit, result(life)}, {:tell_exit, told(exit)}] ++
-        output_after(life, cause, exit) ++
-        next(next)
-
-    {life, effects}
+    {%{life | phase: {:announcing, cause, next, exit}},
+     [{:release_control, release(life, exit)}] ++
+       if(life.cgroup?, do: [:remove_cgroup], else: []) ++ [:announce_end]}
   end
 
   # A shepherd that has nothing more to do can serve the next command.

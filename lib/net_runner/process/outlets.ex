@@ -651,7 +651,7 @@ defmodule NetRunner.Process.Outlets do
         {outlets, []}
 
       {end_of_file, outlets} when end_of_file in [:eof, {:error, :not_piped}] ->
-        {finish(outlets, operation), [{:collected, operation, Collector.output(collector)}]}
+        {finish(outlets, operation), [{:collected, operation, collected(collector)}]}
 
       {{:error, reason}, outlets} ->
         break_off(outlets, operation, {:read_failed, reason})
@@ -664,6 +664,15 @@ defmodule NetRunner.Process.Outlets do
 
   defp break_off(outlets, operation, cause) do
     {finish(outlets, operation), [{:collected, operation, Lifecycle.error(cause)}]}
+  end
+
+  # It may have become full when the command had exited, and there was nothing to end.
+  defp collected(collector) do
+    output = Collector.output(collector)
+
+    if Collector.full?(collector),
+      do: Lifecycle.error({:max_output_exceeded, output}),
+      else: output
   end
 
   # --- what nobody asks for -----------------------------------------------------------------------

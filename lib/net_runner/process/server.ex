@@ -352,19 +352,30 @@ defmodule NetRunner.Process.Server do
     |> and_then(&tell_unseen/1)
   end
 
-  def handle_info(event, state) when event in [:give_up, :grace_over], do: life(state, event)
+  def handle_info(event, state) when event in [:give_up, :grace_over, :announced],
+    do: life(state, event)
+
+  def handle_info({ref, :handled}, %{announcer: ref} = state), do: life(state, :announced)
+
+  # A handler has killed the process that it runs in.
+  def handle_info({:DOWN, ref, :process, _, _}, %{announcer: ref} = state),
+    do: life(state, :announced)
 
   # What runs a command to its end returns when that is gone; who only holds the process has no call that would wait.
   def handle_info({:DOWN, owner, :process, _, _}, %{owner: owner} = state) do
     cond do
       state.captor != nil ->
-        state |> listen() |> and_then(&life(&1, {:end, {:asked, :cancelled}, :stay}))
+        state
+        |> listen()
+        |> and_then(&life(&1, :announced))
+        |> and_then(&life(&1, {:end, {:asked, :cancelled}, :stay}))
 
       Lifecycle.to_its_end?(state.life) and state.stream != :offered ->
         close(state)
 
+      # Nobody waits for handlers any longer; what is known of an end is told.
       true ->
-        {:stop, :normal, state}
+        state |> life(:announced) |> and_then(&{:stop, :normal, &1})
     end
   end
 

@@ -24,7 +24,8 @@ defmodule NetRunner.Process.State do
   # `fds`: see `Boot`. `waiters`: callers that wait for the exit (`:exit`) or for the server to stop (`:stop`). `stream`:
   # whether the output is a stream's (`:offered`), and whether somebody enumerates it (`:taken`); a second one would take
   # bytes from the first. `guests`: whether callers can find what they need to read and to write by themselves. `parent`: the
-  # process that the server is linked to by `start_link/3`. `owner`, `consumer`, `captor`: monitors. `consumer`: of the only one who
+  # process that the server is linked to by `start_link/3`. `announcer`: the name of its answer, once it was asked to announce the
+  # end. `owner`, `consumer`, `captor`: monitors. `consumer`: of the only one who
   # gets the output and the status, where there is such a one. `captor`: the same, of one who captures it, and reads on when it is ended.
   # `watchers`: who gets the exit as a message.
   @enforce_keys [
@@ -211,7 +212,7 @@ defmodule NetRunner.Process.State do
   """
   @spec watch(t(), pid(), reference()) :: t()
   def watch(state, pid, ref) do
-    case Lifecycle.exit(state.life) do
+    case Lifecycle.told(state.life) do
       nil ->
         watchers = Watchers.add(state.watchers, pid, ref, fn -> Process.monitor(pid) end)
 
@@ -220,7 +221,7 @@ defmodule NetRunner.Process.State do
           else: %{state | watchers: watchers}
 
       exit ->
-        send_down(ref, Lifecycle.told(exit))
+        send_down(ref, exit)
         state
     end
   end
@@ -347,14 +348,17 @@ defmodule NetRunner.Process.State do
     {:noreply, state}
   end
 
+  defp carry_out_one(%{announcer: nil} = state, :announce_end), do: life(state, :announced)
+
+  # Meanwhile the server goes on: a handler may ask it something, or never return.
   defp carry_out_one(state, :announce_end) do
-    Announcer.finish(state.announcer, fn ->
+    ending =
       if match?(%Exit{}, Lifecycle.exit(state.life)),
         do: {:stop, Report.outcome(state.life), stats(state)},
         else: {:exception, :error, :shepherd_died}
-    end)
 
-    {:noreply, state}
+    arm(:announced, Announcer.patience())
+    {:noreply, %{state | announcer: Announcer.finish(state.announcer, ending)}}
   end
 
   defp carry_out_one(state, {:arm, message, ms}) do

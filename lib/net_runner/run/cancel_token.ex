@@ -67,14 +67,28 @@ defmodule NetRunner.Run.CancelToken do
   def attach(nil, _server), do: :ok
 
   def attach(%__MODULE__{} = token, server) do
-    spawn(fn ->
-      monitor = Process.monitor(server)
-      :ok = register(token, server)
-      if cancelled?(token), do: Server.end_captured(server, :cancelled)
-      receive do: ({:DOWN, ^monitor, _, _, _} -> :ok)
-    end)
-
+    _ = spawn(__MODULE__, :hold, [token, server])
     :ok
+  end
+
+  @doc false
+  @spec hold(t(), pid()) :: :ok
+  def hold(token, server) do
+    monitor = Process.monitor(server)
+    :ok = register(token, server)
+    if cancelled?(token), do: Server.end_captured(server, :cancelled)
+    :erlang.hibernate(__MODULE__, :await_end, [monitor])
+  end
+
+  @doc false
+  # Race: upgraded while it waits. The entry would go with it.
+  @spec await_end(reference()) :: :ok
+  def await_end(monitor) do
+    receive do
+      {:DOWN, ^monitor, _, _, _} -> :ok
+      # Of whoever has got hold of this pid.
+      _message -> :erlang.hibernate(__MODULE__, :await_end, [monitor])
+    end
   end
 
   # When the application stops, all commands end.

@@ -14,7 +14,7 @@ defmodule NetRunner.Run.Input do
   # are written one by one, and pieces that come fast in as few writes as the server can do.
 
   alias NetRunner.Process, as: Command
-  alias NetRunner.Process.{Client, Context, Feeder}
+  alias NetRunner.Process.{Client, Context, Feeder, Usher}
   alias NetRunner.System.Native
 
   # Pieces of up to so many bytes are copied into the window; larger ones are written as they are.
@@ -227,7 +227,7 @@ defmodule NetRunner.Run.Input do
   end
 
   defp attach(server) do
-    Feeder.see_off_after(server)
+    Usher.start(server)
     window = if node(server) == node(), do: Native.window()
     :ok = GenServer.call(server, {:attach_feeder, window}, :infinity)
     %Sink{server: server, feeder: self(), window: window}

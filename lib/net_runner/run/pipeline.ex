@@ -236,31 +236,56 @@ defmodule NetRunner.Run.Pipeline do
     caller = self()
     ref = make_ref()
 
-    for {{server, _} = member, {_, options}} <- Enum.zip(members, plan.commands) do
-      spawn(fn ->
-        monitor = Process.monitor(server)
-        send(caller, {ref, :watching})
-        if failed?(member, monitor, options.timeout), do: end_all(members, :asked)
-      end)
-    end
+    for {member, {_, options}} <- Enum.zip(members, plan.commands),
+        do: spawn(__MODULE__, :begin_watch, [{member, members, options.timeout}, {caller, ref}])
 
     for _ <- members, do: receive(do: ({^ref, :watching} -> :ok))
     :ok
   end
 
-  defp failed?({server, _} = member, monitor, own_timeout) do
-    case Member.await_exit(server) do
+  @doc false
+  def begin_watch({{server, _}, _, _} = watched, {caller, ref}) do
+    monitor = Process.monitor(server)
+    request = Member.request_exit(server)
+    send(caller, {ref, :watching})
+    :erlang.hibernate(__MODULE__, :await_failure, [watched, monitor, request])
+  end
+
+  @doc false
+  # Race: upgraded while it waits.
+  def await_failure({member, members, own_timeout} = watched, monitor, request) do
+    failed? =
+      receive do
+        {:DOWN, ^monitor, :process, _, reason} -> reason != :normal
+        message -> failed?(message, request, member, own_timeout)
+      end
+
+    case failed? do
+      true -> end_all(members, :asked)
+      false -> :ok
+      :unknown -> :erlang.hibernate(__MODULE__, :await_failure, [watched, monitor, request])
+    end
+  end
+
+  defp failed?(message, request, member, own_timeout) do
+    case :gen_server.check_response(message, request) do
       # The timeout of the pipeline ends each by itself, so that the error names the first that still ran.
-      {:ok, _status} ->
+      {:reply, {:ok, _status}} ->
         condemned(member) not in [nil | if(own_timeout == :infinity, do: [:timeout], else: [])]
 
-      {:error, :closed} ->
-        receive do
-          {:DOWN, ^monitor, :process, _, reason} -> reason != :normal
-        end
+      # The reason with which the server ends says more.
+      {:reply, {:error, :closed}} ->
+        :unknown
 
-      {:error, _lost} ->
+      {:reply, {:error, _lost}} ->
         true
+
+      {:error, _gone} ->
+        :unknown
+
+      # Of whoever has got hold of this pid.
+      :no_reply ->
+        :unknown
     end
   end
 

@@ -13,16 +13,28 @@ defmodule NetRunner.Process.LifecycleTest do
 
   defp life(fields \\ []), do: struct!(%Lifecycle{os_pid: 42}, fields)
 
+  # As of a server without telemetry handlers.
+  defp event(life, event) do
+    {life, effects} = Lifecycle.event(life, event)
+
+    if :announce_end in effects do
+      {life, more} = Lifecycle.event(life, :announced)
+      {life, effects ++ more}
+    else
+      {life, effects}
+    end
+  end
+
   defp after_events(life, events) do
     Enum.reduce(events, {life, []}, fn event, {life, effects} ->
-      {life, more} = Lifecycle.event(life, event)
+      {life, more} = event(life, event)
       {life, effects ++ more}
     end)
   end
 
   describe "a command that ends by itself" do
     test "has its status, and its shepherd serves the next one" do
-      {life, effects} = Lifecycle.event(life(), {:exited, @exit})
+      {life, effects} = event(life(), {:exited, @exit})
 
       assert effects == [
                {:release_control, :retire},
@@ -38,10 +50,10 @@ defmodule NetRunner.Process.LifecycleTest do
     end
 
     test "gets no verdict afterwards" do
-      {over, _} = Lifecycle.event(life(), {:exited, @exit})
+      {over, _} = event(life(), {:exited, @exit})
 
       for verdict <- @verdicts do
-        assert Lifecycle.event(over, {:end, verdict, :stay}) == {over, []}
+        assert event(over, {:end, verdict, :stay}) == {over, []}
       end
     end
 
@@ -49,33 +61,33 @@ defmodule NetRunner.Process.LifecycleTest do
       stop = {:end, :timeout, {:stop, :normal}}
 
       for life <- [life(), life(cgroup?: true)] do
-        {exited, _} = Lifecycle.event(life, {:exited, @exit})
-        assert Lifecycle.event(exited, stop) == {exited, []}
+        {exited, _} = event(life, {:exited, @exit})
+        assert event(exited, stop) == {exited, []}
       end
     end
 
     test "and leaves something behind, of which the output is awaited for the grace only" do
       life = life(leftovers: :leave, grace: 100)
-      {over, effects} = Lifecycle.event(life, {:exited, @exit})
+      {over, effects} = event(life, {:exited, @exit})
       assert {:arm, :grace_over, 100} in effects
       assert {:output, :left_behind} in effects
       # Its shepherd holds what was left.
       assert {:release_control, :close} in effects
-      assert Lifecycle.event(over, :grace_over) == {over, [{:output, :lingering}]}
+      assert event(over, :grace_over) == {over, [{:output, :lingering}]}
     end
 
     test "and leaves something behind, of which a process reads on" do
-      {_, effects} = Lifecycle.event(life(leftovers: :leave), {:exited, @exit})
+      {_, effects} = event(life(leftovers: :leave), {:exited, @exit})
       assert {:output, :left_behind} in effects
       refute Enum.any?(effects, &match?({:arm, _, _}, &1))
     end
 
     test "is over when its shepherd has left its cgroup, with what it reported before" do
-      {life, effects} = Lifecycle.event(life(cgroup?: true), {:exited, @exit})
+      {life, effects} = event(life(cgroup?: true), {:exited, @exit})
       assert effects == [:shut_control]
       assert Lifecycle.result(life) == nil
-      assert {^life, []} = Lifecycle.event(life, {:end, :timeout, :stay})
-      {life, effects} = Lifecycle.event(life, {:shepherd_gone, 9})
+      assert {^life, []} = event(life, {:end, :timeout, :stay})
+      {life, effects} = event(life, {:shepherd_gone, 9})
       assert :remove_cgroup in effects
       # It has ended with its cgroup, and serves no other command.
       assert {:release_control, :close} in effects
@@ -83,7 +95,7 @@ defmodule NetRunner.Process.LifecycleTest do
     end
 
     test "does not wait for the cgroup of what may stay in it" do
-      {life, effects} = Lifecycle.event(life(cgroup?: true, leftovers: :leave), {:exited, @exit})
+      {life, effects} = event(life(cgroup?: true, leftovers: :leave), {:exited, @exit})
 
       assert Lifecycle.over?(life)
       assert :remove_cgroup in effects
@@ -93,9 +105,9 @@ defmodule NetRunner.Process.LifecycleTest do
   describe "a command that is told to end" do
     test "hears so before anything else, and only once" do
       for cause <- [:asked, :stopped | @verdicts] do
-        {life, [first | _]} = Lifecycle.event(life(), {:end, cause, :stay})
+        {life, [first | _]} = event(life(), {:end, cause, :stay})
         assert first == :tell_end
-        {_, effects} = Lifecycle.event(life, {:end, :timeout, :stay})
+        {_, effects} = event(life, {:end, :timeout, :stay})
         refute :tell_end in effects
       end
     end
@@ -105,7 +117,7 @@ defmodule NetRunner.Process.LifecycleTest do
         after_events(life(), [{:end, :timeout, :stay}, {:end, {:read_failed, :eio}, :stay}])
 
       assert Lifecycle.verdict(life) == {:error, :timeout}
-      {life, effects} = Lifecycle.event(life, {:exited, @exit})
+      {life, effects} = event(life, {:exited, @exit})
       assert Lifecycle.verdict(life) == {:error, :timeout}
       assert {:answer, :exit, {:ok, 0}} in effects
     end
@@ -118,15 +130,15 @@ defmodule NetRunner.Process.LifecycleTest do
             read_failed: {:error, :eio}
           ] do
         cause = if cause == :read_failed, do: {:read_failed, :eio}, else: cause
-        {life, _} = Lifecycle.event(life(), {:end, cause, :stay})
+        {life, _} = event(life(), {:end, cause, :stay})
         assert Lifecycle.verdict(life) == verdict
-        {life, _} = Lifecycle.event(life, {:exited, @exit})
+        {life, _} = event(life, {:exited, @exit})
         assert Lifecycle.verdict(life) == verdict
       end
     end
 
     test "with a verdict, has readers hear it" do
-      {_, effects} = Lifecycle.event(life(), {:end, :timeout, :stay})
+      {_, effects} = event(life(), {:end, :timeout, :stay})
       assert {:output, {:fail, {:error, :timeout}}} in effects
     end
 
@@ -137,11 +149,11 @@ defmodule NetRunner.Process.LifecycleTest do
     end
 
     test "without a verdict, by stop, is not read any more; when asked, it is" do
-      {_, effects} = Lifecycle.event(life(), {:end, :stopped, :stay})
+      {_, effects} = event(life(), {:end, :stopped, :stay})
       assert {:output, :discard} in effects
-      {asked, effects} = Lifecycle.event(life(), {:end, :asked, :stay})
+      {asked, effects} = event(life(), {:end, :asked, :stay})
       refute Enum.any?(effects, &match?({:output, _}, &1))
-      {_, effects} = Lifecycle.event(asked, {:end, :stopped, {:stop, :normal}})
+      {_, effects} = event(asked, {:end, :stopped, {:stop, :normal}})
       assert effects == [{:output, :discard}]
     end
 
@@ -156,9 +168,9 @@ defmodule NetRunner.Process.LifecycleTest do
       events = [{:end, :stopped, {:stop, :first}}, {:end, :stopped, {:stop, :second}}]
       {life, effects} = after_events(life(), events)
       refute Enum.any?(effects, &match?({:stop, _}, &1))
-      {life, effects} = Lifecycle.event(life, {:exited, @exit})
+      {life, effects} = event(life, {:exited, @exit})
       assert Enum.take(effects, -2) == [{:answer, :stop, :ok}, {:stop, :first}]
-      {_, effects} = Lifecycle.event(life, {:end, :stopped, {:stop, :normal}})
+      {_, effects} = event(life, {:end, :stopped, {:stop, :normal}})
       assert effects == [{:answer, :stop, :ok}, {:stop, :normal}]
     end
   end
@@ -166,10 +178,10 @@ defmodule NetRunner.Process.LifecycleTest do
   describe "a command that the kernel does not let go" do
     test "is given up by whoever waits, and ended all the same" do
       life = life(give_up_after: 500)
-      {life, effects} = Lifecycle.event(life, {:end, :timeout, :stay})
+      {life, effects} = event(life, {:end, :timeout, :stay})
       assert {:arm, :give_up, 500} in effects
       not_ended = {:error, {:not_ended, 42}}
-      {life, effects} = Lifecycle.event(life, :give_up)
+      {life, effects} = event(life, :give_up)
 
       assert effects == [
                {:give_up_pipes, not_ended},
@@ -180,9 +192,9 @@ defmodule NetRunner.Process.LifecycleTest do
 
       assert Lifecycle.result(life) == not_ended
       assert Lifecycle.alive?(life)
-      {life, effects} = Lifecycle.event(life, {:end, :stopped, {:stop, :normal}})
+      {life, effects} = event(life, {:end, :stopped, {:stop, :normal}})
       assert effects == [{:answer, :stop, not_ended}]
-      {life, effects} = Lifecycle.event(life, {:exited, @exit})
+      {life, effects} = event(life, {:exited, @exit})
       assert List.last(effects) == {:stop, :normal}
       assert Lifecycle.result(life) == {:ok, 0}
     end
@@ -190,25 +202,77 @@ defmodule NetRunner.Process.LifecycleTest do
     test "is given up when only its cgroup is left, and is not to be removed" do
       life = life(give_up_after: 1, cgroup?: true)
       {life, _} = after_events(life, [{:end, :stopped, {:stop, :normal}}, {:exited, @exit}])
-      {life, effects} = Lifecycle.event(life, :give_up)
+      {life, effects} = event(life, :give_up)
       assert {:answer, :stop, {:error, {:not_ended, 42}}} in effects
-      {_, effects} = Lifecycle.event(life, {:shepherd_gone, 9})
+      {_, effects} = event(life, {:shepherd_gone, 9})
       assert List.last(effects) == {:stop, :normal}
     end
 
     test "is not given up when nobody has set a time, or it has exited" do
-      {_, effects} = Lifecycle.event(life(), {:end, :timeout, :stay})
+      {_, effects} = event(life(), {:end, :timeout, :stay})
       refute Enum.any?(effects, &match?({:arm, _, _}, &1))
 
       {over, _} =
         after_events(life(give_up_after: 1), [{:end, :timeout, :stay}, {:exited, @exit}])
 
-      assert Lifecycle.event(over, :give_up) == {over, []}
+      assert event(over, :give_up) == {over, []}
+    end
+  end
+
+  describe "a command whose end is announced" do
+    setup do
+      {life, effects} = Lifecycle.event(life(), {:exited, @exit})
+      assert effects == [{:release_control, :retire}, :announce_end]
+      %{life: life}
+    end
+
+    test "is over, and nobody is told before that is done", %{life: life} do
+      assert Lifecycle.over?(life)
+      refute Lifecycle.alive?(life)
+      assert Lifecycle.exit(life) == @exit
+      assert {Lifecycle.result(life), Lifecycle.told(life)} == {nil, nil}
+      {over, effects} = Lifecycle.event(life, :announced)
+      assert effects == [{:answer, :exit, {:ok, 0}}, {:tell_exit, 0}, {:output, :gone}]
+      assert {Lifecycle.result(over), Lifecycle.told(over)} == {{:ok, 0}, 0}
+    end
+
+    test "is announced once", %{life: life} do
+      {over, _} = Lifecycle.event(life, :announced)
+
+      for life <- [life(), over] do
+        assert Lifecycle.event(life, :announced) == {life, []}
+      end
+
+      assert Lifecycle.event(life, {:shepherd_gone, 9}) == {life, []}
+    end
+
+    test "gets no verdict, and is not stopped by a time that is over", %{life: life} do
+      for verdict <- @verdicts do
+        {life, []} = Lifecycle.event(life, {:end, verdict, :stay})
+        assert Lifecycle.verdict(life) == nil
+      end
+
+      assert Lifecycle.event(life, {:end, :timeout, {:stop, :normal}}) == {life, []}
+      assert Lifecycle.event(life, :give_up) == {life, []}
+    end
+
+    test "is stopped afterwards", %{life: life} do
+      {life, []} = Lifecycle.event(life, {:end, :stopped, {:stop, :first}})
+      {life, []} = Lifecycle.event(life, {:end, :stopped, {:stop, :second}})
+      {_, effects} = Lifecycle.event(life, :announced)
+      assert Enum.take(effects, -2) == [{:answer, :stop, :ok}, {:stop, :first}]
+    end
+
+    test "is not waited for when its owner is dead, but told", %{life: life} do
+      {life, effects} = Lifecycle.event(life, {:end, :closed, {:stop, :normal}})
+      assert [{:answer, :exit, {:ok, 0}}, {:tell_exit, 0} | _] = effects
+      assert Enum.take(effects, -2) == [{:answer, :stop, :ok}, {:stop, :normal}]
+      assert Lifecycle.result(life) == {:ok, 0}
     end
   end
 
   test "a shepherd that dies takes what it knew along" do
-    {life, effects} = Lifecycle.event(life(), {:shepherd_gone, 9})
+    {life, effects} = event(life(), {:shepherd_gone, 9})
     assert Lifecycle.exit(life) == {:lost, 9}
     assert {:answer, :exit, {:error, :shepherd_died}} in effects
     assert {:release_control, :close} in effects
@@ -252,13 +316,14 @@ defmodule NetRunner.Process.LifecycleTest do
             match?({:wait, _}, event) ->
               {:cont, wait(run, elem(event, 1))}
 
-            event in [:give_up, :grace_over] and event not in run.armed ->
+            event in [:announced, :give_up, :grace_over] and event not in run.armed ->
               {:cont, run}
 
             true ->
               {life, effects} = Lifecycle.event(run.life, event)
               consistent(run, life, event, effects)
               armed = (run.armed -- [event]) ++ for({:arm, timer, _} <- effects, do: timer)
+              armed = if :announce_end in effects, do: [:announced | armed], else: armed
               answered = for {:answer, who, _} <- effects, do: who
 
               run = %{
@@ -274,7 +339,7 @@ defmodule NetRunner.Process.LifecycleTest do
         end)
 
       once(result.effects)
-      if Lifecycle.over?(result.life), do: assert(:exit not in result.waiting)
+      if Lifecycle.told(result.life), do: assert(:exit not in result.waiting)
     end
 
     defp wait(run, :exit) do
@@ -293,9 +358,14 @@ defmodule NetRunner.Process.LifecycleTest do
       if Lifecycle.over?(run.life) do
         assert Lifecycle.verdict(life) == Lifecycle.verdict(run.life)
         assert Lifecycle.exit(life) == Lifecycle.exit(run.life)
-        assert Enum.all?(effects, &(elem(&1, 0) in [:answer, :stop, :output]))
-        # Nothing is armed after the end.
-        refute Enum.any?(effects, &match?({:arm, _, _}, &1))
+        told? = Lifecycle.told(life) != Lifecycle.told(run.life)
+        allowed = [:answer, :stop, :output] ++ if(told?, do: [:tell_exit, :arm], else: [])
+        assert Enum.all?(effects, &(elem(&1, 0) in allowed))
+      end
+
+      # Nobody is told of an end before it was announced.
+      if Lifecycle.over?(life) and Lifecycle.told(life) == nil do
+        refute Enum.any?(effects, &(is_tuple(&1) and elem(&1, 0) in [:answer, :tell_exit, :stop]))
       end
 
       if Lifecycle.verdict(run.life),
@@ -309,6 +379,8 @@ defmodule NetRunner.Process.LifecycleTest do
       for effect <- [:tell_end, :shut_control, :announce_end, :remove_cgroup] do
         assert Enum.count(effects, &(&1 == effect)) <= 1
       end
+
+      assert Enum.count(effects, &match?({:tell_exit, _}, &1)) <= 1
 
       assert Enum.count(effects, &match?({:release_control, _}, &1)) <= 1
       assert Enum.count(effects, &match?({:stop, _}, &1)) <= 1
@@ -349,6 +421,8 @@ defmodule NetRunner.Process.LifecycleTest do
           {:end, cause, next},
           {:exited, @exit},
           {:shepherd_gone, 9},
+          :announced,
+          :announced,
           :give_up,
           :grace_over,
           {:wait, :exit}
