@@ -115,9 +115,14 @@ defmodule NetRunner.TelemetryTest do
 
   test "the end has its outcome, and what was counted" do
     limited = ["sh", "-c", "exec yes"]
+    # It exits when what it has printed was read, which else would not be counted.
+    read = NetRunner.Temporary.path("read")
+    on_exit(fn -> File.rm(read) end)
+    ending = ["sh", "-c", "cat; until [ -e \"$0\" ]; do sleep 0.05; done; exit 3", read]
+    touch = [input: "abc", on_output: fn _ -> File.touch!(read) end]
 
     for {outcome, run} <- [
-          {:ended, fn -> NetRunner.run(["sh", "-c", "cat; exit 3"], input: "abc") end},
+          {:ended, fn -> NetRunner.capture(ending, touch) end},
           {:timeout, fn -> NetRunner.run(["sleep", "100"], timeout: 1_000) end},
           {:timeout, fn -> NetRunner.capture(["sleep", "100"], timeout: 1_000) end},
           {:idle_timeout, fn -> NetRunner.capture(["sleep", "100"], idle_timeout: 50) end},
