@@ -17,6 +17,7 @@ defmodule NetRunner.Application do
     NetRunner.Command,
     NetRunner.Daemon.Directory,
     NetRunner.Options,
+    NetRunner.Options.Kind,
     NetRunner.Process,
     NetRunner.Process.Announcer,
     NetRunner.Process.Asker,

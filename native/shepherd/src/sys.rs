@@ -379,13 +379,9 @@ pub unsafe fn spawn(
     use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
     use std::os::fd::AsFd;
     let (started, starting) = nonblocking_pipe()?;
-    // Above all numbers that the command can ask for, where the limit of descriptors allows it.
-    let above = nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(256);
-    let starting = match nix::fcntl::fcntl(&starting, above) {
-        // SAFETY: made for this process just now.
-        Ok(copy) => unsafe { std::os::fd::FromRawFd::from_raw_fd(copy) },
-        Err(_) => starting,
-    };
+    // Above all numbers that the command can ask for, where the limit of descriptors allows it; and only there: as long as this
+    // process has another one, the pipe does not end.
+    let starting = copy_to_at_least(&starting, 256).unwrap_or(starting);
     // SAFETY: this process has one thread.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Child => {

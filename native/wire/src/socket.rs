@@ -173,7 +173,14 @@ mod tests {
         let (vm, shepherd) = pair().unwrap();
         begin(b"short").send(vm.as_fd()).unwrap();
         let (spec, fds) = receive(&shepherd);
-        assert_eq!((&spec[..], fds.len()), (&b"short"[..], 2));
+        // Elsewhere than on Linux, all travel as a file.
+        let in_message = MAX_SHORT_SPEC > 0;
+        let expected = if in_message {
+            (&b"short"[..], 2)
+        } else {
+            (&[][..], 3)
+        };
+        assert_eq!((&spec[..], fds.len()), expected);
     }
 
     #[test]
