@@ -33,6 +33,7 @@ defmodule NetRunner.Process.MonitorTest do
     assert_over(ref)
   end
 
+  @tag Tree.linux_only()
   test "comes when everything that the command started is gone" do
     p = start!("trap '' TERM; sleep 1000 & echo $!; read go")
     {:ok, pid} = Command.read(p)

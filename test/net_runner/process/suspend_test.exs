@@ -96,6 +96,7 @@ defmodule NetRunner.Process.SuspendTest do
   end
 
   describe "suspend" do
+    @tag Tree.linux_only()
     test "stops the whole tree, and resume lets it go on" do
       {p, pids} = start_tree!()
       assert Command.suspend(p) == :ok
@@ -226,6 +227,7 @@ defmodule NetRunner.Process.SuspendTest do
       assert Task.await(idle, 60_000) in [{:ok, {:stdout, "hello\n"}}, {:error, :timeout}]
     end
 
+    @tag Tree.linux_only()
     test "ends with SIGCONT to the tree, too" do
       {p, pids} = start_tree!()
       :ok = Command.suspend(p)

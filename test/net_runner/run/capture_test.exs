@@ -82,6 +82,7 @@ defmodule NetRunner.Run.CaptureTest do
       assert byte_size(result.stdout) == 67_108_864 and byte_size(result.stderr) == 67_108_864
     end
 
+    @tag Tree.linux_only()
     test "leaves nothing running, but what leftovers: :leave allows, and waits for its output no longer than :output_grace" do
       assert %{stdout: pid} = capture(sh("sleep 100 & echo $!"))
       refute File.exists?("/proc/#{String.trim(pid)}")
