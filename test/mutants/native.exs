@@ -202,13 +202,6 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
     tests: ["native/shepherd"]
   },
   %{
-    id: "a_launcher_forgets_what_it_may_not_signal",
-    file: "native/shepherd/src/launcher.rs",
-    old: "} if watch.has_strangers() =>",
-    new: "} if false && watch.has_strangers() =>",
-    tests: ["test/guarantees/hostile_test.exs"]
-  },
-  %{
     id: "signals_wait_for_the_next_command",
     file: "native/shepherd/src/signals.rs",
     old: "number != libc::SIGCHLD && ",
