@@ -36,7 +36,6 @@ enum Step {
     NoProcessIsLeft(bool),
     VmCloses,
     GuardDies,
-    SomebodyChangesIt,
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -51,7 +50,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 fn any_steps() -> impl Strategy<Value = Vec<Step>> {
-    let end = prop_oneof![8 => Just(None), 1 => Just(Some(Step::VmCloses)), 1 => Just(Some(Step::GuardDies)), 1 => Just(Some(Step::SomebodyChangesIt))];
+    let end = prop_oneof![8 => Just(None), 1 => Just(Some(Step::VmCloses)), 1 => Just(Some(Step::GuardDies))];
     (vec(any_step(), 0..100), end, vec(any_step(), 0..20))
         .prop_map(|(first, end, rest)| first.into_iter().chain(end).chain(rest).collect())
 }
@@ -67,11 +66,10 @@ struct World {
     requests: usize,
     asked: usize,
     served: usize,
-    /// With a spare that was killed, or a launcher that was changed: the VM is told by the end of the control socket, and asks again.
+    /// With a spare that was killed: the VM is told by the end of the control socket, and asks again.
     reset: usize,
     vm_open: bool,
     guard_lives: bool,
-    changed: bool,
     can_fork: bool,
 }
 
@@ -89,7 +87,6 @@ impl World {
             reset: 0,
             vm_open: true,
             guard_lives: true,
-            changed: false,
             can_fork: true,
         }
     }
@@ -104,7 +101,6 @@ impl World {
                 assert!(self.flags[place]);
                 self.flags[place] = false;
             }
-            Some(Action::Fork { .. }) if self.changed => self.event(Event::Changed),
             Some(Action::Fork { place }) => {
                 assert!(!self.flags[place], "one waits there");
                 self.flags[place] = true;
@@ -138,7 +134,6 @@ impl World {
             Step::NoProcessIsLeft(so) => self.can_fork = !so,
             Step::VmCloses => self.vm_open = false,
             Step::GuardDies => self.guard_lives = false,
-            Step::SomebodyChangesIt => self.changed = true,
         }
         self.check();
     }
@@ -176,12 +171,7 @@ impl World {
             Turn::Reaped(before) if none_waits(&before) => {
                 if self.requests > 0 {
                     self.requests -= 1;
-                    if self.changed {
-                        self.reset += 1;
-                        self.event(Event::Changed);
-                    } else {
-                        self.served += 1;
-                    }
+                    self.served += 1;
                     Turn::Begins
                 } else if self.vm_open {
                     Turn::Received(before)
@@ -285,8 +275,6 @@ proptest! {
         if world.is_open() {
             prop_assert!(world.vm_open && world.guard_lives);
             prop_assert_eq!(world.requests, 0);
-        }
-        if world.is_open() && !world.changed {
             // With some time a spare waits again. (That one of two was taken is not told.)
             world.can_fork = true;
             for _ in 0..10 {
@@ -294,9 +282,6 @@ proptest! {
                 world.settle();
             }
             prop_assert!(!none_waits(&world.flags));
-        } else if world.is_open() {
-            // It is found when the next spare is missing.
-            prop_assert!(world.changed);
         } else if !world.vm_open {
             prop_assert_eq!(world.phase, Phase::VmClosed);
         } else {
