@@ -107,6 +107,7 @@ defmodule NetRunner.Process.SuspendTest do
       assert Command.alive?(p)
     end
 
+    @tag Tree.linux_only()
     test "stops a program that goes on forking" do
       # Each starts the next, in a session of its own, and exits.
       chain = ~S{echo $1; [ $1 -gt 100000 ] || setsid sh -c "$2" sh $(($1 + 1)) "$2" &}
