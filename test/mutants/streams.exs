@@ -66,8 +66,8 @@ ask = "test/net_runner/process/ask_test.exs"
 times = "test/net_runner/process/times_test.exs"
 
 outlets = [
-  {"too_much_output_of_what_has_exited_is_enough", "    if Collector.full?(collector),",
-   "    if collector.size < 0,", ["test/net_runner/telemetry_test.exs"]},
+  {"what_was_collected_stays_though_nobody_gets_it", "do: %{operation | data: nil}",
+   "do: operation", ["test/net_runner/process/outlets_test.exs"]},
   {"a_guest_comes_before_what_is_kept", "asker: nil, stdout: %Outlet{kept: \"\", pipe: pipe}}",
    "asker: nil, stdout: %Outlet{pipe: pipe}}", [until]},
   {"a_stream_reads_on_while_somebody_looks", "if Pipe.keep_guests_out(outlet.pipe) do",
@@ -110,9 +110,8 @@ outlets = [
   {"what_is_discarded_is_discarded_once",
    "{{:ok, _bytes}, outlets} -> {outlets, [{:again, stream}]}",
    "{{:ok, _bytes}, outlets} -> {outlets, []}", [ending]},
-  {"a_guest_goes_on_behind_a_gap",
-   "    Counters.put_discarding(outlets.counters)\n    outlets |>", "    outlets |>",
-   ["test/net_runner/process/outlets_test.exs"]},
+  {"a_guest_goes_on_behind_a_gap", "    Counters.put_discarding(outlets.counters)\n    queue =",
+   "    queue =", ["test/net_runner/process/outlets_test.exs"]},
   {"stderr_has_no_tail_after_an_end",
    "defp stop_reading(%Outlet{demand: :readers} = outlet, error)",
    "defp stop_reading(%Outlet{} = outlet, error)", [callers]},
@@ -143,9 +142,11 @@ outlets = [
 ]
 
 collector = [
-  {"exactly_the_limit_is_too_much", "do: size > limit\n", "do: size >= limit\n", [run]},
-  {"more_than_the_limit_is_given", "|> binary_part(0, limit)", "|> binary_part(0, limit + 1)",
-   [run]}
+  {"exactly_the_limit_is_too_much", "if(size > collector.limit", "if(size >= collector.limit",
+   [run]},
+  {"too_much_output_of_what_has_exited_is_enough", "when size > limit do", "when size < 0 do",
+   ["test/net_runner/telemetry_test.exs"]},
+  {"more_than_the_limit_is_given", "0, limit)", "0, limit + 1)", [run]}
 ]
 
 counters = [

@@ -19,18 +19,17 @@ defmodule NetRunner.Process.Collector do
   def add(%__MODULE__{} = collector, bytes) do
     size = collector.size + byte_size(bytes)
     collector = %{collector | size: size, chunks: [collector.chunks, bytes]}
-    {if(full?(collector), do: :full, else: :ok), collector}
+    {if(size > collector.limit, do: :full, else: :ok), collector}
   end
 
+  @doc "What was collected; an error with the part that fits, when that is not all."
   # In the order of terms, `:infinity` comes after all numbers.
-  @spec full?(t()) :: boolean()
-  def full?(%__MODULE__{size: size, limit: limit}), do: size > limit
-
-  @doc "What was collected, cut to the limit."
-  @spec output(t()) :: binary()
-  def output(%__MODULE__{size: size, limit: limit} = collector) when size > limit do
-    collector.chunks |> IO.iodata_to_binary() |> binary_part(0, limit)
+  @spec result(t()) :: {:ok, binary()} | {:error, {:max_output_exceeded, binary()}}
+  def result(%__MODULE__{size: size, limit: limit} = collector) when size > limit do
+    {:error, {:max_output_exceeded, binary_part(together(collector), 0, limit)}}
   end
 
-  def output(%__MODULE__{} = collector), do: IO.iodata_to_binary(collector.chunks)
+  def result(%__MODULE__{} = collector), do: {:ok, together(collector)}
+
+  defp together(collector), do: IO.iodata_to_binary(collector.chunks)
 end

@@ -76,7 +76,7 @@ defmodule NetRunner.Process.Outlets do
           {:reply, Operations.operation(), term()}
           | {:again, stream()}
           | {:condemn, Lifecycle.cause()}
-          | {:collected, Operations.operation(), binary() | {:error, term()}}
+          | {:collected, Operations.operation(), Collector.t() | {:error, term()}}
           | {:answer_caller, GenServer.from(), term()}
           | {:send, pid(), {stream() | :eof | :exit, term()}}
 
@@ -285,8 +285,17 @@ defmodule NetRunner.Process.Outlets do
   def discard_all(outlets, error) do
     # Race: read under a discard.
     Counters.put_discarding(outlets.counters)
-    outlets |> send_guests_away() |> map(&stop_reading(&1, error)) |> serve_all()
+    queue = Operations.map(outlets.queue, &drop_collected/1)
+
+    %{outlets | queue: queue}
+    |> send_guests_away()
+    |> map(&stop_reading(&1, error))
+    |> serve_all()
   end
+
+  # It may be gigabytes, and who collects gets an error.
+  defp drop_collected(%{kind: :collect} = operation), do: %{operation | data: nil}
+  defp drop_collected(operation), do: operation
 
   # A consumed stderr is read on: its last bytes are for an error message, which may follow.
   defp stop_reading(%Outlet{demand: :readers} = outlet, error),
@@ -638,9 +647,12 @@ defmodule NetRunner.Process.Outlets do
         {fits, collector} = Collector.add(collector, bytes)
         outlets = %{outlets | queue: Operations.update(outlets.queue, operation, collector)}
 
-        if fits == :ok,
-          do: {outlets, [{:again, :stdout}]},
-          else: break_off(outlets, operation, {:max_output_exceeded, Collector.output(collector)})
+        if fits == :ok do
+          {outlets, [{:again, :stdout}]}
+        else
+          {:error, exceeded} = Collector.result(collector)
+          break_off(outlets, operation, exceeded)
+        end
 
       {{:error, :eagain}, outlets} ->
         {outlets, []}
@@ -651,7 +663,7 @@ defmodule NetRunner.Process.Outlets do
         {outlets, []}
 
       {end_of_file, outlets} when end_of_file in [:eof, {:error, :not_piped}] ->
-        {finish(outlets, operation), [{:collected, operation, collected(collector)}]}
+        {finish(outlets, operation), [{:collected, operation, collector}]}
 
       {{:error, reason}, outlets} ->
         break_off(outlets, operation, {:read_failed, reason})
@@ -664,15 +676,6 @@ defmodule NetRunner.Process.Outlets do
 
   defp break_off(outlets, operation, cause) do
     {finish(outlets, operation), [{:collected, operation, Lifecycle.error(cause)}]}
-  end
-
-  # It may have become full when the command had exited, and there was nothing to end.
-  defp collected(collector) do
-    output = Collector.output(collector)
-
-    if Collector.full?(collector),
-      do: Lifecycle.error({:max_output_exceeded, output}),
-      else: output
   end
 
   # --- what nobody asks for -----------------------------------------------------------------------
@@ -712,8 +715,7 @@ defmodule NetRunner.Process.Outlets do
 
     case Operations.next(outlets.queue, competing(stream)) do
       %{kind: :collect} = operation when outlets.writers != :running ->
-        output = Collector.output(operation.data)
-        {finish(outlets, operation), [{:collected, operation, output}]}
+        {finish(outlets, operation), [{:collected, operation, error}]}
 
       %{kind: kind} = operation when kind != :collect ->
         outlets |> finish(operation) |> serve(stream) |> reply(operation, error)

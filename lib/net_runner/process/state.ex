@@ -7,6 +7,7 @@ defmodule NetRunner.Process.State do
     Announcer,
     Boot,
     Caller,
+    Collector,
     Counters,
     Exit,
     Guest,
@@ -437,8 +438,8 @@ defmodule NetRunner.Process.State do
 
   defp carry_out_one(state, {:condemn, cause}), do: life(state, {:end, cause, :stay})
 
-  defp carry_out_one(state, {:collected, operation, output}) do
-    Caller.reply(operation, collected(state, output))
+  defp carry_out_one(state, {:collected, operation, collector_or_error}) do
+    Caller.reply(operation, collected(state, collector_or_error))
     # Lets the caller go on before this process is cleaned up.
     :erlang.yield()
     {:stop, :normal, state}
@@ -458,11 +459,13 @@ defmodule NetRunner.Process.State do
   defp output(outlets, {:give_up, error}), do: Outlets.shut(outlets, error)
   defp output(outlets, writers), do: Outlets.writers(outlets, writers)
 
-  defp collected(state, output) do
+  # Put together last: it may be gigabytes, and an error has no use for them.
+  defp collected(state, collector_or_error) do
     with nil <- Lifecycle.verdict(state.life) || state.input_failure || stopped(state.life),
-         bytes when is_binary(bytes) <- output,
+         %Collector{} = collector <- collector_or_error,
          {:ok, status} <- Lifecycle.result(state.life),
-         do: {bytes, status}
+         {:ok, output} <- Collector.result(collector),
+         do: {output, status}
   end
 
   # Somebody has stopped it, and what it printed after that was discarded.

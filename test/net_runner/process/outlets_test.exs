@@ -111,6 +111,18 @@ defmodule NetRunner.Process.OutletsTest do
     assert Counters.bytes(counters).out == 5_000
   end
 
+  test "when it is ended, what was collected of it is neither kept nor put together: it may be gigabytes" do
+    {outlets, counters, write} = outlets(5_000)
+    from = from()
+    {outlets, [{:again, :stdout}]} = Outlets.collect(outlets, from, :infinity)
+    :ok = Native.write(write, ["more"])
+    {outlets, _} = Outlets.discard_all(outlets, {:error, :timeout})
+    assert Counters.bytes(counters).out == 5_004
+    assert :erts_debug.flat_size(outlets.queue) < 100
+    {_, effects} = Outlets.writers(outlets, :gone)
+    assert [{:collected, %{from: ^from}, {:error, :timeout}}] = effects
+  end
+
   test "when it is given up, its pipes are closed" do
     {outlets, counters, _write} = outlets(5_000)
     outlets = Outlets.close(outlets)
