@@ -205,8 +205,8 @@ feeder = [
 ]
 
 usher = [
-  {"an_input_has_no_time_for_its_cleanup", "{:noreply, usher, @cleanup}", "{:noreply, usher, 0}",
-   [ending]},
+  {"an_input_has_no_time_for_its_cleanup", "phase: :cleaning_up}, @cleanup)",
+   "phase: :cleaning_up}, 0)", [ending]},
   {"an_input_without_a_processor_is_killed", "status != :waiting", "status == :waiting",
    [ending]},
   {"an_input_that_hears_nothing_is_left", "    Process.exit(usher.feeder, :kill)\n", "",

@@ -420,31 +420,6 @@ defmodule NetRunner.Process.Server do
     {:noreply, state}
   end
 
-  # What fails here is a fault of the library's, and ends the command. A crash would show more than that, to the linked
-  # processes and in the log: what is in the state, in the arguments, and in the requests that wait.
-  defoverridable handle_continue: 2, handle_call: 3, handle_cast: 2, handle_info: 2
-
-  @impl true
-  def handle_continue(what, state), do: guarded(state, fn -> super(what, state) end)
-  @impl true
-  def handle_call(request, from, state), do: guarded(state, fn -> super(request, from, state) end)
-  @impl true
-  def handle_cast(request, state), do: guarded(state, fn -> super(request, state) end)
-  @impl true
-  def handle_info(message, state), do: guarded(state, fn -> super(message, state) end)
-
-  defp guarded(state, callback) do
-    callback.()
-  catch
-    kind, reason ->
-      give_up(state, Fault.sentence("a command was ended", kind, reason, __STACKTRACE__))
-  end
-
-  defp give_up(state, sentence) do
-    Logger.error(sentence)
-    {:stop, {:shutdown, {:crashed, sentence}}, state}
-  end
-
   # A user's code is called only after the command was told to end and its output was closed.
   @impl true
   def terminate(_reason, state) do
@@ -460,6 +435,33 @@ defmodule NetRunner.Process.Server do
 
     # Linked, it would die with the server, before its cleanup.
     if state.feeder, do: Process.unlink(state.feeder)
+  end
+
+  # What fails here is a fault of the library's, and ends the command. A crash would show more than that, to the linked
+  # processes and in the log: what is in the state, in the arguments, and in the requests that wait.
+  defoverridable handle_continue: 2, handle_call: 3, handle_cast: 2, handle_info: 2, terminate: 2
+
+  @impl true
+  def handle_continue(what, state), do: guarded(state, fn -> super(what, state) end)
+  @impl true
+  def handle_call(request, from, state), do: guarded(state, fn -> super(request, from, state) end)
+  @impl true
+  def handle_cast(request, state), do: guarded(state, fn -> super(request, state) end)
+  @impl true
+  def handle_info(message, state), do: guarded(state, fn -> super(message, state) end)
+  @impl true
+  def terminate(reason, state), do: guarded(state, fn -> super(reason, state) end)
+
+  defp guarded(state, callback) do
+    callback.()
+  catch
+    kind, reason ->
+      give_up(state, Fault.sentence("a command was ended", kind, reason, __STACKTRACE__))
+  end
+
+  defp give_up(state, sentence) do
+    Logger.error(sentence)
+    {:stop, {:shutdown, {:crashed, sentence}}, state}
   end
 
   # In crash reports: neither what the command was given nor what it printed.

@@ -58,33 +58,34 @@ defmodule NetRunner.Process.Usher do
   def handle_info({:DOWN, server, :process, _, _}, %{server: server} = usher) do
     before = reductions(usher.feeder)
     phase = {:noticing, before, before + @enough, div(@cleanup, @notice)}
-    wait(%{usher | phase: phase})
+    look_again(%{usher | phase: phase}, @notice)
   end
 
-  def handle_info(:timeout, %{phase: {:noticing, before, enough, times}, feeder: feeder} = usher) do
+  def handle_info(:look, %{phase: {:noticing, before, enough, times}, feeder: feeder} = usher) do
     now = reductions(feeder)
 
     cond do
       # Race: killed before it hears.
       Feeder.writes?(feeder) ->
-        wait(%{usher | phase: :cleaning_up})
+        look_again(%{usher | phase: :cleaning_up}, @cleanup)
 
       times > 1 and now < enough and wants_to_run?(feeder, before, now) ->
-        wait(%{usher | phase: {:noticing, now, enough, times - 1}})
+        look_again(%{usher | phase: {:noticing, now, enough, times - 1}}, @notice)
 
       true ->
         kill(usher)
     end
   end
 
-  def handle_info(:timeout, %{phase: :cleaning_up} = usher), do: kill(usher)
+  def handle_info(:look, %{phase: :cleaning_up} = usher), do: kill(usher)
 
   # Of whoever has got hold of this pid.
-  def handle_info(_message, usher), do: wait(usher)
+  def handle_info(_message, usher), do: {:noreply, usher}
 
-  defp wait(%{phase: :waiting} = usher), do: {:noreply, usher}
-  defp wait(%{phase: :cleaning_up} = usher), do: {:noreply, usher, @cleanup}
-  defp wait(usher), do: {:noreply, usher, @notice}
+  defp look_again(usher, ms) do
+    Process.send_after(self(), :look, ms)
+    {:noreply, usher}
+  end
 
   defp kill(usher) do
     Process.exit(usher.feeder, :kill)

@@ -698,11 +698,7 @@ defmodule NetRunner.Process.CallersTest do
   test "a fault of the library ends a server, and shows neither what it holds nor what waits for it" do
     p = start!("exec sleep 1000")
     os_pid = Command.os_pid(p)
-    secret = "sesame-#{System.unique_integer([:positive])}"
-    handler = :"#{__MODULE__}.#{secret}"
-    # All that handlers get, with the reports of OTP that Elixir's leaves out.
-    :ok = :logger.add_handler(handler, __MODULE__, %{config: %{everything_to: self()}})
-    on_exit(fn -> :logger.remove_handler(handler) end)
+    {secret, handler} = log_to_me()
     :sys.replace_state(p, &%{&1 | started: secret})
     :ok = :sys.suspend(p)
     asking = Task.async(fn -> Command.stats(p) end)
@@ -719,6 +715,29 @@ defmodule NetRunner.Process.CallersTest do
     :ok = :logger.remove_handler(handler)
     assert Enum.any?(logged = logged(), &(&1 =~ sentence))
     assert Enum.filter(logged, &(&1 =~ secret and &1 =~ inspect(p))) == []
+  end
+
+  test "so does one that it meets at its end" do
+    p = start!("exec sleep 1000")
+    os_pid = Command.os_pid(p)
+    {secret, handler} = log_to_me()
+    :sys.replace_state(p, &%{&1 | fds: secret})
+    monitor = Process.monitor(p)
+    Process.exit(p, :shutdown)
+    assert_receive {:DOWN, ^monitor, _, _, _}, 60_000
+    Tree.await(fn -> Tree.stat(os_pid) == nil end)
+    :ok = :logger.remove_handler(handler)
+    assert Enum.any?(logged = logged(), &(&1 =~ "a fault in NetRunner: badmap in maps.values/1"))
+    assert Enum.filter(logged, &(&1 =~ secret and &1 =~ inspect(p))) == []
+  end
+
+  # All that handlers get, with the reports of OTP that Elixir's leaves out; and a secret of the test's.
+  defp log_to_me do
+    secret = "sesame-#{System.unique_integer([:positive])}"
+    handler = :"#{__MODULE__}.#{secret}"
+    :ok = :logger.add_handler(handler, __MODULE__, %{config: %{everything_to: self()}})
+    on_exit(fn -> :logger.remove_handler(handler) end)
+    {secret, handler}
   end
 
   defp logged do

@@ -103,7 +103,8 @@ defmodule NetRunner.System.LibraryTest do
     :erlang.trace(:all, true, [:call])
     {"hello\n", 0} = NetRunner.run(~w(echo hello))
     :erlang.trace(:all, false, [:call])
-    Process.sleep(100)
+    reference = :erlang.trace_delivered(:all)
+    receive do: ({:trace_delivered, :all, ^reference} -> :ok)
     {:messages, traced} = Process.info(self(), :messages)
     late = for {:trace, _, :call, {_, _, [module | _]}} <- traced, inspect(module) =~ "NetRunner", do: module
     IO.write(inspect(late))
