@@ -518,7 +518,7 @@ defmodule NetRunner.Daemon do
   end
 
   # The command may run on with its outputs closed.
-  defp gone(%{output: pid} = state, pid, {:ended, _} = tail) do
+  defp gone(%{output: pid} = state, pid, {:shutdown, {:ended, _} = tail}) do
     {:go_on, %{state | output: tail}}
   end
 
@@ -653,6 +653,6 @@ defmodule NetRunner.Daemon do
     end
   end
 
-  defp tail({:ended, tail}), do: tail
+  defp tail({:shutdown, {:ended, tail}}), do: tail
   defp tail(_killed), do: ""
 end

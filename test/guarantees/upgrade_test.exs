@@ -57,6 +57,19 @@ defmodule NetRunner.Guarantees.UpgradeTest do
     Pipeline.stop(members)
   end
 
+  test "a daemon goes on, and its output is read" do
+    test = self()
+
+    {:ok, daemon} = NetRunner.Daemon.start_link(cmd: "cat", on_line: &send(test, {:line, &1}))
+
+    monitor = Process.monitor(daemon)
+    upgrade([NetRunner.Daemon, NetRunner.Daemon.Output])
+    assert NetRunner.Daemon.write(daemon, "abc\n") == :ok
+    assert_receive {:line, "abc"}, 60_000
+    refute_received {:DOWN, ^monitor, _, _, _}
+    GenServer.stop(daemon)
+  end
+
   test "a command that runs goes on, and is served" do
     {:ok, p} = Command.start("cat", [])
     {:ok, modules} = :application.get_key(:net_runner, :modules)

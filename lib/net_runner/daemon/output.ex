@@ -8,8 +8,11 @@ defmodule NetRunner.Daemon.Output do
   # keeps a command from ending.
   #
   # It runs no user's code and waits for nothing but messages, so it answers at once, whatever a callback does. It is
-  # linked to the daemon, and ends with `{:ended, tail}`, where `tail` is the end of stderr: when all that was
-  # printed has been handled, or when `give_up/1` is called.
+  # linked to the daemon, and ends with `{:shutdown, {:ended, tail}}`, where `tail` is the end of stderr: when all that was
+  # printed has been handled, or when `give_up/1` is called. A GenServer, as nothing else may end it. Race: upgraded while it
+  # waits.
+
+  use GenServer
 
   alias NetRunner.Daemon.Handler
   alias NetRunner.Text
@@ -55,17 +58,13 @@ defmodule NetRunner.Daemon.Output do
   """
   @spec start_link(pid(), options()) :: pid()
   def start_link(process, options) do
-    context = Context.capture()
     output = struct!(__MODULE__, [daemon: self(), process: process] ++ options)
 
-    start = fn ->
-      Process.flag(:trap_exit, true)
-      Context.adopt(context)
-      loop(output)
-    end
-
     # Chunks must not outlive their use.
-    :erlang.spawn_opt(start, [:link, {:fullsweep_after, 8}])
+    {:ok, pid} =
+      GenServer.start(__MODULE__, {output, Context.capture()}, spawn_opt: [fullsweep_after: 8])
+
+    pid
   end
 
   @doc "From now on, it does not wait for the handler before it reads."
@@ -82,12 +81,39 @@ defmodule NetRunner.Daemon.Output do
     :ok
   end
 
-  defp loop(output) do
+  # The link is its own, so that the daemon's end is a message as any other: OTP would log that of a parent.
+  @impl true
+  def init({output, context}) do
+    Process.flag(:trap_exit, true)
+    Process.link(output.daemon)
+    Context.adopt(context)
+    {:ok, output, {:continue, :begin}}
+  end
+
+  @impl true
+  def handle_continue(:begin, output), do: go_on(output)
+
+  @impl true
+  def handle_info({:EXIT, daemon, reason}, %{daemon: daemon} = output),
+    do: {:stop, {:shutdown, reason}, output}
+
+  def handle_info(:give_up, output), do: ended(output)
+  def handle_info(message, output), do: message |> handle(output) |> go_on()
+
+  # Not by the link alone: a callback may have made it trap exits.
+  @impl true
+  def terminate(_reason, output) do
+    if output.handler, do: Process.exit(output.handler, :kill)
+  end
+
+  defp go_on(output) do
     case output |> hand_on() |> ask() do
-      %{request: :ended, work: nil} = output -> leave(output, {:ended, output.tail})
-      output -> receive(do: (message -> message |> handle(output) |> loop()))
+      %{request: :ended, work: nil} = output -> ended(output)
+      output -> {:noreply, output}
     end
   end
+
+  defp ended(output), do: {:stop, {:shutdown, {:ended, output.tail}}, output}
 
   defp handle({handler, :done}, %{handler: handler} = output), do: %{output | work: nil}
 
@@ -99,9 +125,7 @@ defmodule NetRunner.Daemon.Output do
     %{output | handler: nil, work: nil, queue: queue}
   end
 
-  defp handle({:EXIT, daemon, reason}, %{daemon: daemon} = output), do: leave(output, reason)
   defp handle(:read_ahead, output), do: %{output | ahead?: true}
-  defp handle(:give_up, output), do: leave(output, {:ended, output.tail})
 
   defp handle(message, %{request: request} = output) when request not in [nil, :ended] do
     case :gen_server.check_response(message, request) do
@@ -114,13 +138,6 @@ defmodule NetRunner.Daemon.Output do
   end
 
   defp handle(_message, output), do: output
-
-  @spec leave(%__MODULE__{}, term()) :: no_return()
-  defp leave(output, reason) do
-    # Not by the link alone: a callback may have made it trap exits.
-    if output.handler, do: Process.exit(output.handler, :kill)
-    exit(reason)
-  end
 
   # --- reading ------------------------------------------------------------------------------------
 
