@@ -314,6 +314,63 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
     end
   end
 
+  # In a mount namespace, with a copy of /etc.
+  @tag Tree.skip(@needs_root)
+  test "what has changed in the system is seen by the next command", %{work: work} do
+    code = """
+    {:ok, _} = Application.ensure_all_started(:net_runner)
+    run = fn command -> NetRunner.run(command, sandbox: [read: [:system]], stderr: :disabled) end
+    cat = fn path -> run.(["cat", path]) end
+    kept? = fn shepherd -> {:ok, names} = File.ls("/proc/\#{shepherd}/fd")
+      Enum.any?(names, &match?({:ok, "anon_inode:[landlock-ruleset]"}, File.read_link("/proc/\#{shepherd}/fd/\#{&1}"))) end
+    # Not as long as something in /etc is young.
+    keep = fn keep -> {shepherd, 0} = run.(["sh", "-c", "echo $PPID"])
+      unless kept?.(String.trim(shepherd)), do: (Process.sleep(10); keep.(keep)) end
+    mount = fn arguments -> {_, 0} = System.cmd("mount", arguments) end
+
+    for round <- 1..2 do
+      content = "round \#{round}"
+      File.write!("/etc/hosts", "before")
+      keep.(keep)
+      {"before", 0} = cat.("/etc/hosts")
+      {"", 1} = cat.("/etc/pki/tls/cert.pem")
+      File.mkdir_p!("/etc/pki/tls")
+      File.write!("/etc/pki/tls/cert.pem", content)
+      {^content, 0} = cat.("/etc/pki/tls/cert.pem")
+
+      keep.(keep)
+      File.write!("/etc/new", content)
+      File.rename!("/etc/new", "/etc/hosts")
+      {^content, 0} = cat.("/etc/hosts")
+
+      keep.(keep)
+      File.write!("\#{System.fetch_env!("WORK")}/over", "mounted")
+      mount.(["--bind", "\#{System.fetch_env!("WORK")}/over", "/etc/hosts"])
+      {"mounted", 0} = cat.("/etc/hosts")
+      keep.(keep)
+      {_, 0} = System.cmd("umount", ["/etc/hosts"])
+      {^content, 0} = cat.("/etc/hosts")
+
+      File.rm_rf!("/etc/localtime")
+      File.ln_s!("hosts", "/etc/localtime")
+      keep.(keep)
+      {^content, 0} = cat.("/etc/localtime")
+      File.write!("/etc/secret", "secret")
+      File.rename!("/etc/hosts", "/etc/hosts.no_more")
+      {"", 1} = cat.("/etc/localtime")
+      {"", 1} = cat.("/etc/secret")
+      File.rm_rf!("/etc/pki")
+    end
+
+    IO.write("all seen")
+    """
+
+    in_copy = "cp -a /etc $WORK/etc && mount --bind $WORK/etc /etc && exec \"$@\""
+    command = ["unshare", "--mount", "sh", "-c", in_copy, "sh"] ++ Tree.elixir(code)
+    env = [{"WORK", work} | Tree.elixir_env()]
+    assert NetRunner.run(command, env: env, stderr: :redirect) == {"all seen", 0}
+  end
+
   defp keeps_ruleset?(shepherd) do
     with {:ok, names} <- File.ls("/proc/#{shepherd}/fd") do
       links = for name <- names, do: File.read_link("/proc/#{shepherd}/fd/#{name}")

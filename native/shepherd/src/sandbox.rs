@@ -15,6 +15,8 @@ mod landlock;
 mod namespaces;
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 mod paths;
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+mod ways;
 
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 pub use landlock::{abi as landlock_abi, keeps_ruleset, let_ruleset_go};

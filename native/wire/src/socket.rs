@@ -174,8 +174,7 @@ mod tests {
         begin(b"short").send(vm.as_fd()).unwrap();
         let (spec, fds) = receive(&shepherd);
         // Elsewhere than on Linux, all travel as a file.
-        let in_message = MAX_SHORT_SPEC > 0;
-        let expected = if in_message {
+        let expected = if KEEPS_MESSAGES {
             (&b"short"[..], 2)
         } else {
             (&[][..], 3)

@@ -3,7 +3,8 @@
 //! The shepherd makes the ruleset, and the new process puts itself under it. By system calls: there are three, and
 //! what makes the last one may not allocate.
 
-use super::paths::{self, Found, Identity};
+use super::paths::{self, is_nowhere, Found, Identity};
+use super::ways::Ways;
 use crate::failure::{at, Failure};
 use crate::sys;
 use nix::errno::Errno;
@@ -109,8 +110,10 @@ pub struct Ruleset {
 /// The ruleset of the command before, for one that asks for the same.
 struct Kept {
     asked: Vec<u8>,
-    /// Of its devices and its paths, in their order.
-    places: Vec<Place>,
+    /// To its devices, and to those of its paths that need not exist.
+    ways: Ways,
+    /// What its other paths lead to, in their order.
+    places: Vec<Identity>,
     ruleset: Arc<Ruleset>,
     /// How many more commands that mount something it serves.
     uses: u32,
@@ -120,36 +123,6 @@ struct Kept {
 /// each command.
 const USES: u32 = 16;
 
-/// Where a path leads.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    At(Identity),
-    Nowhere,
-    /// To something that cannot be told from another one later.
-    Unknown,
-}
-
-impl Place {
-    fn of(fd: &OwnedFd, found: Found) -> Place {
-        match found.identity {
-            Some(identity) if paths::is_lasting(fd, &found) => Place::At(identity),
-            _ => Place::Unknown,
-        }
-    }
-
-    fn now(path: &CStr) -> Place {
-        match paths::look_for(path) {
-            Ok(Found {
-                identity: Some(identity),
-                ..
-            }) => Place::At(identity),
-            Err(errno) if is_nowhere(errno) => Place::Nowhere,
-            _ => Place::Unknown,
-        }
-    }
-}
-
-/// To look whether all paths lead to what they did takes a third of the time that a new ruleset takes.
 static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
 
 pub fn keeps_ruleset() -> bool {
@@ -199,6 +172,12 @@ pub fn ruleset(
         net: if ports { BIND_TCP | CONNECT_TCP } else { 0 },
         scoped: if sandbox.signals { SCOPES } else { 0 },
     };
+    // Before they are opened.
+    let ways = if alike {
+        Ways::of(whatever_is_there(sandbox))
+    } else {
+        None
+    };
     let fd = create(&attributes).map_err(at(Step::Sandbox(part)))?;
     let ruleset = Ruleset {
         fd: sys::copy_to_at_least(&fd, lowest).map_err(at(Step::Receive))?,
@@ -207,7 +186,7 @@ pub fn ruleset(
     let places = if sandbox.filesystem {
         ruleset.allow_paths(sandbox, terminal, devices)?
     } else {
-        Vec::new()
+        Some(Vec::new())
     };
     if ports {
         ruleset
@@ -215,9 +194,10 @@ pub fn ruleset(
             .map_err(at(Step::Sandbox(Part::Ports)))?;
     }
     let ruleset = Arc::new(ruleset);
-    if alike && !places.contains(&Place::Unknown) {
+    if let (Some(ways), Some(places)) = (ways, places) {
         *kept() = Some(Kept {
             asked: key(sandbox),
+            ways,
             places,
             ruleset: Arc::clone(&ruleset),
             uses: USES - 1,
@@ -238,15 +218,19 @@ impl Kept {
     }
 
     fn is_true_of(&self, sandbox: &wire::Sandbox) -> bool {
-        let paths = DEVICES
-            .into_iter()
-            .chain(sandbox.paths.iter().map(|allowed| allowed.path));
+        let required = sandbox.paths.iter().filter(|allowed| allowed.required);
         // Where files are not limited, there are none.
-        self.places
-            .iter()
-            .zip(paths)
-            .all(|(before, path)| Place::now(path) == *before)
+        self.ways.are_unchanged()
+            && self.places.iter().zip(required).all(|(place, allowed)| {
+                paths::look_for(allowed.path).is_ok_and(|found| found.identity == Some(*place))
+            })
     }
+}
+
+/// The devices, and the paths that need not exist.
+fn whatever_is_there<'a>(sandbox: &'a wire::Sandbox<'_>) -> impl Iterator<Item = &'a CStr> {
+    let paths = sandbox.paths.iter().filter(|allowed| !allowed.required);
+    DEVICES.into_iter().chain(paths.map(|allowed| allowed.path))
 }
 
 /// What a command mounts is added to its ruleset. Whether it is certainly gone when the command is: nobody is left who is in there, and
@@ -279,11 +263,6 @@ fn key(sandbox: &wire::Sandbox) -> Vec<u8> {
     key
 }
 
-/// A path that need not exist leads there.
-fn is_nowhere(errno: Errno) -> bool {
-    matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)
-}
-
 /// The version of Landlock that the kernel has.
 pub fn abi() -> nix::Result<libc::c_long> {
     const VERSION: u32 = 1;
@@ -310,26 +289,26 @@ fn create(attributes: &Attributes) -> nix::Result<OwnedFd> {
 }
 
 impl Ruleset {
-    /// Gives what the devices and then the paths lead to.
+    /// Gives what the paths lead to that must exist; `None` where it could not be told later whether all paths still lead to the same.
     fn allow_paths(
         &self,
         sandbox: &wire::Sandbox,
         terminal: Option<RawFd>,
         devices: u64,
-    ) -> Result<Vec<Place>, Failure> {
+    ) -> Result<Option<Vec<Identity>>, Failure> {
         let broken = at(Step::Sandbox(Part::Filesystem));
-        let mut places = Vec::with_capacity(DEVICES.len() + sandbox.paths.len());
+        let mut places = Vec::new();
+        let mut lasting = true;
         for path in DEVICES {
             // A root directory may lack some.
-            places.push(match paths::follow(path) {
+            match paths::follow(path) {
                 Ok(device) => {
                     let rights = READ | WRITE | devices;
                     let found = self.allow(device.as_fd(), rights).map_err(&broken)?;
-                    Place::of(&device, found)
+                    lasting &= paths::is_lasting(&device, &found);
                 }
-                Err(errno) if is_nowhere(errno) => Place::Nowhere,
-                Err(_) => Place::Unknown,
-            });
+                Err(errno) => lasting &= is_nowhere(errno),
+            }
         }
         if let Some(terminal) = terminal {
             // SAFETY: it came with the request, and is open until the command has started.
@@ -340,25 +319,25 @@ impl Ruleset {
         for (index, allowed) in sandbox.paths.iter().enumerate() {
             let step = Step::SandboxPath(u16::try_from(index).unwrap_or(u16::MAX));
             let rights = rights(allowed.access);
-            places.push(match paths::follow(allowed.path) {
+            match paths::follow(allowed.path) {
                 // Who names a device means to use it.
                 Ok(fd) if allowed.required && is_of_this_process(&fd) => {
                     return Err(at(step)(Errno::ELOOP));
                 }
                 Ok(fd) => {
                     let found = self.allow(fd.as_fd(), rights | devices).map_err(at(step))?;
-                    // A ruleset holds the files that it names: a large one, deleted, would go on taking its space.
-                    if !allowed.required || found.kind == libc::S_IFDIR {
-                        Place::of(&fd, found)
-                    } else {
-                        Place::Unknown
+                    lasting &= paths::is_lasting(&fd, &found);
+                    if allowed.required {
+                        // A ruleset holds the files that it names: a large one, deleted, would go on taking its space.
+                        lasting &= found.kind == libc::S_IFDIR && found.identity.is_some();
+                        places.extend(found.identity);
                     }
                 }
-                Err(errno) if !allowed.required && is_nowhere(errno) => Place::Nowhere,
+                Err(errno) if !allowed.required && is_nowhere(errno) => {}
                 Err(errno) => return Err(at(step)(errno)),
-            });
+            }
         }
-        Ok(places)
+        Ok(lasting.then_some(places))
     }
 
     /// In the new process: beneath what it has mounted just now. Where nothing is, nothing is allowed.
@@ -445,7 +424,7 @@ fn rights(access: Access) -> u64 {
 /// Whether a path like `/proc/self` has led to what /proc says of this process, which is not the command.
 fn is_of_this_process(fd: &OwnedFd) -> bool {
     // To ask for the path costs more than all else that is done for it.
-    if !paths::is_of_proc(fd) {
+    if !paths::is_of_proc(fd.as_fd()) {
         return false;
     }
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());

@@ -4,6 +4,7 @@ use nix::errno::Errno;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 const RESOLVE_NO_MAGICLINKS: u64 = 2;
 const RESOLVE_NO_SYMLINKS: u64 = 4;
@@ -44,6 +45,8 @@ pub struct Found {
     pub is_root: bool,
     /// `None`: this kernel's numbers of mounts are given again (before Linux 6.8).
     pub identity: Option<Identity>,
+    /// When something of its inode was changed last, since 1970.
+    pub changed: Duration,
 }
 
 /// What is open.
@@ -54,6 +57,17 @@ pub fn look_at(fd: BorrowedFd) -> nix::Result<Found> {
 /// Where a path leads. As when it is opened (`O_PATH`), nothing is mounted for that: it might take for ever (autofs(5)).
 pub fn look_for(path: &CStr) -> nix::Result<Found> {
     look(libc::AT_FDCWD, path, libc::AT_NO_AUTOMOUNT)
+}
+
+/// As `look_for`, and a symbolic link is what is found.
+pub fn look_for_link(path: &CStr) -> nix::Result<Found> {
+    let flags = libc::AT_NO_AUTOMOUNT | libc::AT_SYMLINK_NOFOLLOW;
+    look(libc::AT_FDCWD, path, flags)
+}
+
+/// A path that need not exist leads there.
+pub fn is_nowhere(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)
 }
 
 /// `struct statx`, as far as it is used.
@@ -70,7 +84,10 @@ struct Statx {
     _size: u64,
     _blocks: u64,
     _attributes_mask: u64,
-    _times: [u64; 8],
+    _accessed_and_made: [u64; 4],
+    changed_seconds: i64,
+    changed_nanoseconds: u32,
+    _modified: [u32; 5],
     _device_that_it_is: [u32; 2],
     device: [u32; 2],
     mount: u64,
@@ -82,7 +99,8 @@ const _: () = assert!(size_of::<Statx>() == 256);
 fn look(directory: RawFd, path: &CStr, flags: libc::c_int) -> nix::Result<Found> {
     const UNIQUE_MOUNT: u32 = 0x4000;
     const MOUNT_ROOT: u64 = 0x2000;
-    const WANTED: u32 = libc::STATX_TYPE | libc::STATX_NLINK | libc::STATX_INO | UNIQUE_MOUNT;
+    const WANTED: u32 =
+        libc::STATX_TYPE | libc::STATX_NLINK | libc::STATX_INO | libc::STATX_CTIME | UNIQUE_MOUNT;
     let mut found = MaybeUninit::<Statx>::zeroed();
     // SAFETY: statx(2) reads the string, and writes the struct when it succeeds. Zeros are a value of it.
     let found = unsafe {
@@ -101,6 +119,10 @@ fn look(directory: RawFd, path: &CStr, flags: libc::c_int) -> nix::Result<Found>
         links: found.links,
         is_root: found.attributes & MOUNT_ROOT != 0,
         identity: (found.mask & UNIQUE_MOUNT != 0).then_some(identity),
+        changed: Duration::new(
+            found.changed_seconds.try_into().unwrap_or(0),
+            found.changed_nanoseconds,
+        ),
     })
 }
 
@@ -120,12 +142,16 @@ const LASTING: [u32; 7] = [
 /// new one. So it may, on overlayfs, for a lower file with several names. (What is mounted is held by its mount.)
 pub fn is_lasting(fd: &OwnedFd, found: &Found) -> bool {
     let has_one_name = found.kind == libc::S_IFDIR || found.links == 1;
-    found.is_root || has_one_name && LASTING.contains(&file_system(fd.as_fd()))
+    found.is_root || has_one_name && is_on_lasting(fd.as_fd())
+}
+
+pub fn is_on_lasting(fd: BorrowedFd) -> bool {
+    LASTING.contains(&file_system(fd))
 }
 
 /// Whether it is a file of /proc, or of a mount of the same kind.
-pub fn is_of_proc(fd: &OwnedFd) -> bool {
-    file_system(fd.as_fd()) == libc::PROC_SUPER_MAGIC as u32
+pub fn is_of_proc(fd: BorrowedFd) -> bool {
+    file_system(fd) == libc::PROC_SUPER_MAGIC as u32
 }
 
 /// Whether it is a file of devpts(5), or of a mount of the same kind.
