@@ -379,6 +379,33 @@ defmodule NetRunner.LauncherTest do
     end
   end
 
+  @tag Tree.linux_only()
+  test "a launcher that a command has changed is replaced, and no later command has what was changed" do
+    tree = Tree.new()
+    # At once, so that there are more than spares.
+    show = fn _ ->
+      Task.async(fn -> NetRunner.run(["sh", "-c", "ulimit -f; nice; sleep 0.1"]) end)
+    end
+
+    [before] = [show.(1)] |> Task.await_many(60_000)
+    {:ok, running} = Command.start("cat", [], env: Tree.env(tree))
+    old = Tree.current_launcher()
+
+    capture_log(fn ->
+      change = "prlimit --fsize=0:0 --pid #{old} && renice -n 15 -p #{old}"
+      assert {_, 0} = NetRunner.run(["sh", "-c", change])
+      Native.let_idle_go()
+      assert 1..12 |> Enum.map(show) |> Task.await_many(60_000) |> Enum.uniq() == [before]
+      Tree.await(fn -> Tree.current_launcher() not in [nil, old] end)
+    end)
+
+    assert 1..12 |> Enum.map(show) |> Task.await_many(60_000) |> Enum.uniq() == [before]
+    assert Command.write(running, "still here\n") == :ok
+    assert Command.read(running) == {:ok, "still here\n"}
+    Command.stop(running)
+    Tree.await(&Tree.at_rest?/0, 60_000, &Tree.helpers/0)
+  end
+
   test "a start waits for a helper that says nothing no longer than it has time, or its owner lives" do
     Tree.new()
     Application.put_env(:net_runner, :helper, Helper.script("cat <&3"))
