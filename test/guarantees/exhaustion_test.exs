@@ -4,6 +4,8 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
   use ExUnit.Case, async: false
 
   alias NetRunner.Guarantees.Tree
+  alias NetRunner.Helper
+  alias NetRunner.System.Native
 
   @pids_cgroup "/sys/fs/cgroup/pids"
   @can_limit_pids File.exists?(@pids_cgroup <> "/cgroup.procs") and
@@ -26,29 +28,68 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
     assert_clean(tree)
   end
 
-  test "no descriptor left in the launcher" do
-    launcher = Tree.current_launcher()
+  # A launcher whose limits are changed while it runs is replaced, so these are started with them.
+  test "no descriptor left in the helpers" do
+    fds = Map.new(3..12, &{&1, {:input, "x"}})
 
-    # The spare shepherds that are there have their own limit; those that follow have the launcher's.
-    limited =
+    results =
       for limit <- 4..12 do
-        with_limit(launcher, limit, fn ->
-          for _ <- 1..4 do
-            NetRunner.System.Native.let_idle_go()
-            NetRunner.run(~w(echo hello))
-          end
+        Helper.with_real_after("ulimit -Sn #{limit}", fn ->
+          launcher = Tree.current_launcher()
+          # The spare shepherds take requests, and where they are too few so does the launcher.
+          with_further = at_once(fn -> NetRunner.run(~w(cat /dev/fd/3), fds: fds) end)
+          alone = at_once(fn -> NetRunner.run(~w(echo hello)) end)
+          # The launcher needs one more than a spare, which has time to be there.
+          in_turn =
+            for _ <- 1..4 do
+              Tree.await(&Tree.at_rest?/0)
+              NetRunner.run(~w(echo hello))
+            end
+
+          assert Enum.uniq(with_further) -- [{:error, :emfile}, {:error, :launcher_died}] == []
+          assert Tree.current_launcher() == launcher
+          alone ++ in_turn
         end)
       end
-      |> Enum.concat()
 
-    assert {:error, :emfile} in limited
+    # Too few for the launcher itself, for a command, and enough.
+    assert :not_started in results
+    results = results |> Enum.reject(&(&1 == :not_started)) |> Enum.concat()
+    assert {:error, :emfile} in results
+    assert {"hello\n", 0} in results
 
-    assert Enum.uniq(limited) -- [{:error, :emfile}, {:error, :launcher_died}, {"hello\n", 0}] ==
+    assert Enum.uniq(results) -- [{:error, :emfile}, {:error, :launcher_died}, {"hello\n", 0}] ==
              []
+  end
 
-    renew_shepherds(launcher)
-    assert NetRunner.run(~w(echo next)) == {"next\n", 0}
+  @tag Tree.linux_only()
+  test "no descriptor left in a spare shepherd", %{tree: tree} do
+    launcher = Tree.current_launcher()
+
+    # Each of these serves one command.
+    results =
+      for limit <- 4..12, _ <- 1..2 do
+        Tree.await(&Tree.at_rest?/0)
+        for spare <- children(launcher), do: lower_limit(spare, limit)
+        NetRunner.run(~w(echo hello))
+      end
+
+    assert {:error, :emfile} in results
+    # One that could not receive the request leaves it to the next.
+    assert hd(results) == {"hello\n", 0}
+    assert Enum.uniq(results) -- [{:error, :emfile}, {"hello\n", 0}] == []
+    assert_clean(tree)
     assert Tree.current_launcher() == launcher
+  end
+
+  defp at_once(fun) do
+    Native.let_idle_go()
+    1..12 |> Enum.map(fn _ -> Task.async(fun) end) |> Task.await_many(60_000)
+  end
+
+  # It may have ended.
+  defp lower_limit(pid, limit) do
+    System.cmd("prlimit", ["--nofile=#{limit}:", "--pid", pid], stderr_to_stdout: true)
   end
 
   test "no descriptor left in the VM for further ones of the command", %{tree: tree} do
@@ -65,73 +106,50 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
   end
 
   test "a number above the limit of the helpers", %{tree: tree} do
-    launcher = Tree.current_launcher()
+    Helper.with_real_after("ulimit -Sn 100", fn ->
+      for _ <- 1..6 do
+        Native.let_idle_go()
+        options = [fds: %{200 => {:input, "x"}}]
+        assert NetRunner.run(~w(cat /dev/fd/200), options) == {:error, :emfile}
+        options = [fds: %{90 => {:input, "x"}}]
+        assert NetRunner.run(~w(cat /dev/fd/90), options) == {"x", 0}
+      end
+    end)
 
-    results =
-      with_limit(launcher, 100, fn ->
-        # The first of them may be served by spare shepherds of before.
-        for _ <- 1..6 do
-          NetRunner.System.Native.let_idle_go()
-          NetRunner.run(~w(cat /dev/fd/200), fds: %{200 => {:input, "x"}})
-        end
-      end)
-
-    assert {:error, :emfile} in results
-    assert Enum.uniq(results) -- [{:error, :emfile}, {"x", 0}] == []
-    renew_shepherds(launcher)
     assert_clean(tree)
   end
 
   unless @can_limit_pids, do: @tag(skip: "needs root and a pids cgroup (v1) at #{@pids_cgroup}")
 
   test "no process left for a shepherd or a command", %{tree: tree} do
-    launcher = Tree.current_launcher()
-
     cgroup = Path.join(@pids_cgroup, NetRunner.Temporary.name("pids"))
-
     File.mkdir!(cgroup)
-    File.write!(Path.join(cgroup, "cgroup.procs"), "#{launcher}")
+    # The helpers end by themselves.
+    on_exit(fn -> Tree.await(fn -> File.rmdir(cgroup) == :ok end) end)
 
-    try do
-      # A shepherd that was moved to another cgroup serves one command only; these are born there.
-      :ok = kill_children(launcher)
-      Tree.await(fn -> length(members(cgroup)) == Tree.resting_helpers() - 1 end)
-      spares = children(launcher)
+    Helper.with_real_after("echo $$ > #{cgroup}/cgroup.procs", fn ->
+      launcher = Tree.current_launcher()
+      Tree.await(fn -> length(members(cgroup)) == Tree.resting_helpers() end)
 
-      # The launcher and its spare shepherds, but no command.
-      File.write!(Path.join(cgroup, "pids.max"), "#{1 + length(spares)}")
+      # Guard, launcher and spare shepherds, but no command.
+      File.write!(Path.join(cgroup, "pids.max"), "#{Tree.resting_helpers()}")
       for _ <- 1..6, do: assert(NetRunner.run(~w(echo hello)) == {:error, :eagain})
 
-      # The launcher alone: no shepherd.
-      File.write!(Path.join(cgroup, "pids.max"), "1")
+      # Guard and launcher alone: no shepherd.
+      File.write!(Path.join(cgroup, "pids.max"), "2")
       :ok = kill_children(launcher)
       Tree.await(fn -> children(launcher) == [] end)
       for _ <- 1..6, do: assert(NetRunner.run(~w(echo hello)) == {:error, :eagain})
 
       File.write!(Path.join(cgroup, "pids.max"), "max")
       assert NetRunner.run(~w(echo next)) == {"next\n", 0}
-    after
-      # The launcher, and the spare shepherds that it forked here; it may fork one while they are listed.
-      Tree.await(fn ->
-        for pid <- members(cgroup) do
-          File.write(Path.join(@pids_cgroup, "cgroup.procs"), pid)
-        end
-
-        File.rmdir(cgroup) == :ok
-      end)
-    end
+      assert Tree.current_launcher() == launcher
+    end)
 
     assert_clean(tree)
   end
 
   defp members(cgroup), do: cgroup |> Path.join("cgroup.procs") |> File.read!() |> String.split()
-
-  # Those that were forked under a lower limit have it for ever, and could serve the commands of any test that follows.
-  defp renew_shepherds(launcher) do
-    # An exited one may be among them.
-    Tree.await(fn -> kill_children(launcher) == :ok end)
-    NetRunner.System.Native.let_idle_go()
-  end
 
   # Where no shepherd waits ahead of need, there is none.
   defp kill_children(launcher) do

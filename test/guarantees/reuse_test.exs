@@ -60,7 +60,10 @@ defmodule NetRunner.Guarantees.ReuseTest do
     "prlimit --core=0:0 --pid $PPID",
     "taskset -p 1 $PPID",
     "chrt --batch --pid 0 $PPID",
-    "ionice -c 3 -p $PPID",
+    "ionice -c 3 -p $PPID"
+  ]
+
+  @signals [
     # The launcher remembers that.
     "kill -STOP $PPID; kill -CONT $PPID",
     # Signals that wait count as its user's (RLIMIT_SIGPENDING).
@@ -71,7 +74,7 @@ defmodule NetRunner.Guarantees.ReuseTest do
   @show_attributes "nice; ulimit -n; ulimit -c; taskset -p $$ | sed 's/.*: //'; chrt -p $$ | sed 's/.*: //'; " <>
                      "ionice -p $$; cat /proc/self/oom_score_adj /proc/self/cgroup /proc/self/coredump_filter"
 
-  for change <- @changes do
+  for change <- @changes ++ @signals do
     @change change
     unless change =~ "renice", do: @tag(skip: Tree.needs_linux())
 
@@ -110,6 +113,59 @@ defmodule NetRunner.Guarantees.ReuseTest do
     assert {_, 0} = NetRunner.run(["sh", "-c", change])
     Tree.await(fn -> Tree.stat(first) == nil end, 15_000)
     assert NetRunner.run(["sh", "-c", @show_attributes]) == before
+  end
+
+  for change <- @changes do
+    @change String.replace(change, "$PPID", "$launcher")
+    unless change =~ "renice", do: @tag(skip: Tree.needs_linux())
+
+    test "what a command does to the launcher does not reach the next: #{@change}" do
+      assert_launcher_replaced(@change)
+    end
+  end
+
+  @tag Tree.skip(if(Tree.root?(), do: Tree.needs_linux(), else: "needs root"))
+  test "what a command of root does to the launcher does not reach the next" do
+    assert_launcher_replaced("echo 500 > /proc/$launcher/oom_score_adj")
+    assert_launcher_replaced("echo 1 > /proc/$launcher/coredump_filter")
+  end
+
+  @tag Tree.skip(
+         if(Tree.cgroup_root(),
+           do: Tree.needs_linux(),
+           else: "needs a cgroup file system of version 2"
+         )
+       )
+  test "a command that moves the launcher to another cgroup does not move the next", %{tree: tree} do
+    group = Path.join(Tree.cgroup_root(), tree.mark)
+    File.mkdir!(group)
+    assert_launcher_replaced("echo $launcher > #{group}/cgroup.procs")
+    Tree.await(fn -> File.rmdir(group) == :ok end)
+  end
+
+  # More than there are shepherds that were forked before. At once, the launcher forks them when they are asked for; in turn, it
+  # has time for spares.
+  defp assert_launcher_replaced(change) do
+    assert_launcher_replaced(change, fn show ->
+      1..12 |> Enum.map(fn _ -> Task.async(show) end) |> Task.await_many(60_000)
+    end)
+
+    assert_launcher_replaced(change, fn show ->
+      for _ <- 1..4 do
+        Tree.await(&Tree.at_rest?/0, 60_000, &Tree.helpers/0)
+        show.()
+      end
+    end)
+  end
+
+  defp assert_launcher_replaced(change, start_all) do
+    show = fn -> NetRunner.run(["sh", "-c", @show_attributes]) end
+    before = show.()
+    launcher = Tree.current_launcher()
+    script = "launcher=#{launcher}; #{change}"
+    assert {_, 0} = NetRunner.run(["sh", "-c", script], stderr: :redirect)
+    assert show |> start_all.() |> Enum.uniq() == [before]
+    Tree.await(fn -> Tree.current_launcher() not in [nil, launcher] end)
   end
 
   test "what is asked too late does not reach the next command" do

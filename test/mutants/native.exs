@@ -117,6 +117,30 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
     limit: 240
   },
   %{
+    id: "a_changed_launcher_forks_a_spare",
+    file: "native/shepherd/src/launcher.rs",
+    old: "        if self.was_changed() {\n            return self.event(Event::Changed);",
+    new:
+      "        if false && self.was_changed() {\n            return self.event(Event::Changed);",
+    tests: ["test/guarantees/reuse_test.exs"],
+    limit: 240
+  },
+  %{
+    id: "a_changed_launcher_forks_a_shepherd",
+    file: "native/shepherd/src/launcher.rs",
+    old: "        if self.was_changed() {\n            // An unread",
+    new: "        if false && self.was_changed() {\n            // An unread",
+    tests: ["test/guarantees/reuse_test.exs"],
+    limit: 240
+  },
+  %{
+    id: "an_unread_file_counts_as_a_change",
+    file: "native/shepherd/src/attributes.rs",
+    old: "matches!(both, (Some(now), Some(then)) if now != then)",
+    new: "both.0 != both.1",
+    tests: ["native/shepherd"]
+  },
+  %{
     id: "a_stranger_that_exits_with_0_is_not_followed_up",
     file: "native/shepherd/src/watch.rs",
     old: "children::is_stranger(dead.pid) || ",

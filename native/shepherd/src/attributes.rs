@@ -27,19 +27,28 @@ mod linux {
         c"/proc/self/coredump_filter",
     ];
 
-    /// The bytes of all that, as the kernel gives them; what cannot be read is missing each time.
+    /// All that, as the kernel gives it. `None`: could not be read.
     #[derive(PartialEq, Eq)]
-    pub struct Attributes(Vec<u8>);
+    pub struct Attributes {
+        numbers: Vec<u8>,
+        files: [Option<Vec<u8>>; FILES.len()],
+    }
 
     impl Attributes {
         pub fn of_this_process() -> Attributes {
-            let mut all = Vec::with_capacity(1024);
-            limits(&mut all);
-            scheduling(&mut all);
-            for path in FILES {
-                contents(path, &mut all);
-            }
-            Attributes(all)
+            let mut numbers = Vec::with_capacity(512);
+            limits(&mut numbers);
+            scheduling(&mut numbers);
+            let files = FILES.map(contents);
+            Attributes { numbers, files }
+        }
+
+        /// Whether somebody has changed them since these were noted. A file that cannot be read, because too many are
+        /// open, may still say the same.
+        pub fn differ_from(&self, noted: &Attributes) -> bool {
+            let mut files = self.files.iter().zip(&noted.files);
+            self.numbers != noted.numbers
+                || files.any(|both| matches!(both, (Some(now), Some(then)) if now != then))
         }
     }
 
@@ -71,7 +80,7 @@ mod linux {
             );
             libc::syscall(libc::SYS_sched_getaffinity, 0, CPU_MASK, cpus.as_mut_ptr());
             [
-                libc::syscall(libc::SYS_ioprio_get, WHO_PROCESS, 0),
+                set_io_priority(libc::syscall(libc::SYS_ioprio_get, WHO_PROCESS, 0)),
                 libc::prctl(libc::PR_GET_TIMERSLACK).into(),
             ]
         };
@@ -82,19 +91,68 @@ mod linux {
         }
     }
 
+    /// Before Linux 6.0, a process that has set none has another until its first I/O (no class, or best effort, with 4)
+    /// than after it (no class, with 0).
+    fn set_io_priority(given: libc::c_long) -> libc::c_long {
+        const BEST_EFFORT: libc::c_long = 2;
+        const NORMAL: libc::c_long = 4;
+        match (given >> 13, given & 0x1fff) {
+            (0, _) | (BEST_EFFORT, NORMAL) => 0,
+            _ => given,
+        }
+    }
+
     /// By system calls: `std::fs` asks for the size of the file and for more memory.
-    fn contents(path: &CStr, all: &mut Vec<u8>) {
+    fn contents(path: &CStr) -> Option<Vec<u8>> {
+        let mut all = Vec::new();
         let mut bytes = [0_u8; 512];
         // SAFETY: open(2), read(2) and close(2), with a string and a buffer that live.
         unsafe {
             let fd = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
             if fd == -1 {
-                return;
+                return None;
             }
-            while let length @ 1.. = libc::read(fd, bytes.as_mut_ptr().cast(), bytes.len()) {
-                all.extend_from_slice(&bytes[..length as usize]);
-            }
+            let end = loop {
+                match libc::read(fd, bytes.as_mut_ptr().cast(), bytes.len()) {
+                    length @ 1.. => all.extend_from_slice(&bytes[..length as usize]),
+                    end => break end,
+                }
+            };
             libc::close(fd);
+            (end == 0).then_some(all)
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        fn attributes(number: u8, file: Option<&[u8]>) -> Attributes {
+            Attributes {
+                numbers: vec![number],
+                files: [file.map(<[u8]>::to_vec), None, None],
+            }
+        }
+
+        #[test]
+        fn what_cannot_be_read_has_not_changed_and_is_not_the_same_either() {
+            let noted = attributes(1, Some(b"/one"));
+            let same = attributes(1, Some(b"/one"));
+            assert!(!same.differ_from(&noted) && same == noted);
+            assert!(attributes(1, Some(b"/other")).differ_from(&noted));
+            assert!(attributes(2, None).differ_from(&noted));
+            let unread = attributes(1, None);
+            assert!(!unread.differ_from(&noted) && unread != noted);
+            assert!(!noted.differ_from(&unread));
+        }
+
+        #[test]
+        fn an_io_priority_that_was_never_set_is_the_same_before_and_after_the_first_io() {
+            let of = |class: libc::c_long, level| set_io_priority(class << 13 | level);
+            assert_eq!([of(0, 4), of(2, 4)], [of(0, 0); 2]);
+            for set in [of(1, 4), of(2, 0), of(2, 7), of(3, 0)] {
+                assert_ne!(set, of(0, 0));
+            }
         }
     }
 }
@@ -109,6 +167,10 @@ mod elsewhere {
         pub fn of_this_process() -> Attributes {
             // SAFETY: getpriority(2) on this process.
             Attributes(unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) })
+        }
+
+        pub fn differ_from(&self, noted: &Attributes) -> bool {
+            self != noted
         }
     }
 }

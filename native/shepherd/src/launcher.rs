@@ -48,6 +48,8 @@ struct Launcher {
     /// Tells the shepherds that this launcher takes no more requests.
     withdrawn: &'static AtomicBool,
     watch: Watch,
+    /// Its own, before any command could change them: those of its shepherds, too.
+    attributes: Attributes,
 }
 
 /// What a child of the launcher is born for.
@@ -59,6 +61,7 @@ enum Task {
 }
 
 pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
+    let attributes = Attributes::of_this_process();
     // The guard has seen that these work. Race: parent died first. The loop below asks who the parent is.
     let _ = sys::become_subreaper();
     let _ = sys::signal_at_parents_death(Some(Signal::SIGCHLD));
@@ -78,6 +81,7 @@ pub fn run(socket: OwnedFd, guard: Pid) -> ExitCode {
         phase: Phase::new(),
         withdrawn,
         watch: Watch::default(),
+        attributes,
     };
     if launcher.greet().is_err() {
         return ExitCode::SUCCESS;
@@ -166,7 +170,15 @@ impl Launcher {
         self.watch = watch;
     }
 
+    /// Its children would have that, and their commands. Race: changed launcher.
+    fn was_changed(&self) -> bool {
+        Attributes::of_this_process().differ_from(&self.attributes)
+    }
+
     fn fork_spare(&mut self, place: usize) -> Option<Task> {
+        if self.was_changed() {
+            return self.event(Event::Changed);
+        }
         self.flags.set(place, true);
         // SAFETY: this process has one thread, so the child may do whatever the parent may.
         match unsafe { fork() } {
@@ -180,6 +192,10 @@ impl Launcher {
     }
 
     fn fork_shepherd(&mut self, control: OwnedFd) -> Option<Task> {
+        if self.was_changed() {
+            // An unread begin: the VM asks the next launcher.
+            return self.event(Event::Changed);
+        }
         // SAFETY: as in `fork_spare`.
         match unsafe { fork() } {
             Ok(ForkResult::Child) => return Some(Task::BeShepherd(control)),
@@ -201,12 +217,12 @@ impl Launcher {
             spares_bell,
             flags,
             withdrawn,
+            attributes,
             ..
         } = self;
         // Nothing of the launcher's may take the place of a command's descriptors, where few are allowed.
         drop(bell);
         let _ = sys::become_subreaper();
-        let attributes = Attributes::of_this_process();
         let control = match task {
             Task::BeShepherd(control) => control,
             Task::BeSpare(place) => match wait_as_spare(&socket, launcher) {

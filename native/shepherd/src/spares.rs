@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Open ──► VmClosed     (the socket or a spare says so)
-//!    └────► Withdrawn    (its guard is gone)
+//!    └────► Withdrawn    (its guard is gone, or somebody has changed its limits)
 //! ```
 //!
 //! A spare waits until it takes a request from the launcher's socket; then it clears its flag in the memory that it shares
@@ -37,8 +37,8 @@ pub enum Phase {
         /// How long nothing may have happened before the next fork.
         pause: Duration,
     },
-    /// Without a guard nobody would clean up after this launcher: it takes no more requests, so that the VM starts a new
-    /// pair, and stays for the shepherds that it has.
+    /// Without a guard nobody would clean up after this launcher; if somebody has changed its limits, its forks would have
+    /// them. It takes no more requests, so that the VM starts a new pair, and stays for the shepherds that it has.
     Withdrawn,
     /// The VM is gone, or has replaced this launcher. The shepherds notice by themselves; the guard adopts them.
     VmClosed,
@@ -64,6 +64,8 @@ pub enum Event {
     },
     VmClosed,
     GuardGone,
+    /// Found before a fork, which is not made.
+    Changed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +126,7 @@ impl Phase {
                 (Phase::Open { forked, pause }, Some(clear))
             }
             Event::VmClosed => (Phase::VmClosed, None),
-            Event::GuardGone => (Phase::Withdrawn, None),
+            Event::GuardGone | Event::Changed => (Phase::Withdrawn, None),
         }
     }
 

@@ -8,6 +8,7 @@ defmodule NetRunner.LauncherTest do
   import ExUnit.CaptureLog
 
   alias NetRunner.Guarantees.Tree
+  alias NetRunner.Helper
   alias NetRunner.System.{Launcher, Native}
   alias NetRunner.Process, as: Command
 
@@ -17,16 +18,6 @@ defmodule NetRunner.LauncherTest do
       {:ok, _} = Application.ensure_all_started(:net_runner)
       assert NetRunner.run(~w(echo again)) == {"again\n", 0}
     end)
-  end
-
-  # A helper that says this on the descriptor where the library listens, and then waits for its end.
-  defp helper(script) do
-    path = NetRunner.Temporary.path("helper")
-
-    on_exit(fn -> File.rm(path) end)
-    File.write!(path, "#!/bin/sh\n#{script}\n")
-    File.chmod!(path, 0o755)
-    path
   end
 
   # What the application says when it starts with this helper.
@@ -48,7 +39,7 @@ defmodule NetRunner.LauncherTest do
   describe "the application does not start, and says why, with a helper that" do
     test "is of another version" do
       fds = Tree.new().fds
-      message = refusal(helper("printf 'net_runner 9.9.9 protocol 99' >&3; cat <&3"))
+      message = refusal(Helper.script("printf 'net_runner 9.9.9 protocol 99' >&3; cat <&3"))
 
       assert message =~
                "(net_runner 9.9.9 protocol 99) does not match its native library (net_runner "
@@ -59,11 +50,11 @@ defmodule NetRunner.LauncherTest do
     end
 
     test "ends without a word" do
-      assert refusal(helper("exit 0")) =~ "does not answer"
+      assert refusal(Helper.script("exit 0")) =~ "does not answer"
     end
 
     test "says nothing" do
-      message = refusal(helper("cat <&3"))
+      message = refusal(Helper.script("cat <&3"))
       assert message =~ "does not answer: it may be of another version or machine"
     end
 
@@ -74,7 +65,7 @@ defmodule NetRunner.LauncherTest do
     end
 
     test "is no program" do
-      path = helper("exit 0")
+      path = Helper.script("exit 0")
       File.chmod!(path, 0o644)
       assert refusal(path) =~ "cannot be started: it may not be executed (:eacces)"
     end
@@ -117,7 +108,10 @@ defmodule NetRunner.LauncherTest do
   defp filtered_helper(calls) do
     script = Path.expand("../../support/filtered_helper.py", __DIR__)
     python = System.find_executable("python3")
-    helper("exec #{python} -S -E #{script} #{real_helper()} #{Enum.join(calls, " ")} -- \"$@\"")
+
+    Helper.script(
+      "exec #{python} -S -E #{script} #{Helper.real()} #{Enum.join(calls, " ")} -- \"$@\""
+    )
   end
 
   describe "a shepherd that says what makes no sense" do
@@ -213,7 +207,7 @@ defmodule NetRunner.LauncherTest do
     python = System.find_executable("python3")
     script = Path.expand("../../support/nonsense_helper.py", __DIR__)
     arguments = Enum.join(messages, " ")
-    path = helper("exec #{python} -S -E #{script} '#{greeting()}' #{arguments}")
+    path = Helper.script("exec #{python} -S -E #{script} '#{greeting()}' #{arguments}")
     Application.put_env(:net_runner, :helper, path)
 
     capture_log(fn ->
@@ -225,7 +219,7 @@ defmodule NetRunner.LauncherTest do
   end
 
   test "a helper that greets and dies is replaced, again and again, and the VM lives" do
-    Application.put_env(:net_runner, :helper, helper("printf '#{greeting()}' >&3"))
+    Application.put_env(:net_runner, :helper, Helper.script("printf '#{greeting()}' >&3"))
     capture_log(fn -> :ok = Application.stop(:net_runner) end)
 
     capture_log(fn ->
@@ -241,23 +235,21 @@ defmodule NetRunner.LauncherTest do
 
   # As the real helper has it, when somebody runs it by hand.
   defp greeting do
-    {text, 64} = NetRunner.run([real_helper()], stderr: :redirect)
+    {text, 64} = NetRunner.run([Helper.real()], stderr: :redirect)
     [greeting, _] = String.split(text, ": ", parts: 2)
     greeting
   end
 
-  defp real_helper, do: Application.app_dir(:net_runner, "priv/net_runner_shepherd")
-
   test "the helper, run by hand, says what it is and does nothing" do
     for args <- [[], ["--help"], ["x"]] do
-      assert {text, 64} = NetRunner.run([real_helper() | args], stderr: :redirect)
+      assert {text, 64} = NetRunner.run([Helper.real() | args], stderr: :redirect)
       assert text =~ ~r/^net_runner \d+\.\d+\.\d+ protocol \d+: a part of NetRunner/
     end
   end
 
   @tag Tree.linux_only()
   test "the helper says what the system lets it do, for NetRunner.Doctor" do
-    assert {text, 0} = NetRunner.run([real_helper(), "probe"])
+    assert {text, 0} = NetRunner.run([Helper.real(), "probe"])
 
     assert text =~
              ~r/^subreaper ok\npidfd (ok|[A-Z]+)\nclose_range (ok|[A-Z]+)\nlandlock (ok \d+|[A-Z]+)\n$/
@@ -387,9 +379,36 @@ defmodule NetRunner.LauncherTest do
     end
   end
 
+  @tag Tree.linux_only()
+  test "a launcher that a command has changed is replaced, and no later command has what was changed" do
+    tree = Tree.new()
+    # At once, so that there are more than spares.
+    show = fn _ ->
+      Task.async(fn -> NetRunner.run(["sh", "-c", "ulimit -f; nice; sleep 0.1"]) end)
+    end
+
+    [before] = [show.(1)] |> Task.await_many(60_000)
+    {:ok, running} = Command.start("cat", [], env: Tree.env(tree))
+    old = Tree.current_launcher()
+
+    capture_log(fn ->
+      change = "prlimit --fsize=0:0 --pid #{old} && renice -n 15 -p #{old}"
+      assert {_, 0} = NetRunner.run(["sh", "-c", change])
+      Native.let_idle_go()
+      assert 1..12 |> Enum.map(show) |> Task.await_many(60_000) |> Enum.uniq() == [before]
+      Tree.await(fn -> Tree.current_launcher() not in [nil, old] end)
+    end)
+
+    assert 1..12 |> Enum.map(show) |> Task.await_many(60_000) |> Enum.uniq() == [before]
+    assert Command.write(running, "still here\n") == :ok
+    assert Command.read(running) == {:ok, "still here\n"}
+    Command.stop(running)
+    Tree.await(&Tree.at_rest?/0, 60_000, &Tree.helpers/0)
+  end
+
   test "a start waits for a helper that says nothing no longer than it has time, or its owner lives" do
     Tree.new()
-    Application.put_env(:net_runner, :helper, helper("cat <&3"))
+    Application.put_env(:net_runner, :helper, Helper.script("cat <&3"))
 
     capture_log(fn ->
       :ok = Tree.kill(Tree.current_launcher())
@@ -411,7 +430,7 @@ defmodule NetRunner.LauncherTest do
     old = Tree.current_launcher()
     tried = NetRunner.Temporary.path("tried")
     on_exit(fn -> File.rm(tried) end)
-    Application.put_env(:net_runner, :helper, helper("touch #{tried}"))
+    Application.put_env(:net_runner, :helper, Helper.script("touch #{tried}"))
 
     capture_log(fn ->
       :ok = Tree.kill(old)

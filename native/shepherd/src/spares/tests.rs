@@ -36,6 +36,7 @@ enum Step {
     NoProcessIsLeft(bool),
     VmCloses,
     GuardDies,
+    SomebodyChangesIt,
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -50,7 +51,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 fn any_steps() -> impl Strategy<Value = Vec<Step>> {
-    let end = prop_oneof![8 => Just(None), 1 => Just(Some(Step::VmCloses)), 1 => Just(Some(Step::GuardDies))];
+    let end = prop_oneof![8 => Just(None), 1 => Just(Some(Step::VmCloses)), 1 => Just(Some(Step::GuardDies)), 1 => Just(Some(Step::SomebodyChangesIt))];
     (vec(any_step(), 0..100), end, vec(any_step(), 0..20))
         .prop_map(|(first, end, rest)| first.into_iter().chain(end).chain(rest).collect())
 }
@@ -66,10 +67,11 @@ struct World {
     requests: usize,
     asked: usize,
     served: usize,
-    /// With a spare that was killed: the VM is told by the end of the control socket, and asks again.
+    /// With a spare that was killed, or a launcher that was changed: the VM is told by the end of the control socket, and asks again.
     reset: usize,
     vm_open: bool,
     guard_lives: bool,
+    changed: bool,
     can_fork: bool,
 }
 
@@ -87,6 +89,7 @@ impl World {
             reset: 0,
             vm_open: true,
             guard_lives: true,
+            changed: false,
             can_fork: true,
         }
     }
@@ -101,6 +104,7 @@ impl World {
                 assert!(self.flags[place]);
                 self.flags[place] = false;
             }
+            Some(Action::Fork { .. }) if self.changed => self.event(Event::Changed),
             Some(Action::Fork { place }) => {
                 assert!(!self.flags[place], "one waits there");
                 self.flags[place] = true;
@@ -134,6 +138,7 @@ impl World {
             Step::NoProcessIsLeft(so) => self.can_fork = !so,
             Step::VmCloses => self.vm_open = false,
             Step::GuardDies => self.guard_lives = false,
+            Step::SomebodyChangesIt => self.changed = true,
         }
         self.check();
     }
@@ -171,7 +176,12 @@ impl World {
             Turn::Reaped(before) if none_waits(&before) => {
                 if self.requests > 0 {
                     self.requests -= 1;
-                    self.served += 1;
+                    if self.changed {
+                        self.reset += 1;
+                        self.event(Event::Changed);
+                    } else {
+                        self.served += 1;
+                    }
                     Turn::Begins
                 } else if self.vm_open {
                     Turn::Received(before)
@@ -275,6 +285,8 @@ proptest! {
         if world.is_open() {
             prop_assert!(world.vm_open && world.guard_lives);
             prop_assert_eq!(world.requests, 0);
+        }
+        if world.is_open() && !world.changed {
             // With some time a spare waits again. (That one of two was taken is not told.)
             world.can_fork = true;
             for _ in 0..10 {
@@ -282,6 +294,13 @@ proptest! {
                 world.settle();
             }
             prop_assert!(!none_waits(&world.flags));
+        } else if world.is_open() {
+            // That is found before the next fork. (That one of two was taken is not told.)
+            for _ in 0..10 {
+                world.step(Step::TimePasses);
+                world.settle();
+            }
+            prop_assert!(!world.is_open() || world.turn == Turn::Waits([true; SPARES]));
         } else if !world.vm_open {
             prop_assert_eq!(world.phase, Phase::VmClosed);
         } else {
