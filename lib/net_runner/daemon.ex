@@ -552,6 +552,12 @@ defmodule NetRunner.Daemon do
     {:noreply, state}
   end
 
+  @impl true
+  def handle_cast(request, state) do
+    warn("the daemon #{state.command} got a cast that it does not know: #{inspect(request)}")
+    {:noreply, state}
+  end
+
   # Its own functions ask the command's process. A mistake must not end the command.
   @impl true
   def handle_call(_request, {caller, _tag}, state) do

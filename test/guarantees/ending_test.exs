@@ -225,6 +225,31 @@ defmodule NetRunner.Guarantees.EndingTest do
     end
   end
 
+  test "what was collected of a command is let go when it is told to end, and not when it has ended" do
+    script = "trap '' TERM; head -c 50000000 /dev/zero; while :; do sleep 1000; done"
+    token = NetRunner.cancel_token()
+
+    run =
+      Task.async(fn ->
+        NetRunner.run(["sh", "-c", script], cancel: token, kill_timeout: 600_000)
+      end)
+
+    collected = fn server ->
+      {:binary, binaries} = Process.info(server, :binary)
+      binaries |> Enum.map(&elem(&1, 1)) |> Enum.sum()
+    end
+
+    mine = fn -> Enum.find(NetRunner.list(), &(List.last(&1.command) == script)) end
+
+    Tree.await(fn -> (info = mine.()) && collected.(info.pid) >= 50_000_000 end)
+    %{pid: server, os_pid: os_pid} = mine.()
+    NetRunner.cancel(token)
+    Tree.await(fn -> collected.(server) < 1_000_000 end)
+    assert Tree.stat(os_pid) != nil
+    Tree.kill(os_pid)
+    assert Task.await(run, 60_000) == {:error, :cancelled}
+  end
+
   describe "a command that does not end, though it was killed" do
     # Only the kernel can hold a process back from SIGKILL; a shepherd that is stopped does not send it. To those who
     # wait it is the same.

@@ -110,6 +110,11 @@ for actor <- NetRunner.Sandbox.World.actors() do
           {"terminals to give to others",
            "python3 -c 'import pty, os, sys; sys.exit(pty.spawn([\"stty\", \"-a\"]) != 0)'",
            [write: ["/dev/ptmx", "/dev/pts"]]},
+          {"terminals to give to others, with nothing else that can be written",
+           "python3 -c 'import pty, os, sys; sys.exit(pty.spawn([\"stty\", \"-a\"]) != 0)'",
+           [write: ["/dev/ptmx", "/dev/pts"], metadata: :locked]},
+          {"to write what /proc says of it", "echo 0 > /proc/self/coredump_filter",
+           [write: ["/proc"], processes: :own]},
           {"a server of its own", "python3 -c 'import multiprocessing as m; m.Manager()'",
            [network: :unix, tmp: :private]},
           {"a file as /dev/stdin", "cat /dev/stdin", [read: [:input], stdin: :input]}

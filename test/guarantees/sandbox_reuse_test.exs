@@ -319,41 +319,56 @@ defmodule NetRunner.Guarantees.SandboxReuseTest do
   test "what has changed in the system is seen by the next command", %{work: work} do
     code = """
     {:ok, _} = Application.ensure_all_started(:net_runner)
-    run = fn command -> NetRunner.run(command, sandbox: [read: [:system]], stderr: :disabled) end
+    system = [read: [:system]]
+    run = fn command -> NetRunner.run(command, sandbox: system, stderr: :disabled) end
     cat = fn path -> run.(["cat", path]) end
     kept? = fn shepherd -> {:ok, names} = File.ls("/proc/\#{shepherd}/fd")
       Enum.any?(names, &match?({:ok, "anon_inode:[landlock-ruleset]"}, File.read_link("/proc/\#{shepherd}/fd/\#{&1}"))) end
     # Not as long as something in /etc is young.
-    keep = fn keep -> {shepherd, 0} = run.(["sh", "-c", "echo $PPID"])
-      unless kept?.(String.trim(shepherd)), do: (Process.sleep(10); keep.(keep)) end
+    keep = fn keep, sandbox -> {shepherd, 0} = NetRunner.run(["sh", "-c", "echo $PPID"], sandbox: sandbox)
+      unless kept?.(String.trim(shepherd)), do: (Process.sleep(10); keep.(keep, sandbox)) end
     mount = fn arguments -> {_, 0} = System.cmd("mount", arguments) end
 
     for round <- 1..2 do
       content = "round \#{round}"
       File.write!("/etc/hosts", "before")
-      keep.(keep)
+      keep.(keep, system)
       {"before", 0} = cat.("/etc/hosts")
       {"", 1} = cat.("/etc/pki/tls/cert.pem")
       File.mkdir_p!("/etc/pki/tls")
       File.write!("/etc/pki/tls/cert.pem", content)
       {^content, 0} = cat.("/etc/pki/tls/cert.pem")
 
-      keep.(keep)
+      keep.(keep, system)
       File.write!("/etc/new", content)
       File.rename!("/etc/new", "/etc/hosts")
       {^content, 0} = cat.("/etc/hosts")
 
-      keep.(keep)
+      keep.(keep, system)
       File.write!("\#{System.fetch_env!("WORK")}/over", "mounted")
       mount.(["--bind", "\#{System.fetch_env!("WORK")}/over", "/etc/hosts"])
       {"mounted", 0} = cat.("/etc/hosts")
-      keep.(keep)
+      keep.(keep, system)
       {_, 0} = System.cmd("umount", ["/etc/hosts"])
       {^content, 0} = cat.("/etc/hosts")
 
+      # A command that is refused in between hears of it, too.
+      missing = "\#{System.fetch_env!("WORK")}/missing"
+      sandbox = [read: [:system, missing]]
+      hosts = fn -> NetRunner.run(~w(cat /etc/hosts), sandbox: sandbox, stderr: :disabled) end
+      File.mkdir_p!(missing)
+      mount.(["--bind", "\#{System.fetch_env!("WORK")}/over", "/etc/hosts"])
+      keep.(keep, sandbox)
+      {"mounted", 0} = hosts.()
+      {_, 0} = System.cmd("umount", ["/etc/hosts"])
+      File.rmdir!(missing)
+      {:error, {:sandbox, _}} = hosts.()
+      File.mkdir_p!(missing)
+      {^content, 0} = hosts.()
+
       File.rm_rf!("/etc/localtime")
       File.ln_s!("hosts", "/etc/localtime")
-      keep.(keep)
+      keep.(keep, system)
       {^content, 0} = cat.("/etc/localtime")
       File.write!("/etc/secret", "secret")
       File.rename!("/etc/hosts", "/etc/hosts.no_more")

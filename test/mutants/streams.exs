@@ -66,7 +66,7 @@ ask = "test/net_runner/process/ask_test.exs"
 times = "test/net_runner/process/times_test.exs"
 
 outlets = [
-  {"what_was_collected_stays_though_nobody_gets_it", "do: %{operation | data: nil}",
+  {"what_was_collected_stays_though_nobody_gets_it", "do: %{operation | data: error}",
    "do: operation", ["test/net_runner/process/outlets_test.exs"]},
   {"a_guest_comes_before_what_is_kept", "asker: nil, stdout: %Outlet{kept: \"\", pipe: pipe}}",
    "asker: nil, stdout: %Outlet{pipe: pipe}}", [until]},

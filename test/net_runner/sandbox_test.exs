@@ -493,6 +493,25 @@ defmodule NetRunner.SandboxTest do
       refute File.exists?(beside)
     end
 
+    for tmp <- ["/tmp", "/var/tmp"], keys <- [[], [tmp: :private], [metadata: :locked]] do
+      test "what is to be read in a directory that may be written is written, too (#{tmp}, #{inspect(keys)})" do
+        folder = Path.join(unquote(tmp), NetRunner.Temporary.name("sandbox"))
+        [file, directory] = for name <- ~w(file directory), do: Path.join(folder, name)
+        File.mkdir_p!(Path.join(directory, "below"))
+        File.write!(file, "old\n")
+        on_exit(fn -> File.rm_rf!(folder) end)
+
+        script =
+          "echo new >> file && mv file moved && touch directory/below/1 && mv directory gone"
+
+        read = [:system, file, directory, Path.join(directory, "below")]
+        sandbox = [read: read, write: [folder]] ++ unquote(keys)
+        assert run(script, cd: folder, sandbox: sandbox) == {"", 0}
+        assert File.read!(Path.join(folder, "moved")) == "old\nnew\n"
+        assert File.exists?(Path.join(folder, "gone/below/1"))
+      end
+    end
+
     test "writes a file that is named itself in the private /tmp, and cannot replace it" do
       folder = "/tmp/#{NetRunner.Temporary.name("sandbox")}"
       file = Path.join(folder, "file")

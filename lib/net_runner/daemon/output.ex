@@ -100,10 +100,25 @@ defmodule NetRunner.Daemon.Output do
   def handle_info(:give_up, output), do: ended(output)
   def handle_info(message, output), do: message |> handle(output) |> go_on()
 
+  # Of whoever has got hold of this pid.
+  @impl true
+  def handle_call(_request, _from, output), do: {:reply, {:error, :closed}, output}
+  @impl true
+  def handle_cast(_request, output), do: {:noreply, output}
+
   # Not by the link alone: a callback may have made it trap exits.
   @impl true
   def terminate(_reason, output) do
     if output.handler, do: Process.exit(output.handler, :kill)
+  end
+
+  # In crash reports: it holds what the command printed.
+  if Version.match?(System.version(), ">= 1.17.0-dev"), do: @impl(true)
+
+  def format_status(status) do
+    Map.replace(status, :state, "the output of a daemon, which may hold secrets")
+    |> Map.replace(:message, "hidden")
+    |> Map.replace(:log, [])
   end
 
   defp go_on(output) do

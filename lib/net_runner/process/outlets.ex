@@ -285,7 +285,7 @@ defmodule NetRunner.Process.Outlets do
   def discard_all(outlets, error) do
     # Race: read under a discard.
     Counters.put_discarding(outlets.counters)
-    queue = Operations.map(outlets.queue, &drop_collected/1)
+    queue = Operations.map(outlets.queue, &drop_collected(&1, error))
 
     %{outlets | queue: queue}
     |> send_guests_away()
@@ -294,8 +294,8 @@ defmodule NetRunner.Process.Outlets do
   end
 
   # It may be gigabytes, and who collects gets an error.
-  defp drop_collected(%{kind: :collect} = operation), do: %{operation | data: nil}
-  defp drop_collected(operation), do: operation
+  defp drop_collected(%{kind: :collect} = operation, error), do: %{operation | data: error}
+  defp drop_collected(operation, _error), do: operation
 
   # A consumed stderr is read on: its last bytes are for an error message, which may follow.
   defp stop_reading(%Outlet{demand: :readers} = outlet, error),

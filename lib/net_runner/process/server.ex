@@ -404,6 +404,11 @@ defmodule NetRunner.Process.Server do
     end
   end
 
+  def handle_info(:collect_garbage, state) do
+    :erlang.garbage_collect()
+    {:noreply, state}
+  end
+
   # From any other process that is linked.
   def handle_info({:EXIT, _pid, :normal}, state), do: {:noreply, state}
 

@@ -141,12 +141,13 @@ defmodule NetRunner.Process.State do
 
   def announce_guests(state, _from), do: state
 
+  defguardp is_discard(what) when what == :discard or is_tuple(what)
+
   # From its end on, only the server knows what may still be read and written.
   defp send_guests_away(%{life: %{phase: :running}} = state, _effects), do: state
 
   defp send_guests_away(state, effects) do
-    discards? =
-      Enum.any?(effects, &match?({:output, what} when what == :discard or is_tuple(what), &1))
+    discards? = Enum.any?(effects, &match?({:output, what} when is_discard(what), &1))
 
     if discards?, do: Counters.put_discarding(state.counters)
 
@@ -382,6 +383,8 @@ defmodule NetRunner.Process.State do
   end
 
   defp carry_out_one(state, {:output, what}) do
+    # What was collected is not needed any more, and the command may take long to end.
+    if is_discard(what), do: send(self(), :collect_garbage)
     state |> outlets(output(state.outlets, what)) |> and_then(&output_of_fds(&1, what))
   end
 

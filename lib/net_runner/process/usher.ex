@@ -79,8 +79,13 @@ defmodule NetRunner.Process.Usher do
 
   def handle_info(:look, %{phase: :cleaning_up} = usher), do: kill(usher)
 
-  # Of whoever has got hold of this pid.
   def handle_info(_message, usher), do: {:noreply, usher}
+
+  # Of whoever has got hold of this pid.
+  @impl true
+  def handle_call(_request, _from, usher), do: {:reply, {:error, :closed}, usher}
+  @impl true
+  def handle_cast(_request, usher), do: {:noreply, usher}
 
   defp look_again(usher, ms) do
     Process.send_after(self(), :look, ms)

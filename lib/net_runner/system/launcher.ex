@@ -218,6 +218,20 @@ defmodule NetRunner.System.Launcher do
     end
   end
 
+  def handle_cast(request, state), do: {:noreply, pass_over(request, state)}
+
+  @impl true
+  def handle_call(request, _from, state),
+    do: {:reply, {:error, :closed}, pass_over(request, state)}
+
+  defp pass_over(message, state) do
+    Logger.warning(
+      "#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}"
+    )
+
+    state
+  end
+
   defp answer({pid, monitor}, answer), do: send(pid, {monitor, answer})
 
   @impl true
@@ -241,13 +255,7 @@ defmodule NetRunner.System.Launcher do
     {:noreply, %{state | waiting_for_start: []}}
   end
 
-  def handle_info(message, state) do
-    Logger.warning(
-      "#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}"
-    )
-
-    {:noreply, state}
-  end
+  def handle_info(message, state), do: {:noreply, pass_over(message, state)}
 
   # While another try is due, the answer is what that comes to.
   defp answer_when_tried(who, %{socket: nil, retry: retry} = state) when retry != nil do

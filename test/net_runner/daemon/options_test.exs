@@ -387,6 +387,27 @@ defmodule NetRunner.Daemon.OptionsTest do
       assert text =~
                "called the daemon cat, which answers no calls: use the functions of NetRunner.Daemon"
 
+      GenServer.cast(daemon, :stray)
+      assert_receive {:logged, :warning, "the daemon cat got a cast" <> _, _}, 60_000
+      assert Daemon.alive?(daemon)
+      GenServer.stop(daemon)
+    end
+
+    test "and so does its output, which shows nothing that it holds" do
+      test = self()
+
+      hang = fn text ->
+        send(test, {:piece, text})
+        Process.sleep(:infinity)
+      end
+
+      {:ok, daemon} = Daemon.start_link(cmd: "cat", on_output: hang)
+      :ok = Daemon.write(daemon, "s3cret")
+      assert_receive {:piece, "s3cret"}, 60_000
+      output = :sys.get_state(daemon).output
+      GenServer.cast(output, :stray)
+      assert GenServer.call(output, :stray) == {:error, :closed}
+      refute inspect(:sys.get_status(output), limit: :infinity) =~ "s3cret"
       assert Daemon.alive?(daemon)
       GenServer.stop(daemon)
     end

@@ -118,7 +118,7 @@ defmodule NetRunner.Process.OutletsTest do
     :ok = Native.write(write, ["more"])
     {outlets, _} = Outlets.discard_all(outlets, {:error, :timeout})
     assert Counters.bytes(counters).out == 5_004
-    assert %{data: nil} = Operations.next(outlets.queue, [:collect])
+    assert %{data: {:error, :timeout}} = Operations.next(outlets.queue, [:collect])
     {_, effects} = Outlets.writers(outlets, :gone)
     assert [{:collected, %{from: ^from}, {:error, :timeout}}] = effects
   end

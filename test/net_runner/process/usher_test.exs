@@ -16,6 +16,7 @@ defmodule NetRunner.Process.UsherTest do
     [usher] = ushers(feeder)
     monitor = Process.monitor(feeder)
     send(server, :end)
+    GenServer.cast(usher, :stray)
     stranger = spawn(fn -> pester(usher) end)
     assert_receive {:DOWN, ^monitor, _, _, :killed}, 60_000
     Process.exit(stranger, :kill)

@@ -541,10 +541,11 @@ defmodule NetRunner.LauncherTest do
         send(pid, {:select, make_ref(), :undefined, :ready_input})
         send(pid, {:select, make_ref(), :undefined, :ready_output})
         send(pid, {:hello, "there"})
-        :sys.get_state(pid)
+        GenServer.cast(pid, {:hello, "cast"})
+        assert GenServer.call(pid, {:hello, "call"}) == {:error, :closed}
       end)
 
-    assert log =~ ~s(does not know: {:hello, "there"})
+    for how <- ~w(there cast call), do: assert(log =~ ~s(does not know: {:hello, "#{how}"}))
     refute log =~ ":select"
     assert Process.whereis(Launcher) == pid
     assert NetRunner.run(~w(true)) == {"", 0}

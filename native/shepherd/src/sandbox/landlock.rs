@@ -155,9 +155,15 @@ pub fn ruleset(
     };
     // A terminal is for one command, and the number may be that of a further descriptor.
     let alike = terminal.is_none() && lowest == 0 && mounts_end(sandbox);
-    if let (true, Some(kept)) = (alike, kept().as_mut()) {
-        if kept.serves(sandbox) {
-            return Ok(Some(Arc::clone(&kept.ruleset)));
+    if alike {
+        // Taken: of one that does not serve, changes are told once, and it would pass for unchanged from then on.
+        let before = kept().take();
+        if let Some(mut before) = before.filter(|before| before.asked == key(sandbox)) {
+            if before.serves(sandbox) {
+                let ruleset = Arc::clone(&before.ruleset);
+                *kept() = Some(before);
+                return Ok(Some(ruleset));
+            }
         }
     }
     let abi = abi().map_err(at(Step::Sandbox(part)))?;
@@ -208,7 +214,7 @@ pub fn ruleset(
 
 impl Kept {
     fn serves(&mut self, sandbox: &wire::Sandbox) -> bool {
-        if self.uses == 0 || self.asked != key(sandbox) || !self.is_true_of(sandbox) {
+        if self.uses == 0 || !self.is_true_of(sandbox) {
             return false;
         }
         if sandbox.has_mounts() {
@@ -222,7 +228,7 @@ impl Kept {
         // Where files are not limited, there are none.
         self.ways.are_unchanged()
             && self.places.iter().zip(required).all(|(place, allowed)| {
-                paths::look_for(allowed.path).is_ok_and(|found| found.identity == Some(*place))
+                paths::look_for(allowed.path).is_ok_and(|found| found.identity == *place)
             })
     }
 }
@@ -230,7 +236,8 @@ impl Kept {
 /// The devices, and the paths that need not exist.
 fn whatever_is_there<'a>(sandbox: &'a wire::Sandbox<'_>) -> impl Iterator<Item = &'a CStr> {
     let paths = sandbox.paths.iter().filter(|allowed| !allowed.required);
-    DEVICES.into_iter().chain(paths.map(|allowed| allowed.path))
+    let all = DEVICES.into_iter().chain(paths.map(|allowed| allowed.path));
+    all.filter(|_| sandbox.filesystem)
 }
 
 /// What a command mounts is added to its ruleset. Whether it is certainly gone when the command is: nobody is left who is in there, and
@@ -329,8 +336,8 @@ impl Ruleset {
                     lasting &= paths::is_lasting(&fd, &found);
                     if allowed.required {
                         // A ruleset holds the files that it names: a large one, deleted, would go on taking its space.
-                        lasting &= found.kind == libc::S_IFDIR && found.identity.is_some();
-                        places.extend(found.identity);
+                        lasting &= found.kind == libc::S_IFDIR;
+                        places.push(found.identity);
                     }
                 }
                 Err(errno) if !allowed.required && is_nowhere(errno) => {}

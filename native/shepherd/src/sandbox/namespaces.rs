@@ -33,7 +33,8 @@ struct Maps {
 struct Mounts {
     /// The VM's working directory, by path: what was open before leads into the tree of before.
     directory: CString,
-    proc: bool,
+    /// What is allowed in a `/proc` of its own.
+    proc: Option<Access>,
     tmp: Option<Tmp>,
     locked: bool,
     binds: Vec<Bind>,
@@ -135,6 +136,7 @@ impl Mounts {
         });
         let hidden = Hidden::by(&tmp);
         let mut binds = Vec::new();
+        let mut proc = sandbox.own_processes.then_some(Access::Read);
         // With everything writable there is nothing to lock.
         let mut locked = sandbox.locked_metadata;
         for (index, allowed) in sandbox.paths.iter().enumerate() {
@@ -147,10 +149,14 @@ impl Mounts {
                 .map_err(|error| at(step)(errno_of(&error)))?;
             let writable = allowed.access == Access::Write;
             locked &= !(writable && path == Path::new("/"));
+            if writable && path == as_path(PROC) {
+                proc = proc.map(|_| Access::Write);
+            }
             add_bind(&mut binds, path, writable, &hidden, locked).map_err(at(step))?;
         }
         // Those above come before those below.
         binds.sort_by(|one, other| one.path.cmp(&other.path));
+        let binds = without_covered(binds);
         let working = spec.cd.map(|cd| directory.join(as_path(cd)));
         let directories = iter::once(&directory)
             .chain(&working)
@@ -161,7 +167,7 @@ impl Mounts {
             .collect();
         Ok(Mounts {
             directory: c_string(directory),
-            proc: sandbox.own_processes,
+            proc,
             tmp,
             locked,
             binds,
@@ -221,19 +227,40 @@ fn add_bind(
     };
     let path = c_string(path);
     let found = nix::sys::stat::fstat(paths::exact(&path)?)?;
+    let kind = found.st_mode & libc::S_IFMT;
+    // A device can be written on a read-only mount, and the terminals' would not find them as a mount of its own.
+    if !in_private && kind != libc::S_IFDIR && kind != libc::S_IFREG {
+        return Ok(());
+    }
     match binds.iter_mut().find(|bind| bind.path == path) {
         Some(bind) => bind.writable |= writable,
         None => binds.push(Bind {
             path,
             identity: Identity(found.st_dev, found.st_ino),
             parents,
-            is_directory: found.st_mode & libc::S_IFMT == libc::S_IFDIR,
+            is_directory: kind == libc::S_IFDIR,
             writable,
             in_private,
             tree: Cell::new(-1),
         }),
     }
     Ok(())
+}
+
+/// What is in a directory that is mounted, too, comes with it. One that may be written makes all in it writable, as it does where
+/// nothing is mounted.
+fn without_covered(binds: Vec<Bind>) -> Vec<Bind> {
+    let mut left: Vec<Bind> = Vec::with_capacity(binds.len());
+    for bind in binds {
+        let path = as_path(&bind.path);
+        let above = left
+            .iter()
+            .rfind(|above| path.starts_with(as_path(&above.path)));
+        if above.is_none_or(|above| bind.writable && !above.writable) {
+            left.push(bind);
+        }
+    }
+    left
 }
 
 fn as_path(path: &CStr) -> &Path {
@@ -415,7 +442,7 @@ impl Mounts {
         if let Some(tmp) = &self.tmp {
             self.make_tmp(tmp).map_err(at(Step::Sandbox(Part::Tmp)))?;
         }
-        if self.proc {
+        if self.proc.is_some() {
             let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
             mount(Some(c"proc"), PROC, flags, None).map_err(at(Step::Sandbox(Part::Proc)))?;
         }
@@ -441,8 +468,8 @@ impl Mounts {
     }
 
     fn allow(&self, ruleset: &Ruleset) -> Result<(), Failure> {
-        if self.proc {
-            ruleset.allow_mount(PROC, &[Access::Read])?;
+        if let Some(access) = self.proc {
+            ruleset.allow_mount(PROC, &[access])?;
         }
         if let Some(Tmp { executable, .. }) = self.tmp {
             let access: &[Access] = if executable {

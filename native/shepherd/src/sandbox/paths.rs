@@ -28,13 +28,12 @@ pub fn exact(path: &CStr) -> nix::Result<OwnedFd> {
     open(path, RESOLVE_NO_SYMLINKS)
 }
 
-/// Which file it is, and on which mount. On most local file systems no other file gets the same as long as somebody holds this one
-/// (its inode) and the mount is there; see `is_lasting`.
+/// Which file it is. On most local file systems no other file gets the same as long as somebody holds this one (its inode) and nothing
+/// is mounted or unmounted; see `is_lasting`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     device: (u32, u32),
     number: u64,
-    mount: u64,
 }
 
 pub struct Found {
@@ -43,8 +42,7 @@ pub struct Found {
     pub links: u32,
     /// Whether it is what is mounted there, and not something in it.
     pub is_root: bool,
-    /// `None`: this kernel's numbers of mounts are given again (before Linux 6.8).
-    pub identity: Option<Identity>,
+    pub identity: Identity,
     /// When something of its inode was changed last, since 1970.
     pub changed: Duration,
 }
@@ -73,7 +71,7 @@ pub fn is_nowhere(errno: Errno) -> bool {
 /// `struct statx`, as far as it is used.
 #[repr(C)]
 struct Statx {
-    mask: u32,
+    _mask: u32,
     _size_of_a_block: u32,
     attributes: u64,
     links: u32,
@@ -90,17 +88,14 @@ struct Statx {
     _modified: [u32; 5],
     _device_that_it_is: [u32; 2],
     device: [u32; 2],
-    mount: u64,
-    _rest: [u64; 13],
+    _rest: [u64; 14],
 }
 
 const _: () = assert!(size_of::<Statx>() == 256);
 
 fn look(directory: RawFd, path: &CStr, flags: libc::c_int) -> nix::Result<Found> {
-    const UNIQUE_MOUNT: u32 = 0x4000;
     const MOUNT_ROOT: u64 = 0x2000;
-    const WANTED: u32 =
-        libc::STATX_TYPE | libc::STATX_NLINK | libc::STATX_INO | libc::STATX_CTIME | UNIQUE_MOUNT;
+    const WANTED: u32 = libc::STATX_TYPE | libc::STATX_NLINK | libc::STATX_INO | libc::STATX_CTIME;
     let mut found = MaybeUninit::<Statx>::zeroed();
     // SAFETY: statx(2) reads the string, and writes the struct when it succeeds. Zeros are a value of it.
     let found = unsafe {
@@ -112,13 +107,12 @@ fn look(directory: RawFd, path: &CStr, flags: libc::c_int) -> nix::Result<Found>
     let identity = Identity {
         device: (found.device[0], found.device[1]),
         number: found.number,
-        mount: found.mount,
     };
     Ok(Found {
         kind: libc::mode_t::from(found.mode) & libc::S_IFMT,
         links: found.links,
         is_root: found.attributes & MOUNT_ROOT != 0,
-        identity: (found.mask & UNIQUE_MOUNT != 0).then_some(identity),
+        identity,
         changed: Duration::new(
             found.changed_seconds.try_into().unwrap_or(0),
             found.changed_nanoseconds,
