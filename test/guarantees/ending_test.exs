@@ -227,12 +227,7 @@ defmodule NetRunner.Guarantees.EndingTest do
 
   test "what was collected of a command is let go when it is told to end, and not when it has ended" do
     script = "trap '' TERM; head -c 50000000 /dev/zero; while :; do sleep 1000; done"
-    token = NetRunner.cancel_token()
-
-    run =
-      Task.async(fn ->
-        NetRunner.run(["sh", "-c", script], cancel: token, kill_timeout: 600_000)
-      end)
+    run = Task.async(fn -> NetRunner.run(["sh", "-c", script], kill_timeout: 600_000) end)
 
     collected = fn server ->
       {:binary, binaries} = Process.info(server, :binary)
@@ -243,11 +238,12 @@ defmodule NetRunner.Guarantees.EndingTest do
 
     Tree.await(fn -> (info = mine.()) && collected.(info.pid) >= 50_000_000 end)
     %{pid: server, os_pid: os_pid} = mine.()
-    NetRunner.cancel(token)
+    stop = Task.async(fn -> Command.stop(server) end)
     Tree.await(fn -> collected.(server) < 1_000_000 end)
     assert Tree.stat(os_pid) != nil
     Tree.kill(os_pid)
-    assert Task.await(run, 60_000) == {:error, :cancelled}
+    assert Task.await(run, 60_000) == {:error, :closed}
+    assert Task.await(stop, 60_000) == :ok
   end
 
   describe "a command that does not end, though it was killed" do
