@@ -22,7 +22,13 @@ defmodule AgentShell do
       # Nothing of the application's environment: no keys, no passwords.
       clear_env: true,
       # Tools put their caches into HOME. With `"HOME" => "/tmp"` they would not lie in the work folder, and not last.
-      env: %{"PATH" => @path, "HOME" => work, "LANG" => "C.UTF-8"},
+      # git would fail over an /etc/gitconfig that it may not read.
+      env: %{
+        "PATH" => @path,
+        "HOME" => work,
+        "LANG" => "C.UTF-8",
+        "GIT_CONFIG_NOSYSTEM" => "1"
+      },
       # `:as` counts what is reserved and never used, too: node reserves 10 GiB for one WebAssembly memory. Where there are
       # cgroups, `cgroup: [memory_max: bytes, pids_max: number]` limits what is used.
       rlimits: [as: 16 * 1024 * 1024 * 1024, fsize: 100_000_000, core: 0],
@@ -42,10 +48,17 @@ defmodule AgentShell do
 
   defp output(%{stdout: output, dropped: %{stdout: dropped}}) when dropped > 0 do
     <<head::binary-size(@head), tail::binary>> = output
-    "#{head}\n[… #{dropped} bytes left out …]\n#{tail}"
+    "#{text(head)}\n[… #{dropped} bytes left out …]\n#{text(tail)}"
   end
 
-  defp output(%{stdout: output}), do: output
+  defp output(%{stdout: output}), do: text(output)
+
+  # Output is bytes, and what is left out may begin and end inside of a character.
+  defp text(bytes) do
+    for piece <- String.chunk(bytes, :valid), into: "" do
+      if String.valid?(piece), do: piece, else: "\uFFFD"
+    end
+  end
 
   defp ending(%{outcome: :timeout}), do: "[stopped after 30 seconds]"
   defp ending(%{exit: {:exited, code}}), do: "[exit status #{code}]"

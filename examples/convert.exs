@@ -38,14 +38,18 @@ defmodule Convert do
         max_output_size: 100_000
       )
 
-    case result do
-      {:ok, %{outcome: :ended, status: 0}} -> {:ok, output}
-      {:ok, %{outcome: :ended, stderr: stderr}} -> {:error, String.trim(stderr)}
-      {:ok, %{outcome: outcome}} -> {:error, "stopped: #{inspect(outcome)}"}
-      {:error, {:sandbox, sentence}} -> {:error, "not started: #{sentence}"}
-      {:error, reason} -> {:error, "not started: #{inspect(reason)}"}
+    with {:error, _} = error <- converted(result, output) do
+      # Nothing, or a part of it.
+      File.rm!(output)
+      error
     end
   end
+
+  defp converted({:ok, %{outcome: :ended, status: 0}}, output), do: {:ok, output}
+  defp converted({:ok, %{outcome: :ended} = result}, _), do: {:error, String.trim(result.stderr)}
+  defp converted({:ok, %{outcome: why}}, _), do: {:error, "stopped: #{inspect(why)}"}
+  defp converted({:error, {:sandbox, sentence}}, _), do: {:error, "not started: #{sentence}"}
+  defp converted({:error, reason}, _), do: {:error, "not started: #{inspect(reason)}"}
 end
 
 directory = Path.join(System.tmp_dir!(), "convert_#{System.pid()}")
@@ -102,6 +106,9 @@ try do
         {:error, sentence} ->
           IO.puts("failed: " <> sentence)
       end
+
+    {_, _} ->
+      IO.puts("Give two files, IN and OUT, or none.")
   end
 after
   File.rm_rf!(directory)
