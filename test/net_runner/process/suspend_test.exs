@@ -46,6 +46,7 @@ defmodule NetRunner.Process.SuspendTest do
       await_states([command, in_group], &(&1 != "T"))
     end
 
+    @tag Tree.linux_only()
     test "to the tree reaches all of it, and each once" do
       {p, pids} = start_tree!()
       assert Command.kill(p, :sigstop, to: :tree) == :ok
@@ -122,6 +123,7 @@ defmodule NetRunner.Process.SuspendTest do
       assert {:ok, _} = Command.read(p, 65_536, 60_000)
     end
 
+    @tag Tree.linux_only()
     test "stops what forks again before it is found" do
       # Without a shell and a program to load: a hop takes half a millisecond.
       hop = """
@@ -196,6 +198,7 @@ defmodule NetRunner.Process.SuspendTest do
       assert {:ok, %{status: 7, outcome: :ended}} = Task.await(running, 60_000)
     end
 
+    @tag Tree.linux_only()
     test "of what may stay when the command exits ends with that" do
       p = start!("sleep 1000 & echo $!; exec sleep 1000", leftovers: :leave)
       {:ok, text} = Command.read(p)

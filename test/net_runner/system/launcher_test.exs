@@ -15,6 +15,8 @@ defmodule NetRunner.LauncherTest do
   setup do
     on_exit(fn ->
       Application.delete_env(:net_runner, :helper)
+      # One that failed may have left another helper.
+      Application.stop(:net_runner)
       {:ok, _} = Application.ensure_all_started(:net_runner)
       assert NetRunner.run(~w(echo again)) == {"again\n", 0}
     end)
@@ -116,15 +118,20 @@ defmodule NetRunner.LauncherTest do
 
   describe "a shepherd that says what makes no sense" do
     @zeros String.duplicate("00", 31)
+    @too_long "an event that is too long"
+    # What is behind an event there is the next one.
+    @no_messages Tree.needs_linux() &&
+                   "elsewhere than on Linux, sockets do not keep messages apart"
 
     for {what, messages} <- [
           {"a byte", ["78"]},
           {"an event of no kind", ["ff" <> @zeros]},
-          {"an event that is too long", ["01" <> @zeros <> "00"]},
+          {@too_long, ["01" <> @zeros <> "00"]},
           {"a failure of no step", ["0263" <> String.duplicate("00", 30)]},
           {"an exit before the start", ["03" <> @zeros]}
         ] do
       @messages messages
+      @tag Tree.skip(what == @too_long && @no_messages)
       test "fails the start: #{what}" do
         with_nonsense(@messages, fn ->
           assert NetRunner.run(~w(true)) == {:error, :malformed}
@@ -139,9 +146,10 @@ defmodule NetRunner.LauncherTest do
           {"an event of no kind", ["started", String.duplicate("ff", 32)]},
           {"another start", ["started", "started"]},
           {"a failure", ["started", "0201" <> String.duplicate("00", 30)]},
-          {"an exit that is too long", ["started", "03" <> @zeros <> "00"]}
+          {@too_long, ["started", "03" <> @zeros <> "00"]}
         ] do
       @messages messages
+      @tag Tree.skip(what == @too_long && @no_messages)
       test "has its command fail: #{what}" do
         with_nonsense(@messages, fn ->
           assert NetRunner.run(~w(true)) == {:error, :shepherd_died}
