@@ -3,14 +3,9 @@ defmodule NetRunner.Guarantees.UpgradeTest do
   # async, because it kills what waits in functions of the library, such as callers of `run/2`.
   use ExUnit.Case, async: false
 
-  import NetRunner.Guarantees.Tree, only: [await: 1, skip: 1]
+  import NetRunner.Guarantees.Tree, only: [await: 1, needs_its_code: 0, skip: 1]
 
-  @moduletag skip(
-               if(Process.whereis(:cover_server),
-                 do:
-                   "the modules that are loaded would take the place of those that count what the tests reach"
-               )
-             )
+  @moduletag skip(needs_its_code())
 
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.{Feeder, Usher}

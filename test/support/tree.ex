@@ -49,6 +49,12 @@ defmodule NetRunner.Guarantees.Tree do
 
   def linux_only, do: skip(needs_linux())
 
+  @doc "Why a test that loads code, or sends functions to another VM, cannot be run under `bin/coverage`; `nil` when it can."
+  def needs_its_code do
+    if Process.whereis(:cover_server),
+      do: "the modules here count what the tests reach: they are others than those in the files"
+  end
+
   defp fallbacks?, do: System.get_env("RUSTFLAGS", "") =~ "net_runner_posix"
 
   def root?, do: :os.cmd(~c"id -u") == ~c"0\n"

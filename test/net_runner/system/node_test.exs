@@ -284,6 +284,7 @@ defmodule NetRunner.NodeTest do
       assert Tree.processes(tree) == []
     end
 
+    @tag Tree.skip(Tree.needs_its_code())
     test "that stops early ends the command", %{caller: caller, node: node} do
       tree = Tree.beside_others()
       {:ok, stream} = {:ok, NetRunner.stream!(~w(yes), node: node, env: Tree.env(tree))}

@@ -64,16 +64,17 @@ fn cannot_be_touched(sandbox: &wire::Sandbox) -> bool {
     sandbox.capabilities && sandbox.filesystem && !may_write_in_proc(sandbox)
 }
 
-/// No path leads into the /proc of the namespace, which is mounted later, but those that lead everywhere.
+/// No path leads into the /proc of the namespace, which is mounted later, but that of /proc itself and those that lead everywhere.
 fn may_write_in_proc(sandbox: &wire::Sandbox) -> bool {
-    let Ok(root) = stat(c"/") else { return true };
+    let identity = |path| stat(path).map(|it| (it.st_dev, it.st_ino));
+    let (Ok(root), Ok(proc)) = (identity(c"/"), identity(c"/proc")) else {
+        return true;
+    };
     let mut writable = sandbox
         .paths
         .iter()
         .filter(|allowed| allowed.access == Access::Write);
-    writable.any(|allowed| {
-        stat(allowed.path).is_ok_and(|it| (it.st_dev, it.st_ino) == (root.st_dev, root.st_ino))
-    })
+    writable.any(|allowed| identity(allowed.path).is_ok_and(|it| it == root || it == proc))
 }
 
 /// Linux 5.9, where no filter of system calls refuses it.
