@@ -411,11 +411,18 @@ defmodule Bench.Suite do
     end
   end
 
+  # Those of this VM: its child leads their session.
   defp helpers do
-    for pid <- File.ls!("/proc"),
-        pid =~ ~r/^\d+$/,
-        File.read("/proc/#{pid}/comm") == {:ok, "net_runner_shep\n"},
-        do: pid
+    all =
+      for pid <- File.ls!("/proc"),
+          pid =~ ~r/^\d+$/,
+          {:ok, stat} <- [File.read("/proc/#{pid}/stat")],
+          [_, "(net_runner_shep) " <> rest] <- [String.split(stat, " ", parts: 2)],
+          [_state, parent, _group, session | _] = String.split(rest),
+          do: {pid, parent, session}
+
+    guards = for {pid, parent, _} <- all, parent == System.pid(), do: pid
+    for {pid, _, session} <- all, session in guards, do: pid
   end
 
   # KiB, of what is shared the part.

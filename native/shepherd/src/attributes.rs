@@ -11,6 +11,7 @@ pub use elsewhere::Attributes;
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 mod linux {
     use std::ffi::CStr;
+    use std::hash::{DefaultHasher, Hasher};
 
     /// As many resources as the kernel limits (RLIM_NLIMITS).
     const LIMITS: u32 = 16;
@@ -27,20 +28,23 @@ mod linux {
         c"/proc/self/coredump_filter",
     ];
 
-    /// All that, as the kernel gives it. `None`: could not be read.
+    /// Hashes of all that. `None`: could not be read. Nothing is allocated: of each page that the launcher writes to between two forks,
+    /// each shepherd has a copy.
     #[derive(PartialEq, Eq)]
     pub struct Attributes {
-        numbers: Vec<u8>,
-        files: [Option<Vec<u8>>; FILES.len()],
+        numbers: u64,
+        files: [Option<u64>; FILES.len()],
     }
 
     impl Attributes {
         pub fn of_this_process() -> Attributes {
-            let mut numbers = Vec::with_capacity(512);
+            let mut numbers = DefaultHasher::new();
             limits(&mut numbers);
             scheduling(&mut numbers);
-            let files = FILES.map(contents);
-            Attributes { numbers, files }
+            Attributes {
+                numbers: numbers.finish(),
+                files: FILES.map(contents),
+            }
         }
 
         /// Whether somebody has changed them since these were noted. A file that cannot be read, because too many are
@@ -52,7 +56,7 @@ mod linux {
         }
     }
 
-    fn limits(all: &mut Vec<u8>) {
+    fn limits(all: &mut DefaultHasher) {
         for resource in 0..LIMITS {
             let mut limit = libc::rlimit {
                 rlim_cur: 0,
@@ -60,12 +64,12 @@ mod linux {
             };
             // SAFETY: getrlimit(2) writes the struct.
             unsafe { libc::getrlimit(resource as _, &mut limit) };
-            all.extend_from_slice(&limit.rlim_cur.to_ne_bytes());
-            all.extend_from_slice(&limit.rlim_max.to_ne_bytes());
+            all.write_u64(limit.rlim_cur);
+            all.write_u64(limit.rlim_max);
         }
     }
 
-    fn scheduling(all: &mut Vec<u8>) {
+    fn scheduling(all: &mut DefaultHasher) {
         const WHO_PROCESS: libc::c_int = 1;
         let mut policy = [0_u8; SCHEDULING];
         let mut cpus = [0_u8; CPU_MASK];
@@ -84,10 +88,10 @@ mod linux {
                 libc::prctl(libc::PR_GET_TIMERSLACK).into(),
             ]
         };
-        all.extend_from_slice(&policy);
-        all.extend(cpus.iter().rev().skip_while(|byte| **byte == 0));
+        all.write(&policy);
+        all.write(&cpus);
         for number in numbers {
-            all.extend_from_slice(&number.to_ne_bytes());
+            all.write_i64(number);
         }
     }
 
@@ -103,8 +107,8 @@ mod linux {
     }
 
     /// By system calls: `std::fs` asks for the size of the file and for more memory.
-    fn contents(path: &CStr) -> Option<Vec<u8>> {
-        let mut all = Vec::new();
+    fn contents(path: &CStr) -> Option<u64> {
+        let mut all = DefaultHasher::new();
         let mut bytes = [0_u8; 512];
         // SAFETY: open(2), read(2) and close(2), with a string and a buffer that live.
         unsafe {
@@ -114,12 +118,12 @@ mod linux {
             }
             let end = loop {
                 match libc::read(fd, bytes.as_mut_ptr().cast(), bytes.len()) {
-                    length @ 1.. => all.extend_from_slice(&bytes[..length as usize]),
+                    length @ 1.. => all.write(&bytes[..length as usize]),
                     end => break end,
                 }
             };
             libc::close(fd);
-            (end == 0).then_some(all)
+            (end == 0).then(|| all.finish())
         }
     }
 
@@ -127,19 +131,19 @@ mod linux {
     mod tests {
         use super::*;
 
-        fn attributes(number: u8, file: Option<&[u8]>) -> Attributes {
+        fn attributes(numbers: u64, file: Option<u64>) -> Attributes {
             Attributes {
-                numbers: vec![number],
-                files: [file.map(<[u8]>::to_vec), None, None],
+                numbers,
+                files: [file, None, None],
             }
         }
 
         #[test]
         fn what_cannot_be_read_has_not_changed_and_is_not_the_same_either() {
-            let noted = attributes(1, Some(b"/one"));
-            let same = attributes(1, Some(b"/one"));
+            let noted = attributes(1, Some(1));
+            let same = attributes(1, Some(1));
             assert!(!same.differ_from(&noted) && same == noted);
-            assert!(attributes(1, Some(b"/other")).differ_from(&noted));
+            assert!(attributes(1, Some(2)).differ_from(&noted));
             assert!(attributes(2, None).differ_from(&noted));
             let unread = attributes(1, None);
             assert!(!unread.differ_from(&noted) && unread != noted);
