@@ -243,14 +243,14 @@ defmodule NetRunner.DaemonTest do
       end
 
       program = """
-      import os, signal
+      import os, signal, time
       def stop(*_):
           os.write(1, b"save? ")
           os.write(1, b"answer: " + os.read(0, 100))
           os._exit(0)
       signal.signal(signal.SIGTERM, stop)
       os.write(1, b"ready\\n")
-      while True: signal.pause()
+      while True: time.sleep(0.05)
       """
 
       options = [name: :late_daemon, on_output: callback, ready: {:output, ~r/ready/}]
@@ -525,13 +525,13 @@ defmodule NetRunner.DaemonTest do
       end
 
       program = """
-      import os, signal
+      import os, signal, time
       def stop(*_):
           for n in range(100): os.write(1, b"%d\\n" % n)
           os._exit(0)
       signal.signal(signal.SIGTERM, stop)
       os.write(1, b"ready\\n")
-      while True: signal.pause()
+      while True: time.sleep(0.05)
       """
 
       options = [on_output: callback, ready: {:output, ~r/ready/}]

@@ -354,7 +354,7 @@ defmodule NetRunner.FdsTest do
 
     test "a full one that nobody reads does not keep a stopped command from ending" do
       script =
-        "import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: (os.write(4, b'x' * 3000000), os._exit(0)))\nos.write(1, b'ready\\n')\nwhile True: signal.pause()"
+        "import os, signal, time\nsignal.signal(signal.SIGTERM, lambda *_: (os.write(4, b'x' * 3000000), os._exit(0)))\nos.write(1, b'ready\\n')\nwhile True: time.sleep(0.05)"
 
       {:ok, p} =
         Command.start("python3", ["-c", script], fds: %{4 => :output}, kill_timeout: 60_000)

@@ -45,6 +45,8 @@ defmodule NetRunner.System.NativeTest do
       Native.close(write)
     end
 
+    # Elsewhere, a pipe keeps the size that it has.
+    @tag Tree.linux_only()
     test "by a large read, by whatever process" do
       {:ok, p} = Command.start("head", ["-c", "3000000", "/dev/zero"], pipe_size: 1_048_576)
       on_exit(fn -> Command.stop(p) end)
@@ -109,7 +111,8 @@ defmodule NetRunner.System.NativeTest do
     Tree.await(fn -> Tree.stat(shepherd) == nil end, 60_000)
 
     assert {:exited, {:exited, 7}, _usage} = Native.receive_event(control)
-    assert Native.receive_event(control) == :eof
+    # A socket that keeps no messages tells of those that nobody has read.
+    assert Native.receive_event(control) == if(Tree.needs_linux(), do: :reset, else: :eof)
     for fd <- [control, stdin, stdout], do: Native.close(fd)
   end
 
