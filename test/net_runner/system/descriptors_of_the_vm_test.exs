@@ -78,7 +78,10 @@ defmodule NetRunner.System.DescriptorsOfTheVmTest do
     """
 
     emfile = {:error, :emfile}
-    assert {[^emfile, ^emfile, ^emfile], more, []} = in_vm(512, code)
+    assert {[_, _, _] = refused, more, []} = in_vm(512, code)
+    # Where the control socket alone gets such a number, its end is all that is heard.
+    assert emfile in refused
+    assert Enum.uniq(refused) -- [emfile, {:error, :shepherd_died}] == []
     assert more <= 0
     Tree.await(fn -> not sleeps?(seconds) end)
   end
