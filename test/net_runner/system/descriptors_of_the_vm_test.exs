@@ -79,7 +79,7 @@ defmodule NetRunner.System.DescriptorsOfTheVmTest do
 
     emfile = {:error, :emfile}
     assert {[_, _, _] = refused, more, []} = in_vm(512, code)
-    # Where the control socket alone gets such a number, its end is all that is heard.
+    # A start may hear no more than the end of its control socket.
     assert emfile in refused
     assert Enum.uniq(refused) -- [emfile, {:error, :shepherd_died}] == []
     assert more <= 0
