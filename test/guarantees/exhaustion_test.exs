@@ -48,6 +48,9 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
 
           assert Enum.uniq(with_further) -- [{:error, :emfile}, {:error, :launcher_died}] == []
           assert Tree.current_launcher() == launcher
+          # Where there are enough for a command, those that need more say what is missing.
+          enough? = Enum.all?(alone, &(&1 == {"hello\n", 0}))
+          assert not enough? or {:error, :emfile} in with_further
           with_further ++ alone ++ in_turn
         end)
       end

@@ -178,10 +178,16 @@ defmodule NetRunner.Process.State do
         exit = %Exit{how: how, usage: usage, at: now, cgroup: Cgroup.figures(state.cgroup)}
         state |> life({:exited, exit}) |> and_then(&listen/1)
 
+      # Nobody would tell of more. Race: limit raised under the VM.
+      {:error, :emfile} ->
+        state |> life({:end, {:read_failed, :emfile}, :stay}) |> and_then(&lose/1)
+
       _gone_or_nonsense ->
-        life(state, {:shepherd_gone, System.monotonic_time()})
+        lose(state)
     end
   end
+
+  defp lose(state), do: life(state, {:shepherd_gone, System.monotonic_time()})
 
   @doc "A caller that waited, or had waited, died."
   @spec drop_caller(t(), reference(), pid()) :: result()
