@@ -53,7 +53,7 @@ defmodule NetRunner.Guarantees.ReuseTest do
     assert shepherd() == first
   end
 
-  # What a command may do to its shepherd, as its parent and a process of the same user.
+  # What a command may do to its shepherd, as its parent and a process of the same user, and to the launcher.
   @changes [
     "renice -n 5 -p $PPID",
     "prlimit --nofile=100:100 --pid $PPID",
@@ -74,38 +74,47 @@ defmodule NetRunner.Guarantees.ReuseTest do
   @show_attributes "nice; ulimit -n; ulimit -c; taskset -p $$ | sed 's/.*: //'; chrt -p $$ | sed 's/.*: //'; " <>
                      "ionice -p $$; cat /proc/self/oom_score_adj /proc/self/cgroup /proc/self/coredump_filter"
 
-  for change <- @changes ++ @signals do
-    @change change
-    unless change =~ "renice", do: @tag(skip: Tree.needs_linux())
+  for {whom, pid, changes} <- [
+        {"its shepherd", "$PPID", @changes ++ @signals},
+        {"the launcher", "$launcher", @changes}
+      ] do
+    @whom whom
+    @pid pid
 
-    test "what a command does to its shepherd does not reach the next: #{change}" do
-      assert_not_carried_over(@change)
+    for change <- changes do
+      @change String.replace(change, "$PPID", pid)
+      @tag Tree.skip(if(change =~ "renice", do: nil, else: Tree.needs_linux()))
+      test "what a command does to #{whom} does not reach the next: #{@change}" do
+        assert_kept_to_itself(@whom, @change)
+      end
+    end
+
+    # Nobody else may write these: the helpers are not dumpable (proc(5)).
+    @tag Tree.skip(if(Tree.root?(), do: Tree.needs_linux(), else: "needs root"))
+    test "what a command of root does to #{whom} does not reach the next" do
+      assert_kept_to_itself(@whom, "echo 500 > /proc/#{@pid}/oom_score_adj")
+      assert_kept_to_itself(@whom, "echo 1 > /proc/#{@pid}/coredump_filter")
+    end
+
+    @tag Tree.skip(
+           if(Tree.cgroup_root(),
+             do: Tree.needs_linux(),
+             else: "needs a cgroup file system of version 2"
+           )
+         )
+    test "a command that moves #{whom} to another cgroup does not move the next", %{tree: tree} do
+      group = Path.join(Tree.cgroup_root(), tree.mark)
+      File.mkdir!(group)
+      assert_kept_to_itself(@whom, "echo #{@pid} > #{group}/cgroup.procs")
+      Tree.await(fn -> File.rmdir(group) == :ok end)
     end
   end
 
-  @tag Tree.skip(if(Tree.root?(), do: Tree.needs_linux(), else: "needs root"))
-
-  test "what a command of root does to its shepherd does not reach the next" do
-    # Nobody else may write these: the helpers are not dumpable (proc(5)).
-    assert_not_carried_over("echo 500 > /proc/$PPID/oom_score_adj")
-    assert_not_carried_over("echo 1 > /proc/$PPID/coredump_filter")
-  end
-
-  @tag Tree.skip(
-         if(Tree.cgroup_root(),
-           do: Tree.needs_linux(),
-           else: "needs a cgroup file system of version 2"
-         )
-       )
-  test "a command that moves its shepherd to another cgroup keeps it to itself", %{tree: tree} do
-    group = Path.join(Tree.cgroup_root(), tree.mark)
-    File.mkdir!(group)
-    assert_not_carried_over("echo $PPID > #{group}/cgroup.procs")
-    Tree.await(fn -> File.rmdir(group) == :ok end)
-  end
+  defp assert_kept_to_itself("its shepherd", change), do: assert_shepherd_ends(change)
+  defp assert_kept_to_itself("the launcher", change), do: assert_launcher_replaced(change)
 
   # It serves no other command. Without the change it would.
-  defp assert_not_carried_over(change) do
+  defp assert_shepherd_ends(change) do
     Native.let_idle_go()
     before = NetRunner.run(["sh", "-c", @show_attributes])
     first = shepherd()
@@ -113,34 +122,6 @@ defmodule NetRunner.Guarantees.ReuseTest do
     assert {_, 0} = NetRunner.run(["sh", "-c", change])
     Tree.await(fn -> Tree.stat(first) == nil end, 15_000)
     assert NetRunner.run(["sh", "-c", @show_attributes]) == before
-  end
-
-  for change <- @changes do
-    @change String.replace(change, "$PPID", "$launcher")
-    unless change =~ "renice", do: @tag(skip: Tree.needs_linux())
-
-    test "what a command does to the launcher does not reach the next: #{@change}" do
-      assert_launcher_replaced(@change)
-    end
-  end
-
-  @tag Tree.skip(if(Tree.root?(), do: Tree.needs_linux(), else: "needs root"))
-  test "what a command of root does to the launcher does not reach the next" do
-    assert_launcher_replaced("echo 500 > /proc/$launcher/oom_score_adj")
-    assert_launcher_replaced("echo 1 > /proc/$launcher/coredump_filter")
-  end
-
-  @tag Tree.skip(
-         if(Tree.cgroup_root(),
-           do: Tree.needs_linux(),
-           else: "needs a cgroup file system of version 2"
-         )
-       )
-  test "a command that moves the launcher to another cgroup does not move the next", %{tree: tree} do
-    group = Path.join(Tree.cgroup_root(), tree.mark)
-    File.mkdir!(group)
-    assert_launcher_replaced("echo $launcher > #{group}/cgroup.procs")
-    Tree.await(fn -> File.rmdir(group) == :ok end)
   end
 
   # More than there are shepherds that were forked before. At once, the launcher forks them when they are asked for; in turn, it

@@ -68,11 +68,13 @@ server = [
   {"a_crash_reason_of_a_parent_is_logged", "defp shutdown(reason), do: {:shutdown, reason}",
    "defp shutdown(reason), do: reason", [ending]},
   {"secrets_in_crash_reports",
-   "Map.replace(status, :state, \"the state of a command, which may hold secrets\")",
-   "Map.replace(status, :states, \"the state of a command, which may hold secrets\")", [callers]}
+   "do: Fault.hide(status, \"the state of a command, which may hold secrets\")", "do: status",
+   [callers]}
 ]
 
 state = [
+  {"what_cannot_be_polled_passes_for_a_dead_shepherd", "{:error, :emfile} ->",
+   "{:error, :never} ->", ["test/net_runner/system/descriptors_of_the_vm_test.exs"]},
   {"a_condemned_run_has_output",
    "with nil <- Lifecycle.verdict(state.life) || state.input_failure || stopped(state.life),",
    "with nil <- state.input_failure || stopped(state.life),", [run]},

@@ -17,7 +17,7 @@ defmodule NetRunner.Daemon.Output do
   alias NetRunner.Daemon.Handler
   alias NetRunner.Text
   alias NetRunner.Process, as: Command
-  alias NetRunner.Process.Context
+  alias NetRunner.Process.{Context, Fault}
 
   @chunk 65_536
 
@@ -115,11 +115,8 @@ defmodule NetRunner.Daemon.Output do
   # In crash reports: it holds what the command printed.
   if Version.match?(System.version(), ">= 1.17.0-dev"), do: @impl(true)
 
-  def format_status(status) do
-    Map.replace(status, :state, "the output of a daemon, which may hold secrets")
-    |> Map.replace(:message, "hidden")
-    |> Map.replace(:log, [])
-  end
+  def format_status(status),
+    do: Fault.hide(status, "the output of a daemon, which may hold secrets")
 
   defp go_on(output) do
     case output |> hand_on() |> ask() do

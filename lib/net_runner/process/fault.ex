@@ -15,6 +15,15 @@ defmodule NetRunner.Process.Fault do
       name(module) <> "." <> name(function) <> "/" <> Integer.to_string(arity(arguments))
   end
 
+  @doc "A process's status, as `c:GenServer.format_status/1` gets it, without its secrets; `state` is told in the place of the state."
+  @spec hide(map(), String.t()) :: map()
+  def hide(status, state) do
+    status
+    |> Map.replace(:state, state)
+    |> Map.replace(:message, "hidden")
+    |> Map.replace(:log, [])
+  end
+
   defp name(atom) do
     case Atom.to_string(atom) do
       "Elixir." <> name -> name

@@ -472,11 +472,8 @@ defmodule NetRunner.Process.Server do
   # In crash reports: neither what the command was given nor what it printed.
   if Version.match?(System.version(), ">= 1.17.0-dev"), do: @impl(true)
 
-  def format_status(status) do
-    Map.replace(status, :state, "the state of a command, which may hold secrets")
-    |> Map.replace(:message, "hidden")
-    |> Map.replace(:log, [])
-  end
+  def format_status(status),
+    do: Fault.hide(status, "the state of a command, which may hold secrets")
 
   # --- in common ------------------------------------------------------------------------------------
 

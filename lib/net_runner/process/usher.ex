@@ -79,9 +79,8 @@ defmodule NetRunner.Process.Usher do
 
   def handle_info(:look, %{phase: :cleaning_up} = usher), do: kill(usher)
 
-  def handle_info(_message, usher), do: {:noreply, usher}
-
   # Of whoever has got hold of this pid.
+  def handle_info(_message, usher), do: {:noreply, usher}
   @impl true
   def handle_call(_request, _from, usher), do: {:reply, {:error, :closed}, usher}
   @impl true
