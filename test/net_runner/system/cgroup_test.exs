@@ -224,6 +224,8 @@ defmodule NetRunner.CgroupTest do
       assert File.dir?(directory)
     end
 
+    # Elsewhere, nobody ends a command whose shepherd was killed.
+    @tag Tree.linux_only()
     test "also by a command that fails to start, that is lost, and that leaves something", %{
       path: path,
       directory: directory
