@@ -77,8 +77,16 @@ defmodule Docs do
   defp problems(page, titles) do
     for problem <-
           Enum.flat_map(links(page.text), &link_problem(&1, page, titles)) ++
-            name_problems(page) ++ Enum.flat_map(blocks(page.text), &block_problem/1),
+            name_problems(page) ++
+            example_problems(page.text) ++ Enum.flat_map(blocks(page.text), &block_problem/1),
         do: "#{page.path}: #{problem}"
+  end
+
+  # What is indented behind a list belongs to its last item: there it is prose, and loses the lines that begin with a brace.
+  defp example_problems(text) do
+    for [_, line] <- Regex.scan(~r/^ *(?:[*+-]|\d+\.) .*\n(?:(?: +.*)?\n)*?( +iex>.*)$/m, text),
+        do:
+          "an example belongs to the list above it, a sentence must stand between them: #{String.trim(line)}"
   end
 
   # Without code, in which brackets mean something else.
@@ -118,8 +126,9 @@ defmodule Docs do
         ["#{target} has no heading ##{anchor} (#{link})"]
 
       anchor not in titles[target].ex_doc ->
-        IO.puts("note: #{page.path}: ExDoc may have another anchor for the heading of #{link}")
-        []
+        [
+          "ExDoc has another anchor for the heading of #{link}: letters, digits and spaces give the same one"
+        ]
 
       true ->
         []

@@ -140,6 +140,8 @@ defmodule NetRunner.Daemon do
   Returns the child spec for a supervisor. It takes the options of `start_link/1`, and those of the child:
 
   #{Options.documentation([:child])}
+  For example:
+
       iex> NetRunner.Daemon.child_spec(cmd: "cat", process_opts: [kill_timeout: 1_000]).shutdown
       6000
       iex> %{id: :cat, restart: :transient} = NetRunner.Daemon.child_spec(cmd: "cat", id: :cat, restart: :transient)

@@ -242,16 +242,18 @@ defmodule NetRunner.Process do
     * `:timeout` - milliseconds, which include the time behind other readers, or `:infinity`, the default
     * `:max_bytes` - the number of bytes in which it looks for the pattern. Default: 65,536
 
-        iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "printf 'Name: '; read name; echo Hello $name"])
-        iex> NetRunner.Process.read_until(p, ["Password: ", "Name: "], timeout: 60_000)
-        {:ok, {"", "Name: "}}
-        iex> NetRunner.Process.write(p, "Joe\\n")
-        iex> NetRunner.Process.read_until(p, ~r/J[a-z]+/)
-        {:ok, {"Hello ", "Joe"}}
-        iex> NetRunner.Process.read_until(p, "never")
-        :eof
-        iex> NetRunner.Process.read(p)
-        {:ok, "\\n"}
+  For example:
+
+      iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "printf 'Name: '; read name; echo Hello $name"])
+      iex> NetRunner.Process.read_until(p, ["Password: ", "Name: "], timeout: 60_000)
+      {:ok, {"", "Name: "}}
+      iex> NetRunner.Process.write(p, "Joe\\n")
+      iex> NetRunner.Process.read_until(p, ~r/J[a-z]+/)
+      {:ok, {"Hello ", "Joe"}}
+      iex> NetRunner.Process.read_until(p, "never")
+      :eof
+      iex> NetRunner.Process.read(p)
+      {:ok, "\\n"}
   """
   @spec read_until(t(), binary() | [binary(), ...] | Regex.t(), keyword()) ::
           {:ok, {before :: binary(), match :: binary()}}
@@ -500,11 +502,13 @@ defmodule NetRunner.Process do
       * `:tree`: the command and everything that it started and that still runs, each process once. A process that is forked
         at the same time may be missed. SIGCONT to the tree is `resume/1`
 
-        iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "sleep 100; echo interrupted"])
-        iex> NetRunner.Process.kill(p, :sigint, to: :group)
-        :ok
-        iex> NetRunner.Process.await_exit(p)
-        {:ok, 130}
+  For example:
+
+      iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "sleep 100; echo interrupted"])
+      iex> NetRunner.Process.kill(p, :sigint, to: :group)
+      :ok
+      iex> NetRunner.Process.await_exit(p)
+      {:ok, 130}
   """
   @spec kill(t(), Signal.t(), to: :command | :group | :tree) ::
           :ok | {:error, :unknown_signal | :esrch | gone() | posix()}
@@ -656,10 +660,12 @@ defmodule NetRunner.Process do
     * `status`: `:running`, `:exited`, or `:lost` if NetRunner's helper process for the command was killed, and the command with it;
     * `exit_status`, `exit`, `duration_ms` and `sandbox`, as in `NetRunner.Process.Stats`.
 
-        iex> {:ok, p} = NetRunner.Process.start("cat", ["-u"])
-        iex> NetRunner.Process.write(p, "hello")
-        :ok
-        iex> %{command: ["cat", "-u"], status: :running, bytes: %{in: 5, out: 0, err: 0}} = NetRunner.Process.info(p)
+  For example:
+
+      iex> {:ok, p} = NetRunner.Process.start("cat", ["-u"])
+      iex> NetRunner.Process.write(p, "hello")
+      :ok
+      iex> %{command: ["cat", "-u"], status: :running, bytes: %{in: 5, out: 0, err: 0}} = NetRunner.Process.info(p)
   """
   @spec info(t()) :: info() | {:error, gone()}
   def info(process), do: call(process, {:tell, :info})
