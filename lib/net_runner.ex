@@ -187,9 +187,13 @@ defmodule NetRunner do
     end
 
     if :binary.match(script, <<0>>) == :nomatch,
-      do: run(Command.new("/bin/sh", ["-c", script, "sh"]), options),
+      do: run(Command.new("/bin/sh", ["-c" | end_of_options(script)] ++ [script, "sh"]), options),
       else: {:error, {:invalid_args, "the script contains a NUL byte"}}
   end
+
+  # The shell would take such a script for options of its own, and run none (sh(1p)).
+  defp end_of_options(<<sign, _::binary>>) when sign in [?-, ?+], do: ["--"]
+  defp end_of_options(_script), do: []
 
   @doc """
   Runs a command and returns everything that is known about it, however it ended: `{:ok, %NetRunner.Result{}}`. For callers
@@ -484,6 +488,7 @@ defmodule NetRunner do
     * A mistake in `:env`, an unknown option, and an argument of the wrong type raise `ArgumentError`, which shows no value that may
       be secret.
     * An executable text file without `#!` is run by `/bin/sh`, as execvp(3) does; with `System.cmd/3` its status is 8.
+    * The command does not inherit that the VM ignores SIGPIPE: one that writes to a closed pipe is ended, as in a shell.
     * With `use_stdio: false`, the command does not get the pipes of a port as its descriptors 3 and 4.
   """
   @spec cmd(String.t(), [String.t()], keyword()) :: {Collectable.t(), 0..255}

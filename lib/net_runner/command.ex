@@ -112,6 +112,15 @@ defmodule NetRunner.Command do
   end
 
   @doc false
+  # What a function of `defcommand/3` returns.
+  @spec defined(String.t(), keyword(), [String.t()]) :: t()
+  def defined(executable, options, extra_args) do
+    Options.keyword!(options)
+    {args, options} = Keyword.pop(options, :args)
+    executable |> new(args || [], options) |> append(extra_args)
+  end
+
+  @doc false
   @spec append(t(), [String.t()]) :: t()
   def append(%__MODULE__{} = command, args), do: %{command | args: command.args ++ strings!(args)}
 
@@ -121,6 +130,8 @@ defmodule NetRunner.Command do
       raise ArgumentError,
             "the executable must be a string, got: #{Macro.to_string(executable)}"
     end
+
+    if Macro.quoted_literal?(options), do: Options.keyword!(literal(options))
 
     if Keyword.keyword?(options) do
       {args, options} = options |> Macro.prewalk(&negative/1) |> Keyword.pop(:args)
@@ -187,7 +198,12 @@ defmodule NetRunner.Command do
   The executable and the options are evaluated each time the function is called, so they can depend on the environment. The names
   of options, and literal values, are checked when the module is compiled. A `@doc` before `defcommand` documents the functions.
 
-      defcommand :rg, "rg", args: ["--no-heading"], timeout: 5_000
+      iex> defmodule Search do
+      ...>   use NetRunner.Command
+      ...>   defcommand :rg, "rg", args: ["--no-heading"], timeout: 5_000
+      ...> end
+      iex> Search.rg(["needle"])
+      %NetRunner.Command{cmd: "rg", args: ["--no-heading", "needle"], opts: [timeout: 5000]}
   """
   defmacro defcommand(name, executable, options \\ []) do
     unless is_atom(name) do
@@ -202,11 +218,7 @@ defmodule NetRunner.Command do
 
       @spec unquote(name)([String.t()]) :: NetRunner.Command.t()
       def unquote(name)(extra_args \\ []) do
-        {args, options} = Keyword.pop(unquote(options), :args)
-
-        unquote(executable)
-        |> NetRunner.Command.new(args || [], options)
-        |> NetRunner.Command.append(extra_args)
+        NetRunner.Command.defined(unquote(executable), unquote(options), extra_args)
       end
     end
   end

@@ -597,7 +597,7 @@ defmodule NetRunner.Daemon do
   def terminate(_reason, state), do: end_command(state)
 
   # In crash reports: the stop command has the daemon's environment.
-  if Version.match?(System.version(), ">= 1.17.0-dev"), do: @impl(true)
+  if Version.match?(System.version(), ">= 1.17.0-dev"), do: @impl(true), else: @doc(false)
 
   def format_status(%{state: %__MODULE__{stop: %StopCommand{}} = state} = status),
     do: %{status | state: %{state | stop: :hidden}}

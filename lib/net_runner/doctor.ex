@@ -22,9 +22,20 @@ defmodule NetRunner.Doctor do
   Finds out what works here: a list of `NetRunner.Doctor.Finding`.
 
   The topics depend on the machine: where no command can be run, what needs one is left out.
+
+      iex> hd(NetRunner.Doctor.examine()).topic
+      :versions
   """
   @spec examine() :: [Finding.t()]
-  defdelegate examine, to: Examination, as: :run
+  # In a process of its own: the ports of `System.cmd/3` leave a message in one that traps exits.
+  def examine do
+    {_pid, monitor} = spawn_monitor(fn -> exit({:examined, Examination.run()}) end)
+
+    receive do
+      {:DOWN, ^monitor, _, _, {:examined, findings}} -> findings
+      {:DOWN, ^monitor, _, _, reason} -> exit(reason)
+    end
+  end
 
   @doc """
   Prints what works here, and what to do where something does not: the `report/1` of `examine/0`. `:failed` where `failed?/1`
@@ -37,7 +48,12 @@ defmodule NetRunner.Doctor do
     if failed?(findings), do: :failed, else: :ok
   end
 
-  @doc "Whether something failed that `docs/guarantees.md` rests on."
+  @doc """
+  Whether something failed that `docs/guarantees.md` rests on.
+
+      iex> NetRunner.Doctor.failed?([%NetRunner.Doctor.Finding{topic: :terminals, state: :warning, seen: "none"}])
+      false
+  """
   @spec failed?([Finding.t()]) :: boolean()
   def failed?(findings), do: Enum.any?(findings, &(&1.state == :failed))
 

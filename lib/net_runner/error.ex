@@ -44,7 +44,10 @@ defmodule NetRunner.Error do
 
   # What is no command may hold options that were put there, whose values may be secret.
   @impl true
-  def exception(fields), do: struct!(__MODULE__, Keyword.replace_lazy(fields, :command, &words/1))
+  def exception(fields) when is_list(fields),
+    do: struct!(__MODULE__, Keyword.replace_lazy(fields, :command, &words/1))
+
+  def exception(reason), do: %__MODULE__{reason: reason}
 
   defp words(command) do
     if is_list(command) and not List.improper?(command),
@@ -320,6 +323,7 @@ defmodule NetRunner.Error do
         "it and its interpreter to be executed, as `read: [:system]` does for the system's programs"
 
   def describe(reason) when is_atom(reason), do: system_error(reason)
+  def describe(reason) when is_binary(reason), do: Text.valid(reason)
   def describe(reason), do: inspect(reason)
 
   @doc false

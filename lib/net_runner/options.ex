@@ -541,7 +541,7 @@ defmodule NetRunner.Options do
 
       %{} ->
         raise ArgumentError,
-              "unknown option #{inspect(name)}; #{instead(name, names(groups) ++ others)}"
+              "unknown option #{inspect(name)}; #{instead(name, Enum.uniq(names(groups) ++ others), groups)}"
     end
 
     :ok
@@ -580,9 +580,30 @@ defmodule NetRunner.Options do
   # What other libraries call them.
   @elsewhere %{command: :cmd, executable: :cmd, cwd: :cd, dir: :cd, chdir: :cd}
 
-  defp instead(name, names) do
-    same = @elsewhere[name]
-    if same in names, do: "did you mean #{inspect(same)}?", else: nearest(name, names)
+  # A daemon takes the options of its command apart from its own.
+  defp instead(name, names, groups) do
+    of_command = if :daemon in groups, do: names([:command]), else: []
+    meant = meant(name, names) || meant(name, of_command)
+
+    cond do
+      meant == nil ->
+        "the options are #{Enum.map_join(names, ", ", &inspect/1)} (see NetRunner.Options and the documentation of the function)"
+
+      meant in names ->
+        "did you mean #{inspect(meant)}?"
+
+      true ->
+        "did you mean #{inspect(meant)}? It is one of the command, and belongs in :process_opts"
+    end
+  end
+
+  defp meant(_name, []), do: nil
+
+  defp meant(name, names) do
+    case @elsewhere do
+      %{^name => same} -> if same in names, do: same
+      %{} -> nearest(name, names)
+    end
   end
 
   defp nearest(name, names) do
@@ -591,10 +612,7 @@ defmodule NetRunner.Options do
     {distance, nearest} =
       names |> Enum.map(&{distance(Atom.to_string(&1), name), &1}) |> Enum.max()
 
-    if distance >= @near,
-      do: "did you mean #{inspect(nearest)}?",
-      else:
-        "the options are #{Enum.map_join(names, ", ", &inspect/1)} (see NetRunner.Options and the documentation of the function)"
+    if distance >= @near, do: nearest
   end
 
   # A short form of a name, and a long one, are near to it: :environment is meant as :env.
@@ -641,7 +659,11 @@ defmodule NetRunner.Options do
   # Enumerated once, so that the command gets what was checked.
   defp normal(:env, value), do: if(enumerable?(value), do: Enum.to_list(value), else: value)
   # As a child spec hides it.
-  defp normal(:fds, value) when is_function(value, 2), do: Map.new(value)
+  defp normal(:fds, value) when is_function(value, 2), do: normal(:fds, Map.new(value))
+
+  defp normal(:fds, value) when is_map(value) and not is_struct(value),
+    do: Map.reject(value, &match?({_, nil}, &1))
+
   defp normal(:owner, :none), do: nil
   defp normal(_type, value), do: value
 
@@ -673,8 +695,14 @@ defmodule NetRunner.Options do
     do: inspect(value)
 
   defp shown({:stdio, _, [:file]}, value) when not is_atom(value), do: Kind.of(value)
-  defp shown(type, value) when type in [:string, :list], do: Kind.no_string(value)
-  defp shown(_type, value), do: inspect(value)
+  defp shown(type, value) when type in [:string, :list, :executable], do: Kind.no_string(value)
+
+  defp shown(:command, [executable | args] = value) when is_binary(executable) do
+    problem = if not improper?(value), do: Kind.no_strings(args)
+    if problem, do: "one in which #{problem}", else: Kind.shown(value)
+  end
+
+  defp shown(_type, value), do: Kind.shown(value)
 
   defp valid?(:path, value), do: is_binary(value)
   defp valid?({:one_of, values}, value), do: value in values

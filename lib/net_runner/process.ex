@@ -28,11 +28,12 @@ defmodule NetRunner.Process do
   they were called, and before later ones. The same is true of writes, and the bytes of two writes are never mixed.
 
   When the process is gone, all functions return `{:error, :closed}` (`stop/1` returns `:ok`, and `alive?/1` `false`). A call that waits when
-  the connection to its node is lost returns `{:error, {:node, :disconnected}}`. Arguments of the wrong type raise.
+  the connection to its node is lost returns `{:error, {:node, :disconnected}}`. Arguments of the wrong type raise; what is no signal is `{:error, :unknown_signal}`.
   """
   @moduledoc since: "0.1.0"
 
   alias NetRunner.{Command, Options, Signal}
+  alias NetRunner.Options.Kind
   alias NetRunner.Process.{Client, Guest, Pattern, Server, Sink, Stats, Until}
 
   import NetRunner.Process.Client, only: [call: 2]
@@ -276,7 +277,7 @@ defmodule NetRunner.Process do
   defp of_call!(options, defaults, check) do
     unless Keyword.keyword?(options) do
       raise ArgumentError,
-            "options must be a keyword list, with #{names(defaults)}, got: #{inspect(options)}"
+            "options must be a keyword list, with #{names(defaults)}, got: #{Kind.shown(options)}"
     end
 
     options
@@ -423,6 +424,13 @@ defmodule NetRunner.Process do
   A terminal (`:pty`) cannot be closed for one direction. Instead, it is sent the end-of-file character (Ctrl-D, termios(3)). Programs
   that read lines see the end of their input, and so do programs that read keys and treat this one as the end, such as shells. If it is
   sent before the program has set up its terminal, it may get lost, like keys that a person types too early.
+
+      iex> {:ok, p} = NetRunner.Process.start("wc", ["-c"])
+      iex> NetRunner.Process.write(p, "hello")
+      iex> NetRunner.Process.close_stdin(p)
+      :ok
+      iex> NetRunner.Process.read(p)
+      {:ok, "5\\n"}
   """
   @spec close_stdin(t()) :: :ok | {:error, gone()}
   def close_stdin(process), do: call(process, :close_stdin)
@@ -516,7 +524,7 @@ defmodule NetRunner.Process do
 
   def kill(_process, [{_, _} | _] = options, []) do
     raise ArgumentError,
-          "the signal comes before the options, as in kill(process, :sigterm, to: :group), got: #{inspect(options)}"
+          "the signal comes before the options, as in kill(process, :sigterm, to: :group), got: #{Kind.shown(options)}"
   end
 
   def kill(process, signal, options) do

@@ -12,7 +12,7 @@ defmodule NetRunner.Telemetry do
   | `:stop` | the command has exited, and what it left running is gone | `monotonic_time`, `duration`, `max_rss_bytes`, `user_time_us`, `system_time_us`, `bytes_in`, `bytes_out`, `bytes_err` | `outcome`, `status` (for a signal, 128 + its number), `exit` and `cgroup` (as in `NetRunner.Process.Stats`) |
   | `:exception` | the command could not be started, its helper process was killed, or its `NetRunner.Process` ended before it | `monotonic_time`, `duration` | `kind`, `reason`, `stacktrace` |
 
-  The metadata of all three events has `command` (`[executable | args]`; arguments may be secret), `pid` (of the `NetRunner.Process`),
+  The metadata of all three events has `command` (`[executable | args]`; arguments may be secret; what was no list, and could not be started, is its only element), `pid` (of the `NetRunner.Process`),
   `os_pid` (`nil` if the command did not start), `caller` (the pid of the process that started it), `callers` (the caller, followed by its
   own `$callers`) and `telemetry_span_context`, which is the same in all events of one command and different for each command.
 
@@ -106,7 +106,7 @@ defmodule NetRunner.Telemetry do
   defp emit(event, span, measurements, metadata) do
     if handlers?() do
       common = %{
-        command: span.command,
+        command: if(is_list(span.command), do: span.command, else: [span.command]),
         pid: span.pid,
         os_pid: span.os_pid,
         caller: List.first(span.callers),

@@ -85,6 +85,28 @@ defmodule NetRunner.CommandTest do
     end
   end
 
+  describe "defcommand with options that are none" do
+    defp define(options) do
+      Code.eval_string("""
+      defmodule NetRunner.CommandTest.Wrong#{System.unique_integer([:positive])} do
+        use NetRunner.Command
+        defcommand :ls, "ls", #{options}
+      end
+      """)
+    end
+
+    test "is refused when it is compiled, where they are literal" do
+      for options <- [~s(["-l"]), ~s("-l"), ~s(%{}), ":args"] do
+        assert_raise ArgumentError, ~r/options must be a keyword list/, fn -> define(options) end
+      end
+    end
+
+    test "is refused when it is called, where they are computed" do
+      {{:module, module, _, _}, _} = define(~S|String.split("-l")|)
+      assert_raise ArgumentError, ~r/options must be a keyword list/, fn -> module.ls() end
+    end
+  end
+
   describe "a command" do
     test "runs, streams and starts" do
       show = Shown.show(["second"])

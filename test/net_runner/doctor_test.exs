@@ -44,6 +44,12 @@ defmodule NetRunner.DoctorTest do
     Tree.await(&Tree.at_rest?/0, 60_000, &Tree.helpers/0)
   end
 
+  test "leaves no message in a process that traps exits" do
+    Process.flag(:trap_exit, true)
+    _ = NetRunner.Doctor.examine()
+    assert Process.info(self(), :messages) == {:messages, []}
+  end
+
   test "the report has a line for each finding, and says at the end whether all is well" do
     ok = %Finding{topic: :commands, state: :ok, seen: "seen"}
     warning = %Finding{topic: :close_range, state: :warning, seen: "x", advice: "do it"}

@@ -195,6 +195,11 @@ defmodule NetRunner.ErrorTest do
     end
   end
 
+  test "is raised with a reason alone" do
+    assert_raise Error, "The command failed: boom", fn -> raise Error, "boom" end
+    assert_raise Error, ~r/no such executable/, fn -> raise Error, :enoent end
+  end
+
   describe "of any fields" do
     # Of each kind, those that are missing, and those that nobody expects.
     @reasons [

@@ -120,8 +120,13 @@ defmodule NetRunner.InfoTest do
 
   describe "stats/1" do
     test "has the kernel's account of the command and its children" do
-      # 64 MiB of memory, and a good part of a second of CPU time, in a child that was waited for.
-      script = "head -c 64M /dev/zero | tail -c 64M | cksum"
+      # 64 MiB of memory, and a good part of a second of CPU time, in children that were waited for. The kernel may count by
+      # ticks (CONFIG_TICK_CPU_ACCOUNTING): the loop, which makes no system call, is there for many of them.
+      script = """
+      head -c 64M /dev/zero | tail -c 64M | cksum
+      (i=0; while [ $i -lt 500000 ]; do i=$((i+1)); done)
+      """
+
       {:ok, p} = Command.start("sh", ["-c", script])
       running = Command.stats(p)
       assert %{exit: nil, exit_status: nil, max_rss_bytes: nil, user_time_us: nil} = running

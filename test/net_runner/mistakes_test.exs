@@ -127,6 +127,72 @@ defmodule NetRunner.MistakesTest do
     end
   end
 
+  describe "what stands where it does not belong hides its secret:" do
+    @options [env: [{"PGPASSWORD", @secret}]]
+
+    test "options among the words of a command" do
+      assert mistake(fn -> Daemon.child_spec(cmd: ["psql" | @options]) end) =~
+               ":cmd must be a string"
+
+      assert mistake(fn -> Daemon.child_spec(cmd: {"psql", @options}) end) =~ "got: a tuple"
+      stop = [cmd: "psql", stop_command: ["pg_ctl" | @options]]
+
+      assert mistake(fn -> Daemon.child_spec(stop) end) =~
+               "got: one in which argument 1 is not a string: the option :env"
+
+      assert mistake(fn -> NetRunner.pipeline({["psql"], @options}) end) =~
+               "a pipeline is a list of commands, got: a tuple"
+    end
+
+    test "options as the value of another one" do
+      for name <- [:cd, :timeout, :stop_signal, :leftovers, :pty, :owner, :user] do
+        message = mistake(fn -> NetRunner.run(["psql"], [{name, @options}]) end)
+        assert message =~ "the option #{inspect(name)} must be"
+      end
+    end
+  end
+
+  test "an option of a daemon's command is named, and where it belongs" do
+    for {wrong, right} <- [
+          kill_timout: :kill_timeout,
+          enviroment: :env,
+          cwd: :cd,
+          sandbx: :sandbox
+        ] do
+      message = mistake(fn -> Daemon.child_spec([{:cmd, "true"}, {wrong, 1}]) end)
+
+      assert message ==
+               "unknown option #{inspect(wrong)}; did you mean #{inspect(right)}? It is one of the command, and belongs in :process_opts"
+    end
+  end
+
+  test "the names that are listed are listed once" do
+    message = mistake(fn -> NetRunner.cmd("echo", [], foo: 1) end)
+    names = List.flatten(Regex.scan(~r/:[a-z_0-9]+/, message))
+    assert names -- Enum.uniq(names) == []
+  end
+
+  test "a command as a charlist" do
+    assert {:error, {:invalid_cmd, message}} = apply(NetRunner, :run, [~c"echo hi"])
+    assert message =~ "a command is a list [executable | args] of strings, got: "
+    assert message =~ "echo hi"
+  end
+
+  test "a function that writes its input takes one argument" do
+    message = mistake(fn -> NetRunner.run(["cat"], input: fn _a, _b -> "x" end) end)
+    assert message =~ "takes one argument, a Collectable"
+    assert NetRunner.run(["cat"], input: Stream.map(["a", "b"], & &1)) == {"ab", 0}
+    assert NetRunner.run(["cat"], input: Stream.take(Stream.cycle(["a"]), 3)) == {"aaa", 0}
+  end
+
+  test "a script that begins like an option of the shell is a script" do
+    for script <- ["-n", "+x", "-s", "-c exit"] do
+      assert {"", 127} = NetRunner.shell(script, input: "echo input", stderr: :disabled)
+    end
+
+    assert NetRunner.shell("+x 2>/dev/null; echo $0 $1", args: ["one"]) == {"sh one\n", 0}
+  end
+
   test "a script is a string" do
     for wrong <- [["echo", "hi"], ~c"echo hi", nil, NetRunner.Command.new("echo")] do
       assert mistake(fn -> NetRunner.shell(wrong, env: [{"A", @secret}]) end) =~

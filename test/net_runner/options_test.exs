@@ -101,6 +101,7 @@ defmodule NetRunner.OptionsTest do
     assert check(:pty, rows: nil, cols: 2) == [cols: 2]
     assert check(:rlimits, cpu: nil) == []
     assert check(:cgroup, pids_max: nil, cpu_weight: 1) == [cpu_weight: 1]
+    assert check(:fds, %{3 => nil, 4 => :input}) == %{4 => :input}
 
     assert %{max_output_size: [total: 1]} =
              Options.validate!([max_output_size: [stdout: nil, total: 1]], [:capture])

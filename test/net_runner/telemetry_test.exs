@@ -163,6 +163,12 @@ defmodule NetRunner.TelemetryTest do
     end
   end
 
+  test "what was no list is the only element of the command in its events" do
+    assert {:error, {:invalid_cmd, _}} = NetRunner.run("echo hi")
+    assert_received {[_, _, :start], _, %{command: ["echo hi"]}}
+    assert_received {[_, _, :exception], _, %{command: ["echo hi"]}}
+  end
+
   test "one whose owner dies, and one whose shepherd dies: exception" do
     test = self()
 

@@ -19,6 +19,18 @@ defmodule NetRunner.Options.Kind do
     if is_list(value) and List.ascii_printable?(value), do: inspect(value), else: of(value)
   end
 
+  @doc "The value itself, or what it is where something in it looks like options or variables, which may hold secrets."
+  @spec shown(term()) :: String.t()
+  def shown(value), do: if(secret?(value), do: of(value), else: inspect(value))
+
+  defp secret?({name, _value}) when name in [:env, :input, :fds], do: true
+  defp secret?({name, value}) when is_binary(name) and is_binary(value), do: true
+  defp secret?([first | rest]), do: secret?(first) or secret?(rest)
+  defp secret?(value) when is_tuple(value), do: value |> Tuple.to_list() |> secret?()
+  defp secret?(value) when is_struct(value), do: false
+  defp secret?(value) when is_map(value), do: value |> Map.to_list() |> secret?()
+  defp secret?(_value), do: false
+
   @doc "What is wrong with the first of these arguments that is no string, or `nil`."
   @spec no_strings([term()]) :: String.t() | nil
   def no_strings(args) do

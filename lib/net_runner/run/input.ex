@@ -60,6 +60,24 @@ defmodule NetRunner.Run.Input do
     {:feeder, function}
   end
 
+  # Both that of an enumerable, as `Stream` makes them, and one that was meant to be of one argument.
+  def new(%{input: function}) when is_function(function, 2) do
+    {:feeder,
+     fn sink ->
+       write = fn piece, _ -> {:cont, write(sink, piece)} end
+
+       case function.({:cont, nil}, write) do
+         {state, _} when state in [:done, :halted] ->
+           :ok
+
+         _other ->
+           raise ArgumentError,
+                 "the option :input is a function of two arguments, which stands for an enumerable (Enumerable.reduce/3), but did " <>
+                   "not return what one returns; a function that writes its input takes one argument, a Collectable"
+       end
+     end}
+  end
+
   def new(%{input: enumerable}) do
     {:feeder, fn sink -> Enum.each(enumerable, &write(sink, &1)) end}
   end

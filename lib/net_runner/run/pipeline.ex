@@ -11,7 +11,7 @@ defmodule NetRunner.Run.Pipeline do
   alias NetRunner.Process, as: Member
   alias NetRunner.Process.Server
   alias NetRunner.Run.Input
-  alias NetRunner.System.Native
+  alias NetRunner.System.{Native, Spec}
 
   # Options that only one command of a pipeline can have. Whether it is tagged, is said of the whole.
   @of_the_first [:input, :stdin]
@@ -39,7 +39,8 @@ defmodule NetRunner.Run.Pipeline do
   @spec plan(commands(), keyword(), [Options.group()]) :: t()
   def plan(commands, options, groups) do
     unless is_list(commands) and commands != [] and not List.improper?(commands) do
-      raise ArgumentError, "a pipeline is a list of commands, got: #{inspect(commands)}"
+      raise ArgumentError,
+            "a pipeline is a list of commands, got: #{Options.Kind.shown(commands)}"
     end
 
     for_all = Options.validate!(options, groups)
@@ -113,9 +114,22 @@ defmodule NetRunner.Run.Pipeline do
   def start(%__MODULE__{} = plan) do
     deadline = deadline(plan.timeout)
 
-    case pipes(length(plan.commands) - 1, []) do
-      {:ok, pipes} -> start(plan, pipes, deadline)
+    with :ok <- check(plan.commands, 0),
+         {:ok, pipes} <- pipes(length(plan.commands) - 1, []) do
+      start(plan, pipes, deadline)
+    else
       {:error, reason} -> {:error, reason, nil}
+      {:error, reason, words} -> {:error, reason, words}
+    end
+  end
+
+  # What is no command is found before those in front of it run.
+  defp check([], _index), do: :ok
+
+  defp check([{words, options} | others], index) do
+    case Spec.build(words, options) do
+      {:ok, _fields} -> check(others, index + 1)
+      {:error, reason} -> {:error, {:command, index, reason}, words}
     end
   end
 

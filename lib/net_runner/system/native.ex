@@ -84,11 +84,16 @@ defmodule NetRunner.System.Native do
     end
   end
 
-  defp load_library do
-    path = Application.app_dir(:net_runner, "priv/net_runner_nif")
+  # An escript is one file, which has the modules in it but no native library.
+  @no_folder "NetRunner's native library is not there: it is a file in the folder priv/ of :net_runner, which an escript does not " <>
+               "contain. Use a release or `mix run`, or set ERL_LIBS to a folder that has net_runner/priv"
 
-    case :erlang.load_nif(String.to_charlist(path), 0) do
-      :ok -> :persistent_term.erase(@failure)
+  defp load_library do
+    with folder when is_list(folder) <- :code.priv_dir(:net_runner),
+         :ok <- :erlang.load_nif(folder ++ '/net_runner_nif', 0) do
+      :persistent_term.erase(@failure)
+    else
+      {:error, :bad_name} -> :persistent_term.put(@failure, @no_folder)
       {:error, {_, text}} -> :persistent_term.put(@failure, does_not_load(text))
     end
 

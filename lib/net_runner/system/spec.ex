@@ -13,7 +13,7 @@ defmodule NetRunner.System.Spec do
 
   @doc "The fields, or what is wrong with the command."
   @spec build(command(), map()) :: {:ok, [Native.field()]} | {:error, term()}
-  def build([executable | args] = command, options) do
+  def build([executable | args] = command, options) when not is_integer(executable) do
     with :ok <- check_executable(executable),
          :ok <- check_args(args),
          {:ok, cd} <- directory(options.cd),

@@ -65,6 +65,26 @@ defmodule NetRunner.PipelineTest do
     end
   end
 
+  test "what is no command is found before those in front of it run" do
+    file = NetRunner.Temporary.path("started")
+    on_exit(fn -> File.rm(file) end)
+
+    for {wrong, tag} <- [
+          {["grep", nil], :invalid_args},
+          {"grep", :invalid_cmd},
+          {["a\0"], :invalid_cmd}
+        ] do
+      assert {:error, {:command, 1, {^tag, _}}} = NetRunner.pipeline([["touch", file], wrong])
+    end
+
+    named = NetRunner.Command.new("cat", [], env: [{"A=B", "c"}])
+
+    assert {:error, {:command, 1, {:invalid_env, _}}} =
+             NetRunner.pipeline([["touch", file], named])
+
+    refute File.exists?(file)
+  end
+
   test "what produces its input raises in the caller" do
     input = Stream.map(1..2, fn _ -> raise "no input" end)
 

@@ -32,6 +32,16 @@ defmodule NetRunner.System.LibraryTest do
       File.write!(Path.join(application, "priv/net_runner_nif.so"), "not an ELF file")
       assert_says_so(application, "file too short")
     end
+
+    # As in an escript, whose modules are in no folder of an application.
+    test "because there is no folder for it says so, and what to do", %{root: root} do
+      modules = Path.join(root, "modules")
+      copy(Application.app_dir(:net_runner, "ebin"), modules)
+      code = "IO.inspect(NetRunner.System.Native.loaded())"
+      {output, 0} = NetRunner.run(["elixir", "-pa", modules, "-e", code], stderr: :redirect)
+      assert output =~ "which an escript does not contain"
+      assert output =~ "ERL_LIBS"
+    end
   end
 
   test "a hot upgrade of the native library is refused, and what is loaded goes on", %{root: root} do
