@@ -296,6 +296,10 @@ defmodule NetRunner.Error do
       "its arguments and environment are larger than the system allows (:e2big): all of them together (ARG_MAX), or one of " <>
         "them (on Linux 128 KiB; execve(2))"
 
+  def describe(:efbig),
+    do:
+      "its arguments and environment are larger than a file that the VM may write (:efbig); `ulimit -f` is its limit"
+
   def describe(:launcher_died),
     do:
       "NetRunner's launcher died while the command was started, or cannot be started (the log says why)"

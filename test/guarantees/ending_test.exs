@@ -276,6 +276,19 @@ defmodule NetRunner.Guarantees.EndingTest do
       refute Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid))
     end
 
+    test "is given up, too, by who asks for its output later", context do
+      %{p: p, os_pid: os_pid, shepherd: shepherd} = context
+      :ok = Command.end_command(p, :timeout)
+      assert Command.await_exit(p) == {:error, {:not_ended, os_pid}}
+
+      assert took(fn -> Command.collect(p, :infinity, :infinity) end) ==
+               {:error, {:not_ended, os_pid}}
+
+      monitor = Process.monitor(p)
+      {_, 0} = System.cmd("kill", ["-CONT", "#{shepherd}"])
+      assert_receive {:DOWN, ^monitor, :process, ^p, :normal}, @soon
+    end
+
     # The command is only asked to end, so that what it prints is still of interest.
     test "is given up by a reader", %{p: p, os_pid: os_pid, shepherd: shepherd} do
       reading = Task.async(fn -> Command.read(p) end)

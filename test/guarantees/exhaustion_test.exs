@@ -166,6 +166,19 @@ defmodule NetRunner.Guarantees.ExhaustionTest do
     "/proc/#{pid}/task/#{pid}/children" |> File.read!() |> String.split()
   end
 
+  test "a command that is longer than a file that the VM may write" do
+    code = """
+    {:ok, _} = Application.ensure_all_started(:net_runner)
+    # A VM cannot start with it.
+    {_, 0} = System.cmd("prlimit", ["--fsize=200000", "--pid", System.pid()])
+    long = List.duplicate(String.duplicate("x", 100_000), 3)
+    IO.inspect({NetRunner.run(["true" | long]), NetRunner.run(~w(echo next))})
+    """
+
+    assert NetRunner.run(Tree.elixir(code), env: Tree.elixir_env(), stderr: :redirect) ==
+             {~s({{:error, :efbig}, {"next\\n", 0}}\n), 0}
+  end
+
   test "a size that a pipe cannot have is not insisted on", %{tree: tree} do
     options = [pipe_size: 0x7FFF_FFFF]
     assert {output, 0} = NetRunner.run(~w(head -c 3000000 /dev/zero), options)

@@ -299,7 +299,7 @@ defmodule NetRunner.Guarantees.HostileTest.VM do
   end
 
   describe "the command stops" do
-    for who <- ~w(s ls) do
+    for who <- ~w(s ls gls) do
       @who who
       test "itself and its helpers (#{who}): it is ended nonetheless", %{tree: tree} do
         run_in_clean_vm(tree, :stop_helpers, [@who], """
@@ -308,6 +308,22 @@ defmodule NetRunner.Guarantees.HostileTest.VM do
         [] = Tree.processes(tree)
         """)
       end
+    end
+
+    test "the helpers above its shepherd, and exits: later commands start", %{tree: tree} do
+      # Each of the later ones needs a shepherd of its own, and there are not as many that wait.
+      vm =
+        Tree.run_in_vm("""
+        alias NetRunner.Process, as: Command
+        script = "parent() { ps -o ppid= -p $1; }; l=$(parent $PPID); kill -STOP $(parent $l) $l"
+        {"", 0} = NetRunner.run(["sh", "-c", script])
+        options = [owner: :none, env: #{inspect(Tree.env(tree))}]
+        starts = for _ <- 1..6, do: Task.async(fn -> Command.start("cat", [], options) end)
+        for {:ok, command} <- Task.await_many(starts, #{@within}), do: :ok = Command.stop(command)
+        """)
+
+      Tree.end_vm(vm, :halted)
+      assert Tree.processes(tree) == []
     end
 
     test "its shepherd whenever that goes on: it loses it, and is ended", %{tree: tree} do

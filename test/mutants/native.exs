@@ -25,6 +25,36 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
     tests: ["test/net_runner/process/callers_test.exs"]
   },
   %{
+    id: "a_guard_that_is_stopped_stays_so",
+    file: "native/shepherd/src/guard.rs",
+    old: "            let _ = signals::continue_in_each(LONGEST_STOP);\n",
+    new: "            let _ = LONGEST_STOP;\n",
+    tests: ["test/guarantees/hostile_test.exs"],
+    limit: 400
+  },
+  %{
+    id: "a_guard_continues_once",
+    file: "native/shepherd/src/signals.rs",
+    old: "    CONTINUES_ITSELF.store(true, Ordering::Relaxed);\n",
+    new: "",
+    tests: ["test/guarantees/hostile_test.exs"],
+    limit: 400
+  },
+  %{
+    id: "a_long_command_ends_a_vm_that_may_write_little",
+    file: "native/wire/src/socket.rs",
+    old: "self.spec.len() as u64 > limit",
+    new: "self.spec.is_empty() && limit > 0",
+    tests: ["test/guarantees/exhaustion_test.exs"]
+  },
+  %{
+    id: "nobody_waits_for_the_end_of_a_lease",
+    file: "native/shepherd/src/command.rs",
+    old: "MOST_PAUSES: usize = 6_000",
+    new: "MOST_PAUSES: usize = 0",
+    tests: ["test/net_runner/fds_test.exs"]
+  },
+  %{
     id: "dead_idle_shepherd_is_not_skipped",
     file: "native/net_runner/src/submit.rs",
     old: "Err(Errno::EPIPE | Errno::ECONNRESET | Errno::EAGAIN) => {}",

@@ -14,6 +14,8 @@ server = [
    "    |> and_then(&outlets(&1, Outlets.serve(&1.outlets, :stderr)))\n", "", [run]},
   {"the_exit_is_not_heard", "    |> and_then(&listen/1)\n  end\n\n  # --- what callers ask",
    "  end\n\n  # --- what callers ask", [process]},
+  {"a_collect_that_comes_after_the_give_up_waits",
+   "given_up -> answer(state, :collect, given_up)", "_given_up -> {:noreply, state}", [ending]},
   {"await_exit_has_no_timeout", "wait(state, :exit, from, timeout)",
    "wait(state, :exit, from, (_ = timeout; :infinity))", [process]},
   {"a_runs_timeout_is_not_armed",

@@ -150,6 +150,36 @@ defmodule NetRunner.FdsTest do
                "`true` failed: its descriptor 9 (:fds) cannot be opened: no such file or directory (:enoent)"
     end
 
+    @tag Tree.linux_only()
+    test "a file on which another process has a lease: they wait until it gives that up",
+         context do
+      path = Path.join(context.directory, "leased")
+      File.write!(path, "content")
+
+      holder = """
+      import fcntl, os, signal, sys
+      file = os.open(sys.argv[1], os.O_RDWR)
+      signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])
+      fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+      print("leased", flush=True)
+      signal.sigwait([signal.SIGIO])
+      # Only a start that does not wait would come to its end meanwhile.
+      signal.sigtimedwait([], 0.3)
+      fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+      """
+
+      for {options, script, output} <- [
+            {[stdin: {:file, path}], "cat", "content"},
+            {[fds: %{3 => {:input, {:file, path}}}], "cat <&3", "content"},
+            {[stdout: {:append, path}], "echo", ""}
+          ] do
+        {:ok, p} = Command.start("python3", ["-c", holder, path])
+        assert Command.read_until(p, "leased\n") == {:ok, {"", "leased\n"}}
+        assert NetRunner.run(["sh", "-c", script], options) == {output, 0}
+        assert Command.await_exit(p) == {:ok, 0}
+      end
+    end
+
     test "a terminal, another user and a limit of descriptors go with them" do
       {:ok, p} =
         Command.start("sh", ["-c", "read x <&3; [ -t 0 ] && [ ! -t 3 ] && echo terminal $x"],

@@ -214,7 +214,7 @@ defmodule NetRunner.Process.Server do
   # For `NetRunner.run/2`: everything the command prints, and its status. Stops the server.
   def handle_call({:collect, limit, timeout}, from, state) do
     if timeout != :infinity, do: arm(:expired, timeout)
-    outlets(state, Outlets.collect(state.outlets, from, limit))
+    state |> outlets(Outlets.collect(state.outlets, from, limit)) |> and_then(&answer_late/1)
   end
 
   def handle_call(:stop, from, state) do
@@ -462,6 +462,14 @@ defmodule NetRunner.Process.Server do
   catch
     kind, reason ->
       give_up(state, Fault.sentence("a command was ended", kind, reason, __STACKTRACE__))
+  end
+
+  # Race: given up before the collect. All others who wait have had their answer.
+  defp answer_late(state) do
+    case Lifecycle.result(state.life) do
+      {:error, {:not_ended, _}} = given_up -> answer(state, :collect, given_up)
+      _ -> {:noreply, state}
+    end
   end
 
   defp give_up(state, sentence) do

@@ -319,6 +319,10 @@ defmodule NetRunner.Process.State do
 
   # --- carrying out ---------------------------------------------------------------------------------
 
+  @doc "Answers all that wait for this."
+  @spec answer(t(), :exit | :stop | :collect, result :: term()) :: result()
+  def answer(state, who, result), do: carry_out_one(state, {:answer, who, result})
+
   defp carry_out([], state), do: {:noreply, state}
 
   defp carry_out([effect | effects], state) do

@@ -437,7 +437,7 @@ fn connect(source: Source, target: RawFd) -> nix::Result<()> {
             let birth = libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK;
             // SAFETY: the path is a NUL-terminated string of the spec; the numbers are ours.
             unsafe {
-                let fd = Errno::result(libc::open(path, flags | birth, 0o666))?;
+                let fd = opened(path, flags | birth)?;
                 done(libc::fcntl(fd, libc::F_SETFL, flags & libc::O_APPEND))?;
                 if fd == target {
                     // The lowest free number, which may be the one. A copy onto itself stays close-on-exec.
@@ -446,6 +446,43 @@ fn connect(source: Source, target: RawFd) -> nix::Result<()> {
                 done(libc::dup2(fd, target))
             }
         }
+    }
+}
+
+/// Waits, as open(2) does without O_NONBLOCK, for another process that has a lease on the file to give it up, or for the
+/// kernel to take it away (fcntl(2), "Leases").
+///
+/// # Safety
+/// The path is a NUL-terminated string.
+unsafe fn opened(path: *const libc::c_char, flags: libc::c_int) -> nix::Result<RawFd> {
+    const PAUSE: libc::timespec = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 10_000_000,
+    };
+    /// A minute. The kernel gives a holder 45 s (/proc/sys/fs/lease-break-time).
+    const MOST_PAUSES: usize = 6_000;
+    let mut pauses = 0;
+    loop {
+        // SAFETY: the caller promises a string.
+        match Errno::result(unsafe { libc::open(path, flags, 0o666) }) {
+            // SAFETY: as above.
+            Err(Errno::EAGAIN) if pauses < MOST_PAUSES && unsafe { is_regular(path) } => {
+                // SAFETY: nanosleep(2) reads the struct.
+                unsafe { libc::nanosleep(&PAUSE, std::ptr::null_mut()) };
+                pauses += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// # Safety
+/// The path is a NUL-terminated string.
+unsafe fn is_regular(path: *const libc::c_char) -> bool {
+    // SAFETY: stat(2) writes the struct, which is valid with any bits; the caller promises a string.
+    unsafe {
+        let mut status: libc::stat = std::mem::zeroed();
+        libc::stat(path, &mut status) == 0 && status.st_mode & libc::S_IFMT == libc::S_IFREG
     }
 }
 

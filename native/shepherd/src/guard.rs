@@ -5,7 +5,7 @@
 //! too, so do the processes of its command, and the guard ends those. It exits when no child is left.
 
 use crate::children;
-use crate::watch::Watch;
+use crate::watch::{Watch, LONGEST_STOP};
 use crate::{launcher, signals, socket, sys};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -27,6 +27,8 @@ pub fn run(socket: OwnedFd) -> ExitCode {
         Ok(ForkResult::Child) => launcher::run(socket, guard),
         Ok(ForkResult::Parent { child: launcher }) => {
             drop(socket);
+            // Nobody above it would continue it. It goes without where the system refuses (RLIMIT_SIGPENDING).
+            let _ = signals::continue_in_each(LONGEST_STOP);
             Watch::default().attend_until_childless(|dead| {
                 if dead.pid == launcher {
                     // What it knew of those that somebody stopped is gone with it.
@@ -51,8 +53,7 @@ fn become_guard() -> Result<ForkResult, Refused> {
     setsid().map_err(refused("setsid"))?;
     signals::take_over().map_err(refused("rt_sigaction or rt_sigprocmask"))?;
     sys::become_subreaper().map_err(refused("prctl(PR_SET_CHILD_SUBREAPER)"))?;
-    // A guard that somebody stopped goes on when the VM is dead, and lets the other helpers go on. Until then it may be
-    // stopped: it has nothing to do.
+    // A guard that somebody stopped goes on when the VM is dead, at once, and lets the other helpers go on.
     sys::signal_at_parents_death(Some(Signal::SIGCONT))
         .map_err(refused("prctl(PR_SET_PDEATHSIG)"))?;
     match sys::dead_child(None) {

@@ -1,10 +1,13 @@
-//! Signals in the helpers: everything is blocked, and SIGCHLD is let in only while one waits.
+//! Signals in the helpers: everything is blocked, and SIGCHLD is let in only while one waits (in the guard SIGCONT, too).
 
 use nix::errno::Errno;
 use nix::sys::select::{pselect, FdSet};
 use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
 use nix::sys::time::TimeSpec;
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+use nix::time::ClockId;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Interrupts a wait, and does nothing else. `execve(2)` resets it to the default.
@@ -20,6 +23,36 @@ pub fn take_over() -> nix::Result<()> {
     // SAFETY: the handler does nothing, so it is async-signal-safe.
     unsafe { sigaction(Signal::SIGCHLD, &waking) }?;
     Ok(())
+}
+
+/// Whether SIGCONT is let in as well.
+static CONTINUES_ITSELF: AtomicBool = AtomicBool::new(false);
+
+/// From now on the kernel sends this process a SIGCONT in each period, whatever state it is in: a process that is stopped goes
+/// on (timer_create(2), signal(7)). The timer is the process's own, and no fork has it. Its signal must be taken, or
+/// else there is no other one.
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+pub fn continue_in_each(period: Duration) -> nix::Result<()> {
+    use nix::sys::signal::{SigEvent, SigevNotify};
+    use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+    let signal = Signal::SIGCONT;
+    let si_value = 0;
+    let notify = SigevNotify::SigevSignal { signal, si_value };
+    let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))?;
+    let period = Expiration::Interval(TimeSpec::from_duration(period));
+    timer.set(period, TimerSetTimeFlags::empty())?;
+    // To drop it would delete it.
+    std::mem::forget(timer);
+    let waking = SigAction::new(SigHandler::Handler(wake), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing, so it is async-signal-safe.
+    unsafe { sigaction(signal, &waking) }?;
+    CONTINUES_ITSELF.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
+pub fn continue_in_each(_period: Duration) -> nix::Result<()> {
+    Err(Errno::ENOSYS)
 }
 
 /// The size of the kernel's signal set.
@@ -122,14 +155,17 @@ pub fn wait<'fd>(
     readable: impl IntoIterator<Item = BorrowedFd<'fd>>,
     timeout: Option<Duration>,
 ) -> nix::Result<FdSet<'fd>> {
-    let mut all_but_child = every_signal();
-    all_but_child.remove(Signal::SIGCHLD);
+    let mut blocked = every_signal();
+    blocked.remove(Signal::SIGCHLD);
+    if CONTINUES_ITSELF.load(Ordering::Relaxed) {
+        blocked.remove(Signal::SIGCONT);
+    }
     let mut set = FdSet::new();
     for fd in readable {
         set.insert(fd);
     }
     let timeout = timeout.map(TimeSpec::from_duration);
-    match pselect(None, &mut set, None, None, &timeout, &all_but_child) {
+    match pselect(None, &mut set, None, None, &timeout, &blocked) {
         Ok(_) => Ok(set),
         Err(Errno::EINTR) => Ok(FdSet::new()),
         Err(errno) => Err(errno),

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// Somebody may have had a reason to stop a helper, for less than this.
-const LONGEST_STOP: Duration = Duration::from_secs(5);
+pub const LONGEST_STOP: Duration = Duration::from_secs(5);
 
 /// Of how many children that were stopped or continued this process takes note before it does anything else.
 const MOST_CHANGES: usize = 100;
