@@ -27,17 +27,18 @@ defmodule NetRunner.Guarantees.StopSignalTest do
 
   @tag Tree.linux_only()
   test "an orphan in a session of its own is told, too", %{told: file} do
-    orphan = "trap 'echo told >#{file}; exit' TERM; echo ready; while :; do sleep 0.05; done"
+    orphan = "trap 'echo told >#{file}; exit' TERM; echo armed; while :; do sleep 0.05; done"
 
-    # The command outlives its orphan: after its own end SIGKILL comes at once.
+    # The command outlives its orphan: after its own end SIGKILL comes at once. It is an orphan when the subshell has ended.
     script = """
     trap 'until [ -s #{file} ]; do sleep 0.01; done; exit' TERM
     (setsid sh -c "$1" &)
+    echo orphaned
     while :; do sleep 0.05; done
     """
 
     {:ok, p} = Command.start("sh", ["-c", script, "sh", orphan], kill_timeout: @kill_timeout)
-    assert Command.read(p) == {:ok, "ready\n"}
+    assert {:ok, _} = Command.read_until(p, ["armed\norphaned\n", "orphaned\narmed\n"])
     assert Command.stop(p) == :ok
     assert File.read(file) == {:ok, "told\n"}
   end
