@@ -29,11 +29,16 @@ defmodule NetRunner.Doctor do
   @spec examine() :: [Finding.t()]
   # In a process of its own: the ports of `System.cmd/3` leave a message in one that traps exits.
   def examine do
-    {_pid, monitor} = spawn_monitor(fn -> exit({:examined, Examination.run()}) end)
+    {caller, answer} = {self(), make_ref()}
+    {_pid, monitor} = spawn_monitor(fn -> send(caller, {answer, Examination.run()}) end)
 
     receive do
-      {:DOWN, ^monitor, _, _, {:examined, findings}} -> findings
-      {:DOWN, ^monitor, _, _, reason} -> exit(reason)
+      {^answer, findings} ->
+        Process.demonitor(monitor, [:flush])
+        findings
+
+      {:DOWN, ^monitor, _, _, reason} ->
+        exit(reason)
     end
   end
 

@@ -50,7 +50,7 @@ defmodule NetRunner.Sandbox.Attacks do
   @doc "Those without namespaces."
   def first_step, do: ~w(basic unix open)a
 
-  # 47,110 where nobody listens.
+  # 47,110 where it does not matter which.
   defp port(ctx) do
     case Integer.parse(Map.get(ctx, :address, "")) do
       {port, ""} -> port
@@ -384,6 +384,7 @@ defmodule NetRunner.Sandbox.Attacks do
         refused_by: [:basic, :unix, :connect, :strict]
       ),
       row("listens", fn ctx -> ["listen_at", "#{port(ctx)}"] end,
+        needs: [:free_port],
         succeeded: fn output, _ -> output == "listening\n" end,
         passes: [:open, :loopback, :bind],
         refused_by: [:basic, :unix, :connect, :strict]

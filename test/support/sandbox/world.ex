@@ -146,6 +146,7 @@ defmodule NetRunner.Sandbox.World do
   defp need(:victim, ctx), do: need_victim(ctx, [])
   defp need(:terminal, ctx), do: need_victim(ctx, pty: [echo: false])
 
+  defp need(:free_port, ctx), do: Map.put(ctx, :address, "#{Nodes.free_port()}")
   defp need(:tcp, ctx), do: listen(ctx, ip: {127, 0, 0, 1})
   defp need(:tcp6, ctx), do: listen(ctx, [:inet6, ip: {0, 0, 0, 0, 0, 0, 0, 1}])
   defp need(:local, ctx), do: listen(ctx, ifaddr: {:local, Path.join(ctx.outside, "socket")})
