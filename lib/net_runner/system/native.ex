@@ -90,7 +90,7 @@ defmodule NetRunner.System.Native do
 
   defp load_library do
     with folder when is_list(folder) <- :code.priv_dir(:net_runner),
-         :ok <- :erlang.load_nif(folder ++ '/net_runner_nif', 0) do
+         :ok <- :erlang.load_nif(folder ++ ~c"/net_runner_nif", 0) do
       :persistent_term.erase(@failure)
     else
       {:error, :bad_name} -> :persistent_term.put(@failure, @no_folder)
