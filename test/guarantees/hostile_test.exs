@@ -320,6 +320,7 @@ defmodule NetRunner.Guarantees.HostileTest.VM do
         # Twice: they go on whenever they are stopped.
         for _ <- 1..2 do
           {"", 0} = NetRunner.run(["sh", "-c", script])
+          NetRunner.System.Native.let_idle_go()
           starts = for _ <- 1..6, do: Task.async(fn -> Command.start("cat", [], options) end)
           for {:ok, command} <- Task.await_many(starts, #{@within}), do: :ok = Command.stop(command)
         end
