@@ -208,21 +208,21 @@ defmodule NetRunner.Process do
 
   defp timeout!(other) do
     raise ArgumentError,
-          "the timeout must be milliseconds (an integer, 0 or more) or :infinity, got: #{inspect(other)}"
+          "the timeout must be milliseconds (an integer, 0 or more) or :infinity, got: #{Kind.shown(other)}"
   end
 
   defp size!(value) when is_size(value), do: min(value, @max_read)
 
   defp size!(other) do
     raise ArgumentError,
-          "max_bytes must be an integer greater than 0 (the timeout comes after it), got: #{inspect(other)}"
+          "max_bytes must be an integer greater than 0 (the timeout comes after it), got: #{Kind.shown(other)}"
   end
 
   defp fd!(number) when number in 3..255, do: number
 
   defp fd!(other) do
     raise ArgumentError,
-          "the descriptor must be a number from 3 to 255, as in the option :fds, got: #{inspect(other)}"
+          "the descriptor must be a number from 3 to 255, as in the option :fds, got: #{Kind.shown(other)}"
   end
 
   @doc """
@@ -294,7 +294,7 @@ defmodule NetRunner.Process do
         true ->
           with expected when expected != :ok <- check.(name, value) do
             raise ArgumentError,
-                  "the option #{inspect(name)} must be #{expected}, got: #{inspect(value)}"
+                  "the option #{inspect(name)} must be #{expected}, got: #{Kind.shown(value)}"
           end
 
           Map.put(all, name, value)
@@ -341,7 +341,7 @@ defmodule NetRunner.Process do
   defp count!(count) when is_integer(count) and count >= 0, do: count
 
   defp count!(other) do
-    raise ArgumentError, "the count must be an integer, 0 or more, got: #{inspect(other)}"
+    raise ArgumentError, "the count must be an integer, 0 or more, got: #{Kind.shown(other)}"
   end
 
   @doc false
@@ -703,7 +703,7 @@ defmodule NetRunner.Process do
 
   defp window_size!(name, other) do
     raise ArgumentError,
-          "the number of #{name} must be an integer from 1 to 65535, got: #{inspect(other)}"
+          "the number of #{name} must be an integer from 1 to 65535, got: #{Kind.shown(other)}"
   end
 
   @doc """

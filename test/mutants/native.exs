@@ -43,7 +43,7 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
   %{
     id: "a_long_command_ends_a_vm_that_may_write_little",
     file: "native/wire/src/socket.rs",
-    old: "self.spec.len() as u64 > limit",
+    old: "self.spec.len() as rlim_t > limit",
     new: "self.spec.is_empty() && limit > 0",
     tests: ["test/guarantees/exhaustion_test.exs"]
   },

@@ -144,6 +144,25 @@ defmodule NetRunner.MistakesTest do
                "a pipeline is a list of commands, got: a tuple"
     end
 
+    test "options as an argument of a call" do
+      p = cat()
+
+      for call <- [
+            &Command.read(p, &1),
+            &Command.read(p, 10, &1),
+            &Command.read_fd(p, &1),
+            &Command.read_until(p, &1),
+            &Command.read_until(p, "x", timeout: &1),
+            &Command.kill(p, :sigterm, to: &1),
+            &Command.kill(p, &1),
+            &Command.ask(p, &1),
+            &NetRunner.cmd("true", [], cd: &1),
+            &NetRunner.run(["true"], cgroup: &1)
+          ] do
+        assert mistake(fn -> call.(@options) end) =~ ~r/got: a list|with value a list/
+      end
+    end
+
     test "options as the value of another one" do
       for name <- [:cd, :timeout, :stop_signal, :leftovers, :pty, :owner, :user] do
         message = mistake(fn -> NetRunner.run(["psql"], [{name, @options}]) end)

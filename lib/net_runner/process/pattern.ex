@@ -20,7 +20,7 @@ defmodule NetRunner.Process.Pattern do
   @spec refuse(term()) :: no_return()
   defp refuse(pattern) do
     raise ArgumentError,
-          "the pattern must be a binary that is not empty, a list of these, or a regex, got: #{inspect(pattern)}"
+          "the pattern must be a binary that is not empty, a list of these, or a regex, got: #{NetRunner.Options.Kind.shown(pattern)}"
   end
 
   @doc """

@@ -158,7 +158,7 @@ defmodule NetRunner.Run.Cmd do
   defp option({name, value}, _settings) do
     # The value of an unknown option may be secret: it may be meant as the :env, or the :input.
     if name not in @both, do: Options.known!(name, @groups, @both ++ [:use_stdio])
-    raise ArgumentError, "invalid option #{inspect(name)} with value #{inspect(value)}"
+    raise ArgumentError, "invalid option #{inspect(name)} with value #{Kind.shown(value)}"
   end
 
   # Of an option that is given twice, the first counts.

@@ -127,8 +127,8 @@ defmodule NetRunner.Run.Pipeline do
   defp check([], _index), do: :ok
 
   defp check([{words, options} | others], index) do
-    case Spec.build(words, options) do
-      {:ok, _fields} -> check(others, index + 1)
+    case Spec.check(words, options) do
+      :ok -> check(others, index + 1)
       {:error, reason} -> {:error, {:command, index, reason}, words}
     end
   end

@@ -8,6 +8,8 @@ defmodule NetRunner.System.Cgroup do
   # A cgroup that exists and is only joined (`cgroup: [join: path]`) is somebody else's: the VM and the shepherd do none of
   # this to it, and its figures are not those of the command.
 
+  alias NetRunner.Options.Kind
+
   @mountinfo "/proc/self/mountinfo"
 
   @removal_tries 200
@@ -68,14 +70,14 @@ defmodule NetRunner.System.Cgroup do
   def problem(limits) do
     if Keyword.keyword?(limits),
       do: Enum.find_value(limits, &problem_of/1),
-      else: inspect(limits)
+      else: Kind.shown(limits)
   end
 
   defp problem_of({name, value} = limit) do
     cond do
       limit?(limit) -> nil
       name == :join and is_binary(value) -> ":join beside limits"
-      true -> inspect([limit])
+      true -> Kind.shown([limit])
     end
   end
 

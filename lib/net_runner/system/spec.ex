@@ -13,12 +13,12 @@ defmodule NetRunner.System.Spec do
 
   @doc "The fields, or what is wrong with the command."
   @spec build(command(), map()) :: {:ok, [Native.field()]} | {:error, term()}
-  def build([executable | args] = command, options) when not is_integer(executable) do
-    with :ok <- check_executable(executable),
-         :ok <- check_args(args),
+  def build(command, options) do
+    with :ok <- check_words(command),
          {:ok, cd} <- directory(options.cd),
          {:ok, environment} <- environment(options),
          {:ok, account} <- account(options) do
+      [executable | args] = command
       {:ok, stop_signal} = NetRunner.Signal.resolve(options.stop_signal)
 
       {:ok,
@@ -32,7 +32,20 @@ defmodule NetRunner.System.Spec do
     end
   end
 
-  def build(command, _options) do
+  @doc "What is wrong with the command, as far as nobody has to be asked: what `build/2` would say."
+  @spec check(command(), map()) :: :ok | {:error, term()}
+  def check(command, options) do
+    with :ok <- check_words(command),
+         {:ok, _cd} <- directory(options.cd),
+         {:ok, _changes} <- check_env(options.env),
+         do: :ok
+  end
+
+  defp check_words([executable | args]) when not is_integer(executable) do
+    with :ok <- check_executable(executable), do: check_args(args)
+  end
+
+  defp check_words(command) do
     hint = if is_binary(command), do: " (NetRunner.shell/2 runs a line of shell script)", else: ""
 
     invalid_cmd(

@@ -25,7 +25,7 @@ pub fn take_over() -> nix::Result<()> {
     Ok(())
 }
 
-/// Whether SIGCONT is let in as well.
+/// Whether SIGCONT is let in as well, while one waits.
 static CONTINUES_ITSELF: AtomicBool = AtomicBool::new(false);
 
 /// From now on the kernel sends this process a SIGCONT in each period, whatever state it is in: a process that is stopped goes

@@ -3,7 +3,7 @@
 use crate::{Request, MAX_SHORT_SPEC};
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::resource::{getrlimit, Resource};
+use nix::sys::resource::{getrlimit, rlim_t, Resource};
 use nix::sys::socket::{
     sendmsg, socketpair, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType,
 };
@@ -84,7 +84,7 @@ impl Begin {
     fn write_spec_to_file(&mut self) -> nix::Result<()> {
         // A write beyond this limit would be a signal (SIGXFSZ), which ends the VM.
         let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
-        if self.spec.len() as u64 > limit {
+        if self.spec.len() as rlim_t > limit {
             return Err(Errno::EFBIG);
         }
         self.fds.insert(1, file_of(&self.spec)?);

@@ -54,15 +54,20 @@ defmodule NetRunner.System.DescriptorsOfTheVmTest do
     assert in_vm(70, code) == {[], [true, {:ok, {"", "hi"}}, :ok, true]}
   end
 
+  # A VM whose limit is raised, and whose next descriptors have numbers above the old one.
+  @raise_limit """
+  #{@start}
+  {_, 0} = System.cmd("prlimit", ["--pid", System.pid(), "--nofile=4096:4096"])
+  {"", 0} = NetRunner.run(~w(true))
+  files = for _ <- 1..600, {:ok, file} <- [:file.open(~c"/dev/null", [:read, :raw])], do: file
+  """
+
   # Race: limit raised under the VM.
   test "a limit that was raised later gives no number that the VM cannot poll" do
     seconds = "#{100_000 + System.unique_integer([:positive])}.#{System.pid()}"
 
     code = """
-    #{@start}
-    {_, 0} = System.cmd("prlimit", ["--pid", System.pid(), "--nofile=4096:4096"])
-    {"", 0} = NetRunner.run(~w(true))
-    files = for _ <- 1..600, {:ok, file} <- [:file.open(~c"/dev/null", [:read, :raw])], do: file
+    #{@raise_limit}
     count = fn -> length(File.ls!("/proc/self/fd")) end
     NetRunner.System.Native.let_idle_go()
     before = count.()
@@ -89,10 +94,7 @@ defmodule NetRunner.System.DescriptorsOfTheVmTest do
     seconds = "#{100_000 + System.unique_integer([:positive])}.#{System.pid()}"
 
     code = """
-    #{@start}
-    {_, 0} = System.cmd("prlimit", ["--pid", System.pid(), "--nofile=4096:4096"])
-    {"", 0} = NetRunner.run(~w(true))
-    files = for _ <- 1..600, {:ok, file} <- [:file.open(~c"/dev/null", [:read, :raw])], do: file
+    #{@raise_limit}
     NetRunner.System.Native.let_idle_go()
     spin = fn spin, until -> if System.monotonic_time(:millisecond) < until, do: spin.(spin, until) end
     hog = fn hog -> spin.(spin, System.monotonic_time(:millisecond) + 5); Process.sleep(2); hog.(hog) end
