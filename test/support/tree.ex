@@ -156,6 +156,14 @@ defmodule NetRunner.Guarantees.Tree do
     end)
   end
 
+  @doc "The controllers that a cgroup below it can have, as in `memory`."
+  def cgroup_controllers do
+    case File.read(Path.join(cgroup_root() || "/nowhere", "cgroup.controllers")) do
+      {:ok, text} -> String.split(text)
+      {:error, _} -> []
+    end
+  end
+
   @doc "The directories of cgroups of a tree."
   def cgroups(tree), do: Path.wildcard("#{cgroup_root()}/net_runner_test/#{tree.mark}")
 

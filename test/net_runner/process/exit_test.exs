@@ -6,11 +6,6 @@ defmodule NetRunner.Process.ExitTest do
   alias NetRunner.Process.Exit
   alias NetRunner.System.Cgroup
 
-  @controllers (case File.read(Path.join(Tree.cgroup_root() || "/nowhere", "cgroup.controllers")) do
-                  {:ok, text} -> String.split(text)
-                  {:error, _} -> []
-                end)
-
   defp killed?(how, cgroup),
     do: Exit.oom_killed?(%Exit{how: how, usage: {0, 0, 0}, at: 0, cgroup: cgroup})
 
@@ -33,7 +28,8 @@ defmodule NetRunner.Process.ExitTest do
     assert %{memory_oom_kills: 2} = Cgroup.figures(directory)
   end
 
-  unless "memory" in @controllers, do: @tag(skip: "needs the memory controller of cgroup v2")
+  unless "memory" in Tree.cgroup_controllers(),
+    do: @tag(skip: "needs the memory controller of cgroup v2")
 
   test "a command that needs more than its cgroup may have" do
     path = "net_runner_test/#{NetRunner.Temporary.name("oom")}"

@@ -9,10 +9,6 @@ defmodule NetRunner.CgroupTest do
   end
 
   @root Tree.cgroup_root() || "/nowhere"
-  @controllers (case File.read(Path.join(@root, "cgroup.controllers")) do
-                  {:ok, text} -> String.split(text)
-                  {:error, _} -> []
-                end)
 
   setup do
     parent = "net_runner_test/#{NetRunner.Temporary.name("cgroup")}"
@@ -78,7 +74,7 @@ defmodule NetRunner.CgroupTest do
     # The command's cgroup has the controllers that its parent gives it, as a limit would have it do.
     File.mkdir_p!(Path.join(@root, parent))
 
-    if "memory" in @controllers do
+    if "memory" in Tree.cgroup_controllers() do
       for directory <- [@root, Path.join(@root, Path.dirname(parent)), Path.join(@root, parent)],
           do: File.write!(Path.join(directory, "cgroup.subtree_control"), "+memory")
     end
@@ -95,7 +91,7 @@ defmodule NetRunner.CgroupTest do
              Command.stats(p)
 
     assert used >= running
-    if "memory" in @controllers, do: assert(figures.memory_peak_bytes > 0)
+    if "memory" in Tree.cgroup_controllers(), do: assert(figures.memory_peak_bytes > 0)
     Command.stop(p)
     {:ok, p} = Command.start("true")
     assert Command.stats(p).cgroup == nil
@@ -324,7 +320,7 @@ defmodule NetRunner.CgroupTest do
   ]
 
   for {limit, value, controller, file, shown} <- @limits do
-    unless controller in @controllers,
+    unless controller in Tree.cgroup_controllers(),
       do: @tag(skip: "the #{controller} controller is not with cgroup v2 here")
 
     test "#{limit} is set", %{path: path} do
@@ -362,7 +358,7 @@ defmodule NetRunner.CgroupTest do
         do: assert(NetRunner.System.Cgroup.problem(cpuset_cpus: cpus) == nil)
   end
 
-  for {limit, value, controller, _, _} <- @limits, controller not in @controllers do
+  for {limit, value, controller, _, _} <- @limits, controller not in Tree.cgroup_controllers() do
     test "#{limit} without its controller says so, before anything starts", %{path: path} do
       assert {:error, {:cgroup, message}} =
                NetRunner.run(~w(true),
@@ -375,7 +371,8 @@ defmodule NetRunner.CgroupTest do
     end
   end
 
-  unless "pids" in @controllers, do: @tag(skip: "the pids controller is not with cgroup v2 here")
+  unless "pids" in Tree.cgroup_controllers(),
+    do: @tag(skip: "the pids controller is not with cgroup v2 here")
 
   test "pids_max limits the processes, and the peak is counted", %{path: path} do
     script = "for i in 1 2 3 4 5 6; do sleep 100 & done; wait"
@@ -385,7 +382,7 @@ defmodule NetRunner.CgroupTest do
     assert %{cgroup: %{pids_peak: 3}} = Command.stats(p)
   end
 
-  unless "memory" in @controllers,
+  unless "memory" in Tree.cgroup_controllers(),
     do: @tag(skip: "the memory controller is not with cgroup v2 here")
 
   test "memory_max ends a command that takes more", %{path: path} do
