@@ -276,10 +276,13 @@ defmodule NetRunner.Guarantees.EndingTest do
       refute Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid))
     end
 
-    test "is given up, too, by who asks for its output later", context do
+    test "is given up, too, by who comes later: asks for its output, or feeds it", context do
       %{p: p, os_pid: os_pid, shepherd: shepherd} = context
       :ok = Command.end_command(p, :timeout)
       assert Command.await_exit(p) == {:error, {:not_ended, os_pid}}
+      feeder = NetRunner.Run.Input.feed({:feeder, fn _ -> Process.sleep(:infinity) end}, p)
+      monitor = Process.monitor(feeder)
+      assert_receive {:DOWN, ^monitor, _, _, :killed}, @soon
 
       assert took(fn -> Command.collect(p, :infinity, :infinity) end) ==
                {:error, {:not_ended, os_pid}}
@@ -329,6 +332,61 @@ defmodule NetRunner.Guarantees.EndingTest do
     Tree.await(fn -> gone?(os_pid) end)
     Tree.await(fn -> not Process.alive?(server) end)
     assert NetRunner.Error.describe(reason) =~ "SIGKILL did not end it within :give_up_after"
+  end
+
+  # And what their :timeout does.
+  @callers [
+    run: {&NetRunner.run/2, &Command.end_command/2},
+    capture: {&NetRunner.capture/2, &NetRunner.Process.Server.end_captured/2},
+    cmd: {&__MODULE__.cmd/2, &Command.end_command/2},
+    stream: {&__MODULE__.stream/2, &Command.end_command/2},
+    pipeline: {&__MODULE__.pipeline/2, &Command.end_command/2}
+  ]
+
+  def cmd([command | args], options), do: NetRunner.cmd(command, args, options)
+  def stream(command, options), do: command |> NetRunner.stream!(options) |> Enum.to_list()
+  def pipeline(command, options), do: NetRunner.pipeline([command, ["cat"]], options)
+
+  for {name, _} <- @callers do
+    test "#{name} gives up a command whose input produces nothing" do
+      test = self()
+      {call, end_command} = @callers[unquote(name)]
+      seconds = "1000.#{System.unique_integer([:positive])}"
+
+      input =
+        Stream.repeatedly(fn ->
+          send(test, {:feeder, self()})
+          Process.sleep(:infinity)
+        end)
+
+      task =
+        Task.async(fn ->
+          try do
+            call.(["sleep", seconds], input: input, kill_timeout: 100, give_up_after: 100)
+          rescue
+            error in NetRunner.Error -> {:error, error.reason}
+          end
+        end)
+
+      assert_receive {:feeder, feeder}, @soon
+
+      %{pid: server, os_pid: os_pid} =
+        Enum.find(NetRunner.list(), &match?([_, ^seconds], &1.command))
+
+      shepherd = Tree.shepherd(server)
+      {_, 0} = System.cmd("kill", ["-STOP", "#{shepherd}"])
+      on_exit(fn -> System.cmd("kill", ["-CONT", "#{shepherd}"], stderr_to_stdout: true) end)
+      monitor = Process.monitor(feeder)
+      :ok = end_command.(server, :timeout)
+
+      case Task.await(task, @soon) do
+        {:ok, %NetRunner.Result{outcome: outcome}} -> assert outcome == :not_ended
+        {:error, reason} -> assert reason in [{:not_ended, os_pid}, :timeout]
+      end
+
+      assert_receive {:DOWN, ^monitor, _, _, :killed}, @soon
+      refute gone?(os_pid)
+    end
   end
 
   describe "a stream's limit of bytes" do

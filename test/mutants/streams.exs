@@ -194,7 +194,7 @@ input_of_a_run = [
   {"what_was_produced_before_a_failure_is_lost",
    "      bytes ->\n        Command.write(server, bytes)", "      _bytes ->\n        :ok",
    [input]},
-  {"a_feeder_is_not_let_go", "    Usher.start(server)\n", "", [ending, callers]},
+  {"a_feeder_is_not_let_go", "usher = Usher.start(server)", "usher = self()", [ending, callers]},
   {"an_explicit_pipe_without_input_stays_open",
    "def new(%{input: nil, stdin: :pipe}), do: {:iovec, []}",
    "def new(%{input: nil, stdin: :pipe}), do: :open", [callers]}

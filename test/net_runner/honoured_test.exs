@@ -254,7 +254,8 @@ defmodule NetRunner.HonouredTest do
       silent(fn -> NetRunner.Process.start("cat", env: @env) end)
       silent(fn -> NetRunner.Process.start(cmd: "cat", env: @env) end)
       silent(fn -> Command.new("cat", env: @env) end)
-      silent(fn -> Command.new(cmd: "cat", env: @env) end)
+      # Elixir 1.20 warns of the type of a literal.
+      silent(fn -> Command.new(Function.identity(cmd: "cat", env: @env)) end)
       silent(fn -> NetRunner.run(Command.new("cat"), args: [env: @env]) end)
     end
 

@@ -4,7 +4,7 @@ defmodule NetRunner.Process.Feeder do
   #
   # When the command reads no more, the feeder's next write says so. The feeder then leaves the user's code like an
   # enumeration that stops early, so that its cleanup runs. A feeder that does not write gets no such answer, and may go on
-  # producing for ever, so it is killed when its command is gone (`Usher`).
+  # producing for ever, so it is killed when its command is gone or was given up (`Usher`).
 
   @mark :net_runner_feeder
 

@@ -72,6 +72,7 @@ defmodule NetRunner.Process.Lifecycle do
           | {:arm, :give_up | :grace_over, non_neg_integer()}
           | {:output, :discard | {:fail, term()} | :left_behind | :gone | :lingering}
           | {:give_up_pipes, {:error, term()}}
+          | :see_feeder_off
           | {:answer, :exit | :stop | :collect, term()}
           | {:tell_exit, 0..255 | :shepherd_died}
           | {:stop, reason :: term()}
@@ -177,14 +178,13 @@ defmodule NetRunner.Process.Lifecycle do
   # --- time passes ----------------------------------------------------------------------------------
 
   def event(%{phase: {:ending, cause, next}} = life, :give_up) do
-    answers = for who <- [:exit, :stop, :collect], do: {:answer, who, not_ended(life)}
-    {%{life | phase: {:given_up, cause, next}}, [{:give_up_pipes, not_ended(life)} | answers]}
+    {%{life | phase: {:given_up, cause, next}},
+     [{:give_up_pipes, not_ended(life)} | give_up_callers(life)]}
   end
 
   # The command has exited, but its cgroup could not be removed in time.
-  def event(%{phase: {:leaving_cgroup, _, _, _}} = life, :give_up) do
-    {life, for(who <- [:exit, :stop, :collect], do: {:answer, who, not_ended(life)})}
-  end
+  def event(%{phase: {:leaving_cgroup, _, _, _}} = life, :give_up),
+    do: {life, give_up_callers(life)}
 
   def event(life, :give_up), do: {life, []}
 
@@ -206,6 +206,10 @@ defmodule NetRunner.Process.Lifecycle do
   @doc "Whether it can be suspended: what is to end goes on until it has."
   @spec may_be_suspended?(t()) :: boolean()
   def may_be_suspended?(life), do: life.phase == :running
+
+  @doc "Whether it was given up before it ended."
+  @spec given_up?(t()) :: boolean()
+  def given_up?(life), do: match?({:given_up, _, _}, life.phase)
 
   @doc "Whether the shepherd will say nothing more."
   @spec over?(t()) :: boolean()
@@ -293,6 +297,12 @@ defmodule NetRunner.Process.Lifecycle do
 
   defp give_up_timer(%{give_up_after: :infinity}), do: []
   defp give_up_timer(%{give_up_after: ms}), do: [{:arm, :give_up, ms}]
+
+  # Who has run the command waits for the feeder, too.
+  defp give_up_callers(life) do
+    [:see_feeder_off] ++
+      for(who <- [:exit, :stop, :collect], do: {:answer, who, not_ended(life)})
+  end
 
   defp output(:asked), do: []
   defp output({:asked, _why}), do: []

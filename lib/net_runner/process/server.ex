@@ -253,9 +253,10 @@ defmodule NetRunner.Process.Server do
     outlets(state, {outlets, effects})
   end
 
-  def handle_call({:attach_feeder, window}, {pid, _}, state) do
+  def handle_call({:attach_feeder, usher, window}, {pid, _}, state) do
     Process.link(pid)
-    {:reply, :ok, %{state | feeder: pid, inlet: Inlet.attach(state.inlet, window)}}
+    state = %{state | feeder: {pid, usher}, inlet: Inlet.attach(state.inlet, window)}
+    {:reply, :ok, if(Lifecycle.given_up?(state.life), do: see_feeder_off(state), else: state)}
   end
 
   def handle_call({:input_failed, failure}, from, state) do
@@ -390,7 +391,7 @@ defmodule NetRunner.Process.Server do
 
   def handle_info({:DOWN, monitor, :process, pid, _}, state), do: drop_caller(state, monitor, pid)
 
-  def handle_info({:EXIT, feeder, reason}, %{feeder: feeder} = state) do
+  def handle_info({:EXIT, feeder, reason}, %{feeder: {feeder, _usher}} = state) do
     state = %{state | feeder: nil}
     unwanted = Feeder.unwanted(self())
 
@@ -439,7 +440,7 @@ defmodule NetRunner.Process.Server do
         do: Caller.reply(operation, {:error, :closed})
 
     # Linked, it would die with the server, before its cleanup.
-    if state.feeder, do: Process.unlink(state.feeder)
+    with {feeder, _usher} <- state.feeder, do: Process.unlink(feeder)
   end
 
   # What fails here is a fault of the library's, and ends the command. A crash would show more than that, to the linked
@@ -466,10 +467,9 @@ defmodule NetRunner.Process.Server do
 
   # Race: given up before the collect. All others who wait have had their answer.
   defp answer_late(state) do
-    case Lifecycle.result(state.life) do
-      {:error, {:not_ended, _}} = given_up -> answer(state, :collect, given_up)
-      _ -> {:noreply, state}
-    end
+    if Lifecycle.given_up?(state.life),
+      do: answer(state, :collect, Lifecycle.result(state.life)),
+      else: {:noreply, state}
   end
 
   defp give_up(state, sentence) do

@@ -17,6 +17,7 @@ defmodule NetRunner.Process.State do
     Outlets,
     Report,
     Stats,
+    Usher,
     Watchers
   }
 
@@ -317,6 +318,24 @@ defmodule NetRunner.Process.State do
     }
   end
 
+  @doc "Lets the feeder of a command that was given up go, as if this server were gone."
+  @spec see_feeder_off(t()) :: t()
+  def see_feeder_off(%{feeder: nil} = state), do: state
+
+  def see_feeder_off(%{feeder: {feeder, usher}} = state) do
+    # However it ends from now on, that is no failure of the input.
+    Process.unlink(feeder)
+
+    receive do
+      {:EXIT, ^feeder, _} -> :ok
+    after
+      0 -> :ok
+    end
+
+    :ok = Usher.see_off(usher)
+    %{state | feeder: nil}
+  end
+
   # --- carrying out ---------------------------------------------------------------------------------
 
   @doc "Answers all that wait for this."
@@ -384,6 +403,8 @@ defmodule NetRunner.Process.State do
     |> and_then(&inlet(&1, Inlet.give_up(&1.inlet, error)))
     |> and_then(&output_of_fds(&1, {:give_up, error}))
   end
+
+  defp carry_out_one(state, :see_feeder_off), do: {:noreply, see_feeder_off(state)}
 
   defp carry_out_one(state, {:output, :gone}) do
     state

@@ -1,9 +1,9 @@
 defmodule NetRunner.Process.Usher do
   @moduledoc false
-  # Sees a feeder off when its command's server is gone, in whatever way: a feeder that writes finds out by itself, and one
-  # that does not is killed.
+  # Sees a feeder off when its command's server is gone, in whatever way, or has given the command up: a feeder that writes finds
+  # out by itself, and one that does not is killed.
   #
-  # Its life: it waits for the server's end, which may be far; looks a few times whether the feeder goes, hears, or only waits; and ends
+  # Its life: it waits for one of these, which may be far; looks a few times whether the feeder goes, hears, or only waits; and ends
   # with the feeder. Somebody waits for the feeder then, so nothing may end the usher before that: it is linked to nobody, and a
   # GenServer. Race: upgraded while it waits.
 
@@ -19,7 +19,7 @@ defmodule NetRunner.Process.Usher do
   # One that runs and comes to no more of them waits in a NIF, such as for a file.
   @enough 200_000
 
-  # `phase`: before the server's end; after it, with what the feeder may come to until it is killed; its cleanup.
+  # `phase`: before the server is gone or has given up; after it, with what the feeder may come to until it is killed; its cleanup.
   @enforce_keys [:feeder, :monitor, :server]
   defstruct @enforce_keys ++ [phase: :waiting]
 
@@ -35,11 +35,15 @@ defmodule NetRunner.Process.Usher do
         }
 
   @doc "Starts one for the calling process, a feeder."
-  @spec start(server :: pid()) :: :ok
+  @spec start(server :: pid()) :: usher :: pid()
   def start(server) do
-    {:ok, _} = GenServer.start(__MODULE__, {self(), server})
-    :ok
+    {:ok, usher} = GenServer.start(__MODULE__, {self(), server})
+    usher
   end
+
+  @doc "Called by the server, which has given its command up, and may wait long for its end."
+  @spec see_off(usher :: pid()) :: :ok
+  def see_off(usher), do: GenServer.cast(usher, :see_off)
 
   @impl true
   def init({feeder, server}) do
@@ -55,11 +59,8 @@ defmodule NetRunner.Process.Usher do
   def handle_info({:DOWN, monitor, :process, _, _}, %{monitor: monitor} = usher),
     do: {:stop, :normal, usher}
 
-  def handle_info({:DOWN, server, :process, _, _}, %{server: server} = usher) do
-    before = reductions(usher.feeder)
-    phase = {:noticing, before, before + @enough, div(@cleanup, @notice)}
-    look_again(%{usher | phase: phase}, @notice)
-  end
+  def handle_info({:DOWN, server, :process, _, _}, %{server: server, phase: :waiting} = usher),
+    do: begin_to_look(usher)
 
   def handle_info(:look, %{phase: {:noticing, before, enough, times}, feeder: feeder} = usher) do
     now = reductions(feeder)
@@ -84,7 +85,14 @@ defmodule NetRunner.Process.Usher do
   @impl true
   def handle_call(_request, _from, usher), do: {:reply, {:error, :closed}, usher}
   @impl true
+  def handle_cast(:see_off, %{phase: :waiting} = usher), do: begin_to_look(usher)
   def handle_cast(_request, usher), do: {:noreply, usher}
+
+  defp begin_to_look(usher) do
+    before = reductions(usher.feeder)
+    phase = {:noticing, before, before + @enough, div(@cleanup, @notice)}
+    look_again(%{usher | phase: phase}, @notice)
+  end
 
   defp look_again(usher, ms) do
     Process.send_after(self(), :look, ms)

@@ -112,7 +112,7 @@ defmodule NetRunner.Run.Input do
   def watch(feeder), do: feeder && Process.monitor(feeder)
 
   @doc """
-  Waits until the feeder of a command that is gone is gone too: it notices that its command reads no more, or it is killed.
+  Waits until the feeder of a command that is gone, or was given up, is gone too: it notices that its command reads no more, or it is killed.
   Returns how it failed, if it did so since `watch/1`.
   """
   @spec await_end(reference() | nil) :: :ok | {:error, {:input_failed, term()}}
@@ -245,9 +245,9 @@ defmodule NetRunner.Run.Input do
   end
 
   defp attach(server) do
-    Usher.start(server)
+    usher = Usher.start(server)
     window = if node(server) == node(), do: Native.window()
-    :ok = GenServer.call(server, {:attach_feeder, window}, :infinity)
+    :ok = GenServer.call(server, {:attach_feeder, usher, window}, :infinity)
     %Sink{server: server, feeder: self(), window: window}
   catch
     :exit, _ -> exit(:normal)

@@ -185,6 +185,7 @@ defmodule NetRunner.Process.LifecycleTest do
 
       assert effects == [
                {:give_up_pipes, not_ended},
+               :see_feeder_off,
                {:answer, :exit, not_ended},
                {:answer, :stop, not_ended},
                {:answer, :collect, not_ended}
@@ -203,6 +204,7 @@ defmodule NetRunner.Process.LifecycleTest do
       life = life(give_up_after: 1, cgroup?: true)
       {life, _} = after_events(life, [{:end, :stopped, {:stop, :normal}}, {:exited, @exit}])
       {life, effects} = event(life, :give_up)
+      assert :see_feeder_off in effects
       assert {:answer, :stop, {:error, {:not_ended, 42}}} in effects
       {_, effects} = event(life, {:shepherd_gone, 9})
       assert List.last(effects) == {:stop, :normal}

@@ -185,12 +185,11 @@ defmodule NetRunner.LauncherTest do
 
     for {who, function, owner} <- [
           {"owner", quote(do: &Command.start("true", [], &1)), :caller},
-          {"consumer", quote(do: &NetRunner.run(["true"], &1)), :the_test},
-          {"captor", quote(do: &NetRunner.capture(["true"], &1)), :the_test}
+          {"consumer", quote(do: &NetRunner.run(["true"], &1)), quote(do: self())},
+          {"captor", quote(do: &NetRunner.capture(["true"], &1)), quote(do: self())}
         ] do
       test "keeps no start alive whose #{who} has died" do
-        test = self()
-        owner = with :the_test <- unquote(owner), do: test
+        owner = unquote(owner)
 
         with_nonsense([], fn ->
           fds = Tree.fds()
