@@ -179,11 +179,20 @@ defmodule NetRunner.Sandbox.World do
     args = ["victim", Path.join(ctx.outside, "secret"), "/" <> ctx.mark]
     options = [cd: ctx.outside, env: env, leftovers: :kill] ++ user ++ options
     {:ok, p} = NetRunner.Process.start(ctx.program, args, options)
-    {:ok, {line, _}} = NetRunner.Process.read_until(p, "\n", timeout: 60_000)
-    [pid, address, fd, memory, queue, semaphore, tty] = String.split(line)
+    [pid, address, fd, memory, queue, semaphore, tty] = introduction(p)
     found = %{process: p, pid: pid, address: address, fd: fd, tty: tty}
     ipc = %{memory: memory, queue: queue, semaphore: semaphore, posix: "/" <> ctx.mark}
     Map.put(ctx, :victim, Map.merge(found, ipc))
+  end
+
+  # Another actor's signal to everybody may have come before.
+  defp introduction(victim) do
+    {:ok, {line, _}} = NetRunner.Process.read_until(victim, "\n", timeout: 60_000)
+
+    case String.split(line) do
+      ["signal", _] -> introduction(victim)
+      words -> words
+    end
   end
 
   defp listen(ctx, options) do
