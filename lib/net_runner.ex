@@ -97,6 +97,8 @@ defmodule NetRunner do
   When it returns, the command and everything that it started are gone. For a command that was ended by a signal, the status
   is 128 + the number of the signal. A wrong option raises `ArgumentError`, and a failure while `:input` is produced is raised again.
 
+  The pattern `{output, status}` matches `{:error, reason}` too, so match that first.
+
   ## Options
 
   #{Options.summary(@run_groups)}
@@ -328,6 +330,17 @@ defmodule NetRunner do
     NetRunner.Run.Stream.running(command, options, Input.new(options))
   end
 
+  for name <- [:run, :run!, :capture, :stream, :stream!] do
+    @doc false
+    # Without it, the error of an undefined function would show the options.
+    @deprecated "That is the form of System.cmd/3: call NetRunner.cmd/3, or #{name}([executable | args], options)"
+    @spec unquote(name)(term(), term(), term()) :: no_return()
+    def unquote(name)(_executable, _args, _options) do
+      raise ArgumentError,
+            "#{unquote(name)} takes [executable | args] and options; with the arguments of System.cmd/3, call NetRunner.cmd/3"
+    end
+  end
+
   @doc """
   Runs several commands, each reading what the one before it prints. Returns what the last one printed, and the exit status of
   each. The kernel connects them by pipes: only the input of the first and the output of the last pass through the VM.
@@ -476,7 +489,7 @@ defmodule NetRunner do
   The executable is looked up on the VM's `PATH`. Stdin is a pipe into which nothing is written and which is never closed, so a
   command that reads to the end of its input never returns; with `:input`, and with `run/2`, stdin is closed. When the executable was found
   but cannot be started, the status is the number of the system's error, as with `System.cmd/3` (2 for a `:cd` that does not exist), and a
-  sentence on stderr says why.
+  sentence on stderr says why. Where an option that `System.cmd/3` does not have is the reason, `NetRunner.Error` is raised.
 
   ## Differences from `System.cmd/3`
 

@@ -69,11 +69,7 @@ defmodule NetRunner.Command do
   """
   @spec new(String.t(), [String.t()], keyword()) :: t()
   def new(executable, args \\ [], options \\ []) do
-    unless is_binary(executable) do
-      raise ArgumentError,
-            "the executable must be a string, got: #{Options.Kind.no_string(executable)}"
-    end
-
+    executable!(executable)
     _ = Options.validate!(options, @groups)
     %__MODULE__{cmd: executable, args: strings!(args), opts: options}
   end
@@ -87,10 +83,35 @@ defmodule NetRunner.Command do
       {"rg", ["--no-heading", "needle"], [cd: "/tmp", timeout: 100]}
   """
   @spec to_cmd_args_opts(t(), keyword()) :: {String.t(), [String.t()], keyword()}
-  def to_cmd_args_opts(%__MODULE__{} = command, options \\ []) do
+  def to_cmd_args_opts(command, options \\ []), do: command |> checked!() |> for_call(options)
+
+  defp for_call(command, options) do
     options = Options.merge(command.opts, options)
     {args, options} = Keyword.pop(options, :args, [])
     {command.cmd, command.args ++ strings!(args), options}
+  end
+
+  @doc false
+  # A command that may have been put together or changed by hand: what `new/3` would not make raises, and shows no secret. The
+  # values of options are checked by the function that uses them.
+  @spec checked!(t()) :: t()
+  def checked!(%__MODULE__{cmd: executable, args: args, opts: options} = command) do
+    executable!(executable)
+    Options.keyword!(options)
+    for {name, _} <- options, do: Options.known!(name, @groups)
+    %{command | args: strings!(args)}
+  end
+
+  # No function clause, whose error would show the options.
+  def checked!(other) do
+    raise ArgumentError, "this takes a NetRunner.Command, got: #{Options.Kind.of(other)}"
+  end
+
+  defp executable!(executable) do
+    unless is_binary(executable) do
+      raise ArgumentError,
+            "the executable must be a string, got: #{Options.Kind.no_string(executable)}"
+    end
   end
 
   @doc false
@@ -98,8 +119,9 @@ defmodule NetRunner.Command do
   # options to validate.
   @spec unfold(t() | term(), term(), [Options.group()]) :: {term(), term()}
   def unfold(%__MODULE__{} = command, options, groups) do
+    command = checked!(command)
     meant = command.opts |> Keyword.take(Options.names(groups)) |> with_meaning(options, groups)
-    {executable, args, options} = to_cmd_args_opts(%{command | opts: meant}, options)
+    {executable, args, options} = for_call(%{command | opts: meant}, options)
     {[executable | args], options}
   end
 
@@ -122,7 +144,10 @@ defmodule NetRunner.Command do
 
   @doc false
   @spec append(t(), [String.t()]) :: t()
-  def append(%__MODULE__{} = command, args), do: %{command | args: command.args ++ strings!(args)}
+  def append(%__MODULE__{} = command, args) do
+    command = checked!(command)
+    %{command | args: command.args ++ strings!(args)}
+  end
 
   # Values that are computed are checked when they are.
   defp check_literals!(executable, options) do

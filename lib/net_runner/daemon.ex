@@ -89,11 +89,8 @@ defmodule NetRunner.Daemon do
 
   use GenServer
 
-  require Logger
-
   alias NetRunner.Daemon.{Directory, Output, Ready, StopCommand}
-  alias NetRunner.Text
-  alias NetRunner.{Error, Options, Signal}
+  alias NetRunner.{Error, Log, Options, Signal, Text}
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.{Context, Server, Stats}
 
@@ -170,15 +167,20 @@ defmodule NetRunner.Daemon do
   defp hide_secrets(options) do
     for {name, value} <- options do
       case {name, value} do
-        {:process_opts, options} when is_list(options) -> {name, hide_secrets(options)}
-        {:cmd, %{opts: options} = command} -> {name, %{command | opts: hide_secrets(options)}}
-        {secret, value} when secret in [:env, :fds] and value != nil -> {name, hide(value)}
-        other -> other
+        {:process_opts, options} when is_list(options) ->
+          {name, hide_secrets(options)}
+
+        {:cmd, %{opts: options} = command} ->
+          {name, %{command | opts: hide_secrets(options)}}
+
+        {secret, value} when secret in [:env, :fds] and value != nil ->
+          {name, Options.Hidden.new(value)}
+
+        other ->
+          other
       end
     end
   end
-
-  defp hide(enumerable), do: &Enumerable.reduce(enumerable, &1, &2)
 
   @doc """
   Starts a daemon that is linked to the caller, and returns when it is ready.
@@ -333,11 +335,7 @@ defmodule NetRunner.Daemon do
 
     refuse_owner!(options.process_opts)
 
-    if Keyword.has_key?(options.process_opts, :name) do
-      raise ArgumentError,
-            "the option :name is that of the daemon: it belongs beside :process_opts, not in it"
-    end
-
+    refuse_own!(options.process_opts)
     process_opts = Options.validate!(options.process_opts, [:command], stderr: :pipe)
     unless prints_to_us?(process_opts), do: Enum.each(readers(given), &refuse_reader!/1)
     %{options | process_opts: process_opts}
@@ -350,6 +348,17 @@ defmodule NetRunner.Daemon do
     if Keyword.keyword?(options) and Keyword.has_key?(options, :owner) do
       raise ArgumentError,
             "the option :owner has no meaning for a daemon: its command belongs to it"
+    end
+  end
+
+  # Those of the daemon that its command does not have.
+  defp refuse_own!(process_opts) do
+    own = Options.names([:child | @groups]) -- Options.names([:command])
+
+    if option =
+         Keyword.keyword?(process_opts) && Enum.find(Keyword.keys(process_opts), &(&1 in own)) do
+      raise ArgumentError,
+            "the option #{inspect(option)} is that of the daemon: it belongs beside :process_opts, not in it"
     end
   end
 
@@ -372,6 +381,7 @@ defmodule NetRunner.Daemon do
       {:cmd, %NetRunner.Command{} = command} ->
         {_, args} = List.keyfind(options, :args, 0, {:args, []})
         {_, over} = List.keyfind(options, :process_opts, 0, {:process_opts, []})
+        command = NetRunner.Command.checked!(command)
         # The command belongs to its daemon.
         command = %{command | opts: Keyword.delete(command.opts, :owner)}
 
@@ -407,8 +417,8 @@ defmodule NetRunner.Daemon do
 
     # Before anything is linked: a socket is linked as well.
     with :ok <- Ready.vacant(options.ready),
-         {:ok, process} <- start_command(options, parent) do
-      :ok = Directory.put(process)
+         {:ok, process} <- start_command(options, parent),
+         :ok <- Directory.put(process) do
       begin(process, parent, options)
     else
       {:error, reason} -> not_started(parent, reason)
@@ -423,7 +433,7 @@ defmodule NetRunner.Daemon do
     with {:error, reason} when is_atom(reason) <- Server.start(command, options.process_opts) do
       # Of such a reason, which names no program, a supervisor tells no more than that.
       error = %Error{command: command, reason: reason}
-      warn("a daemon did not start: #{Error.one_line(Exception.message(error))}")
+      Log.write(:warning, "a daemon did not start: #{Error.one_line(Exception.message(error))}")
       {:error, reason}
     end
   end
@@ -541,13 +551,14 @@ defmodule NetRunner.Daemon do
   def handle_info({:EXIT, pid, reason}, state) do
     case gone(state, pid, reason) do
       {:go_on, state} -> {:noreply, state}
-      {{:ended, how}, state} -> {:stop, reason(how, state.ok_statuses), state}
+      {{:ended, how}, state} -> {:stop, reason(how, state.ok_statuses), with_last_words(state)}
       {{:error, reason}, state} -> {:stop, reason, state}
     end
   end
 
   def handle_info(message, state) do
-    warn(
+    Log.write(
+      :warning,
       "the daemon #{state.command} received a message that it does not know: #{inspect(message)}"
     )
 
@@ -556,14 +567,19 @@ defmodule NetRunner.Daemon do
 
   @impl true
   def handle_cast(request, state) do
-    warn("the daemon #{state.command} got a cast that it does not know: #{inspect(request)}")
+    Log.write(
+      :warning,
+      "the daemon #{state.command} got a cast that it does not know: #{inspect(request)}"
+    )
+
     {:noreply, state}
   end
 
   # Its own functions ask the command's process. A mistake must not end the command.
   @impl true
   def handle_call(_request, {caller, _tag}, state) do
-    warn(
+    Log.write(
+      :warning,
       "#{inspect(caller)} called the daemon #{state.command}, which answers no calls: " <>
         "use the functions of NetRunner.Daemon, not those of NetRunner.Process"
     )
@@ -577,21 +593,14 @@ defmodule NetRunner.Daemon do
 
   defp status({:exit_status, status}), do: status
 
+  # Those of the C library have no name.
+  defp status({:signal, number}) when is_integer(number), do: 128 + number
+
   defp status({:signal, signal}) do
     with {:ok, number} <- Signal.resolve(signal), do: 128 + number
   end
 
   defp status(_lost), do: nil
-
-  # By another process, as a log handler may hang.
-  defp warn(sentence) do
-    context = Context.capture()
-
-    spawn(fn ->
-      Context.adopt(context)
-      Logger.warning(sentence)
-    end)
-  end
 
   @impl true
   def terminate(_reason, state), do: end_command(state)
@@ -603,6 +612,12 @@ defmodule NetRunner.Daemon do
     do: %{status | state: %{state | stop: :hidden}}
 
   def format_status(status), do: status
+
+  # The log of a crash shows the state, and so what the command said last.
+  defp with_last_words(state) do
+    tail = end_command(state)
+    %{state | output: {:ended, Text.legible(tail)}}
+  end
 
   # Every daemon ends here, whether its command still runs or has exited. Returns the end of stderr.
   #
@@ -638,7 +653,8 @@ defmodule NetRunner.Daemon do
       {:EXIT, ^exit, _} -> %{state | exit: nil}
     after
       patience ->
-        warn(
+        Log.write(
+          :warning,
           ":stop_command did not stop the daemon #{state.command}, which gets its stop signal now: #{complaint}"
         )
 

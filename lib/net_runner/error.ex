@@ -11,7 +11,9 @@ defmodule NetRunner.Error do
     * `status`: the exit status, or 128 + the number of the signal; `nil` when the command did not start;
     * `exit`: `{:exited, code}` or `{:signaled, name, core_dumped?}`, if known. With it you can tell a command that was ended by SIGTERM from
       a shell that exits with 143 because SIGTERM ended the program that it ran;
-    * `stderr`: the last bytes that the command wrote to stderr, if they were kept (`:stderr_tail`);
+    * `stderr`: the last bytes that the command wrote to stderr, if they were kept (`:stderr_tail`). Of the result of a capture, it is
+      the last 8 KiB of what the capture has kept;
+    * `stderr_dropped`: how many bytes of stderr the capture has dropped (`:keep`, `:max_output_size`);
     * `stdout`: the last 8 KiB of what it wrote to stdout, if that was collected, as `NetRunner.run!/2` and
       `NetRunner.Result.ok!/1` do.
 
@@ -31,7 +33,7 @@ defmodule NetRunner.Error do
 
   alias NetRunner.{Signal, Text}
 
-  defexception [:reason, :command, :status, :exit, stderr: "", stdout: ""]
+  defexception [:reason, :command, :status, :exit, stderr: "", stderr_dropped: 0, stdout: ""]
 
   @type t :: %__MODULE__{
           reason: term(),
@@ -39,6 +41,7 @@ defmodule NetRunner.Error do
           status: non_neg_integer() | nil,
           exit: {:exited, 0..255} | {:signaled, atom() | pos_integer(), boolean()} | nil,
           stderr: binary(),
+          stderr_dropped: non_neg_integer(),
           stdout: binary()
         }
 
@@ -71,11 +74,11 @@ defmodule NetRunner.Error do
   @impl true
   def message(%__MODULE__{reason: {:command, index, reason}} = error) do
     "#{subject(error.command)} (index #{inspect(index)} in its pipeline) " <>
-      "#{what_happened(%{error | reason: reason})}#{stderr(error.stderr)}"
+      "#{what_happened(%{error | reason: reason})}#{stderr(error.stderr, error.stderr_dropped)}"
   end
 
   def message(%__MODULE__{} = error) do
-    "#{subject(error.command)} #{what_happened(error)}#{stderr(error.stderr)}"
+    "#{subject(error.command)} #{what_happened(error)}#{stderr(error.stderr, error.stderr_dropped)}"
   end
 
   defp what_happened(%{reason: :exit_status} = error), do: how_it_ended(error.exit, error.status)
@@ -118,14 +121,17 @@ defmodule NetRunner.Error do
   defp signal_name(name) when is_atom(name), do: name |> Atom.to_string() |> String.upcase()
   defp signal_name(number), do: "signal #{inspect(number)}"
 
-  defp stderr(bytes) when is_binary(bytes) do
-    case bytes |> Text.valid() |> String.trim() do
+  defp stderr(bytes, dropped \\ 0)
+
+  defp stderr(bytes, dropped) when is_binary(bytes) do
+    case bytes |> Text.legible() |> String.trim() do
       "" -> ""
-      text -> "; the end of its stderr: #{text}"
+      text when dropped in [0, nil] -> "; the end of its stderr: #{text}"
+      text -> "; of its stderr, of which #{inspect(dropped)} bytes were dropped: #{text}"
     end
   end
 
-  defp stderr(_unknown), do: ""
+  defp stderr(_unknown, _dropped), do: ""
 
   defp subject(none) when none in [nil, []], do: "The command"
   defp subject(command), do: "`#{line(command)}`"
@@ -158,9 +164,14 @@ defmodule NetRunner.Error do
 
   defp word(word) when is_binary(word) do
     cond do
-      word =~ ~r/\A[A-Za-z0-9_@%+=:,.\/-]+\z/ -> word
-      String.printable?(word) -> "'" <> String.replace(word, "'", "'\\''") <> "'"
-      true -> inspect(word)
+      word =~ ~r/\A[A-Za-z0-9_@%+=:,.\/-]+\z/ ->
+        word
+
+      String.printable?(word) and Text.legible(word) == word ->
+        "'" <> String.replace(word, "'", "'\\''") <> "'"
+
+      true ->
+        inspect(word)
     end
   end
 
@@ -281,7 +292,9 @@ defmodule NetRunner.Error do
   def describe(:epipe), do: "it closed its stdin, or ended, before all was written (:epipe)"
   def describe(:esrch), do: "it has exited (:esrch)"
   def describe(:enotty), do: "it has no terminal (:enotty); the option :pty gives it one"
-  def describe(:unknown_signal), do: "there is no such signal; NetRunner.Signal has their names"
+
+  def describe(:unknown_signal),
+    do: "there is no such signal; it is a number or a name such as :sigterm (NetRunner.Signal)"
 
   def describe(:emfile),
     do: "the VM has no free file descriptors (:emfile); `ulimit -n` is its limit"
@@ -313,8 +326,8 @@ defmodule NetRunner.Error do
       "its shepherd process sent something that is not a message of NetRunner's protocol (:malformed)"
 
   def describe(:not_started) do
-    "the :net_runner application is not started; add it to your application's dependencies, " <>
-      "or call Application.ensure_all_started(:net_runner)"
+    "the :net_runner application is not started; add it to your application's dependencies (without `runtime: false`), " <>
+      "or call Application.ensure_all_started(:net_runner), which says why it does not start"
   end
 
   # As they stand alone, they are about the executable.
@@ -326,8 +339,11 @@ defmodule NetRunner.Error do
       "it may not be executed (:eacces): it needs the x permission and must not be a directory, and a :sandbox must allow " <>
         "it and its interpreter to be executed, as `read: [:system]` does for the system's programs"
 
+  # As a call returns it.
+  def describe({:error, reason}), do: describe(reason)
+
   def describe(reason) when is_atom(reason), do: system_error(reason)
-  def describe(reason) when is_binary(reason), do: Text.valid(reason)
+  def describe(reason) when is_binary(reason), do: Text.legible(reason)
   def describe(reason), do: inspect(reason)
 
   @doc false

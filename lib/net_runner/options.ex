@@ -578,7 +578,16 @@ defmodule NetRunner.Options do
   @near 0.77
 
   # What other libraries call them.
-  @elsewhere %{command: :cmd, executable: :cmd, cwd: :cd, dir: :cd, chdir: :cd}
+  @elsewhere %{
+    command: :cmd,
+    executable: :cmd,
+    cwd: :cd,
+    dir: :cd,
+    chdir: :cd,
+    uid: :user,
+    gid: :group,
+    delay_to_sigkill: :kill_timeout
+  }
 
   # A daemon takes the options of its command apart from its own.
   defp instead(name, names, groups) do
@@ -794,7 +803,7 @@ defmodule NetRunner.Options do
   end
 
   defp valid?(:name, value) do
-    (is_atom(value) and value != :undefined) or match?({:global, _}, value) or
+    (is_atom(value) and value not in [false, true, :undefined]) or match?({:global, _}, value) or
       match?({:via, module, _} when is_atom(module), value)
   end
 
@@ -864,6 +873,8 @@ defmodule NetRunner.Options do
   defp expected(:path), do: "a path as a string"
   defp expected(:boolean), do: "true or false"
   defp expected(:string), do: "a string without a NUL byte"
+  # Of access rights.
+  defp expected({:integer, 0, 0o777}), do: "an integer from 0 to 0o777 (511)"
   defp expected({:integer, from, to}), do: "an integer from #{from} to #{to}"
 
   defp expected({:stdio, values, kinds}) do

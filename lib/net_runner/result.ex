@@ -134,7 +134,8 @@ defmodule NetRunner.Result do
       status: result.status,
       exit: result.exit,
       stdout: Error.tail(of(result, :stdout)),
-      stderr: Error.tail(of(result, :stderr))
+      stderr: Error.tail(of(result, :stderr)),
+      stderr_dropped: result.dropped.stderr
     }
   end
 

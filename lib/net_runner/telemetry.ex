@@ -4,7 +4,7 @@ defmodule NetRunner.Telemetry do
   `:telemetry` is not loaded, nobody can have attached a handler, and nothing is emitted.
 
   Each command is a span: first `[:net_runner, :command, :start]`, and then either `[:net_runner, :command, :stop]` or
-  `[:net_runner, :command, :exception]`. Times are in `:native` units, see `System.convert_time_unit/3`.
+  `[:net_runner, :command, :exception]`. Times are in `:native` units, see `System.convert_time_unit/3`, where their names have none.
 
   | event | when | measurements | metadata |
   |---|---|---|---|
@@ -20,7 +20,7 @@ defmodule NetRunner.Telemetry do
 
   `outcome` is that of `NetRunner.Result`, whatever function started the command. It is `:stopped` when the command was ended because
   nobody wanted it any more: by `NetRunner.Process.stop/1`, or because a stream stopped early. The bytes are those written and read until
-  the event; what is still in the pipes may be read later.
+  the event; what is still in the pipes may be read later. Of a command that exits at once, that can be all of its output.
 
   In `:exception`, `kind` is `:error`, with the reason of `{:error, reason}`, or `:exit`, with the reason with which the process ended, which
   is `:normal` when the `:owner` died.

@@ -8,6 +8,7 @@ defmodule NetRunner.Guarantees.UpgradeTest do
   @moduletag skip(needs_its_code())
 
   alias NetRunner.Process, as: Command
+  alias NetRunner.Daemon.Handler
   alias NetRunner.Process.{Feeder, Usher}
   alias NetRunner.Run.{CancelToken, Pipeline}
 
@@ -50,6 +51,16 @@ defmodule NetRunner.Guarantees.UpgradeTest do
     assert {:ok, %{outcome: :cancelled}} = Task.await(capture, 60_000)
   end
 
+  test "a token still ends what runs under it when its registry was restarted" do
+    token = NetRunner.cancel_token()
+    capture = Task.async(fn -> NetRunner.capture(["sleep", "1000"], cancel: token) end)
+    await(fn -> Registry.count(CancelToken.Registry) == 1 end)
+    [{_, registry, _, _}] = Supervisor.which_children(CancelToken.Registry)
+    Process.exit(registry, :kill)
+    NetRunner.cancel(token)
+    assert {:ok, %{outcome: :cancelled}} = Task.await(capture, 60_000)
+  end
+
   test "a command of a pipeline that is lost still ends the others" do
     plan = Pipeline.plan([["sleep", "1000"], ["sleep", "1000"]], [], [:input, :run, :command])
     {:ok, [{first, _}, {last, _}] = members, nil} = Pipeline.start(plan)
@@ -65,8 +76,18 @@ defmodule NetRunner.Guarantees.UpgradeTest do
     {:ok, daemon} = NetRunner.Daemon.start_link(cmd: "cat", on_line: &send(test, {:line, &1}))
 
     monitor = Process.monitor(daemon)
-    upgrade([NetRunner.Daemon, NetRunner.Daemon.Output])
-    assert NetRunner.Daemon.write(daemon, "abc\n") == :ok
+    :ok = NetRunner.Daemon.write(daemon, "ab")
+
+    await(fn ->
+      NetRunner.Daemon.stats(daemon).bytes_out == 2 and
+        not Enum.any?(
+          Process.list(),
+          &match?({_, {Handler, _, _}}, Process.info(&1, :current_function))
+        )
+    end)
+
+    upgrade([NetRunner.Daemon, NetRunner.Daemon.Output, Handler])
+    assert NetRunner.Daemon.write(daemon, "c\n") == :ok
     assert_receive {:line, "abc"}, 60_000
     refute_received {:DOWN, ^monitor, _, _, _}
     GenServer.stop(daemon)

@@ -106,8 +106,13 @@ for {file, mutants} <- [
           "if(core? == nil, do: [\"core dumped\"]", error},
          {"a_status_is_a_signal", "{{:ok, name}, nil} -> \"was ended by",
           "{{:ok, name}, _} -> \"was ended by", error},
-         {"stderr_that_is_no_text", "bytes |> Text.valid() |> String.trim()",
+         {"stderr_that_is_no_text", "bytes |> Text.legible() |> String.trim()",
           "String.trim(bytes)", error},
+         {"a_word_that_a_terminal_obeys",
+          "String.printable?(word) and Text.legible(word) == word", "String.printable?(word)",
+          error},
+         {"the_beginning_of_stderr_is_its_end", "text when dropped in [0, nil] ->",
+          "text when dropped != :never ->", ["test/net_runner/result_test.exs"]},
          {"a_quote_in_a_word", "String.replace(word, \"'\", \"'\\\\''\")", "word", error},
          {"a_word_without_end", "shortened(@longest_word)", "shortened(@longest_command)", error}
        ]},
@@ -141,6 +146,31 @@ for {file, mutants} <- [
          {"an_upgrade_loses_the_event_of_the_end",
           ":erlang.hibernate(__MODULE__, :announce, [span, server])", "announce(span, server)",
           telemetry}
+       ]},
+      {"command",
+       [
+         {"a_command_made_by_hand_is_not_checked",
+          "for {name, _} <- options, do: Options.known!(name, @groups)\n", "",
+          ["test/net_runner/command_test.exs"]}
+       ]},
+      {"log",
+       [
+         {"a_log_handler_holds_up_who_logs", "spawn(__MODULE__, :log, ",
+          "apply(__MODULE__, :log, ", ["test/net_runner/daemon/alone_test.exs"]}
+       ]},
+      {"daemon",
+       [
+         {"the_log_of_a_crash_has_the_last_words_by_chance", "with_last_words(state)}\n",
+          "state}\n", ["test/net_runner/daemon/options_test.exs"]},
+         {"what_is_hidden_does_not_outlive_an_upgrade", "Options.Hidden.new(value)",
+          "(&Enumerable.reduce(value, &1, &2))", ["test/net_runner/honoured_test.exs"]}
+       ]},
+      {"daemon/handler",
+       [
+         {"a_line_that_has_begun_is_lost_in_an_upgrade",
+          "send(output, {self(), :done})\n        :erlang.hibernate(__MODULE__, :loop, [handler])",
+          "send(output, {self(), :done})\n        loop(handler)",
+          ["test/guarantees/upgrade_test.exs"]}
        ]},
       {"signal",
        [

@@ -10,6 +10,12 @@ telemetry = "test/net_runner/telemetry_test.exs"
 info = "test/net_runner/info_test.exs"
 
 server = [
+  {"what_came_in_time_is_too_late",
+   "state |> outlets(Outlets.serve_all(state.outlets)) |> and_then(&expire(&1, monitor))",
+   "expire(state, monitor)", [callers]},
+  {"a_command_that_was_continued_alone_is_never_idle",
+   "{:reply, result, %{state | outlets: Outlets.pause(state.outlets, false)}}",
+   "{:reply, result, state}", ["test/net_runner/process/suspend_test.exs"]},
   {"stderr_is_not_drained_from_the_start",
    "    |> and_then(&outlets(&1, Outlets.serve(&1.outlets, :stderr)))\n", "", [run]},
   {"the_exit_is_not_heard", "    |> and_then(&listen/1)\n  end\n\n  # --- what callers ask",
@@ -92,10 +98,13 @@ state = [
   {"the_last_of_two_callers_is_left",
    "{waiting, waiters} = Operations.take_all(state.waiters, who)\n    Enum.each(waiting, &Caller.reply(&1, result))",
    "{waiting, waiters} = Operations.take_all(state.waiters, who)\n    Enum.each(Enum.take(waiting, 1), &Caller.reply(&1, result))",
-   [process]}
+   [process]},
+  {"the_feeder_of_what_was_given_up_is_left", ":ok = Usher.see_off(usher)", "_ = usher", [ending]}
 ]
 
 boot = [
+  {"a_wait_longer_than_a_receive_takes", "|> min(@longest_wait)", "|> max(0 * @longest_wait)",
+   [launcher]},
   {"an_owner_that_dies_during_a_slow_start_is_missed",
    "{:DOWN, ref, :process, _, _} when is_map_key(wanted_by, ref) ->",
    "{:DOWN, ref, :process, :none, _} when is_map_key(wanted_by, ref) ->", [launcher]},

@@ -172,7 +172,11 @@ pipeline = [
   {"a_pipeline_is_not_watched_after_an_upgrade",
    "{ref, :watching})\n    :erlang.hibernate(__MODULE__, :await_failure, [watched, monitor, request])",
    "{ref, :watching})\n    await_failure(watched, monitor, request)",
-   ["test/guarantees/upgrade_test.exs"]}
+   ["test/guarantees/upgrade_test.exs"]},
+  {"what_a_pipeline_leaves_is_not_told", "result = with :ok <- stop(members), do: result",
+   "stop(members)", [ending]},
+  {"what_the_stream_of_a_pipeline_leaves_is_not_told", "case left ++ condemned ++ lost do",
+   "case condemned ++ left ++ lost do", [ending]}
 ]
 
 stream = [

@@ -171,6 +171,25 @@ defmodule NetRunner.BadInputTest do
       end
     end
 
+    test "is no name" do
+      for name <- [true, false, :undefined] do
+        assert_raise ArgumentError, ~r/:name must be/, fn ->
+          Command.start("touch", [@witness], name: name)
+        end
+      end
+    end
+
+    test "stands where System.cmd/3 has it, and shows nothing" do
+      for name <- [:run, :run!, :capture, :stream, :stream!] do
+        error =
+          assert_raise ArgumentError, ~r/call NetRunner.cmd\/3$/, fn ->
+            apply(NetRunner, name, ["touch", [@witness], [env: %{"PW" => "s3cret"}]])
+          end
+
+        refute Exception.message(error) =~ "s3cret"
+      end
+    end
+
     # Those that take it.
     defp functions(name) when name in [:timeout, :max_output_size],
       do: [&NetRunner.run(@touch, &1)]

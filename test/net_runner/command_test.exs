@@ -180,6 +180,39 @@ defmodule NetRunner.CommandTest do
       end
     end
 
+    test "is checked, too, when it was put together or changed by hand" do
+      echo = Command.new("echo", ["a"])
+
+      for {wrong, says} <- [
+            {%Command{cmd: ~c"echo"}, ~r/must be a string/},
+            {%{echo | args: "a"}, ~r/list of strings/},
+            {%{echo | opts: nil}, ~r/keyword list/},
+            {%{echo | opts: %{env: %{"PW" => "s3cret"}}}, ~r/keyword list, got a map$/},
+            {%{echo | opts: [timeuot: 1]}, ~r/did you mean :timeout/},
+            {%{echo | opts: [sandbx: []]}, ~r/did you mean :sandbox/}
+          ],
+          call <- [
+            &NetRunner.run/1,
+            &NetRunner.run!/1,
+            &NetRunner.capture/1,
+            &NetRunner.stream!/1,
+            &NetRunner.stream/1,
+            &NetRunner.Process.start/1,
+            &NetRunner.Process.start(&1, ["b"]),
+            &NetRunner.pipeline([~w(true), &1]),
+            &NetRunner.pipeline_stream!([&1, ~w(cat)]),
+            &NetRunner.Daemon.child_spec(cmd: &1),
+            &NetRunner.Daemon.start_link(cmd: &1),
+            &Command.to_cmd_args_opts/1
+          ] do
+        assert_raise ArgumentError, says, fn -> call.(wrong) end
+      end
+
+      assert_raise ArgumentError, ~r/takes a NetRunner.Command, got: a list$/, fn ->
+        apply(Command, :to_cmd_args_opts, [["a"], [env: %{"PW" => "s3cret"}]])
+      end
+    end
+
     test "that cannot be started says why" do
       assert NetRunner.run(Command.new("no-such-program")) == {:error, :enoent}
       assert {:error, {:invalid_cmd, _}} = NetRunner.run(Command.new(""))

@@ -99,6 +99,10 @@ defmodule NetRunner.ErrorTest do
       assert failure(["false", "a b", <<255>>, "", "a\nb"]) =~
                "`false 'a b' <<255>> '' 'a\nb'` exited"
 
+      # Nothing that a terminal would obey.
+      assert failure(["sh", "-c", "printf '\\033[2Jgone\\007\\r\\nline' >&2; exit 1", "\e[31m"]) =~
+               ~S|"\e[31m"` exited with status 1; the end of its stderr: ?[2Jgone?| <> "\nline"
+
       assert Exception.message(%Error{reason: :closed, command: []}) =~ "The command failed: "
       assert Exception.message(%Error{reason: :closed, command: :odd}) =~ "`:odd` failed: "
     end
@@ -192,6 +196,7 @@ defmodule NetRunner.ErrorTest do
                "it was ended by SIGSEGV before it was ready"
 
       assert describe({:odd, {1, 2}}) == "{:odd, {1, 2}}"
+      assert describe({:error, :enoent}) == describe(:enoent)
     end
   end
 

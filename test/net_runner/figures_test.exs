@@ -4,6 +4,7 @@ defmodule NetRunner.FiguresTest do
   alias NetRunner.Figures
 
   doctest NetRunner.Figures
+  doctest NetRunner.Text
 
   test "bytes never take more than nine characters" do
     for power <- 0..14, offset <- [-1, 0, 1] do

@@ -173,6 +173,10 @@ defmodule NetRunner.HonouredTest do
         spec = NetRunner.Daemon.child_spec(options ++ [process_opts: [env: env, cd: "/"]])
         refute inspect(spec, limit: :infinity, structs: false) =~ @secret
         refute "#{:io_lib.format("~p", [spec])}" =~ @secret
+        {_, _, [arguments]} = spec.start
+        hidden = arguments[:process_opts][:env]
+        # So that an upgrade of another module does not break it.
+        if env, do: assert(Function.info(hidden, :module) == {:module, NetRunner.Options.Hidden})
         start_supervised!(spec)
         expected = if env, do: @secret, else: "none"
         assert_receive {:printed, ^expected}, 60_000

@@ -19,6 +19,17 @@ defmodule NetRunner.ResultTest do
     refute Result.ok?(result)
   end
 
+  test "ok! does not take the beginning of stderr, or two pieces of it, for its end" do
+    script = ["sh", "-c", "printf 'one two three' >&2; exit 2"]
+
+    for {keep, kept} <- [{{:head, 3}, "one"}, {{3, 5}, "onethree"}] do
+      error = assert_raise Error, fn -> Result.ok!(capture(script, keep: keep)) end
+
+      assert Exception.message(error) =~
+               "status 2; of its stderr, of which #{error.stderr_dropped} bytes were dropped: #{kept}"
+    end
+  end
+
   test "ok! gives the result, or raises with the ends of what was printed" do
     result = capture(~w(true))
     assert Result.ok!(result) == result

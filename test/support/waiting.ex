@@ -14,6 +14,15 @@ defmodule NetRunner.Waiting do
     |> Enum.count(&(&1.kind == kind))
   end
 
+  @doc "Until what the library has logged is written: other processes do that."
+  def await_log, do: Tree.await(fn -> loggers() == [] end)
+
+  @doc "The processes that write what the library has logged."
+  def loggers do
+    log = {:initial_call, {NetRunner.Log, :log, 4}}
+    for pid <- Process.list(), Process.info(pid, :initial_call) == log, do: pid
+  end
+
   @doc "Until so many wait."
   def await(p, kind, count \\ 1), do: Tree.await(fn -> count(p, kind) >= count end)
 end

@@ -18,10 +18,13 @@ defmodule NetRunner.Daemon.Directory do
   end
 
   @doc "Notes the command of the daemon that calls this, until the daemon is gone."
-  @spec put(command :: pid()) :: :ok
+  @spec put(command :: pid()) :: :ok | {:error, :not_started}
   def put(command) do
     {:ok, _} = Registry.register(@registry, self(), command)
     :ok
+  rescue
+    # Race: stopped application.
+    ArgumentError -> {:error, :not_started}
   end
 
   @doc "The command of a daemon, which may be on another node."

@@ -44,7 +44,7 @@ defmodule NetRunner.Daemon.Handler do
 
     start = fn ->
       Context.adopt(context)
-      loop(handler)
+      :erlang.hibernate(__MODULE__, :loop, [handler])
     end
 
     # Chunks must not outlive their use.
@@ -58,12 +58,15 @@ defmodule NetRunner.Daemon.Handler do
     :ok
   end
 
-  defp loop(%{output: output} = handler) do
+  @doc false
+  # Race: upgraded while it waits. A line that has begun would be lost.
+  @spec loop(%__MODULE__{}) :: no_return()
+  def loop(%{output: output} = handler) do
     receive do
       {__MODULE__, work} ->
         handler = handle(handler, work)
         send(output, {self(), :done})
-        loop(handler)
+        :erlang.hibernate(__MODULE__, :loop, [handler])
 
       # A callback has made this process trap exits.
       {:EXIT, ^output, reason} ->

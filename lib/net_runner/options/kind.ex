@@ -46,6 +46,8 @@ defmodule NetRunner.Options.Kind do
   def of(value) when is_binary(value), do: "a string"
   def of(value) when is_tuple(value), do: "a tuple"
   def of(value) when is_function(value), do: inspect(value)
+  def of(value) when is_pid(value), do: "a process"
+  def of(value) when is_bitstring(value), do: "a bitstring whose bits are no whole bytes"
   def of(value) when is_number(value), do: "a number"
   def of(value) when is_atom(value), do: "an atom"
   def of(_value), do: "another term"

@@ -14,6 +14,9 @@ defmodule NetRunner.Process.Boot do
   # How many launchers in a row may die with the request unread.
   @attempts 20
 
+  # In ms, by `receive`.
+  @longest_wait 0xFFFF_FFFF
+
   # A command that has started. `fds`: its further descriptors, by their numbers: an `Inlet` for each that it reads, and
   # `Outlets` with only a stdout for each that it writes. `rest_of_timeout`: the ms that are left of `:timeout`. `owner`, `consumer` and
   # `captor`: see `State`.
@@ -283,5 +286,7 @@ defmodule NetRunner.Process.Boot do
     do: System.convert_time_unit(from, :native, :millisecond) + timeout
 
   defp remaining(:infinity), do: :infinity
-  defp remaining(deadline), do: max(0, deadline - System.monotonic_time(:millisecond))
+
+  defp remaining(deadline),
+    do: (deadline - System.monotonic_time(:millisecond)) |> max(0) |> min(@longest_wait)
 end

@@ -18,11 +18,9 @@ defmodule NetRunner.Process.Server do
 
   use GenServer
 
-  require Logger
-
   import NetRunner.Process.{Further, State}
 
-  alias NetRunner.Error
+  alias NetRunner.{Error, Log}
 
   alias NetRunner.Process.{
     Boot,
@@ -185,6 +183,11 @@ defmodule NetRunner.Process.Server do
       to == :tree and number == @sigcont and Lifecycle.may_be_suspended?(state.life) ->
         handle_call({:suspend, false}, from, state)
 
+      # The command itself runs on, and what it has to print in time is due again.
+      number == @sigcont ->
+        result = told(Native.send_signal(state.control, number, to))
+        {:reply, result, %{state | outlets: Outlets.pause(state.outlets, false)}}
+
       true ->
         {:reply, told(Native.send_signal(state.control, number, to)), state}
     end
@@ -341,7 +344,10 @@ defmodule NetRunner.Process.Server do
     outlets(state, Outlets.serve(state.outlets, stream))
   end
 
-  def handle_info({:waited, monitor}, state), do: expire(state, monitor)
+  # What has come by now may not have been told yet: a VM that was stopped for a while is late with both.
+  def handle_info({:waited, monitor}, state) do
+    state |> outlets(Outlets.serve_all(state.outlets)) |> and_then(&expire(&1, monitor))
+  end
 
   # Race: exit before the timeout. A stream that nobody enumerates has nobody to tell, so its server stops.
   def handle_info(:expired, state) do
@@ -422,7 +428,11 @@ defmodule NetRunner.Process.Server do
   def handle_info({:EXIT, _pid, reason}, state), do: {:stop, shutdown(reason), state}
 
   def handle_info(message, state) do
-    log("#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}")
+    Log.write(
+      :warning,
+      "#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}"
+    )
+
     {:noreply, state}
   end
 
@@ -473,7 +483,7 @@ defmodule NetRunner.Process.Server do
   end
 
   defp give_up(state, sentence) do
-    Logger.error(sentence)
+    Log.write(:error, sentence)
     {:stop, {:shutdown, {:crashed, sentence}}, state}
   end
 
@@ -503,7 +513,9 @@ defmodule NetRunner.Process.Server do
   defp tell_unseen(%{stream: :offered, life: %{phase: {:ending, :timeout, _}}} = state) do
     command = Error.command_line(state.command)
 
-    log("`#{command}` was ended by its :timeout, and nobody had enumerated its stream by then",
+    Log.write(
+      :warning,
+      "`#{command}` was ended by its :timeout, and nobody had enumerated its stream by then",
       command: command
     )
 
@@ -511,11 +523,6 @@ defmodule NetRunner.Process.Server do
   end
 
   defp tell_unseen(state), do: {:noreply, state}
-
-  # By another process: a log handler may hang, and the command may have to end.
-  defp log(message, metadata \\ []) do
-    spawn(fn -> Logger.warning(message, metadata) end)
-  end
 
   # The shepherd is gone already; its report is on the way.
   defp told({:error, gone}) when gone in [:epipe, :econnreset, :closed], do: {:error, :esrch}

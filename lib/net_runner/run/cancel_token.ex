@@ -11,6 +11,9 @@ defmodule NetRunner.Run.CancelToken do
 
   @registry __MODULE__.Registry
 
+  # In ms, between two tries to register.
+  @restart 100
+
   # `ref`: its name, which also tells its node.
   @enforce_keys [:ref, :flag]
   defstruct [:ref, :flag]
@@ -74,28 +77,33 @@ defmodule NetRunner.Run.CancelToken do
   @doc false
   @spec hold(t(), pid()) :: :ok
   def hold(token, server) do
+    # The registry may be restarted.
+    Process.flag(:trap_exit, true)
     monitor = Process.monitor(server)
-    :ok = register(token, server)
-    if cancelled?(token), do: Server.end_captured(server, :cancelled)
-    :erlang.hibernate(__MODULE__, :await_end, [monitor])
+    register(token, server)
+    :erlang.hibernate(__MODULE__, :await_end, [token, server, monitor])
   end
 
   @doc false
   # Race: upgraded while it waits. The entry would go with it.
-  @spec await_end(reference()) :: :ok
-  def await_end(monitor) do
+  @spec await_end(t(), pid(), reference()) :: :ok
+  def await_end(token, server, monitor) do
     receive do
-      {:DOWN, ^monitor, _, _, _} -> :ok
-      # Of whoever has got hold of this pid.
-      _message -> :erlang.hibernate(__MODULE__, :await_end, [monitor])
+      {:DOWN, ^monitor, _, _, _} ->
+        :ok
+
+      message ->
+        if message == :register or match?({:EXIT, _, _}, message), do: register(token, server)
+        # Others are of whoever has got hold of this pid.
+        :erlang.hibernate(__MODULE__, :await_end, [token, server, monitor])
     end
   end
 
-  # When the application stops, all commands end.
+  # While there is no registry, it is restarted. Or the application stops, and all commands end.
   defp register(token, server) do
     {:ok, _} = Registry.register(@registry, token.ref, server)
-    :ok
+    if cancelled?(token), do: Server.end_captured(server, :cancelled)
   rescue
-    ArgumentError -> :ok
+    ArgumentError -> Process.send_after(self(), :register, @restart)
   end
 end

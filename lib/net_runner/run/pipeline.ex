@@ -100,6 +100,7 @@ defmodule NetRunner.Run.Pipeline do
 
   # What a command brings of its own is stronger than what is said for all.
   defp own_options(%Command{} = command, groups) do
+    command = Command.checked!(command)
     {[command.cmd | command.args], Keyword.take(command.opts, Options.names(groups))}
   end
 
@@ -185,18 +186,21 @@ defmodule NetRunner.Run.Pipeline do
     condemned =
       for {member, {:ok, _}} <- ends, reason = condemned(member), do: {:error, reason, member}
 
-    case condemned ++ lost do
+    # That one is left matters more than why all were ended.
+    left = for {:error, {:not_ended, _}, _} = not_ended <- lost, do: not_ended
+
+    case left ++ condemned ++ lost do
       [] -> {:ok, for({_, {:ok, status}} <- ends, do: status)}
       [first | _] -> first
     end
   end
 
-  @doc "Ends all of them, at once, and waits until they are gone."
-  @spec stop([member()]) :: :ok
+  @doc "Ends all of them, at once, and waits until they are gone. The error is that of the first that does not end."
+  @spec stop([member()]) :: :ok | {:error, {:not_ended, os_pid :: pos_integer()}}
   def stop(members) do
     with [_, _ | _] <- members, do: end_all(members, :stopped)
-    for {server, _} <- members, do: Member.stop(server)
-    :ok
+    ends = for {server, _} <- members, do: Member.stop(server)
+    Enum.find(ends, :ok, &match?({:error, {:not_ended, _}}, &1))
   end
 
   defp pipes(0, made), do: {:ok, made}
@@ -330,7 +334,8 @@ defmodule NetRunner.Run.Pipeline do
       end
 
     first_of_all = condemned(hd(members))
-    stop(members)
+    # That one is left matters more than why all were ended.
+    result = with :ok <- stop(members), do: result
 
     # What was produced for the first and failed is the reason of all else.
     case {first_of_all, Input.await_end(feeder)} do

@@ -124,7 +124,7 @@ defmodule NetRunner.Run.Stream do
   defp enumerable(start), do: Stream.resource(start, &next/1, &stop/1)
 
   defp stop(stream) do
-    :ok = Pipeline.stop(stream.members)
+    _ = Pipeline.stop(stream.members)
     :ok = Progress.stop(stream.progress)
     _ = stream.feeder |> Input.watch() |> Input.await_end()
     :ok
@@ -253,7 +253,7 @@ defmodule NetRunner.Run.Stream do
   defp await_input!(%{members: [{first, _} = member | _]} = stream) do
     watch = Input.watch(stream.feeder)
     verdict = Command.verdict(first)
-    :ok = Pipeline.stop(stream.members)
+    _ = Pipeline.stop(stream.members)
 
     case {verdict, Input.await_end(watch)} do
       {{:error, {:input_failed, _} = reason}, _} -> failed(reason, member)

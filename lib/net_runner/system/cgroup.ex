@@ -242,6 +242,7 @@ defmodule NetRunner.System.Cgroup do
          [mount | _] <- for(line <- String.split(text, "\n"), mount = cgroup2(line), do: mount) do
       {:ok, mount}
     else
+      {:error, full} when full in [:emfile, :enfile] -> {:error, full}
       _ -> failure("no cgroup file system of version 2 is mounted")
     end
   end

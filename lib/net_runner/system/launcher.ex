@@ -11,8 +11,7 @@ defmodule NetRunner.System.Launcher do
 
   use GenServer
 
-  require Logger
-
+  alias NetRunner.Log
   alias NetRunner.System.Native
 
   @table __MODULE__
@@ -181,7 +180,7 @@ defmodule NetRunner.System.Launcher do
     case start_helper() do
       {:ok, socket, guard, notes} ->
         # Only here: later helpers on this system would say the same.
-        if notes == @no_proc, do: Logger.warning(@without_proc)
+        if notes == @no_proc, do: Log.write(:warning, @without_proc)
 
         state = %{
           socket: nil,
@@ -225,7 +224,8 @@ defmodule NetRunner.System.Launcher do
     do: {:reply, {:error, :closed}, pass_over(request, state)}
 
   defp pass_over(message, state) do
-    Logger.warning(
+    Log.write(
+      :warning,
       "#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}"
     )
 
@@ -279,7 +279,7 @@ defmodule NetRunner.System.Launcher do
         publish(state, socket, guard)
 
       {:error, reason} ->
-        Logger.error(explain(reason))
+        Log.write(:error, explain(reason))
         retry_later(state)
     end
   end
@@ -296,7 +296,8 @@ defmodule NetRunner.System.Launcher do
   end
 
   defp withdraw(state) do
-    Logger.warning(
+    Log.write(
+      :warning,
       "NetRunner's launcher (of guard process #{state.guard}) died; starting a new one"
     )
 

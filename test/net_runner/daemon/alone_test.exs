@@ -155,7 +155,11 @@ defmodule NetRunner.Daemon.AloneTest do
 
     setup do
       :ok = :logger.add_handler(Hanging, Hanging, %{config: self()})
-      on_exit(fn -> :logger.remove_handler(Hanging) end)
+
+      on_exit(fn ->
+        :logger.remove_handler(Hanging)
+        for pid <- NetRunner.Waiting.loggers(), do: Process.exit(pid, :kill)
+      end)
     end
 
     test "does not keep the command alive, whoever logs" do
@@ -174,6 +178,20 @@ defmodule NetRunner.Daemon.AloneTest do
         refute File.exists?("/proc/#{os_pid}")
         Process.exit(who, :kill)
       end
+    end
+
+    test "does not keep a command alive whose process got a call that is none of its own" do
+      {:ok, p} = NetRunner.Process.start("sleep", ["1000"])
+      os_pid = NetRunner.Process.os_pid(p)
+      assert {{:shutdown, {:crashed, _}}, _} = catch_exit(GenServer.call(p, :stray, 60_000))
+      Tree.await(fn -> not File.exists?("/proc/#{os_pid}") end)
+      assert_receive {:hanging, _}, 60_000
+    end
+
+    test "does not keep commands from being started when the launcher has died" do
+      Tree.kill(Tree.current_launcher())
+      assert_receive {:hanging, _}, 60_000
+      assert NetRunner.run(["echo", "hello"], timeout: 60_000) == {"hello\n", 0}
     end
   end
 end

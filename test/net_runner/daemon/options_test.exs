@@ -202,6 +202,7 @@ defmodule NetRunner.Daemon.OptionsTest do
             {"exit 3", [0], {:exit_status, 3}},
             {"exit 0", [3], {:exit_status, 0}},
             {"exit 0", [], {:exit_status, 0}},
+            {"kill -33 $$", [161], :normal},
             {"exit 0", nil, :normal},
             {"kill -TERM $$", [0, 143], :normal},
             {"kill -KILL $$", [0, 143], {:signal, :sigkill}},
@@ -212,6 +213,19 @@ defmodule NetRunner.Daemon.OptionsTest do
           :ok = Daemon.write(daemon, "\n")
           assert_receive {:EXIT, ^daemon, ^reason}, 60_000
         end)
+      end
+    end
+
+    test "leave a crash, whose log has the end of stderr" do
+      for n <- 1..5 do
+        log =
+          capture_log(fn ->
+            {:ok, daemon} = Daemon.start_link(shell("read go; echo FATAL #{n} >&2; exit 1", []))
+            :ok = Daemon.write(daemon, "\n")
+            assert_receive {:EXIT, ^daemon, {:exit_status, 1}}, 60_000
+          end)
+
+        assert log =~ "FATAL #{n}\\n"
       end
     end
 

@@ -75,6 +75,21 @@ defmodule NetRunner.Process.CallersTest do
     assert_receive {:any, {:ok, {:stderr, "err"}}}, 60_000
   end
 
+  test "a read whose time is over gets what has come by then" do
+    go = go_file()
+    p = start!("until [ -e #{go} ]; do sleep 0.01; done; printf out; exec sleep 1000")
+    reader = Task.async(fn -> Command.read(p) end)
+    NetRunner.Waiting.await(p, :stdout)
+    [%{monitor: monitor}] = NetRunner.Process.Operations.all(:sys.get_state(p).outlets.queue)
+    :ok = :sys.suspend(p)
+    # As of a timer; it is told first.
+    send(p, {:waited, monitor})
+    File.write!(go, "")
+    Tree.await(fn -> told(p) >= 1 end)
+    :ok = :sys.resume(p)
+    assert Task.await(reader, 60_000) == {:ok, "out"}
+  end
+
   # The name of a file that is not there yet.
   defp go_file do
     go = NetRunner.Temporary.path("go")
@@ -669,6 +684,7 @@ defmodule NetRunner.Process.CallersTest do
           shown = inspect(reason, limit: :infinity, printable_limit: :infinity)
           refute shown =~ "s3cret"
           assert Task.await(writer, 60_000) == {:error, :closed}
+          NetRunner.Waiting.await_log()
         end)
 
       assert log =~ "called the process of a command with a request that it does not know"
@@ -682,6 +698,7 @@ defmodule NetRunner.Process.CallersTest do
         GenServer.cast(p, {:no, "such cast"})
         assert Task.await(writer, 60_000) == {:error, :closed}
         Tree.await(fn -> not Process.alive?(p) end)
+        NetRunner.Waiting.await_log()
       end)
 
     assert log =~ "the process of a command got a cast that it does not know"
@@ -712,6 +729,7 @@ defmodule NetRunner.Process.CallersTest do
     assert Task.await(asking, 60_000) == {:error, :closed}
     assert Task.await(writing, 60_000) == {:error, :closed}
     Tree.await(fn -> Tree.stat(os_pid) == nil end)
+    NetRunner.Waiting.await_log()
     :ok = :logger.remove_handler(handler)
     assert Enum.any?(logged = logged(), &(&1 =~ sentence))
     assert Enum.filter(logged, &(&1 =~ secret and &1 =~ inspect(p))) == []
@@ -726,6 +744,7 @@ defmodule NetRunner.Process.CallersTest do
     Process.exit(p, :shutdown)
     assert_receive {:DOWN, ^monitor, _, _, _}, 60_000
     Tree.await(fn -> Tree.stat(os_pid) == nil end)
+    NetRunner.Waiting.await_log()
     :ok = :logger.remove_handler(handler)
     assert Enum.any?(logged = logged(), &(&1 =~ "a fault in NetRunner: badmap in maps.values/1"))
     assert Enum.filter(logged, &(&1 =~ secret and &1 =~ inspect(p))) == []
@@ -754,7 +773,7 @@ defmodule NetRunner.Process.CallersTest do
 
   def log(%{msg: message}, %{config: %{test: test}}) do
     if inspect(message) =~ "a stray message" do
-      send(test, :logging)
+      send(test, {:logging, self()})
       Process.sleep(:infinity)
     end
   end
@@ -767,9 +786,10 @@ defmodule NetRunner.Process.CallersTest do
     :ok = :logger.add_handler(__MODULE__, __MODULE__, %{config: %{test: self()}})
     on_exit(fn -> :logger.remove_handler(__MODULE__) end)
     send(p, "a stray message")
-    assert_receive :logging, 60_000
+    assert_receive {:logging, who}, 60_000
     kill(owner)
     Tree.await(fn -> Tree.stat(os_pid) == nil end)
+    kill(who)
   end
 
   test "a terminal whose program is over has no size that could be set" do

@@ -248,13 +248,14 @@ defmodule NetRunner.Process.ServerTest do
       await(fn -> waiting?(p, :exit) end)
       state = :sys.get_state(p)
 
-      # Another process logs it, at its own time.
       hello = fn ->
         send(p, :hello)
-        Process.sleep(50)
+        # It has come to it.
+        _ = :sys.get_state(p)
+        NetRunner.Waiting.await_log()
       end
 
-      await(fn -> capture_log(hello) =~ "does not know: :hello" end)
+      assert capture_log(hello) =~ "does not know: :hello"
 
       capture_log(fn ->
         for message <- [

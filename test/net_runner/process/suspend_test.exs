@@ -198,6 +198,19 @@ defmodule NetRunner.Process.SuspendTest do
       assert {:ok, %{status: 7, outcome: :ended}} = Task.await(running, 60_000)
     end
 
+    test "counts as idle again when the command alone was continued" do
+      for to <- [:command, :group] do
+        command = ["sleep", "1000.#{System.unique_integer([:positive])}"]
+        running = Task.async(fn -> NetRunner.capture(command, idle_timeout: 1_000) end)
+        find = fn -> Enum.find(NetRunner.list(), &(&1.command == command)) end
+        Tree.await(fn -> find.() != nil end)
+        %{pid: p} = find.()
+        assert Command.suspend(p) == :ok
+        assert Command.kill(p, :sigcont, to: to) == :ok
+        assert {:ok, %{outcome: :idle_timeout}} = Task.await(running, 60_000)
+      end
+    end
+
     @tag Tree.linux_only()
     test "of what may stay when the command exits ends with that" do
       p = start!("sleep 1000 & echo $!; exec sleep 1000", leftovers: :leave)

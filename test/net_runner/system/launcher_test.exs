@@ -183,6 +183,35 @@ defmodule NetRunner.LauncherTest do
       end)
     end
 
+    test "is waited for as long as the options can say" do
+      with_nonsense([], fn ->
+        assert caller = Enum.find_value(1..20, fn _ -> start_late() end)
+        Process.exit(caller, :kill)
+      end)
+    end
+
+    # Who waits for a start that a shepherd has begun. One that is not taken in time is taken back.
+    defp start_late do
+      options = [timeout: 300, kill_timeout: 100, give_up_after: 0xFFFF_FFFF]
+      {caller, monitor} = spawn_monitor(fn -> exit({:told, NetRunner.run(~w(true), options)}) end)
+      Tree.await(fn -> starts_late?() or not Process.alive?(caller) end, 60_000)
+
+      if Process.alive?(caller) do
+        Process.demonitor(monitor, [:flush])
+        caller
+      else
+        assert_receive {:DOWN, ^monitor, _, _, {:told, {:error, :timeout}}}
+        nil
+      end
+    end
+
+    defp starts_late? do
+      Enum.any?(Process.list(), fn process ->
+        with {_, stack} <- Process.info(process, :current_stacktrace),
+             do: Enum.any?(stack, &match?({_, :await_late_start, _, _}, &1))
+      end)
+    end
+
     for {who, function, owner} <- [
           {"owner", quote(do: &Command.start("true", [], &1)), :caller},
           {"consumer", quote(do: &NetRunner.run(["true"], &1)), quote(do: self())},
@@ -345,6 +374,7 @@ defmodule NetRunner.LauncherTest do
           assert NetRunner.run(~w(echo next)) == {"next\n", 0}
           # A spare shepherd may have taken it before the death was noticed.
           Tree.await(fn -> Tree.current_launcher() not in [nil, old] end)
+          NetRunner.Waiting.await_log()
         end)
 
       assert log =~ "died; starting a new one"
@@ -375,6 +405,7 @@ defmodule NetRunner.LauncherTest do
           # A spare shepherd may take the request that the launcher left.
           Tree.await(fn -> NetRunner.run(~w(true)) == {:error, :launcher_died} end)
           assert Command.start("true") == {:error, :launcher_died}
+          NetRunner.Waiting.await_log()
         end)
 
       assert log =~ "/no/such/helper cannot be started"
@@ -550,6 +581,7 @@ defmodule NetRunner.LauncherTest do
         send(pid, {:hello, "there"})
         GenServer.cast(pid, {:hello, "cast"})
         assert GenServer.call(pid, {:hello, "call"}) == {:error, :closed}
+        NetRunner.Waiting.await_log()
       end)
 
     for how <- ~w(there cast call), do: assert(log =~ ~s(does not know: {:hello, "#{how}"}))

@@ -1,0 +1,22 @@
+defmodule NetRunner.Log do
+  @moduledoc false
+  # What is logged by processes that have to go on. Another process calls Logger, as one of its handlers may hang, or may run a
+  # command itself. It has the context of the caller.
+
+  require Logger
+
+  alias NetRunner.Process.Context
+
+  @spec write(Logger.level(), String.t(), keyword()) :: :ok
+  def write(level, sentence, metadata \\ []) do
+    spawn(__MODULE__, :log, [level, sentence, metadata, Context.capture()])
+    :ok
+  end
+
+  @doc false
+  @spec log(Logger.level(), String.t(), keyword(), Context.t()) :: :ok
+  def log(level, sentence, metadata, context) do
+    Context.adopt(context)
+    Logger.log(level, sentence, metadata)
+  end
+end
