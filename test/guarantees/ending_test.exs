@@ -340,16 +340,26 @@ defmodule NetRunner.Guarantees.EndingTest do
     capture: {&NetRunner.capture/2, &NetRunner.Process.Server.end_captured/2},
     cmd: {&__MODULE__.cmd/2, &Command.end_command/2},
     stream: {&__MODULE__.stream/2, &Command.end_command/2},
-    pipeline: {&__MODULE__.pipeline/2, &Command.end_command/2},
-    pipeline_stream: {&__MODULE__.pipeline_stream/2, &Command.end_command/2}
+    pipeline: {&__MODULE__.pipeline/2, &__MODULE__.end_pipeline/2},
+    pipeline_stream: {&__MODULE__.pipeline_stream/2, &__MODULE__.end_pipeline/2}
   ]
 
   def cmd([command | args], options), do: NetRunner.cmd(command, args, options)
   def stream(command, options), do: command |> NetRunner.stream!(options) |> Enum.to_list()
-  def pipeline(command, options), do: NetRunner.pipeline([command, ["cat"]], options)
+  def pipeline(command, options), do: NetRunner.pipeline(with_cat(command), options)
 
   def pipeline_stream(command, options),
-    do: [command, ["cat"]] |> NetRunner.pipeline_stream!(options) |> Enum.to_list()
+    do: command |> with_cat() |> NetRunner.pipeline_stream!(options) |> Enum.to_list()
+
+  defp with_cat([_, seconds] = command), do: [command, ["sh", "-c", "exec cat", seconds]]
+
+  # The last one, which does end, comes first.
+  def end_pipeline(first, cause) do
+    [_, seconds] = Command.info(first).command
+    %{pid: last} = Enum.find(NetRunner.list(), &match?([_, _, _, ^seconds], &1.command))
+    :ok = Command.end_command(last, cause)
+    Command.end_command(first, cause)
+  end
 
   for {name, _} <- @callers do
     test "#{name} gives up a command whose input produces nothing" do
