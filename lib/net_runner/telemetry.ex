@@ -4,7 +4,7 @@ defmodule NetRunner.Telemetry do
   `:telemetry` is not loaded, nobody can have attached a handler, and nothing is emitted.
 
   Each command is a span: first `[:net_runner, :command, :start]`, and then either `[:net_runner, :command, :stop]` or
-  `[:net_runner, :command, :exception]`. Times are in `:native` units, see `System.convert_time_unit/3`, where their names have none.
+  `[:net_runner, :command, :exception]`. Times are in `:native` units, see `System.convert_time_unit/3`, unless their names end with a unit.
 
   | event | when | measurements | metadata |
   |---|---|---|---|

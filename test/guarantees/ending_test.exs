@@ -334,7 +334,7 @@ defmodule NetRunner.Guarantees.EndingTest do
     assert NetRunner.Error.describe(reason) =~ "SIGKILL did not end it within :give_up_after"
   end
 
-  # And what their :timeout does.
+  # Those that run a command to its end, and what ends it when its :timeout is over.
   @callers [
     run: {&NetRunner.run/2, &Command.end_command/2},
     capture: {&NetRunner.capture/2, &NetRunner.Process.Server.end_captured/2},
