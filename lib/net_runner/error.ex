@@ -223,6 +223,14 @@ defmodule NetRunner.Error do
   def describe({:max_output_exceeded, _}), do: "it printed more than :max_output_size allows"
   def describe({tag, message}) when is_atom(tag) and is_binary(message), do: message
 
+  def describe({:rlimits, :eperm}) do
+    "the system refused the option :rlimits: only root may raise a hard limit, and nobody may raise that of nofile above fs.nr_open (:eperm)"
+  end
+
+  def describe({:nice, :eacces}) do
+    "the system refused the option :nice: only root may ask for a lower value than the VM's (:eacces)"
+  end
+
   def describe({option, reason})
       when option in [:stdin, :stdout, :stderr, :cgroup, :nice, :rlimits, :groups, :group] or
              option in [:user, :no_new_privs] do

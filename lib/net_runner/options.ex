@@ -414,6 +414,9 @@ defmodule NetRunner.Options do
 
   # --- options that mean nothing beside others ----------------------------------------------------
 
+  # They mean nothing where no output comes to the VM.
+  @of_output [:idle_timeout, :on_output, :keep, :interleave, :lines, :max_chunk_size]
+
   defp compatible!(given, groups) do
     piped? = captured?(groups) and given[:pty] in [nil, false]
 
@@ -431,10 +434,17 @@ defmodule NetRunner.Options do
       raise ArgumentError, "the options #{both} exclude each other: #{why}"
     end
 
-    for option <- [:idle_timeout, :on_output], given[option] not in [nil, :infinity] do
-      unless piped?(given) do
+    # A capture reads both, as a stream does with `:tagged`.
+    read = if :capture in groups or given[:tagged], do: [:stdout, :stderr], else: [:stdout]
+
+    for option <- @of_output, given[option] not in [nil, false, :infinity] do
+      unless Enum.any?(read, &to_vm?(given, &1)) do
         raise ArgumentError,
-              "the option #{inspect(option)} has no meaning here: neither stdout nor stderr is a pipe to the VM"
+              "the option #{inspect(option)} has no meaning here: there is no output to read, as " <>
+                if(read == [:stdout],
+                  do: "stdout is not a pipe to the VM",
+                  else: "neither stdout nor stderr is a pipe to the VM"
+                )
       end
     end
 
@@ -471,9 +481,7 @@ defmodule NetRunner.Options do
     end
   end
 
-  defp piped?(given), do: to_vm?(given, :stdout) or to_vm?(given, :stderr)
-
-  # Whether a capture reads it. All of a terminal is stdout.
+  # Whether it is read there, by who reads that stream. All of a terminal is stdout.
   defp to_vm?(given, stream) do
     if given[:pty] in [nil, false],
       do: Keyword.get(given, stream, :pipe) == :pipe,

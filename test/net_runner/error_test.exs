@@ -134,6 +134,12 @@ defmodule NetRunner.ErrorTest do
       assert failure(["true"], stdout: {:file, "/nowhere/x"}) =~
                "the system refused the option :stdout"
 
+      # Above fs.nr_open, which is refused to root, too.
+      assert failure(["true"], rlimits: [nofile: 1_000_000_000_000]) =~
+               "the option :rlimits: only root may raise a hard limit, and nobody may raise that of nofile above"
+
+      assert describe({:nice, :eacces}) =~ "only root may ask for a lower value"
+
       assert describe({:cgroup, "the directory exists"}) == "the directory exists"
 
       assert failure(["true"], node: :nobody@nowhere) =~ "its node (:node) is not connected"

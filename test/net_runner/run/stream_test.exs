@@ -56,6 +56,18 @@ defmodule NetRunner.StreamTest do
         NetRunner.stream!(~w(true), lines: :trim, max_chunk_size: 1)
       end
     end
+
+    test "and :lines have no meaning where nothing is read" do
+      for option <- [lines: :trim, max_chunk_size: 1] do
+        assert_raise ArgumentError,
+                     ~r/#{inspect(elem(option, 0))} has no meaning here: there is no output to read, as stdout is not a pipe/,
+                     fn -> NetRunner.stream!(~w(true), [option, stdout: :null]) end
+
+        # Of a stream with `:tagged`, it is stderr that is read.
+        stream = NetRunner.stream!(~w(true), [option, stdout: :null, tagged: true])
+        assert Enum.to_list(stream) == [{:exit, 0}]
+      end
+    end
   end
 
   describe "what nobody would see of a stream's end" do
