@@ -22,12 +22,13 @@ defmodule NetRunner.Process do
       :ok
 
   The process belongs to its caller (see `:owner`). When the owner dies, the command and everything that it started are ended, and
-  the process stops.
+  the process stops. Its `:name` is free at once.
 
   All functions can be called from any process, at the same time. Reads of one stream that wait are served in the order in which
   they were called, and before later ones. The same is true of writes, and the bytes of two writes are never mixed.
 
-  When the process is gone, all functions return `{:error, :closed}` (`stop/1` returns `:ok`, and `alive?/1` `false`). A call that waits when
+  When the process is gone, all functions return `{:error, :closed}` (`stop/1` returns `:ok`, and `alive?/1` `false`). So do reads, writes and
+  `await_exit/2` while the command is ended because the owner died. A call that waits when
   the connection to its node is lost returns `{:error, {:node, :disconnected}}`. Arguments of the wrong type raise; what is no signal is `{:error, :unknown_signal}`.
   """
   @moduledoc since: "0.1.0"
@@ -594,7 +595,7 @@ defmodule NetRunner.Process do
 
   The reason is `{:exit, status}` when the command has exited and (with `leftovers: :kill`) everything that it started is gone. If that is
   already so, the message comes at once. The reason is `:shepherd_died` if the status is not known. Any other reason says why the
-  process itself has ended, as with `Process.monitor/1`: `:normal` (its owner died), `:noproc` (it was gone before), `:noconnection` (its
+  process itself has ended, as with `Process.monitor/1`: `:noproc` (it was gone before), `:noconnection` (its
   node cannot be reached). These messages have `{name, node}` in place of the pid if the process was given so.
 
   `Process.demonitor(reference, [:flush])` cancels it.
@@ -708,8 +709,7 @@ defmodule NetRunner.Process do
 
   @doc """
   Stops the process. A command that still runs is ended with everything that it started: by `:stop_signal`, and after
-  `:kill_timeout` by SIGKILL. What it prints meanwhile is discarded. Returns when nothing is left. (If the process ends earlier, because
-  its `:owner` died, it returns at once, while the command is still being ended.)
+  `:kill_timeout` by SIGKILL. What it prints meanwhile is discarded. Returns when nothing is left.
 
   `{:error, {:not_ended, os_pid}}` means that `:give_up_after` has passed. NetRunner keeps trying, and `NetRunner.list/0` lists the command
   until it is gone.

@@ -92,6 +92,109 @@ defmodule NetRunner.Guarantees.EndingTest do
     end
   end
 
+  describe "a program prints while it cleans up, more than a pipe holds, and can finish" do
+    @cleanup "trap 'head -c 2000000 /dev/zero || exit 1; echo clean > $FILE; exit 0' TERM; echo > $READY; while :; do sleep 0.01; done"
+
+    defp start(:run, command, options), do: NetRunner.run(command, options)
+    defp start(:capture, command, options), do: NetRunner.capture(command, options)
+    defp start(:pipeline, command, options), do: NetRunner.pipeline([command], options)
+    defp start(:stream, command, options), do: Enum.to_list(NetRunner.stream!(command, options))
+
+    defp start(:terminal, command, options),
+      do: start(:process, command, [pty: true] ++ options)
+
+    defp start(:process, [sh | words], options) do
+      {:ok, _} = Command.start(sh, words, options)
+      Process.sleep(:infinity)
+    end
+
+    defp cleaning_up do
+      [ready, clean] = files = [file("ready"), file("clean")]
+      on_exit(fn -> Enum.each(files, &File.rm/1) end)
+
+      options = [env: %{"READY" => ready, "FILE" => clean}, kill_timeout: 20 * @soon]
+      {["sh", "-c", @cleanup], options, ready, clean}
+    end
+
+    for what <- [:run, :capture, :pipeline, :stream, :process, :terminal] do
+      test "when its caller is killed: #{what}" do
+        {command, options, ready, clean} = cleaning_up()
+        caller = spawn(fn -> start(unquote(what), command, options) end)
+        await_file(ready)
+        Process.exit(caller, :kill)
+        await_file(clean)
+      end
+    end
+
+    test "when a capture is cancelled, and then its caller killed" do
+      {command, options, ready, clean} = cleaning_up()
+      token = NetRunner.cancel_token()
+      test = self()
+
+      # The output of one that was cancelled is kept, and here nobody takes it.
+      stuck = fn _ -> send(test, :stuck) && Process.sleep(:infinity) end
+      options = [cancel: token, on_output: stuck] ++ options
+      caller = spawn(fn -> NetRunner.capture(command, options) end)
+      await_file(ready)
+      :ok = NetRunner.cancel(token)
+      assert_receive :stuck, @soon
+      Process.exit(caller, :kill)
+      await_file(clean)
+    end
+
+    test "when its daemon is killed" do
+      Process.flag(:trap_exit, true)
+      {[sh | words], options, ready, clean} = cleaning_up()
+      {:ok, daemon} = NetRunner.Daemon.start_link(cmd: sh, args: words, process_opts: options)
+      await_file(ready)
+      Process.exit(daemon, :kill)
+      await_file(clean)
+    end
+  end
+
+  describe "while a command is ended whose owner has died" do
+    for name <- [
+          :of_the_dead,
+          {:global, {__MODULE__, :of_the_dead}},
+          {:via, :global, {__MODULE__, :by_module}}
+        ] do
+      test "its name is free, and calls return {:error, :closed}: #{inspect(name)}" do
+        name = unquote(Macro.escape(name))
+        out = file("out")
+        script = "trap '' TERM; echo ready > #{out}; cat; echo end > #{out}; exec sleep 1000"
+        test = self()
+
+        owner =
+          spawn(fn ->
+            {:ok, p} = Command.start("sh", ["-c", script], name: name, kill_timeout: 20 * @soon)
+
+            send(test, {:started, p})
+            Process.sleep(:infinity)
+          end)
+
+        assert_receive {:started, p}, @soon
+        await_file(out)
+        reader = Task.async(fn -> Command.read(p) end)
+        monitor = Command.monitor(p)
+        Process.exit(owner, :kill)
+
+        assert Task.await(reader, @soon) == {:error, :closed}
+        # Its stdin is closed.
+        Tree.await(fn -> File.read!(out) == "end\n" end)
+        assert Command.alive?(p)
+        assert {:ok, next} = Command.start("true", [], name: name)
+        assert Command.await_exit(name) == {:ok, 0}
+        assert Command.write(p, "x") == {:error, :closed}
+        assert Command.read(p) == {:error, :closed}
+        waiting = Task.async(fn -> Command.await_exit(p) end)
+        :ok = Command.kill(p, :sigkill)
+        assert Task.await(waiting, @soon) == {:error, :closed}
+        assert_receive {:DOWN, ^monitor, :process, ^p, {:exit, 137}}, @soon
+        assert Command.stop(next) == :ok
+      end
+    end
+  end
+
   describe "what leftovers: :leave leaves" do
     test "does not keep the output and the status of a command that has exited" do
       out = file("pid")

@@ -29,7 +29,7 @@ defmodule NetRunner.Process.Lifecycle do
   @typedoc """
   Why the command was told to end. After `:asked`, what it prints is still read; `{:asked, why}` is the same for a
   capture, which says why. After `:stopped`, it is discarded. The others are verdicts: callers get them instead of the
-  output. `:closed`: the owner died.
+  output. `:closed`: who could get it has died.
   """
   @type cause ::
           :asked
@@ -106,9 +106,10 @@ defmodule NetRunner.Process.Lifecycle do
     {%{life | phase: {:ending, cause, next}}, [:tell_end] ++ give_up_timer(life) ++ output(cause)}
   end
 
-  # The first cause stays. From `:stopped` on, output is discarded, so that a full pipe does not keep the command from
-  # ending. Race: asked to stop twice.
-  def event(%{phase: {:ending, cause, before}} = life, {:end, :stopped, next}) do
+  # The first cause stays. From `:stopped` and `:closed` on, output is discarded, so that a full pipe does not keep the
+  # command from ending. Race: asked to stop twice.
+  def event(%{phase: {:ending, cause, before}} = life, {:end, later, next})
+      when later in [:stopped, :closed] do
     discard = if verdict?(cause), do: [], else: output(:stopped)
     {%{life | phase: {:ending, cause, later(before, next)}}, discard}
   end
@@ -199,10 +200,6 @@ defmodule NetRunner.Process.Lifecycle do
   def alive?(%{phase: {phase, _, _}}) when phase in [:ending, :given_up], do: true
   def alive?(_life), do: false
 
-  @doc "Whether somebody runs it to its end: a run, a capture, a stream, a pipeline."
-  @spec to_its_end?(t()) :: boolean()
-  def to_its_end?(life), do: life.grace != :none
-
   @doc "Whether it can be suspended: what is to end goes on until it has."
   @spec may_be_suspended?(t()) :: boolean()
   def may_be_suspended?(life), do: life.phase == :running
@@ -232,6 +229,8 @@ defmodule NetRunner.Process.Lifecycle do
   @doc "The answer to `await_exit`, or `nil` when the caller has to wait."
   @spec result(t()) :: {:ok, 0..255} | {:error, term()} | nil
   def result(%{phase: {:over, _, {:lost, _at}}}), do: {:error, :shepherd_died}
+  # The others return the verdict by themselves.
+  def result(%{phase: {:over, :closed, _}, grace: :none}), do: {:error, :closed}
   def result(%{phase: {:over, _, exit}}), do: {:ok, Exit.status(exit)}
   def result(%{phase: {:given_up, _, _}} = life), do: not_ended(life)
   def result(_life), do: nil

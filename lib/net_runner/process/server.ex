@@ -10,7 +10,7 @@ defmodule NetRunner.Process.Server do
   #   * `State` carries out what these say;
   #   * `Report` says what is told of the command.
   #
-  # When the command has exited, what it printed can still be read; the server stops with `stop/1`, with its owner, or
+  # When the command has exited, what it printed can still be read; the server stops with `stop/1`, when its owner dies, or
   # when a `collect` is answered.
   #
   # It owns the command's descriptors: when it ends, for whatever reason, they close, and the shepherd
@@ -94,7 +94,7 @@ defmodule NetRunner.Process.Server do
         if link = extra[:link], do: Process.link(link)
         if boot.rest_of_timeout != :infinity, do: arm(:expired, boot.rest_of_timeout)
 
-        {:ok, State.new(command, boot, extra),
+        {:ok, State.new(command, boot, Map.put(extra, :name, options[:name])),
          {:continue, {:begin, input(options, extra), Descriptors.inputs(options.fds)}}}
 
       # With `:shutdown` nothing is logged; the caller gets the reason.
@@ -368,32 +368,20 @@ defmodule NetRunner.Process.Server do
   def handle_info({:DOWN, ref, :process, _, _}, %{announcer: ref} = state),
     do: life(state, :announced)
 
-  # What runs a command to its end returns when that is gone; who only holds the process has no call that would wait.
-  def handle_info({:DOWN, owner, :process, _, _}, %{owner: owner} = state) do
-    cond do
-      state.captor != nil ->
-        state
-        |> listen()
-        |> and_then(&life(&1, :announced))
-        |> and_then(&life(&1, {:end, {:asked, :cancelled}, :stay}))
-
-      Lifecycle.to_its_end?(state.life) and state.stream != :offered ->
-        close(state)
-
-      # Nobody waits for handlers any longer; what is known of an end is told.
-      true ->
-        state |> life(:announced) |> and_then(&{:stop, :normal, &1})
-    end
+  # A capture by another process than its owner tells how it ended.
+  def handle_info({:DOWN, owner, :process, _, _}, %{owner: owner, captor: captor} = state)
+      when captor != nil do
+    state
+    |> listen()
+    |> and_then(&life(&1, :announced))
+    |> and_then(&life(&1, {:end, {:asked, :cancelled}, :stay}))
   end
 
-  # The owner is another process, or nobody. Each command of a pipeline hears of it by itself.
-  def handle_info({:DOWN, consumer, :process, _, _}, %{consumer: consumer} = state),
-    do: close(state)
-
-  # Nobody is left who could get the output or the status.
-  def handle_info({:DOWN, captor, :process, _, _}, %{captor: captor} = state) do
-    {:stop, :normal, state}
-  end
+  # Nobody is left who could get the output or the status. The owner may be another process, or nobody. Each command of a pipeline
+  # hears of it by itself.
+  def handle_info({:DOWN, monitor, :process, _, _}, state)
+      when monitor in [state.owner, state.consumer, state.captor],
+      do: close(state)
 
   def handle_info({:DOWN, monitor, :process, pid, _}, state), do: drop_caller(state, monitor, pid)
 
@@ -501,8 +489,30 @@ defmodule NetRunner.Process.Server do
     life(state, {:end, cause(state, {:input_failed, failure}), :stay})
   end
 
+  # Nobody waits any longer, but the command has its time to clean up, in which it may print. Whoever takes the place of the owner
+  # may start another of the same name.
   defp close(state) do
-    state |> listen() |> and_then(&life(&1, {:end, :closed, {:stop, :normal}}))
+    :ok = give_up_name(state.name)
+    state = see_feeder_off(state)
+
+    state
+    |> inlet(Inlet.give_up(state.inlet, {:error, :closed}))
+    |> and_then(&listen/1)
+    |> and_then(&life(&1, {:end, :closed, {:stop, :normal}}))
+  end
+
+  defp give_up_name(nil), do: :ok
+
+  defp give_up_name({:via, module, name}) do
+    _ = module.unregister_name(name)
+    :ok
+  end
+
+  defp give_up_name({:global, name}), do: give_up_name({:via, :global, name})
+
+  defp give_up_name(name) do
+    if Process.whereis(name) == self(), do: Process.unregister(name)
+    :ok
   end
 
   # A capture keeps what was printed, and reads on.

@@ -26,7 +26,7 @@ defmodule NetRunner.Process.State do
   # `fds`: see `Boot`. `waiters`: callers that wait for the exit (`:exit`) or for the server to stop (`:stop`). `stream`:
   # whether the output is a stream's (`:offered`), and whether somebody enumerates it (`:taken`); a second one would take
   # bytes from the first. `guests`: whether callers can find what they need to read and to write by themselves. `parent`: the
-  # process that the server is linked to by `start_link/3`. `announcer`: the name of its answer, once it was asked to announce the
+  # process that the server is linked to by `start_link/3`. `name`: as what it was registered. `announcer`: the name of its answer, once it was asked to announce the
   # end. `owner`, `consumer`, `captor`: monitors. `consumer`: of the only one who
   # gets the output and the status, where there is such a one. `captor`: the same, of one who captures it, and reads on when it is ended.
   # `watchers`: who gets the exit as a message.
@@ -44,6 +44,7 @@ defmodule NetRunner.Process.State do
     :fds,
     :stream,
     :parent,
+    :name,
     :announcer,
     :consumer,
     :captor
@@ -76,6 +77,7 @@ defmodule NetRunner.Process.State do
       fds: boot.fds,
       stream: if(extra[:stream?], do: :offered, else: :none),
       parent: extra[:link],
+      name: extra.name,
       announcer: boot.announcer,
       consumer: boot.consumer,
       captor: boot.captor
