@@ -247,15 +247,13 @@ impl<'a> Shepherd<'a> {
     /// Stops all that is below this process, or lets it go on.
     fn suspend(&self, cgroup: Option<&CStr>, suspended: bool) {
         let by_cgroup = cgroup.is_some_and(|cgroup| cgroup::freeze(cgroup, suspended));
-        let signal = match (by_cgroup, suspended) {
-            (true, true) => return,
-            (false, true) => Signal::SIGSTOP,
+        match (by_cgroup, suspended, self.group_at_most()) {
+            (true, true, _) => {}
+            (false, true, Some(group)) => children::signal_group(group, libc::SIGSTOP),
+            (false, true, None) => tree::stop_all(),
             // Also what somebody has stopped by itself goes on.
-            (_, false) => Signal::SIGCONT,
-        };
-        match self.group_at_most() {
-            Some(group) => children::signal_group(group, signal as i32),
-            None => tree::signal_until_all(signal as i32),
+            (_, false, Some(group)) => children::signal_group(group, libc::SIGCONT),
+            (_, false, None) => tree::resume_all(),
         }
     }
 

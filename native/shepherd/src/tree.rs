@@ -8,8 +8,9 @@ use crate::children;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// A program may start another one and exit faster than it is found. So many rounds are tried; to stop it, for so long at least.
+/// A program may start another one and exit faster than it is found. So many rounds are tried to stop it, and for so long at least.
 const ROUNDS: usize = 100;
+/// For how long at the most to look whether all go on.
 const TIME: Duration = Duration::from_millis(500);
 
 /// No event tells that one has stopped that is not a child.
@@ -35,28 +36,35 @@ pub fn signal_below(child: nix::unistd::Pid, number: i32) {
 #[cfg(any(not(target_os = "linux"), net_runner_posix))]
 pub fn signal_below(_child: nix::unistd::Pid, _number: i32) {}
 
-/// As `signal`, until no process is there that has not got it. Race: always another one.
-pub fn signal_until_all(number: i32) {
-    if !children::has_proc() {
-        return children::signal_all(number);
-    }
-    let Some(mut tree) = signal_found(number) else {
-        return children::signal_all(number);
+/// Stops all, until no process is there that has not got the signal. Race: always another one.
+pub fn stop_all() {
+    let found = children::has_proc().then(|| signal_found(libc::SIGSTOP));
+    let Some(mut tree) = found.flatten() else {
+        return children::signal_all(libc::SIGSTOP);
     };
-    // What is forked while the others are told to go on is not stopped: to look for it would only delay what comes next.
-    let stops = number == libc::SIGSTOP;
     let start = Instant::now();
     let mut rounds = 0;
-    while rounds < ROUNDS || (stops && start.elapsed() < TIME) {
+    while rounds < ROUNDS || start.elapsed() < TIME {
         // What these start is found after they have stopped.
-        let moving = stops && tree.any_moves();
-        let new = signal_new(number, &mut tree);
+        let moving = tree.any_moves();
+        let new = signal_new(libc::SIGSTOP, &mut tree);
         match (new, moving) {
             (true, _) => {}
             (false, true) => std::thread::sleep(PAUSE),
             (false, false) => return,
         }
         rounds += 1;
+    }
+}
+
+/// Lets all go on, whoever has stopped them. Race: stops with its child.
+pub fn resume_all() {
+    if !children::has_proc() || signal_found(libc::SIGCONT).is_none() {
+        return children::signal_all(libc::SIGCONT);
+    }
+    let start = Instant::now();
+    while resume_stopped() && start.elapsed() < TIME {
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -90,11 +98,15 @@ impl Tree {
     }
 }
 
-/// Signals what is found, parents before their children. `None`: this system cannot do it.
+/// Signals what is found, parents before their children, but children first to let them go on. `None`: this system cannot do it.
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn signal_found(number: i32) -> Option<Tree> {
     let mut tree = Tree::default();
-    for pid in processes::below(std::process::id() as libc::pid_t)? {
+    let mut found = processes::below(std::process::id() as libc::pid_t)?;
+    if number == libc::SIGCONT {
+        found.reverse();
+    }
+    for pid in found {
         let reached = processes::signal(pid, number);
         if matches!(reached, Err(nix::errno::Errno::ENOSYS)) {
             return None;
@@ -126,6 +138,27 @@ fn signal_new(number: i32, tree: &mut Tree) -> bool {
     more
 }
 
+/// Lets those go on that are stopped, children first. Whether one may stop yet, or again: it was stopped, or it has children and
+/// has not come so far, since it was woken, that it waits for something.
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+fn resume_stopped() -> bool {
+    let found = processes::below(std::process::id() as libc::pid_t).unwrap_or_default();
+    let parents: BTreeSet<_> = found
+        .iter()
+        .copied()
+        .filter_map(processes::parent_of)
+        .collect();
+    let mut any = false;
+    for pid in found.into_iter().rev() {
+        any |= match children::state_of(pid) {
+            Some('T') => processes::signal(pid, libc::SIGCONT).is_ok(),
+            Some('R') => parents.contains(&pid),
+            _ => false,
+        };
+    }
+    any
+}
+
 /// Whether a process was signalled.
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 enum Reached {
@@ -149,6 +182,11 @@ fn signal_found(_number: i32) -> Option<Tree> {
 
 #[cfg(any(not(target_os = "linux"), net_runner_posix))]
 fn signal_new(_number: i32, _tree: &mut Tree) -> bool {
+    false
+}
+
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
+fn resume_stopped() -> bool {
     false
 }
 
@@ -239,7 +277,7 @@ mod processes {
         way.iter().all(same).then_some(below)
     }
 
-    fn parent_of(pid: libc::pid_t) -> Option<libc::pid_t> {
+    pub fn parent_of(pid: libc::pid_t) -> Option<libc::pid_t> {
         children::parent_of(Pid::from_raw(pid)).map(Pid::as_raw)
     }
 

@@ -256,6 +256,49 @@ defmodule NetRunner.Process.SuspendTest do
       assert Task.await(idle, 60_000) == {:error, :timeout}
     end
 
+    # As su(1), sudo(8) and a shell with its jobs take it: where what they wait for has been stopped by Ctrl-Z, they stop, too. `wait` by
+    # waitpid(2), or by the SIGCHLD that is left over from the stop.
+    @stops_with_its_child """
+    import os, signal, sys
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    child = os.fork()
+    if child == 0:
+        print(os.getpid(), flush=True)
+        os.read(0, 1)
+        os._exit(0)
+    while True:
+        if sys.argv[1] == "wait":
+            stopped = os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1])
+            over = not stopped
+        else:
+            stopped = signal.sigwaitinfo([signal.SIGCHLD]).si_code == 5
+            over = os.waitpid(child, os.WNOHANG)[0] == child
+        if over:
+            sys.exit(3)
+        if stopped:
+            os.kill(os.getpid(), signal.SIGSTOP)
+    """
+
+    for how <- ["wait", "sigchld"], to <- [:resume, :tree] do
+      @tag Tree.linux_only()
+      test "ends also for a program that stops when its child has stopped: #{how}, #{to}" do
+        {:ok, p} = Command.start("python3", ["-c", @stops_with_its_child, unquote(how)])
+        {:ok, child} = Command.read(p)
+        child = child |> String.trim() |> String.to_integer()
+        :ok = Command.suspend(p)
+        await_states([Command.os_pid(p), child], &(&1 == "T"))
+
+        :ok =
+          if unquote(to == :tree),
+            do: Command.kill(p, :sigcont, to: :tree),
+            else: Command.resume(p)
+
+        await_states([child], &(&1 != "T"))
+        :ok = Command.write(p, "x")
+        assert Command.await_exit(p, 60_000) == {:ok, 3}
+      end
+    end
+
     test "gives an idle read its time back when the command is ended" do
       p = start!("trap '' TERM; echo ready; while :; do sleep 0.05; done", kill_timeout: 60_000)
       {:ok, "ready\n"} = Command.read(p)
