@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags};
 use nix::sys::stat::Mode;
+use nix::unistd::{fchown, Uid};
 use rustler::{Atom, Decoder, Env, Error, ListIterator, NifResult, Term};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -170,10 +171,13 @@ pub fn submit(
     env: Env,
     launcher: BorrowedFd,
     cwd: OwnedFd,
-    mut spec: SpecWriter,
+    (mut spec, user): (SpecWriter, Option<Uid>),
     connections: &Connections,
 ) -> Result<VmSide, Failure> {
-    let mut passed = Vec::with_capacity(3 + connections.further.len());
+    let mut passed = Passed {
+        fds: Vec::with_capacity(3 + connections.further.len()),
+        user,
+    };
     let stdio = match &connections.terminal {
         Some(settings) => connect_terminal(settings, &mut spec, &mut passed)?,
         None => {
@@ -191,13 +195,36 @@ pub fn submit(
     }
     let spec = spec.finish();
     let confinement = Confinement::of(&spec);
-    let control = send(launcher, Begin::new(spec, cwd, passed), confinement)?;
+    let control = send(launcher, Begin::new(spec, cwd, passed.fds), confinement)?;
     Ok(VmSide {
         control,
         confinement,
         stdio,
         further,
     })
+}
+
+/// What the command gets, in the order of the spec.
+struct Passed {
+    fds: Vec<OwnedFd>,
+    /// Whom the command runs as, if that is said.
+    user: Option<Uid>,
+}
+
+impl Passed {
+    /// A pipe or a terminal that the VM has made for the command. It belongs to the command's user, who could not open it by its name
+    /// otherwise (/dev/stdout, /dev/fd/3, the name of the terminal). If that is refused, so is the change of the user.
+    fn push(&mut self, fd: OwnedFd, spec: &mut SpecWriter) {
+        if self.user.is_some() {
+            let _ = fchown(&fd, self.user, None);
+        }
+        self.push_as_it_is(fd, spec);
+    }
+
+    fn push_as_it_is(&mut self, fd: OwnedFd, spec: &mut SpecWriter) {
+        self.fds.push(fd);
+        spec.flag(Tag::Passed);
+    }
 }
 
 /// Sends `Begin`, and gives the control socket of the shepherd that gets it.
@@ -234,7 +261,7 @@ fn connect(
     number: usize,
     stdio: &Stdio,
     spec: &mut SpecWriter,
-    passed: &mut Vec<OwnedFd>,
+    passed: &mut Passed,
 ) -> Result<Option<OwnedFd>, Failure> {
     let refused = Failure::of([atoms::stdin(), atoms::stdout(), atoms::stderr()][number]);
     match stdio {
@@ -243,13 +270,11 @@ fn connect(
         Stdio::Redirect => spec.flag(Tag::Redirected),
         Stdio::File(tag, path) => spec.string(*tag, path).map_err(|_| Errno::EINVAL)?,
         Stdio::Inherit => {
-            passed.push(inherit::open(number).map_err(&refused)?);
-            spec.flag(Tag::Passed);
+            passed.push_as_it_is(inherit::open(number).map_err(&refused)?, spec);
         }
         Stdio::Fd(fd) => {
             let inside = fd.enter(env).ok_or(refused(Errno::EBADF))?;
-            passed.push(pipe::duplicate(inside.as_fd()).map_err(&refused)?);
-            spec.flag(Tag::Passed);
+            passed.push(pipe::duplicate(inside.as_fd()).map_err(&refused)?, spec);
         }
         Stdio::Terminal => return Err(refused(Errno::EINVAL)),
     }
@@ -260,13 +285,12 @@ fn connect(
 fn connect_pipe(
     input: bool,
     spec: &mut SpecWriter,
-    passed: &mut Vec<OwnedFd>,
+    passed: &mut Passed,
 ) -> Result<OwnedFd, Failure> {
     let (read, write) = pipe::new()?;
     let (ours, theirs) = if input { (write, read) } else { (read, write) };
     pipe::set_nonblocking(ours.as_fd())?;
-    passed.push(theirs);
-    spec.flag(Tag::Passed);
+    passed.push(theirs, spec);
     Ok(ours)
 }
 
@@ -275,7 +299,7 @@ fn connect_further(
     number: u8,
     kind: &Further,
     spec: &mut SpecWriter,
-    passed: &mut Vec<OwnedFd>,
+    passed: &mut Passed,
 ) -> Result<Option<OwnedFd>, Failure> {
     spec.number(Tag::Fd, number.into());
     match kind {
@@ -292,23 +316,22 @@ fn connect_further(
 fn connect_terminal(
     settings: &Settings,
     spec: &mut SpecWriter,
-    passed: &mut Vec<OwnedFd>,
+    passed: &mut Passed,
 ) -> Result<[Option<OwnedFd>; 3], Failure> {
     let (master, slave) = terminal::open(settings).map_err(Failure::of(atoms::pty()))?;
     for _ in 0..2 {
-        passed.push(pipe::duplicate(slave.as_fd())?);
-        spec.flag(Tag::Passed);
+        passed.push(pipe::duplicate(slave.as_fd())?, spec);
     }
-    passed.push(slave);
-    spec.flag(Tag::Passed);
+    passed.push(slave, spec);
     spec.flag(Tag::Terminal);
     let written = pipe::duplicate(master.as_fd())?;
     Ok([Some(written), Some(master), None])
 }
 
 /// Writes the fields that the Elixir side gave, each `{name, value}`; see `NetRunner.System.Native.field/0`.
-pub fn write_spec(fields: ListIterator, size: usize) -> NifResult<SpecWriter> {
+pub fn write_spec(fields: ListIterator, size: usize) -> NifResult<(SpecWriter, Option<Uid>)> {
     let mut writer = SpecWriter::with_capacity(size);
+    let mut user = None;
     for field in fields {
         let (name, value): (Atom, Term) = field.decode()?;
         if name == atoms::file() {
@@ -341,7 +364,9 @@ pub fn write_spec(fields: ListIterator, size: usize) -> NifResult<SpecWriter> {
             let resource = system::resource(&resource.atom_to_string()?).ok_or_else(unknown)?;
             writer.numbers(Tag::Rlimit, &[resource, soft, hard]);
         } else if name == atoms::uid() {
-            writer.number(Tag::Uid, value.decode()?);
+            let uid: u32 = value.decode()?;
+            user = Some(Uid::from_raw(uid));
+            writer.number(Tag::Uid, uid.into());
         } else if name == atoms::gid() {
             writer.number(Tag::Gid, value.decode()?);
         } else if name == atoms::groups() {
@@ -388,7 +413,7 @@ pub fn write_spec(fields: ListIterator, size: usize) -> NifResult<SpecWriter> {
             return Err(Error::BadArg);
         }
     }
-    Ok(writer)
+    Ok((writer, user))
 }
 
 fn layers(names: &[Atom]) -> NifResult<u64> {

@@ -4,6 +4,8 @@ use crate::errno::from_rustix;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+use nix::sys::termios::InputFlags;
 use nix::sys::termios::{tcgetattr, tcsetattr, LocalFlags, SetArg, SpecialCharacterIndices};
 use rustix::pty::{grantpt, openpt, unlockpt, OpenptFlags};
 use rustix::termios::{tcsetwinsize, Winsize};
@@ -24,13 +26,16 @@ pub fn open(settings: &Settings) -> nix::Result<(OwnedFd, OwnedFd)> {
     unlockpt(&master).map_err(from_rustix)?;
     let slave = open_slave(&master, birth)?;
     resize(slave.as_fd(), settings.rows, settings.columns)?;
+    let mut attributes = tcgetattr(&slave)?;
+    // A backspace takes back a character, however many bytes it has.
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    attributes.input_flags.insert(InputFlags::IUTF8);
     if !settings.echo {
-        let mut attributes = tcgetattr(&slave)?;
         attributes
             .local_flags
             .remove(LocalFlags::ECHO | LocalFlags::ECHONL);
-        tcsetattr(&slave, SetArg::TCSANOW, &attributes)?;
     }
+    tcsetattr(&slave, SetArg::TCSANOW, &attributes)?;
     Ok((master, slave))
 }
 
