@@ -587,4 +587,39 @@ defmodule NetRunner.FdsTest do
       error -> error
     end
   end
+
+  describe "a command with :user" do
+    @describetag Tree.skip(Tree.reason_to_skip(:other_user))
+
+    test "can open its own pipes by name" do
+      script = "echo out > /dev/stdout; echo err > /dev/stderr; cat /dev/stdin; cat /dev/fd/3"
+
+      options = [user: "nobody", input: "in\n", fds: %{3 => {:input, "three\n"}}]
+      {:ok, result} = NetRunner.capture(["sh", "-c", script], options)
+      assert {result.stdout, result.stderr} == {"out\nin\nthree\n", "err\n"}
+
+      reader = NetRunner.Command.new("sh", ["-c", "cat /dev/stdin"], user: "nobody")
+      writer = NetRunner.Command.new("sh", ["-c", "echo out > /dev/stdout"], user: "daemon")
+      assert {"out\n", [0, 0]} = NetRunner.pipeline([writer, reader])
+    end
+
+    @tag Tree.linux_only()
+    test "and its terminal, also in a sandbox" do
+      command = ["sh", "-c", "echo out > $(tty)"]
+      assert NetRunner.run(command, pty: true, user: "nobody") == {"out\r\n", 0}
+
+      if NetRunner.Sandbox.support().filesystem == :ok do
+        options = [pty: true, user: "nobody", sandbox: [read: [:system]]]
+        assert NetRunner.run(command, options) == {"out\r\n", 0}
+      end
+    end
+
+    test "and what it has of the VM's belongs to whom it did" do
+      owners = fn -> for n <- 0..2, do: File.stat!("/dev/fd/#{n}").uid end
+      before = owners.()
+      inherited = [stdin: :inherit, stdout: :inherit, stderr: :inherit]
+      assert NetRunner.run(["true"], [user: "nobody"] ++ inherited) == {"", 0}
+      assert owners.() == before
+    end
+  end
 end

@@ -143,6 +143,8 @@ struct Shepherd<'a> {
     exit: Option<OwnedFd>,
     /// Process 1 of the command's PID namespace. Until the command is dead.
     init: Option<Init>,
+    /// Of the command, where it has one. Until its exit is reported. Race: terminal for nobody.
+    terminal: Option<OwnedFd>,
     /// The command's group has got SIGKILL.
     killed: bool,
     /// Something could not be told to the VM, which is as good as gone. Race: unheard report.
@@ -157,6 +159,7 @@ impl<'a> Shepherd<'a> {
             life: Life::Idle,
             exit: None,
             init: None,
+            terminal: None,
             killed: false,
             unheard: false,
         }
@@ -222,6 +225,9 @@ impl<'a> Shepherd<'a> {
     /// the VM is told that much, when the command is over. Race: unheard report.
     fn report(&mut self, event: wire::Event) {
         let over = !matches!(event, wire::Event::Started { .. });
+        if over {
+            self.terminal = None;
+        }
         // Nothing after what is missing: the VM would take it for something else.
         self.unheard = self.unheard || !socket::send_event(self.control, event);
         if self.unheard {
@@ -259,9 +265,10 @@ impl<'a> Shepherd<'a> {
 
     fn start(&mut self, mut begin: Begin) {
         let event = match start_command(&mut begin) {
-            Ok((command, started)) => {
+            Ok((command, started, terminal)) => {
                 self.exit = started.exit;
                 self.init = started.init;
+                self.terminal = terminal;
                 Event::Started(command)
             }
             Err(failure) => {
@@ -360,7 +367,7 @@ impl<'a> Shepherd<'a> {
 }
 
 /// What has started.
-fn start_command(begin: &mut Begin) -> Result<(Command, Started), Failure> {
+fn start_command(begin: &mut Begin) -> Result<(Command, Started, Option<OwnedFd>), Failure> {
     let (cwd, passed) = receive_rest(begin)?;
     let spec = Spec::decode(&begin.spec).map_err(|_| receive_failure(Errno::EPROTO))?;
     let started = command::start(&spec, &cwd, &passed)?;
@@ -371,7 +378,8 @@ fn start_command(begin: &mut Begin) -> Result<(Command, Started), Failure> {
         leftovers: spec.leftovers,
         cgroup: spec.cgroup.map(CStr::to_owned),
     };
-    Ok((command, started))
+    let terminal = spec.terminal.then(|| passed.into_iter().next());
+    Ok((command, started, terminal.flatten()))
 }
 
 /// The working directory, and what is for the command. A spec that is in a file is read.
