@@ -19,11 +19,11 @@ defmodule NetRunner.Telemetry do
   The process in which handlers run has the same `$callers` in its dictionary, where a tracer looks for the parent of a span.
 
   `outcome` is that of `NetRunner.Result`, whatever function started the command. It is `:stopped` when the command was ended because
-  nobody wanted it any more: by `NetRunner.Process.stop/1`, or because a stream stopped early. The bytes are those written and read until
+  nobody wanted it any more: by `NetRunner.Process.stop/1`, because its owner died, or because a stream stopped early. The bytes are those written and read until
   the event; what is still in the pipes may be read later. Of a command that exits at once, that can be all of its output.
 
-  In `:exception`, `kind` is `:error`, with the reason of `{:error, reason}`, or `:exit`, with the reason with which the process ended, which
-  is `:normal` when the `:owner` died.
+  In `:exception`, `kind` is `:error`, with the reason of `{:error, reason}`, or `:exit`, with the reason with which the process ended, such as
+  `:killed`.
 
       :telemetry.attach("slow-commands", [:net_runner, :command, :stop], fn _, %{duration: duration}, metadata, _ ->
         ms = System.convert_time_unit(duration, :native, :millisecond)

@@ -169,7 +169,7 @@ defmodule NetRunner.TelemetryTest do
     assert_received {[_, _, :exception], _, %{command: ["echo hi"]}}
   end
 
-  test "one whose owner dies, and one whose shepherd dies: exception" do
+  test "one whose owner dies: stop; one whose process is killed, and one whose shepherd dies: exception" do
     test = self()
 
     owner =
@@ -179,9 +179,14 @@ defmodule NetRunner.TelemetryTest do
       end)
 
     assert_receive {:started, p}, 60_000
-    assert_receive {[_, _, :exception], %{duration: _}, %{pid: ^p} = metadata}, 60_000
-    assert %{kind: :exit, reason: :normal, command: ["sleep", "100"]} = metadata
+    assert_receive {[_, _, :stop], %{duration: _}, %{pid: ^p} = metadata}, 60_000
+    assert %{outcome: :stopped, status: 143, command: ["sleep", "100"]} = metadata
     refute Process.alive?(owner)
+
+    {:ok, p} = Command.start("sleep", ["100"])
+    Process.exit(p, :kill)
+    assert_receive {[_, _, :exception], %{duration: _}, %{pid: ^p} = metadata}, 60_000
+    assert %{kind: :exit, reason: :killed, command: ["sleep", "100"]} = metadata
 
     {:ok, p} = Command.start("sleep", ["100"])
     os_pid = Command.os_pid(p)
@@ -197,7 +202,7 @@ defmodule NetRunner.TelemetryTest do
   test "a slow handler keeps no command alive whose owner has died" do
     test = self()
 
-    for event <- [:start, :exception] do
+    for event <- [:start, :stop] do
       owner =
         spawn(fn ->
           Command.start("sh", ["-c", "exec sleep 1000", "slow #{event}"])
@@ -206,13 +211,13 @@ defmodule NetRunner.TelemetryTest do
         end)
 
       assert_receive {[_, _, :start], _, %{os_pid: os_pid, pid: p}}, 60_000
-      if event == :exception, do: assert_receive(:started, 60_000)
+      if event == :stop, do: assert_receive(:started, 60_000)
       Process.exit(owner, :kill)
       await(fn -> not File.exists?("/proc/#{os_pid}") end)
       assert_receive {:slow_handler, handler}, 60_000
       monitor = Process.monitor(handler)
       send(handler, :go_on)
-      assert_receive {[_, _, :exception], _, %{pid: ^p, reason: :normal}}, 60_000
+      assert_receive {[_, _, :stop], _, %{pid: ^p, outcome: :stopped}}, 60_000
       assert_receive {:DOWN, ^monitor, :process, _, _}, 60_000
     end
   end
