@@ -70,7 +70,8 @@ defmodule NetRunner.MixProject do
 
   defp pages do
     [
-      "First steps": ~w(README.md docs/getting_started.md docs/recipes.md examples/tour.livemd),
+      "First steps":
+        ~w(README.md docs/getting_started.md docs/recipes.md docs/your_tests.md examples/tour.livemd),
       "Commands and data":
         ~w(docs/input_output.md docs/streams.md docs/backpressure.md docs/errors.md docs/commands.md
           docs/processes.md docs/pipelines.md docs/terminals.md),

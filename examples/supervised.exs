@@ -18,7 +18,7 @@ defmodule WebServer do
              do: send(notify, {:port, String.to_integer(port)})
       end,
       # The supervisor goes on with the next child when the server has said this.
-      ready: {:output, ~r/^Serving HTTP/},
+      ready: {:output, ~r/^Serving HTTP/m},
       ready_timeout: 60_000,
       # Nothing of the application's environment.
       process_opts: [

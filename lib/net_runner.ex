@@ -151,13 +151,14 @@ defmodule NetRunner do
   end
 
   defp stdout!(%{outcome: {:output_limit, _}} = result) do
-    raise %{Result.error(result) | reason: {:max_output_exceeded, result.stdout}}
+    raise %{error(result) | reason: {:max_output_exceeded, result.stdout}}
   end
 
-  defp stdout!(%{outcome: :cancelled} = result),
-    do: raise(%{Result.error(result) | reason: :closed})
+  defp stdout!(%{outcome: :cancelled} = result), do: raise(%{error(result) | reason: :closed})
+  defp stdout!(result), do: if(Result.ok?(result), do: result.stdout, else: raise(error(result)))
 
-  defp stdout!(result), do: Result.ok!(result).stdout
+  # What is kept of stderr is its end.
+  defp error(result), do: %{Result.error(result) | stderr_dropped: 0}
 
   @doc """
   Runs a script with `/bin/sh`, and returns the same as `run/2`. The script sees the elements of the list `:args` as `"$1"`,
@@ -187,6 +188,8 @@ defmodule NetRunner do
       raise ArgumentError,
             "the script must be a string, got: #{Options.Kind.no_string(script)} (a command as a list is for NetRunner.run/2)"
     end
+
+    Options.keyword!(options, :with_args)
 
     if :binary.match(script, <<0>>) == :nomatch,
       do: run(Command.new("/bin/sh", ["-c" | end_of_options(script)] ++ [script, "sh"]), options),
@@ -439,7 +442,7 @@ defmodule NetRunner do
   counts in each) are those of the command and of everything that it started, and `STATE` is that of the command itself; all
   three need Linux. `OUT` is what was read from stdout and stderr.
 
-  Elsewhere than on a terminal, prints the table once, with the CPU since the start of each command.
+  When the output is not a terminal, it prints the table once, with the CPU since the start of each command.
   """
   @spec top() :: :ok
   defdelegate top, to: Top, as: :run

@@ -137,7 +137,7 @@ defmodule NetRunner.Command do
   # What a function of `defcommand/3` returns.
   @spec defined(String.t(), keyword(), [String.t()]) :: t()
   def defined(executable, options, extra_args) do
-    Options.keyword!(options)
+    Options.keyword!(options, :with_args)
     {args, options} = Keyword.pop(options, :args)
     executable |> new(args || [], options) |> append(extra_args)
   end
@@ -156,7 +156,7 @@ defmodule NetRunner.Command do
             "the executable must be a string, got: #{Macro.to_string(executable)}"
     end
 
-    if Macro.quoted_literal?(options), do: Options.keyword!(literal(options))
+    if Macro.quoted_literal?(options), do: Options.keyword!(literal(options), :with_args)
 
     if Keyword.keyword?(options) do
       {args, options} = options |> Macro.prewalk(&negative/1) |> Keyword.pop(:args)

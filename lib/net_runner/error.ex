@@ -89,7 +89,7 @@ defmodule NetRunner.Error do
     hint =
       if executable =~ " ",
         do:
-          "; all of #{inspect(executable)} was taken for its name, as arguments are words of their own"
+          "; all of #{inspect(executable)} was taken for its name: each argument is a string of its own in the list"
 
     "failed: #{describe(:enoent)}#{hint}"
   end

@@ -317,7 +317,7 @@ defmodule NetRunner.Options do
   # caller that has others.
   @spec validate!(term(), [group()], keyword()) :: map()
   def validate!(options, groups, defaults \\ []) do
-    keyword!(options)
+    keyword!(options, groups)
     Enum.each(options, fn {name, _} -> known!(name, groups) end)
     # The first of a name holds, as for `Keyword.get/2`.
     given = options |> given() |> Enum.uniq_by(fn {name, _} -> name end)
@@ -382,23 +382,33 @@ defmodule NetRunner.Options do
 
   # A value may be secret, so it is not shown.
   @doc false
-  @spec keyword!(term()) :: :ok
-  def keyword!(options) do
+  @spec keyword!(term(), [group()] | :with_args) :: :ok
+  def keyword!(options, groups \\ []) do
     unless Keyword.keyword?(options) do
-      raise ArgumentError, "options must be a keyword list, got #{no_keyword(options)}"
+      raise ArgumentError, "options must be a keyword list, got #{no_keyword(options, groups)}"
     end
 
     :ok
   end
 
   # As `System.cmd/3` takes its arguments.
-  defp no_keyword([word | _]) when is_binary(word),
-    do:
-      "a list of strings, which are no options: the arguments of a command stand beside its executable, " <>
-        "[executable | args], or in the option :args of a NetRunner.Command"
+  defp no_keyword([word | _], groups) when is_binary(word),
+    do: "a list of strings: #{as_arguments(groups)}"
 
-  defp no_keyword(options) when is_list(options), do: "a list with an entry that is not an option"
-  defp no_keyword(options), do: Kind.of(options)
+  defp no_keyword(options, _groups) when is_list(options),
+    do: "a list with an entry that is not an option"
+
+  defp no_keyword(options, _groups), do: Kind.of(options)
+
+  defp as_arguments(:with_args), do: "the arguments are given as args: […]"
+
+  defp as_arguments(groups) do
+    if :daemon in groups,
+      do: ~s(the command is given as cmd: "…", args: […]),
+      else:
+        "the arguments of a command stand beside its executable, [executable | args], such as " <>
+          ~s(["echo", "hi"]; NetRunner.cmd/3 takes them as System.cmd/3 does)
+  end
 
   # A stream of both outputs has to get both, and says the status itself. A capture has both.
   defp implied(given, groups) do
@@ -594,7 +604,9 @@ defmodule NetRunner.Options do
     chdir: :cd,
     uid: :user,
     gid: :group,
-    delay_to_sigkill: :kill_timeout
+    delay_to_sigkill: :kill_timeout,
+    arg: :args,
+    arguments: :args
   }
 
   # A daemon takes the options of its command apart from its own.

@@ -229,6 +229,21 @@ defmodule NetRunner.MistakesTest do
       assert mistake(fn -> NetRunner.run("echo", ["hi"]) end) =~
                "the arguments of a command stand beside its executable, [executable | args]"
 
+      for call <- [
+            fn -> NetRunner.Daemon.start_link(["cat"]) end,
+            fn -> NetRunner.Daemon.child_spec(["cat"]) end
+          ],
+          do: assert(mistake(call) =~ ~s(the command is given as cmd: "…", args: […]))
+
+      assert mistake(fn -> NetRunner.shell("ls", ["a"]) end) =~
+               "the arguments are given as args: […]"
+
+      assert mistake(fn -> NetRunner.Command.defined("ls", ["-l"], []) end) =~
+               "the arguments are given as args: […]"
+
+      assert mistake(fn -> NetRunner.Daemon.start_link(cmd: "cat", arg: ["x"]) end) =~
+               "did you mean :args?"
+
       assert {:error, {:invalid_cmd, message}} = NetRunner.run("echo hi")
       assert message =~ "NetRunner.shell/2"
       assert {:error, {:invalid_cmd, message}} = Command.start(["cat", "-u"])

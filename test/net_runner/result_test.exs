@@ -30,6 +30,12 @@ defmodule NetRunner.ResultTest do
     end
   end
 
+  test "run! has the end of stderr, of which it kept no beginning" do
+    script = ["sh", "-c", "seq 10000 >&2; exit 2"]
+    error = assert_raise Error, fn -> NetRunner.run!(script, stderr_tail: 6) end
+    assert Exception.message(error) =~ "status 2; the end of its stderr: 10000"
+  end
+
   test "ok! gives the result, or raises with the ends of what was printed" do
     result = capture(~w(true))
     assert Result.ok!(result) == result

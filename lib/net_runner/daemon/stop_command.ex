@@ -66,7 +66,7 @@ defmodule NetRunner.Daemon.StopCommand do
       stop.options.timeout + @margin ->
         Process.demonitor(monitor, [:flush])
         Process.exit(pid, :kill)
-        {:error, Error.describe(:timeout)}
+        {:error, "it " <> not_in_time(stop.options)}
     end
   end
 
@@ -77,21 +77,26 @@ defmodule NetRunner.Daemon.StopCommand do
         ended = Command.verdict(server)
         failure = Command.failure(server)
         Command.stop(server)
-        explain(ended || result, command, failure)
+        explain(ended || result, command, failure, options)
 
       error ->
-        explain(error, command, [])
+        explain(error, command, [], options)
     end
   end
 
-  defp explain({:ok, 0}, _command, _failure), do: :ok
+  defp explain({:ok, 0}, _command, _failure, _options), do: :ok
 
-  defp explain({:ok, status}, command, failure) do
+  defp explain({:ok, status}, command, failure, _options) do
     error = struct!(Error, [reason: :exit_status, command: command, status: status] ++ failure)
     {:error, Exception.message(error)}
   end
 
-  defp explain({:error, reason}, command, _failure) do
+  defp explain({:error, :timeout}, command, _failure, options),
+    do: {:error, "`#{Error.command_line(command)}` #{not_in_time(options)}"}
+
+  defp explain({:error, reason}, command, _failure, _options) do
     {:error, Exception.message(%Error{reason: reason, command: command})}
   end
+
+  defp not_in_time(options), do: "did not end within :kill_timeout (#{options.timeout} ms)"
 end

@@ -327,18 +327,25 @@ defmodule NetRunner.Daemon.OptionsTest do
     test "is bounded by :kill_timeout, and gone afterwards", context do
       mark = NetRunner.Temporary.name("stop")
 
-      for command <- [
+      for {command, told?} <- [
             # Takes too long itself, and is hard to end.
-            ["sh", "-c", "trap '' TERM; sleep 1000; : #{mark}"],
+            {["sh", "-c", "trap '' TERM; sleep 1000; : #{mark}"], true},
             # Has no effect.
-            ["true", mark]
+            {["true", mark], false}
           ] do
         daemon =
           waiting(context.directory, stop_command: command, process_opts: [kill_timeout: 300])
 
         os_pid = Daemon.os_pid(daemon)
         started = System.monotonic_time(:millisecond)
-        capture_log(fn -> :ok = GenServer.stop(daemon, :normal, 60_000) end)
+
+        log =
+          capture_log(fn ->
+            :ok = GenServer.stop(daemon, :normal, 60_000)
+            if told?, do: await_log()
+          end)
+
+        assert log =~ "did not end within :kill_timeout (300 ms)" == told?
         assert System.monotonic_time(:millisecond) - started >= 300
         assert_received {:line, "signalled"}
         refute File.exists?("/proc/#{os_pid}")
