@@ -503,6 +503,21 @@ defmodule NetRunner.Guarantees.EndingTest do
 
       assert_receive {:DOWN, ^monitor, _, _, :killed}, @soon
       refute gone?(os_pid)
+
+      # It is listed until it is gone, though its caller is.
+      refute Process.alive?(task.pid)
+      Tree.await(fn -> {:process, task.pid} not in monitored_by(server) end)
+      assert Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid))
+      {_, 0} = System.cmd("kill", ["-CONT", "#{shepherd}"])
+      Tree.await(fn -> not Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid)) end)
+      assert gone?(os_pid)
+    end
+  end
+
+  defp monitored_by(server) do
+    case Process.info(server, :monitors) do
+      {:monitors, monitors} -> monitors
+      nil -> []
     end
   end
 
