@@ -41,7 +41,8 @@ defmodule NetRunner.Options do
      "milliseconds after SIGKILL at which callers stop waiting for a command that the kernel cannot end yet, such as one " <>
        "that waits for a dead file system. They get `{:error, {:not_ended, os_pid}}`, while NetRunner keeps trying"},
     {:user, :command, :principal, nil,
-     "the user that the command runs as, by name or ID, with the groups of that user; requires a VM that runs as root"},
+     "the user that the command runs as, by name or ID, with the groups of that user; requires a VM that runs as root. " <>
+       "The pipes and the terminal that the VM makes for it belong to that user"},
     {:group, :command, :principal, nil, "the group that the command runs as, by name or ID"},
     {:groups, :command, :principals, nil,
      "the supplementary groups, by name or ID, instead of those of the user"},

@@ -143,7 +143,7 @@ struct Shepherd<'a> {
     exit: Option<OwnedFd>,
     /// Process 1 of the command's PID namespace. Until the command is dead.
     init: Option<Init>,
-    /// Of the command, where it has one. Until its exit is reported. Race: terminal for nobody.
+    /// The command's terminal, where it has one. Until its exit is reported. Race: terminal for nobody.
     terminal: Option<OwnedFd>,
     /// The command's group has got SIGKILL.
     killed: bool,
@@ -276,7 +276,7 @@ impl<'a> Shepherd<'a> {
                 Event::NotStarted { failure, cgroup }
             }
         };
-        // From here on the spec and the command's ends of the pipes are gone from this process.
+        // From here on the spec and the command's ends of the pipes, except for a terminal, are gone from this process.
         drop(begin);
         self.event(event);
     }
