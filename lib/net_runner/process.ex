@@ -681,7 +681,7 @@ defmodule NetRunner.Process do
 
   @doc """
   Sets the size of the terminal of a command that was started with `:pty`. The kernel tells the foreground program with SIGWINCH
-  (ioctl_tty(2)). `{:error, :enotty}` means that there is no terminal, and `{:error, :eio}` that no program has it open any more.
+  (ioctl_tty(2)). `{:error, :enotty}` means that there is no terminal, and `{:error, :eio}` that the command is over, and no program has it open any more.
 
       iex> {:ok, p} = NetRunner.Process.start("sh", ["-c", "read line; stty size"], pty: [echo: false])
       iex> NetRunner.Process.set_window_size(p, 50, 132)
