@@ -113,14 +113,24 @@ defmodule NetRunner.Guarantees.EndingTest do
       on_exit(fn -> Enum.each(files, &File.rm/1) end)
 
       options = [env: %{"READY" => ready, "FILE" => clean}, kill_timeout: 20 * @soon]
-      {["sh", "-c", @cleanup], options, ready, clean}
+      {["sh", "-c", @cleanup, clean], options, ready, clean}
+    end
+
+    # A command runs before its start is over. When the owner dies in between, the start fails, and ends it.
+    defp await_started(ready, clean) do
+      await_file(ready)
+
+      Tree.await(fn ->
+        started = Enum.find(NetRunner.list(), &(List.last(&1.command) == clean))
+        started != nil and is_integer(Command.os_pid(started.pid))
+      end)
     end
 
     for what <- [:run, :capture, :pipeline, :stream, :process, :terminal] do
       test "when its caller is killed: #{what}" do
         {command, options, ready, clean} = cleaning_up()
         caller = spawn(fn -> start(unquote(what), command, options) end)
-        await_file(ready)
+        await_started(ready, clean)
         Process.exit(caller, :kill)
         await_file(clean)
       end
@@ -135,7 +145,7 @@ defmodule NetRunner.Guarantees.EndingTest do
       stuck = fn _ -> send(test, :stuck) && Process.sleep(:infinity) end
       options = [cancel: token, on_output: stuck] ++ options
       caller = spawn(fn -> NetRunner.capture(command, options) end)
-      await_file(ready)
+      await_started(ready, clean)
       :ok = NetRunner.cancel(token)
       assert_receive :stuck, @soon
       Process.exit(caller, :kill)
