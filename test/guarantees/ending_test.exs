@@ -142,7 +142,11 @@ defmodule NetRunner.Guarantees.EndingTest do
       test = self()
 
       # The output of one that was cancelled is kept, and here nobody takes it.
-      stuck = fn _ -> send(test, :stuck) && Process.sleep(:infinity) end
+      stuck = fn _ ->
+        send(test, :stuck)
+        Process.sleep(:infinity)
+      end
+
       options = [cancel: token, on_output: stuck] ++ options
       caller = spawn(fn -> NetRunner.capture(command, options) end)
       await_started(ready, clean)

@@ -219,7 +219,11 @@ defmodule NetRunner.Daemon.OptionsTest do
     test "leave a crash, whose log has the end of stderr" do
       test = self()
       # So the output is not over when the command is.
-      hang = fn _ -> send(test, :hanging) && Process.sleep(:infinity) end
+      hang = fn _ ->
+        send(test, :hanging)
+        Process.sleep(:infinity)
+      end
+
       script = "echo; read go; echo FATAL >&2; exit 1"
 
       log =

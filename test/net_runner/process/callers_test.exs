@@ -549,7 +549,12 @@ defmodule NetRunner.Process.CallersTest do
   test "an input whose write was refused has time for a cleanup that waits" do
     test = self()
     pieces = fn _ -> {[:binary.copy("x", 100_000)], nil} end
-    cleanup = fn _ -> Process.sleep(1_000) && send(test, :cleaned_up) end
+
+    cleanup = fn _ ->
+      Process.sleep(1_000)
+      send(test, :cleaned_up)
+    end
+
     input = Stream.resource(fn -> nil end, pieces, cleanup)
     assert NetRunner.run(~w(head -c 1), input: input) == {"x", 0}
     assert_received :cleaned_up
