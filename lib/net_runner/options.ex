@@ -42,7 +42,7 @@ defmodule NetRunner.Options do
        "that waits for a dead file system. They get `{:error, {:not_ended, os_pid}}`, while NetRunner keeps trying"},
     {:user, :command, :principal, nil,
      "the user that the command runs as, by name or ID, with the groups of that user; requires a VM that runs as root. " <>
-       "The pipes and the terminal that the VM makes for it belong to that user"},
+       "That user can open its pipes and its terminal by name (`/dev/stdout`)"},
     {:group, :command, :principal, nil, "the group that the command runs as, by name or ID"},
     {:groups, :command, :principals, nil,
      "the supplementary groups, by name or ID, instead of those of the user"},

@@ -284,17 +284,10 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
     tests: ["test/net_runner/terminal_test.exs"]
   },
   %{
-    id: "a_pipe_belongs_to_the_vms_user",
+    id: "a_pipe_is_for_the_vms_user_alone",
     file: "native/net_runner/src/submit.rs",
-    old: "        if self.user.is_some() {",
-    new: "        if self.user.is_some() && false {",
-    tests: ["test/net_runner/fds_test.exs"]
-  },
-  %{
-    id: "what_is_inherited_is_given_away",
-    file: "native/net_runner/src/submit.rs",
-    old: "passed.push_as_it_is(inherit::open",
-    new: "passed.push(inherit::open",
+    old: "Mode::from_bits_truncate(0o666)",
+    new: "Mode::from_bits_truncate(0o600)",
     tests: ["test/net_runner/fds_test.exs"]
   },
   %{

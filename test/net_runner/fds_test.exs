@@ -591,7 +591,7 @@ defmodule NetRunner.FdsTest do
   describe "a command with :user" do
     @describetag Tree.skip(Tree.reason_to_skip(:other_user))
 
-    test "can open its own pipes by name" do
+    test "can open its pipes by name, also those that it shares with another user" do
       script = "echo out > /dev/stdout; echo err > /dev/stderr; cat /dev/stdin; cat /dev/fd/3"
 
       options = [user: "nobody", input: "in\n", fds: %{3 => {:input, "three\n"}}]
@@ -604,7 +604,7 @@ defmodule NetRunner.FdsTest do
     end
 
     @tag Tree.linux_only()
-    test "and its terminal, also in a sandbox" do
+    test "can open its terminal by name, also in a sandbox" do
       command = ["sh", "-c", "echo out > $(tty)"]
       assert NetRunner.run(command, pty: true, user: "nobody") == {"out\r\n", 0}
 
@@ -614,12 +614,12 @@ defmodule NetRunner.FdsTest do
       end
     end
 
-    test "and what it has of the VM's belongs to whom it did" do
-      owners = fn -> for n <- 0..2, do: File.stat!("/dev/fd/#{n}").uid end
-      before = owners.()
+    test "changes nothing of what it has of the VM's" do
+      who = fn -> for n <- 0..2, do: Map.take(File.stat!("/dev/fd/#{n}"), [:uid, :mode]) end
+      before = who.()
       inherited = [stdin: :inherit, stdout: :inherit, stderr: :inherit]
       assert NetRunner.run(["true"], [user: "nobody"] ++ inherited) == {"", 0}
-      assert owners.() == before
+      assert who.() == before
     end
   end
 end

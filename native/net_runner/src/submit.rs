@@ -10,7 +10,7 @@ use crate::terminal::{self, Settings};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{fchmod, Mode};
 use nix::unistd::{fchown, Uid};
 use rustler::{Atom, Decoder, Env, Error, ListIterator, NifResult, Term};
 use std::io::IoSlice;
@@ -212,16 +212,25 @@ struct Passed {
 }
 
 impl Passed {
-    /// A pipe or a terminal that the VM has made for the command. It belongs to the command's user, who could not open it by its name
-    /// otherwise (/dev/stdout, /dev/fd/3, the name of the terminal). If that is refused, so is the change of the user.
-    fn push(&mut self, fd: OwnedFd, spec: &mut SpecWriter) {
+    /// A pipe that the VM has made. The command's user can open it by name (/dev/stdout, /dev/fd/3), also where another user has the
+    /// other end. Nobody else gets at that name: it leads through /proc/PID/fd, which only who may trace the process can use (proc(5)).
+    fn push_pipe(&mut self, fd: OwnedFd, spec: &mut SpecWriter) {
+        if self.user.is_some() {
+            let _ = fchmod(&fd, Mode::from_bits_truncate(0o666));
+        }
+        self.push(fd, spec);
+    }
+
+    /// A terminal that the VM has made. It has a name for all, and belongs to the command's user. Where that is refused, so is the
+    /// change of the user.
+    fn push_terminal(&mut self, fd: OwnedFd, spec: &mut SpecWriter) {
         if self.user.is_some() {
             let _ = fchown(&fd, self.user, None);
         }
-        self.push_as_it_is(fd, spec);
+        self.push(fd, spec);
     }
 
-    fn push_as_it_is(&mut self, fd: OwnedFd, spec: &mut SpecWriter) {
+    fn push(&mut self, fd: OwnedFd, spec: &mut SpecWriter) {
         self.fds.push(fd);
         spec.flag(Tag::Passed);
     }
@@ -270,11 +279,11 @@ fn connect(
         Stdio::Redirect => spec.flag(Tag::Redirected),
         Stdio::File(tag, path) => spec.string(*tag, path).map_err(|_| Errno::EINVAL)?,
         Stdio::Inherit => {
-            passed.push_as_it_is(inherit::open(number).map_err(&refused)?, spec);
+            passed.push(inherit::open(number).map_err(&refused)?, spec);
         }
         Stdio::Fd(fd) => {
             let inside = fd.enter(env).ok_or(refused(Errno::EBADF))?;
-            passed.push(pipe::duplicate(inside.as_fd()).map_err(&refused)?, spec);
+            passed.push_pipe(pipe::duplicate(inside.as_fd()).map_err(&refused)?, spec);
         }
         Stdio::Terminal => return Err(refused(Errno::EINVAL)),
     }
@@ -290,7 +299,7 @@ fn connect_pipe(
     let (read, write) = pipe::new()?;
     let (ours, theirs) = if input { (write, read) } else { (read, write) };
     pipe::set_nonblocking(ours.as_fd())?;
-    passed.push(theirs, spec);
+    passed.push_pipe(theirs, spec);
     Ok(ours)
 }
 
@@ -320,9 +329,9 @@ fn connect_terminal(
 ) -> Result<[Option<OwnedFd>; 3], Failure> {
     let (master, slave) = terminal::open(settings).map_err(Failure::of(atoms::pty()))?;
     for _ in 0..2 {
-        passed.push(pipe::duplicate(slave.as_fd())?, spec);
+        passed.push_terminal(pipe::duplicate(slave.as_fd())?, spec);
     }
-    passed.push(slave, spec);
+    passed.push_terminal(slave, spec);
     spec.flag(Tag::Terminal);
     let written = pipe::duplicate(master.as_fd())?;
     Ok([Some(written), Some(master), None])
