@@ -42,7 +42,7 @@ defmodule NetRunner.Options do
        "that waits for a dead file system. They get `{:error, {:not_ended, os_pid}}`, while NetRunner keeps trying"},
     {:user, :command, :principal, nil,
      "the user that the command runs as, by name or ID, with the groups of that user; requires a VM that runs as root. " <>
-       "That user can open its pipes and its terminal by name (`/dev/stdout`)"},
+       "That user, with all its processes, can open the pipes and the terminal of the command by name (`/dev/stdout`)"},
     {:group, :command, :principal, nil, "the group that the command runs as, by name or ID"},
     {:groups, :command, :principals, nil,
      "the supplementary groups, by name or ID, instead of those of the user"},
@@ -91,7 +91,7 @@ defmodule NetRunner.Options do
      "milliseconds after which the command is ended; the outcome is `:timeout`"},
     {:idle_timeout, :capture, :timeout, :infinity,
      "milliseconds without output after which the command is ended; the outcome is `:idle_timeout`. The time counts only while " <>
-       "NetRunner waits on empty pipes: not while `:on_output` works, and not when the command has closed both of its outputs"},
+       "NetRunner waits on empty pipes: not while `:on_output` works, and not when the command has closed both of its outputs (a terminal, `:pty`, is open until it exits)"},
     {:max_output_size, :capture, :output_limits, :infinity,
      "bytes of output above which the command is ended: a number for both streams together, or any of `[stdout: …, " <>
        "stderr: …, total: …]`; the outcome is `{:output_limit, :stdout | :stderr | :total}`"},
@@ -331,6 +331,10 @@ defmodule NetRunner.Options do
     |> Map.merge(Map.new(given))
   end
 
+  # They mean nothing where no output comes to the VM. A stream reads stdout, and with `:tagged` stderr.
+  @of_a_stream [:lines, :max_chunk_size]
+  @of_output [:idle_timeout, :on_output, :keep, :interleave] ++ @of_a_stream
+
   @doc false
   # Options over others, which they win over: what means nothing beside them goes too.
   @spec merge(keyword(), keyword()) :: keyword()
@@ -338,7 +342,20 @@ defmodule NetRunner.Options do
     keyword!(stronger)
     stronger = given(stronger)
     meaningless = Enum.flat_map(exclusions(stronger), fn {_, names, _} -> names end)
-    weaker |> given() |> Keyword.drop(meaningless) |> Keyword.merge(stronger)
+    weaker = weaker |> given() |> Keyword.drop(meaningless)
+    weaker |> Keyword.drop(of_no_output(weaker, stronger)) |> Keyword.merge(stronger)
+  end
+
+  # Those of the weaker for an output that the stronger send elsewhere.
+  defp of_no_output(weaker, stronger) do
+    both = Keyword.merge(weaker, stronger)
+
+    cond do
+      not Enum.any?([:stdout, :stderr, :pty], &Keyword.has_key?(stronger, &1)) -> []
+      to_vm?(both, :stdout) -> []
+      to_vm?(both, :stderr) -> if both[:tagged], do: [], else: @of_a_stream
+      true -> @of_output
+    end
   end
 
   @doc false
@@ -424,9 +441,6 @@ defmodule NetRunner.Options do
   defp captured?(groups), do: :capture in groups and :run not in groups
 
   # --- options that mean nothing beside others ----------------------------------------------------
-
-  # They mean nothing where no output comes to the VM.
-  @of_output [:idle_timeout, :on_output, :keep, :interleave, :lines, :max_chunk_size]
 
   defp compatible!(given, groups) do
     piped? = captured?(groups) and given[:pty] in [nil, false]

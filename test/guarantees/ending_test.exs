@@ -100,9 +100,6 @@ defmodule NetRunner.Guarantees.EndingTest do
     defp start(:pipeline, command, options), do: NetRunner.pipeline([command], options)
     defp start(:stream, command, options), do: Enum.to_list(NetRunner.stream!(command, options))
 
-    defp start(:terminal, command, options),
-      do: start(:process, command, [pty: true] ++ options)
-
     defp start(:process, [sh | words], options) do
       {:ok, _} = Command.start(sh, words, options)
       Process.sleep(:infinity)
@@ -126,7 +123,7 @@ defmodule NetRunner.Guarantees.EndingTest do
       end)
     end
 
-    for what <- [:run, :capture, :pipeline, :stream, :process, :terminal] do
+    for what <- [:run, :capture, :pipeline, :stream, :process] do
       test "when its caller is killed: #{what}" do
         {command, options, ready, clean} = cleaning_up()
         caller = spawn(fn -> start(unquote(what), command, options) end)
@@ -175,12 +172,20 @@ defmodule NetRunner.Guarantees.EndingTest do
       test "its name is free, and calls return {:error, :closed}: #{inspect(name)}" do
         name = unquote(Macro.escape(name))
         out = file("out")
-        script = "trap '' TERM; echo ready > #{out}; cat; echo end > #{out}; exec sleep 1000"
+
+        script =
+          "trap '' TERM; echo ready > #{out}; sleep 1; cat; echo end > #{out}; exec sleep 1000"
+
         test = self()
 
         owner =
           spawn(fn ->
-            {:ok, p} = Command.start("sh", ["-c", script], name: name, kill_timeout: 20 * @soon)
+            {:ok, p} =
+              Command.start("sh", ["-c", script],
+                name: name,
+                stderr: :pipe,
+                kill_timeout: 20 * @soon
+              )
 
             send(test, {:started, p})
             Process.sleep(:infinity)
@@ -188,14 +193,16 @@ defmodule NetRunner.Guarantees.EndingTest do
 
         assert_receive {:started, p}, @soon
         await_file(out)
-        reader = Task.async(fn -> Command.read(p) end)
+        reader = Task.async(fn -> Command.read_stderr(p) end)
+        writer = Task.async(fn -> Command.write(p, :binary.copy("x", 4_000_000)) end)
+        NetRunner.Waiting.await(p, :stdin)
         monitor = Command.monitor(p)
         Process.exit(owner, :kill)
 
         assert Task.await(reader, @soon) == {:error, :closed}
-        # Its stdin is closed.
-        Tree.await(fn -> File.read!(out) == "end\n" end)
+        assert Task.await(writer, @soon) == {:error, :closed}
         assert Command.alive?(p)
+        Tree.await(fn -> name |> GenServer.whereis() |> is_nil() end)
         assert {:ok, next} = Command.start("true", [], name: name)
         assert Command.await_exit(name) == {:ok, 0}
         assert Command.write(p, "x") == {:error, :closed}
@@ -204,8 +211,100 @@ defmodule NetRunner.Guarantees.EndingTest do
         :ok = Command.kill(p, :sigkill)
         assert Task.await(waiting, @soon) == {:error, :closed}
         assert_receive {:DOWN, ^monitor, :process, ^p, {:exit, 137}}, @soon
+        # It did not take half of its input for all.
+        assert File.read!(out) == "ready\n"
         assert Command.stop(next) == :ok
       end
+    end
+
+    test "who asks for its output is told of no end, and who writes to its descriptors is not held up" do
+      script = "trap 'seq 300000; exit 0' TERM; echo ready; while :; do sleep 0.01; done"
+      test = self()
+
+      owner =
+        spawn(fn ->
+          options = [fds: %{3 => :input}, kill_timeout: 20 * @soon]
+          {:ok, p} = Command.start("sh", ["-c", script], options)
+          send(test, {:started, p})
+          Process.sleep(:infinity)
+        end)
+
+      assert_receive {:started, p}, @soon
+      {:ok, "ready\n"} = Command.read(p)
+      :ok = Command.ask(p, 5)
+      writer = Task.async(fn -> Command.write_fd(p, 3, :binary.copy("x", 4_000_000)) end)
+      ended = Process.monitor(p)
+      monitor = Command.monitor(p)
+      Process.exit(owner, :kill)
+      assert Task.await(writer, @soon) == {:error, :closed}
+      assert_receive {:DOWN, ^monitor, :process, ^p, {:exit, 0}}, @soon
+      assert_receive {:DOWN, ^ended, :process, ^p, :normal}, @soon
+      refute_received {:net_runner, ^p, {:eof, _}}
+      refute_received {:net_runner, ^p, {:exit, _}}
+    end
+
+    @tag Tree.linux_only()
+    test "its terminal hangs up" do
+      out = file("out")
+
+      # As an interactive shell has it.
+      script =
+        "trap '' TERM; trap 'echo hung up > #{out}; exit' HUP; echo ready > #{out}; while :; do sleep 0.01; done"
+
+      test = self()
+
+      owner =
+        spawn(fn ->
+          {:ok, p} = Command.start("sh", ["-c", script], pty: true, kill_timeout: 20 * @soon)
+          send(test, {:started, p})
+          Process.sleep(:infinity)
+        end)
+
+      assert_receive {:started, p}, @soon
+      await_file(out)
+      monitor = Process.monitor(p)
+      Process.exit(owner, :kill)
+      assert_receive {:DOWN, ^monitor, :process, ^p, :normal}, @soon
+      assert File.read!(out) == "hung up\n"
+    end
+
+    defmodule GoneRegistry do
+      def register_name(_name, _pid), do: :yes
+      def unregister_name(_name), do: exit(:gone)
+      def whereis_name(_name), do: if(Process.get(:"$initial_call"), do: self(), else: :undefined)
+      def send(_name, _message), do: exit(:gone)
+    end
+
+    test "a registry that fails is no fault, and a name that somebody else has stays" do
+      test = self()
+      names = [{:via, GoneRegistry, :a}, {:global, {__MODULE__, :taken}}]
+      script = "trap 'exit 3' TERM; echo; while :; do sleep 0.01; done"
+
+      owner =
+        spawn(fn ->
+          for name <- names do
+            {:ok, p} = Command.start("sh", ["-c", script], name: name)
+            {:ok, "\n"} = Command.read(p)
+            send(test, {:started, p})
+          end
+
+          Process.sleep(:infinity)
+        end)
+
+      monitors =
+        for _ <- names do
+          assert_receive {:started, p}, @soon
+          {p, Command.monitor(p)}
+        end
+
+      :yes = :global.re_register_name({__MODULE__, :taken}, self())
+      Process.exit(owner, :kill)
+
+      for {p, monitor} <- monitors,
+          do: assert_receive({:DOWN, ^monitor, :process, ^p, {:exit, 3}}, @soon)
+
+      assert :global.whereis_name({__MODULE__, :taken}) == self()
+      :global.unregister_name({__MODULE__, :taken})
     end
   end
 

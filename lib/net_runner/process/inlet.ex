@@ -12,13 +12,14 @@ defmodule NetRunner.Process.Inlet do
   # `stdin`: the descriptor; `:closed` when the VM has closed it; `:none` when the command's stdin leads elsewhere.
   # `readers`: whether somebody may be left who reads. `line`: for a terminal, whether the input is at the start of a
   # line, which decides how its end is written. `window`: where a feeder lays what is to be written; `nil` when there is
-  # no feeder that does so. `received`: of the guests that were turned away, how many have come; `nil` where there are no
+  # no feeder that does so. `left`: the descriptor that is open until the server stops, though nobody may write. `received`: of the guests that were turned away, how many have come; `nil` where there are no
   # guests.
   @enforce_keys [:stdin, :line]
   defstruct [
     :stdin,
     :line,
     :window,
+    :left,
     readers: :present,
     received: nil,
     queue: Operations.new()
@@ -28,6 +29,7 @@ defmodule NetRunner.Process.Inlet do
           stdin: Native.fd() | :closed | :none,
           line: :not_a_terminal | :at_start | :begun,
           window: Native.window() | nil,
+          left: Native.fd() | nil,
           readers: :present | :gone,
           received: non_neg_integer() | nil,
           queue: Operations.t()
@@ -171,6 +173,16 @@ defmodule NetRunner.Process.Inlet do
   def give_up(inlet, error) do
     {waiting, queue} = Operations.take_all(inlet.queue, :stdin)
     {shut(%{inlet | queue: queue}), Enum.map(waiting, &{:reply, &1, error})}
+  end
+
+  @doc "Nobody may write any more, and who waits gets `:closed`. The descriptor closes with the server."
+  @spec leave(t()) :: {t(), [effect()]}
+  def leave(%{stdin: none} = inlet) when none in [:closed, :none], do: {inlet, []}
+
+  def leave(inlet) do
+    {waiting, queue} = Operations.take_all(inlet.queue, :stdin)
+    left = %{inlet | stdin: :closed, left: inlet.stdin, received: nil, queue: queue}
+    {refuse(left), Enum.map(waiting, &{:reply, &1, {:error, :closed}})}
   end
 
   @doc "Takes out a caller that died; `nil` if it does not wait here."

@@ -200,6 +200,10 @@ defmodule NetRunner.Process.Lifecycle do
   def alive?(%{phase: {phase, _, _}}) when phase in [:ending, :given_up], do: true
   def alive?(_life), do: false
 
+  @doc "Whether somebody runs it to its end: a run, a capture, a stream, a pipeline."
+  @spec to_its_end?(t()) :: boolean()
+  def to_its_end?(life), do: life.grace != :none
+
   @doc "Whether it can be suspended: what is to end goes on until it has."
   @spec may_be_suspended?(t()) :: boolean()
   def may_be_suspended?(life), do: life.phase == :running

@@ -226,6 +226,15 @@ defmodule NetRunner.Process.Outlets do
     {:ok, outlets, told ++ effects}
   end
 
+  @doc "Whoever asks gets nothing more, and is told nothing of an end."
+  @spec forget_asker(t()) :: t()
+  def forget_asker(%{asker: nil} = outlets), do: outlets
+
+  def forget_asker(%{asker: asker} = outlets) do
+    Process.demonitor(asker.monitor, [:flush])
+    unqueue_asker(%{outlets | asker: nil})
+  end
+
   @doc "The command is over: what an asker is told of it, behind the ends of its streams."
   @spec exited(t(), 0..255 | :shepherd_died) :: {t(), [effect()]}
   def exited(outlets, exit), do: tell_exit(%{outlets | exit: exit})
@@ -552,10 +561,7 @@ defmodule NetRunner.Process.Outlets do
     %Asker{pid: pid, monitor: Process.monitor(pid), open: open}
   end
 
-  defp drop_asker(%{asker: asker} = outlets) do
-    Process.demonitor(asker.monitor, [:flush])
-    serve_all(unqueue_asker(%{outlets | asker: nil}))
-  end
+  defp drop_asker(outlets), do: outlets |> forget_asker() |> serve_all()
 
   # It stands among the readers of each stream, as one without an answer.
   defp queue_asker(%{asker: %{credit: 0}} = outlets), do: unqueue_asker(outlets)

@@ -233,6 +233,11 @@ defmodule NetRunner.Process.Server do
 
   def handle_call({:monitor, ref}, {pid, _}, state), do: {:reply, :ok, watch(state, pid, ref)}
 
+  # What is discarded must not look as if it were all.
+  def handle_call({:ask, _count}, _from, %{life: %{phase: phase}} = state)
+      when is_tuple(phase) and elem(phase, 1) == :closed,
+      do: {:reply, {:error, :closed}, state}
+
   def handle_call({:ask, count}, {pid, _} = from, state) do
     {result, outlets, effects} = Outlets.ask(state.outlets, pid, count)
     GenServer.reply(from, result)
@@ -489,30 +494,55 @@ defmodule NetRunner.Process.Server do
     life(state, {:end, cause(state, {:input_failed, failure}), :stay})
   end
 
-  # Nobody waits any longer, but the command has its time to clean up, in which it may print. Whoever takes the place of the owner
-  # may start another of the same name.
+  # The command has its time to clean up, in which it may print. To everybody else, the process is gone.
   defp close(state) do
-    :ok = give_up_name(state.name)
-    state = see_feeder_off(state)
+    state = %{see_feeder_off(state) | outlets: Outlets.forget_asker(state.outlets)}
 
     state
-    |> inlet(Inlet.give_up(state.inlet, {:error, :closed}))
-    |> and_then(&listen/1)
+    |> listen()
     |> and_then(&life(&1, {:end, :closed, {:stop, :normal}}))
+    |> and_then(&hang_up/1)
+    |> and_then(&leave_inputs/1)
+    |> and_then(&give_up_name/1)
   end
 
-  defp give_up_name(nil), do: :ok
-
-  defp give_up_name({:via, module, name}) do
-    _ = module.unregister_name(name)
-    :ok
+  # Like the call of a user, who closes the window: programs that ignore SIGTERM on a terminal, such as shells, end so.
+  defp hang_up(%{inlet: %{line: line}} = state) when line != :not_a_terminal do
+    if Lifecycle.to_its_end?(state.life) do
+      {:noreply, state}
+    else
+      state
+      |> inlet(Inlet.give_up(state.inlet, {:error, :closed}))
+      |> and_then(&outlets(&1, Outlets.shut(&1.outlets, {:error, :closed})))
+    end
   end
 
-  defp give_up_name({:global, name}), do: give_up_name({:via, :global, name})
+  defp hang_up(state), do: {:noreply, state}
 
-  defp give_up_name(name) do
-    if Process.whereis(name) == self(), do: Process.unregister(name)
-    :ok
+  # Whoever takes the place of the owner may start another of this name.
+  defp give_up_name(state) do
+    case state.name do
+      nil -> :ok
+      {:global, name} -> give_up_global(name)
+      {:via, :global, name} -> give_up_global(name)
+      {:via, module, name} -> give_up_via(module, name)
+      name -> if Process.whereis(name) == self(), do: Process.unregister(name)
+    end
+
+    {:noreply, %{state | name: nil}}
+  end
+
+  # It waits for a lock of all nodes.
+  defp give_up_global(name) do
+    server = self()
+    spawn(fn -> if :global.whereis_name(name) == server, do: :global.unregister_name(name) end)
+  end
+
+  # The registry of somebody else, which may be gone.
+  defp give_up_via(module, name) do
+    if module.whereis_name(name) == self(), do: module.unregister_name(name)
+  catch
+    _kind, _reason -> :ok
   end
 
   # A capture keeps what was printed, and reads on.

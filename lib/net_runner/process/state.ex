@@ -320,6 +320,18 @@ defmodule NetRunner.Process.State do
     }
   end
 
+  @doc """
+  Nobody writes any more: who waits gets `:closed`. The descriptors stay open, and close with the server: a command that is
+  told to end must not take what it has read for all of its input.
+  """
+  @spec leave_inputs(t()) :: result()
+  def leave_inputs(state) do
+    Enum.reduce(state.fds, inlet(state, Inlet.leave(state.inlet)), fn
+      {number, %Inlet{}}, result -> and_then(result, &fd(&1, number, Inlet.leave(&1.fds[number])))
+      {_number, _outlets}, result -> result
+    end)
+  end
+
   @doc "Lets the feeder of a command that was given up go, as if this server were gone."
   @spec see_feeder_off(t()) :: t()
   def see_feeder_off(%{feeder: nil} = state), do: state

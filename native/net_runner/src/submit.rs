@@ -221,8 +221,7 @@ impl Passed {
         self.push(fd, spec);
     }
 
-    /// A terminal that the VM has made. It has a name for all, and belongs to the command's user. Where that is refused, so is the
-    /// change of the user.
+    /// A terminal that the VM has made. It has a name for all, and belongs to the command's user, if the VM may give it away.
     fn push_terminal(&mut self, fd: OwnedFd, spec: &mut SpecWriter) {
         if self.user.is_some() {
             let _ = fchown(&fd, self.user, None);

@@ -135,6 +135,16 @@ pub fn state_of(pid: libc::pid_t) -> Option<char> {
     stat(Pid::from_raw(pid))?.trim_start().chars().next()
 }
 
+/// The processor time that it has used, in the kernel and outside, in ticks.
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+pub fn ticks_of(pid: libc::pid_t) -> Option<u64> {
+    let stat = stat(Pid::from_raw(pid))?;
+    // utime and stime, the 14th and 15th field of proc(5); the state is the third.
+    let mut times = stat.split_ascii_whitespace().skip(11);
+    let mut next = || times.next()?.parse::<u64>().ok();
+    Some(next()? + next()?)
+}
+
 /// What /proc says of a process, from its state on.
 fn stat(pid: Pid) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

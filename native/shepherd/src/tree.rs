@@ -5,7 +5,7 @@
 //! whether what has the number now is below this process. What is forked meanwhile may be missed.
 
 use crate::children;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// A program may start another one and exit faster than it is found. So many rounds are tried to stop it, and for so long at least.
@@ -63,10 +63,14 @@ pub fn resume_all() {
         return children::signal_all(libc::SIGCONT);
     }
     let start = Instant::now();
-    while resume_stopped() && start.elapsed() < TIME {
+    let mut woken = Woken::new();
+    while resume_stopped(&mut woken) && start.elapsed() < TIME {
         std::thread::sleep(PAUSE);
     }
 }
+
+/// Those that run, with the processor time, in ticks, that they had when they were first seen to.
+type Woken = BTreeMap<libc::pid_t, u64>;
 
 /// What was found so far.
 #[derive(Default)]
@@ -138,10 +142,10 @@ fn signal_new(number: i32, tree: &mut Tree) -> bool {
     more
 }
 
-/// Lets those go on that are stopped, children first. Whether one may stop yet, or again: it was stopped, or it has children and
-/// has not come so far, since it was woken, that it waits for something.
+/// Lets those go on that are stopped, children first. Whether one may stop yet, or again: it was stopped, or it has children, and
+/// has neither come so far, since it was woken, that it waits for something, nor used any time that would show in its figures.
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
-fn resume_stopped() -> bool {
+fn resume_stopped(woken: &mut Woken) -> bool {
     let found = processes::below(std::process::id() as libc::pid_t).unwrap_or_default();
     let parents: BTreeSet<_> = found
         .iter()
@@ -152,7 +156,10 @@ fn resume_stopped() -> bool {
     for pid in found.into_iter().rev() {
         any |= match children::state_of(pid) {
             Some('T') => processes::signal(pid, libc::SIGCONT).is_ok(),
-            Some('R') => parents.contains(&pid),
+            Some('R') if parents.contains(&pid) => {
+                let ticks = children::ticks_of(pid).unwrap_or_default();
+                ticks <= *woken.entry(pid).or_insert(ticks)
+            }
             _ => false,
         };
     }
@@ -186,7 +193,7 @@ fn signal_new(_number: i32, _tree: &mut Tree) -> bool {
 }
 
 #[cfg(any(not(target_os = "linux"), net_runner_posix))]
-fn resume_stopped() -> bool {
+fn resume_stopped(_woken: &mut Woken) -> bool {
     false
 }
 

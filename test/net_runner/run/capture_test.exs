@@ -643,6 +643,24 @@ defmodule NetRunner.Run.CaptureTest do
       end
     end
 
+    test "of a command for its output mean nothing where a call sends that elsewhere" do
+      kept = NetRunner.Command.new("echo", ["hi"], keep: {:tail, 10}, idle_timeout: 60_000)
+      nowhere = [stdout: :null, stderr: :disabled]
+      assert {:ok, %{stdout: "", status: 0}} = NetRunner.capture(kept, nowhere)
+      assert {:ok, %{stdout: "", status: 0}} = NetRunner.capture(kept, stdout: :null)
+
+      lines = NetRunner.Command.new("echo", ["hi"], lines: :trim)
+      assert lines |> NetRunner.stream!(stdout: :null) |> Enum.to_list() == []
+
+      assert lines |> NetRunner.stream!(stdout: :null, tagged: true) |> Enum.to_list() ==
+               [{:exit, 0}]
+
+      # Who says both in one place has made a mistake.
+      assert_raise ArgumentError, ~r/:lines has no meaning here/, fn ->
+        NetRunner.stream!(lines, stdout: :null, lines: :keep)
+      end
+    end
+
     test "that are nil are as if they were not given" do
       options =
         for name <- ~w(timeout idle_timeout max_output_size keep on_output cancel)a,
