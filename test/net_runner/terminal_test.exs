@@ -39,7 +39,8 @@ defmodule NetRunner.TerminalTest do
       {:ok, p} = Command.start("sh", ["-c", @closed <> "stty size"], pty: true)
       {:ok, "first\r\n"} = Command.read(p)
 
-      Tree.await(fn -> File.read_link("/proc/#{Command.os_pid(p)}/fd/0") == {:ok, "/dev/null"} end)
+      stdin = "/proc/#{Command.os_pid(p)}/fd/0"
+      Tree.await(fn -> File.read_link(stdin) == {:ok, "/dev/null"} end)
 
       assert Command.set_window_size(p, 50, 132) == :ok
       assert Command.read(p) == {:ok, "50 132\r\n"}
