@@ -258,8 +258,8 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
   %{
     id: "what_stops_again_stays_stopped",
     file: "native/shepherd/src/tree.rs",
-    old: "while resume_stopped() && ",
-    new: "while false && resume_stopped() && ",
+    old: "while resume_stopped(&mut woken) && ",
+    new: "while false && resume_stopped(&mut woken) && ",
     tests: ["test/net_runner/process/suspend_test.exs"]
   },
   %{
