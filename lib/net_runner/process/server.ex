@@ -506,7 +506,7 @@ defmodule NetRunner.Process.Server do
     |> and_then(&give_up_name/1)
   end
 
-  # Like the call of a user, who closes the window: programs that ignore SIGTERM on a terminal, such as shells, end so.
+  # As when somebody closes the window: shells, and others that ignore SIGTERM on a terminal, end by SIGHUP.
   defp hang_up(%{inlet: %{line: line}} = state) when line != :not_a_terminal do
     if Lifecycle.to_its_end?(state.life) do
       {:noreply, state}
