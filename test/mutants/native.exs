@@ -263,6 +263,13 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
     tests: ["test/net_runner/process/suspend_test.exs"]
   },
   %{
+    id: "a_parent_that_is_busy_is_awaited",
+    file: "native/shepherd/src/tree.rs",
+    old: "ticks <= *woken.entry(pid).or_insert(ticks)",
+    new: "ticks >= *woken.entry(pid).or_insert(ticks)",
+    tests: ["native/shepherd"]
+  },
+  %{
     id: "a_terminal_for_nobody_is_at_its_end",
     file: "native/shepherd/src/shepherd.rs",
     old: "                self.terminal = terminal;",

@@ -57,6 +57,8 @@ server = [
   {"a_command_without_an_owner_has_its_name", "    |> and_then(&give_up_name/1)\n", "", [ending]},
   {"who_writes_to_a_command_without_an_owner_waits", "    |> and_then(&leave_inputs/1)\n", "",
    [ending]},
+  {"the_input_of_a_command_without_an_owner_ends", "    |> and_then(&leave_inputs/1)\n",
+   "    |> and_then(&inlet(&1, Inlet.give_up(&1.inlet, {:error, :closed})))\n", [ending]},
   {"a_terminal_without_an_owner_does_not_hang_up", "    |> and_then(&hang_up/1)\n", "", [ending]},
   {"who_asks_takes_what_was_discarded_for_all", "outlets: Outlets.forget_asker(state.outlets)",
    "outlets: state.outlets", [ending]},

@@ -241,6 +241,11 @@ defmodule NetRunner.Process.Inlet do
 
   @doc "Closes stdin. Answers nobody."
   @spec shut(t()) :: t()
+  def shut(%{left: left} = inlet) when left != nil do
+    Native.close(left)
+    %{inlet | left: nil}
+  end
+
   def shut(%{stdin: none} = inlet) when none in [:closed, :none], do: inlet
 
   def shut(inlet) do

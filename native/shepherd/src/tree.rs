@@ -392,6 +392,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_stopped_goes_on_and_a_parent_that_is_busy_is_not_awaited() {
+        let _own = own_children();
+        let mut shell = Command::new("sh")
+            .args(["-c", "sleep 1000 & echo; while :; do :; done"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let pid = Pid::from_raw(shell.id() as libc::pid_t);
+        let sleep = *processes::below(pid.as_raw()).unwrap().last().unwrap();
+        kill(pid, Signal::SIGSTOP).unwrap();
+        let stopped = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT;
+        waitid(Id::Pid(pid), stopped).unwrap();
+        let mut woken = Woken::new();
+        assert!(resume_stopped(&mut woken));
+        assert_eq!(children::state_of(pid.as_raw()), Some('R'));
+        let start = Instant::now();
+        while resume_stopped(&mut woken) {
+            assert!(start.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(PAUSE);
+        }
+        kill(Pid::from_raw(sleep), Signal::SIGKILL).unwrap();
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+    }
+
+    #[test]
     fn what_was_gone_too_early_is_looked_at_again_and_a_stranger_is_not() {
         let mut tree = Tree::default();
         tree.add(2, &Ok(Reached::Unknown));
