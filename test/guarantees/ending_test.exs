@@ -164,6 +164,20 @@ defmodule NetRunner.Guarantees.EndingTest do
   end
 
   describe "while a command is ended whose owner has died" do
+    defp start_owned(script, options) do
+      test = self()
+
+      owner =
+        spawn(fn ->
+          {:ok, p} = Command.start("sh", ["-c", script], [kill_timeout: 20 * @soon] ++ options)
+          send(test, {:started, p})
+          Process.sleep(:infinity)
+        end)
+
+      assert_receive {:started, p}, @soon
+      {owner, p}
+    end
+
     for name <- [
           :of_the_dead,
           {:global, {__MODULE__, :of_the_dead}},
@@ -174,22 +188,7 @@ defmodule NetRunner.Guarantees.EndingTest do
         out = file("out")
 
         script = "trap '' TERM; echo ready > #{out}; while :; do sleep 0.01; done"
-        test = self()
-
-        owner =
-          spawn(fn ->
-            {:ok, p} =
-              Command.start("sh", ["-c", script],
-                name: name,
-                stderr: :pipe,
-                kill_timeout: 20 * @soon
-              )
-
-            send(test, {:started, p})
-            Process.sleep(:infinity)
-          end)
-
-        assert_receive {:started, p}, @soon
+        {owner, p} = start_owned(script, name: name, stderr: :pipe)
         await_file(out)
         reader = Task.async(fn -> Command.read_stderr(p) end)
         writer = Task.async(fn -> Command.write(p, :binary.copy("x", 4_000_000)) end)
@@ -218,17 +217,7 @@ defmodule NetRunner.Guarantees.EndingTest do
     test "its inputs stay open until it has ended" do
       out = file("out")
       script = "trap '' TERM; echo ready > #{out}; while :; do sleep 0.01; done"
-      test = self()
-
-      owner =
-        spawn(fn ->
-          options = [fds: %{3 => :input}, kill_timeout: 20 * @soon]
-          {:ok, p} = Command.start("sh", ["-c", script], options)
-          send(test, {:started, p})
-          Process.sleep(:infinity)
-        end)
-
-      assert_receive {:started, p}, @soon
+      {owner, p} = start_owned(script, fds: %{3 => :input})
       await_file(out)
       os_pid = Command.os_pid(p)
       pipes = for n <- [0, 3], do: File.read_link!("/proc/#{os_pid}/fd/#{n}")
@@ -248,17 +237,7 @@ defmodule NetRunner.Guarantees.EndingTest do
 
     test "who asks for its output is told of no end, and who writes to its descriptors is not held up" do
       script = "trap 'seq 300000; exit 0' TERM; echo ready; while :; do sleep 0.01; done"
-      test = self()
-
-      owner =
-        spawn(fn ->
-          options = [fds: %{3 => :input}, kill_timeout: 20 * @soon]
-          {:ok, p} = Command.start("sh", ["-c", script], options)
-          send(test, {:started, p})
-          Process.sleep(:infinity)
-        end)
-
-      assert_receive {:started, p}, @soon
+      {owner, p} = start_owned(script, fds: %{3 => :input})
       {:ok, "ready\n"} = Command.read(p)
       :ok = Command.ask(p, 5)
       writer = Task.async(fn -> Command.write_fd(p, 3, :binary.copy("x", 4_000_000)) end)
@@ -280,16 +259,7 @@ defmodule NetRunner.Guarantees.EndingTest do
       script =
         "trap '' TERM; trap 'echo hung up > #{out}; exit' HUP; echo ready > #{out}; while :; do sleep 0.01; done"
 
-      test = self()
-
-      owner =
-        spawn(fn ->
-          {:ok, p} = Command.start("sh", ["-c", script], pty: true, kill_timeout: 20 * @soon)
-          send(test, {:started, p})
-          Process.sleep(:infinity)
-        end)
-
-      assert_receive {:started, p}, @soon
+      {owner, p} = start_owned(script, pty: true)
       await_file(out)
       monitor = Process.monitor(p)
       Process.exit(owner, :kill)
