@@ -2,8 +2,7 @@ defmodule NetRunner.Application do
   @moduledoc false
   # The supervision tree: the registry of running commands, the directory of daemons, the commands that can be cancelled,
   # and the launcher. Commands themselves
-  # are started by their callers; they are linked to the registry, so that stopping the application
-  # ends them too.
+  # are started by their callers. A stop of the application ends them; they are linked to the registry, so that none is missed.
 
   use Application
 
@@ -65,6 +64,14 @@ defmodule NetRunner.Application do
       load_the_rest()
       {:ok, supervisor}
     end
+  end
+
+  # No command starts any more, and those that run are ended in order, while their output can still be read.
+  @impl true
+  def prep_stop(state) do
+    :ok = NetRunner.System.Launcher.close()
+    :ok = NetRunner.Process.Listing.end_all()
+    state
   end
 
   # The idle shepherds go with the launcher: their sockets are in the library, which may be unloaded.

@@ -101,6 +101,32 @@ defmodule NetRunner.Guarantees.DeadFileSystemTest do
     Tree.await(fn -> not Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid)) end)
   end
 
+  test "the application waits at its stop for no longer than :kill_timeout and a few seconds, and says for what",
+       %{server: server, mount_point: mount_point, stop: stop} do
+    File.touch!(stop)
+
+    code = """
+    {:ok, _} = Application.ensure_all_started(:net_runner)
+    options = [owner: nil, kill_timeout: 50]
+    {:ok, _} = NetRunner.Process.start("cat", [#{inspect(Path.join(mount_point, "x"))}], options)
+    IO.gets("")
+    :ok = Application.stop(:net_runner)
+    IO.puts("stopped")
+    Process.sleep(:infinity)
+    """
+
+    vm = start_vm(code, stderr: :redirect)
+    assert read(server) == {:ok, "does not answer\n"}
+    :ok = NetRunner.Process.write(vm, "stop\n")
+
+    said = fn -> NetRunner.Process.read_until(vm, "stopped\n") end
+    assert {:ok, {said, _}} = said |> Task.async() |> Task.await(90_000)
+    assert said =~ ~r/not ended within their :kill_timeout: `cat .*` \(PID \d+\)/
+
+    NetRunner.Process.stop(server)
+    NetRunner.Process.stop(vm)
+  end
+
   defp start_vm(code, options \\ []) do
     [elixir | args] = Tree.elixir(code)
     args = ["--erl", "+S 2:2" | args]

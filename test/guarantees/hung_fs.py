@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A file system (FUSE) with an empty `file` in it, that answers until a file is there, and then no more.
+"""A file system (FUSE) with an empty `file` in it, that answers until a file is there, and then no more. It says so when it is asked then.
 
 usage: hung_fs.py MOUNT_POINT STOP_FILE"""
 import ctypes, os, struct, sys
@@ -13,6 +13,7 @@ if libc.mount(b"hung", mount_point.encode(), b"fuse", 0, options.encode()) != 0:
 os.write(1, b"mounted\n")
 LOOKUP, GETATTR, OPEN, FLUSH, INIT = 1, 3, 14, 25, 26
 FILE = 2
+said = False
 def attributes(node):
     mode = 0o100666 if node == FILE else 0o40755
     return struct.pack("<QQQQQQIIIIIIIIII", node, 0, 0, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
@@ -27,7 +28,9 @@ while True:
     if opcode == INIT:
         answer(0, struct.pack("<IIIIHHIIHHI", 7, 31, 0, 0, 0, 0, 4096, 1, 0, 0, 0) + b"\0" * 28)
     elif os.path.exists(stop):
-        continue
+        if not said:
+            os.write(1, b"does not answer\n")
+            said = True
     elif opcode == GETATTR:
         # Valid for no time, so that each look asks again.
         answer(0, struct.pack("<QII", 0, 0, 0) + attributes(node))

@@ -9,6 +9,7 @@ telemetry = ["test/net_runner/telemetry_test.exs"]
 options = ["test/net_runner/options_test.exs", "test/net_runner/bad_input_test.exs"]
 signal = ["test/net_runner/signal_test.exs"]
 launcher = ["test/net_runner/system/launcher_test.exs"]
+stop = ["test/guarantees/application_stop_test.exs"]
 
 for {file, mutants} <- [
       {"process/operations",
@@ -180,8 +181,18 @@ for {file, mutants} <- [
          {"numbers_that_are_no_signals", "when number in 1..31 or number in @real_time",
           "when number in 0..31 or number in @real_time", signal}
        ]},
+      {"process/listing",
+       [
+         {"the_application_waits_for_no_command", "longest + @end_margin_ms",
+          "longest + @end_margin_ms - 3_600_000", stop},
+         {"the_application_waits_for_ever", "|> max(0) |> min(@longest_wait_ms)",
+          "|> max(@longest_wait_ms)", ["test/guarantees/dead_file_system_test.exs"]},
+         {"the_application_ends_no_command", "send(pid, :application_stops)", "pid", stop}
+       ]},
       {"system/launcher",
        [
+         {"commands_start_while_the_application_stops", ":ets.insert(@table, {:closed, true})",
+          ":ets.delete(@table, :closed)", stop},
          {"who_waits_for_room_is_left", "release_waiting(%{state | socket: nil, guard: nil})",
           "%{state | socket: nil, guard: nil}", launcher},
          {"a_dead_launcher_is_not_noticed",

@@ -10,6 +10,9 @@ telemetry = "test/net_runner/telemetry_test.exs"
 info = "test/net_runner/info_test.exs"
 
 server = [
+  {"the_end_of_the_application_closes_a_capture",
+   "  def handle_info(:application_stops, %{captor: captor} = state) when captor != nil,\n    do: cancel(state)\n",
+   "", ["test/guarantees/application_stop_test.exs"]},
   {"what_came_in_time_is_too_late",
    "state |> outlets(Outlets.serve_all(state.outlets)) |> and_then(&expire(&1, monitor))",
    "expire(state, monitor)", [callers]},

@@ -96,7 +96,8 @@ defmodule NetRunner.Process.Boot do
            ),
          {control, stdin, stdout, stderr, further} = fds,
          counters = Counters.new(stdin, stdout, stderr),
-         :ok <- Listing.register(command, os_pid, elem(started, 0), counters) do
+         :ok <-
+           Listing.register(command, os_pid, elem(started, 0), counters, options.kill_timeout) do
       terminal? = options.pty != false
       tail = if options.stderr == :consume, do: options.stderr_tail
 
@@ -147,7 +148,9 @@ defmodule NetRunner.Process.Boot do
 
   # Race: stopped application.
   defp application_started do
-    if Process.whereis(NetRunner.Registry), do: :ok, else: {:error, :not_started}
+    if Launcher.open?() and Process.whereis(NetRunner.Registry) != nil,
+      do: :ok,
+      else: {:error, :not_started}
   end
 
   # Counted apart: stats are those of the standard ones.

@@ -3,6 +3,8 @@ defmodule NetRunner.Process.Listing do
   # The commands that run in this VM: what `NetRunner.list/0` shows. Each server registers its command, and the
   # registry forgets it with the server.
 
+  require Logger
+
   alias NetRunner.{Error, Figures}
   alias NetRunner.Process.{Counters, Stats}
 
@@ -12,6 +14,12 @@ defmodule NetRunner.Process.Listing do
 
   # How long another node may take to answer.
   @patience_ms 5_000
+
+  # What SIGKILL and the answers to callers may take, after :kill_timeout.
+  @end_margin_ms 5_000
+
+  # By `receive`.
+  @longest_wait_ms 0xFFFF_FFFF
 
   @enforce_keys [:pid, :os_pid, :command, :started_at, :bytes]
   defstruct @enforce_keys
@@ -38,10 +46,16 @@ defmodule NetRunner.Process.Listing do
   Lists the command of the calling process. This links the process to the registry, so that it ends when the
   application stops.
   """
-  @spec register([String.t()], pos_integer(), system_time :: integer(), Counters.t()) ::
-          :ok | {:error, :not_started}
-  def register(command, os_pid, started, counters) do
-    {:ok, _} = Registry.register(@registry, self(), {command, os_pid, started, counters})
+  @spec register(
+          [String.t()],
+          pos_integer(),
+          system_time :: integer(),
+          Counters.t(),
+          kill_timeout :: non_neg_integer()
+        ) :: :ok | {:error, :not_started}
+  def register(command, os_pid, started, counters, kill_timeout) do
+    value = {command, os_pid, started, counters, kill_timeout}
+    {:ok, _} = Registry.register(@registry, self(), value)
     :ok
   rescue
     # Race: stopped application.
@@ -51,7 +65,7 @@ defmodule NetRunner.Process.Listing do
   @doc "The commands that run, in the order of their starts. Asks none of their processes."
   @spec list() :: [t()]
   def list do
-    for {{command, os_pid, started, counters}, pid} <- Enum.sort_by(entries(), &started/1),
+    for {{command, os_pid, started, counters, _}, pid} <- Enum.sort_by(entries(), &started/1),
         not Counters.ended?(counters) and Process.alive?(pid) do
       %__MODULE__{
         pid: pid,
@@ -67,7 +81,7 @@ defmodule NetRunner.Process.Listing do
   @spec bytes(pid()) :: Counters.bytes() | nil
   def bytes(server) when node(server) == node() do
     case Registry.lookup(@registry, server) do
-      [{_, {_command, _os_pid, _started, counters}}] -> Counters.bytes(counters)
+      [{_, {_command, _os_pid, _started, counters, _kill_timeout}}] -> Counters.bytes(counters)
       [] -> nil
     end
   rescue
@@ -82,6 +96,47 @@ defmodule NetRunner.Process.Listing do
     :error, _ -> nil
   end
 
+  @doc """
+  Ends all commands, and waits until they and their processes are gone, but no longer than they may take for it. Meanwhile no others may start.
+  """
+  @spec end_all() :: :ok
+  def end_all do
+    case Enum.filter(entries(), fn {_, pid} -> Process.alive?(pid) end) do
+      [] ->
+        :ok
+
+      entries ->
+        longest =
+          entries
+          |> Enum.map(fn {{_, _, _, _, kill_timeout}, _} -> kill_timeout end)
+          |> Enum.max()
+
+        deadline = System.monotonic_time(:millisecond) + longest + @end_margin_ms
+        monitors = for {_, pid} <- entries, do: Process.monitor(pid)
+        for {_, pid} <- entries, do: send(pid, :application_stops)
+
+        # A command that was starting may be listed only now.
+        if Enum.all?(monitors, &gone?(&1, deadline)), do: end_all(), else: complain()
+    end
+  end
+
+  defp gone?(monitor, deadline) do
+    receive do
+      {:DOWN, ^monitor, :process, _, _} -> true
+    after
+      (deadline - System.monotonic_time(:millisecond)) |> max(0) |> min(@longest_wait_ms) -> false
+    end
+  end
+
+  defp complain do
+    left = Enum.map_join(list(), ", ", &"`#{Error.command_line(&1.command)}` (PID #{&1.os_pid})")
+
+    # By this process, as others may end with the application before they have said it.
+    Logger.warning(
+      "the application :net_runner stops, and commands have not ended within their :kill_timeout: #{left}"
+    )
+  end
+
   defp entries do
     Registry.select(@registry, [
       {{:"$1", :"$2", :"$3"}, [is_pid: :"$1"], [{{:"$3", :"$2"}}]}
@@ -91,7 +146,7 @@ defmodule NetRunner.Process.Listing do
     ArgumentError -> []
   end
 
-  defp started({{_command, _os_pid, started, _counters}, _pid}), do: started
+  defp started({{_command, _os_pid, started, _counters, _kill_timeout}, _pid}), do: started
 
   defimpl Inspect do
     def inspect(%{bytes: bytes} = entry, _options) do

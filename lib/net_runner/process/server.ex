@@ -375,18 +375,19 @@ defmodule NetRunner.Process.Server do
 
   # A capture by another process than its owner tells how it ended.
   def handle_info({:DOWN, owner, :process, _, _}, %{owner: owner, captor: captor} = state)
-      when captor != nil do
-    state
-    |> listen()
-    |> and_then(&life(&1, :announced))
-    |> and_then(&life(&1, {:end, {:asked, :cancelled}, :stay}))
-  end
+      when captor != nil,
+      do: cancel(state)
+
+  def handle_info(:application_stops, %{captor: captor} = state) when captor != nil,
+    do: cancel(state)
+
+  def handle_info(:application_stops, state), do: close(state, :shutdown)
 
   # Nobody is left who could get the output or the status. The owner may be another process, or nobody. Each command of a pipeline
   # hears of it by itself.
   def handle_info({:DOWN, monitor, :process, _, _}, state)
       when monitor in [state.owner, state.consumer, state.captor],
-      do: close(state)
+      do: close(state, :normal)
 
   def handle_info({:DOWN, monitor, :process, pid, _}, state), do: drop_caller(state, monitor, pid)
 
@@ -417,7 +418,7 @@ defmodule NetRunner.Process.Server do
     life(state, {:end, :stopped, {:stop, shutdown(reason)}})
   end
 
-  # The registry: the application stops.
+  # The registry: the application has stopped.
   def handle_info({:EXIT, _pid, reason}, state), do: {:stop, shutdown(reason), state}
 
   def handle_info(message, state) do
@@ -494,13 +495,21 @@ defmodule NetRunner.Process.Server do
     life(state, {:end, cause(state, {:input_failed, failure}), :stay})
   end
 
+  # The captor gets what was printed, and reads on.
+  defp cancel(state) do
+    state
+    |> listen()
+    |> and_then(&life(&1, :announced))
+    |> and_then(&life(&1, {:end, {:asked, :cancelled}, :stay}))
+  end
+
   # The command has its time to clean up, in which it may print. To everybody else, the process is gone.
-  defp close(state) do
+  defp close(state, reason) do
     state = %{see_feeder_off(state) | outlets: Outlets.forget_asker(state.outlets)}
 
     state
     |> listen()
-    |> and_then(&life(&1, {:end, :closed, {:stop, :normal}}))
+    |> and_then(&life(&1, {:end, :closed, {:stop, reason}}))
     |> and_then(&hang_up/1)
     |> and_then(&leave_inputs/1)
     |> and_then(&give_up_name/1)

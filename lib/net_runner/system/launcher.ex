@@ -54,6 +54,21 @@ defmodule NetRunner.System.Launcher do
     :ok
   end
 
+  @doc "Refuses commands from now on, as the application is about to stop."
+  @spec close() :: :ok
+  def close do
+    :ets.insert(@table, {:closed, true})
+    :ok
+  end
+
+  @doc "Whether the application takes commands: it has started, and is not about to stop."
+  @spec open?() :: boolean()
+  def open? do
+    not :ets.member(@table, :closed)
+  rescue
+    ArgumentError -> false
+  end
+
   @doc """
   Sends a command to a shepherd; see `NetRunner.System.Native.submit/5`. The calling process owns the result.
 
