@@ -28,6 +28,17 @@ defmodule NetRunner.Guarantees.ApplicationStopTest do
         p
       end
 
+      defmodule Other do
+        use Application
+        def start(_type, run), do: Supervisor.start_link([%{id: Agent, start: {Agent, :start_link, [run]}}], strategy: :one_for_one)
+      end
+
+      # An application that depends on NetRunner, with a process that runs this.
+      start_other = fn run ->
+        :ok = :application.load({:application, :other, applications: [:net_runner], mod: {Other, run}})
+        :ok = Application.start(:other)
+      end
+
       #{code}
       """)
 
@@ -46,12 +57,10 @@ defmodule NetRunner.Guarantees.ApplicationStopTest do
            {owner, _} = spawn_monitor(fn -> start.(script, []) end)
            receive do: ({:DOWN, _, :process, ^owner, :normal} -> :ok)
            """},
-          {"one of a supervisor that stops",
-           """
-           {:ok, supervisor} = Supervisor.start_link([], strategy: :one_for_one)
-           {:ok, _} = Supervisor.start_child(supervisor, %{id: :owner, start: {Agent, :start_link, [fn -> start.(script, []) end]}})
-           :ok = Supervisor.stop(supervisor)
-           """}
+          {"one of an application that stops before",
+           "start_other.(fn -> start.(script, []) end)"},
+          {"nobody's, but started by such an application",
+           "start_other.(fn -> start.(script, owner: nil) end)"}
         ] do
       @start start
       test what, %{out: out} do
@@ -66,6 +75,31 @@ defmodule NetRunner.Guarantees.ApplicationStopTest do
         assert File.read!(out) == "done\n"
       end
     end
+  end
+
+  test "Application.stop/1 of the application that owns a command lets it finish, too", %{
+    out: out
+  } do
+    output =
+      in_vm("""
+      test = self()
+      Process.register(test, :test)
+
+      # In place of the package, which cannot be a dependency here.
+      defmodule :telemetry do
+        def execute(event, _measurements, _metadata), do: send(:test, {:event, List.last(event)})
+      end
+
+      start_other.(fn -> send(test, start.(#{inspect(script(out))}, [])) end)
+      p = receive do: (p when is_pid(p) -> p)
+      ref = NetRunner.Process.monitor(p)
+      :ok = Application.stop(:other)
+      receive do: ({:DOWN, ^ref, :process, ^p, reason} -> IO.inspect(reason))
+      receive do: ({:event, :stop} -> IO.puts("handled"))
+      """)
+
+    assert output =~ "{:exit, 7}\nhandled\n"
+    assert File.read!(out) == "done\n"
   end
 
   test "meanwhile no other command starts", %{go: go} do

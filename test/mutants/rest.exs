@@ -191,8 +191,8 @@ for {file, mutants} <- [
        ]},
       {"system/launcher",
        [
-         {"commands_start_while_the_application_stops", ":ets.insert(@table, {:closed, true})",
-          ":ets.delete(@table, :closed)", stop},
+         {"commands_start_while_the_application_stops",
+          "    :ets.delete(@table, :group_leader)\n", "", stop},
          {"who_waits_for_room_is_left", "release_waiting(%{state | socket: nil, guard: nil})",
           "%{state | socket: nil, guard: nil}", launcher},
          {"a_dead_launcher_is_not_noticed",

@@ -22,7 +22,7 @@ defmodule NetRunner.TelemetryTest do
               do: send(:net_runner_telemetry_test, {:in_handler, Process.get(:"$callers")})
 
             if "whose" in metadata.command do
-              whose = {List.last(event), Process.get(:"$callers"), Logger.metadata()}
+              whose = {List.last(event), Process.get(:"$callers"), Logger.metadata(), Process.group_leader()}
               send(:net_runner_telemetry_test, {:whose, whose})
             end
 
@@ -57,14 +57,16 @@ defmodule NetRunner.TelemetryTest do
     refute :erlang.function_exported(:telemetry, :execute, 3)
   end
 
-  test "handlers know for whom they work, as what else is a user's code" do
+  test "handlers know for whom they work, as what else is a user's code, and print where that does" do
     test = self()
+    {:ok, device} = StringIO.open("")
+    Process.group_leader(self(), device)
     Logger.metadata(request_id: "r-1")
     assert NetRunner.run(["sh", "-c", "exit 3", "whose"]) == {"", 3}
     assert NetRunner.run(["no-such-program", "whose"]) == {:error, :enoent}
 
     for event <- [:start, :stop, :start, :exception] do
-      assert_received {:whose, {^event, [^test | _], metadata}}
+      assert_received {:whose, {^event, [^test | _], metadata, ^device}}
       assert metadata[:request_id] == "r-1"
     end
   end

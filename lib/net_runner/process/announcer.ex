@@ -92,33 +92,38 @@ defmodule NetRunner.Process.Announcer do
   @spec begin(Telemetry.span(), server :: pid(), Context.t()) :: :ok
   def begin(span, server, context) do
     Context.adopt(context)
-    announce(span, Process.monitor(server))
+    announce(span, Process.monitor(server), context)
   end
 
   @doc false
-  @spec announce(Telemetry.span(), reference()) :: :ok
-  def announce(span, server) do
+  @spec announce(Telemetry.span(), reference(), Context.t()) :: :ok
+  def announce(span, server, context) do
     receive do
       {reply, :start} ->
-        Telemetry.start(span)
+        start_of(span, context)
         handled(reply)
 
         # Race: upgraded while it waits.
-        :erlang.hibernate(__MODULE__, :announce, [span, server])
+        :erlang.hibernate(__MODULE__, :announce, [span, server, context])
 
       {reply, {:finish, ending}} ->
-        Telemetry.finish(span, ending)
+        finish_of(span, ending, context)
         handled(reply)
 
       {reply, {:fail, reason}} ->
-        Telemetry.start(span)
-        Telemetry.finish(span, {:exception, :error, reason})
+        start_of(span, context)
+        finish_of(span, {:exception, :error, reason}, context)
         handled(reply)
 
       {:DOWN, ^server, :process, _, reason} ->
-        Telemetry.finish(span, {:exception, :exit, reason})
+        finish_of(span, {:exception, :exit, reason}, context)
     end
   end
+
+  defp start_of(span, context), do: Context.print_there(context, fn -> Telemetry.start(span) end)
+
+  defp finish_of(span, ending, context),
+    do: Context.print_there(context, fn -> Telemetry.finish(span, ending) end)
 
   defp handled(reply) do
     send(reply, {reply, :handled})

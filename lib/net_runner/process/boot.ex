@@ -82,7 +82,7 @@ defmodule NetRunner.Process.Boot do
     standard = connections(options, Map.get(extra, :input, :open))
     connections = {standard, Descriptors.connections(options.fds)}
 
-    with :ok <- application_started(),
+    with :ok <- join_application(),
          {:ok, fields} <- Spec.build(command, options),
          {:ok, joined} <- Cgroup.joined(options),
          {:ok, cgroup} <- Cgroup.create(options),
@@ -146,11 +146,16 @@ defmodule NetRunner.Process.Boot do
     %{command: command, pid: self(), os_pid: os_pid, callers: callers, started: started}
   end
 
-  # Race: stopped application.
-  defp application_started do
-    if Launcher.open?() and Process.whereis(NetRunner.Registry) != nil,
-      do: :ok,
-      else: {:error, :not_started}
+  # Race: stopped application. The caller's may stop as well: then all processes with its group leader are killed (application(3erl)), and
+  # nobody would read what the command prints at its end.
+  defp join_application do
+    with {:ok, group_leader} <- Launcher.group_leader(),
+         true <- Process.whereis(NetRunner.Registry) != nil do
+      Process.group_leader(self(), group_leader)
+      :ok
+    else
+      _stopped -> {:error, :not_started}
+    end
   end
 
   # Counted apart: stats are those of the standard ones.

@@ -1,12 +1,17 @@
 defmodule NetRunner.Process.Context do
   @moduledoc false
   # What a process that runs a user's code inherits from the process that it works for: `$callers`, as a `Task` does, by
-  # which sandboxes and mocks find their test; and the metadata of Logger.
+  # which sandboxes and mocks find their test; the metadata of Logger; and where it prints.
 
-  @enforce_keys [:callers, :ancestors, :metadata]
+  @enforce_keys [:callers, :ancestors, :metadata, :group_leader]
   defstruct @enforce_keys
 
-  @type t :: %__MODULE__{callers: [pid()], ancestors: [pid() | atom()], metadata: keyword()}
+  @type t :: %__MODULE__{
+          callers: [pid()],
+          ancestors: [pid() | atom()],
+          metadata: keyword(),
+          group_leader: pid()
+        }
 
   @doc "The context of the calling process, for a process that will work for it."
   @spec capture() :: t()
@@ -14,15 +19,29 @@ defmodule NetRunner.Process.Context do
     %__MODULE__{
       callers: [self() | Process.get(:"$callers", [])],
       ancestors: [self() | Process.get(:"$ancestors", [])],
-      metadata: Logger.metadata()
+      metadata: Logger.metadata(),
+      group_leader: Process.group_leader()
     }
   end
 
-  @doc "Makes it the context of the calling process. Ancestors that OTP has noted stay."
+  @doc """
+  Makes it the context of the calling process. Ancestors that OTP has noted stay, and so does the group leader, which a new process has
+  from the one that starts it; see `print_there/2`.
+  """
   @spec adopt(t()) :: :ok
   def adopt(%__MODULE__{} = context) do
     Process.put(:"$callers", context.callers)
     Process.put(:"$ancestors", Process.get(:"$ancestors") || context.ancestors)
     Logger.metadata(context.metadata)
+  end
+
+  @doc "What this function prints comes where the process prints whose context this is."
+  @spec print_there(t(), (() -> result)) :: result when result: var
+  def print_there(context, function) do
+    own = Process.group_leader()
+    Process.group_leader(self(), context.group_leader)
+    result = function.()
+    Process.group_leader(self(), own)
+    result
   end
 end
