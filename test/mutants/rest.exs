@@ -135,7 +135,8 @@ for {file, mutants} <- [
       {"process/announcer",
        [
          {"nobody_hears_of_a_killed_process",
-          "Telemetry.finish(span, {:exception, :exit, reason})", "reason && :ok", telemetry},
+          "finish_of(span, {:exception, :exit, reason}, context)", "reason && context && :ok",
+          telemetry},
          {"an_owner_that_dies_during_a_start", "        send(self(), news)\n",
           "        _ = news\n", telemetry},
          {"a_handler_of_the_start_that_hangs_keeps_its_caller", "min(timeout, @patience)",
@@ -145,8 +146,11 @@ for {file, mutants} <- [
          {"a_handler_that_asks_delays_the_start", "{:\"$gen_call\", {^announcer, _}, _} = call",
           "{:\"$never\", {^announcer, _}, _} = call", telemetry},
          {"an_upgrade_loses_the_event_of_the_end",
-          ":erlang.hibernate(__MODULE__, :announce, [span, server])", "announce(span, server)",
-          telemetry}
+          ":erlang.hibernate(__MODULE__, :announce, [span, server, context])",
+          "announce(span, server, context)", telemetry},
+         {"handlers_print_elsewhere",
+          "Context.print_there(context, fn -> Telemetry.start(span) end)",
+          "(_ = context; Telemetry.start(span))", telemetry}
        ]},
       {"command",
        [
