@@ -66,11 +66,10 @@ defmodule NetRunner.Application do
     end
   end
 
-  # No command starts any more, and those that run are ended in order, while their output can still be read.
+  # While the commands can still be read.
   @impl true
   def prep_stop(state) do
-    :ok = NetRunner.System.Launcher.close()
-    :ok = NetRunner.Process.Listing.end_all()
+    :ok = NetRunner.Process.Shutdown.run()
     state
   end
 

@@ -71,7 +71,7 @@ defmodule NetRunner.Options do
        "(such as `\"0-2,7\"`), `cpu_idle` and `memory_oom_group` (booleans). Or, without a `:cgroup_path`, `[join: path]`: the command " <>
        "joins an existing cgroup, which is neither changed nor killed nor removed"},
     {:owner, :command, :owner, :caller,
-     "a pid: when this process dies, the command is ended. `:caller`: the process that starts it; `nil` or `:none`: nobody. " <>
+     "a pid: when this process dies, the command is ended. `:caller`: the process that starts it; `nil` or `:none`: nobody, and it ends with the application that has started it. " <>
        "The death of the caller ends it, too, where nobody else can get the result (see `docs/ending.md`)"},
     {:node, :command, :node, nil,
      "a connected Erlang node that has NetRunner, on which the command runs (see `docs/nodes.md`); `nil`: this one"},

@@ -135,8 +135,7 @@ for {file, mutants} <- [
       {"process/announcer",
        [
          {"nobody_hears_of_a_killed_process",
-          "finish_of(span, {:exception, :exit, reason}, context)", "reason && context && :ok",
-          telemetry},
+          "Telemetry.finish(span, {:exception, :exit, reason})", "reason && :ok", telemetry},
          {"an_owner_that_dies_during_a_start", "        send(self(), news)\n",
           "        _ = news\n", telemetry},
          {"a_handler_of_the_start_that_hangs_keeps_its_caller", "min(timeout, @patience)",
@@ -146,11 +145,8 @@ for {file, mutants} <- [
          {"a_handler_that_asks_delays_the_start", "{:\"$gen_call\", {^announcer, _}, _} = call",
           "{:\"$never\", {^announcer, _}, _} = call", telemetry},
          {"an_upgrade_loses_the_event_of_the_end",
-          ":erlang.hibernate(__MODULE__, :announce, [span, server, context])",
-          "announce(span, server, context)", telemetry},
-         {"handlers_print_elsewhere",
-          "Context.print_there(context, fn -> Telemetry.start(span) end)",
-          "(_ = context; Telemetry.start(span))", telemetry}
+          ":erlang.hibernate(__MODULE__, :announce, [span, server])", "announce(span, server)",
+          telemetry}
        ]},
       {"command",
        [
@@ -185,18 +181,23 @@ for {file, mutants} <- [
          {"numbers_that_are_no_signals", "when number in 1..31 or number in @real_time",
           "when number in 0..31 or number in @real_time", signal}
        ]},
-      {"process/listing",
+      {"process/context",
        [
-         {"the_application_waits_for_no_command", "longest + @end_margin_ms",
-          "longest + @end_margin_ms - 3_600_000", stop},
-         {"the_application_waits_for_ever", "|> max(0) |> min(@longest_wait_ms)",
-          "|> max(@longest_wait_ms)", ["test/guarantees/dead_file_system_test.exs"]},
-         {"the_application_ends_no_command", "send(pid, :application_stops)", "pid", stop}
+         {"handlers_print_elsewhere", "    Process.group_leader(self(), context.group_leader)\n",
+          "", telemetry}
+       ]},
+      {"process/shutdown",
+       [
+         {"the_application_waits_for_no_command", "told_at + may_take + @margin",
+          "told_at + may_take + @margin - 3_600_000", stop},
+         {"the_application_waits_for_ever", "|> max(0) |> min(@longest_wait)",
+          "|> max(@longest_wait)", ["test/guarantees/dead_file_system_test.exs"]},
+         {"the_application_ends_no_command", "send(server, :application_stops)", "server", stop}
        ]},
       {"system/launcher",
        [
          {"commands_start_while_the_application_stops",
-          "    :ets.delete(@table, :group_leader)\n", "", stop},
+          "    :ets.insert(@table, {:closed, true})\n", "", stop},
          {"who_waits_for_room_is_left", "release_waiting(%{state | socket: nil, guard: nil})",
           "%{state | socket: nil, guard: nil}", launcher},
          {"a_dead_launcher_is_not_noticed",

@@ -27,6 +27,15 @@ defmodule NetRunner.Daemon.Directory do
     ArgumentError -> {:error, :not_started}
   end
 
+  @doc "All daemons on this node, each with its command."
+  @spec all() :: [{daemon :: pid(), command :: pid()}]
+  def all do
+    Registry.select(@registry, [{{:_, :"$1", :"$2"}, [], [{{:"$1", :"$2"}}]}])
+  rescue
+    # NetRunner does not run, so no daemon does.
+    ArgumentError -> []
+  end
+
   @doc "The command of a daemon, which may be on another node."
   @spec find(GenServer.server()) :: {:ok, pid()} | {:error, Command.gone()}
   def find(daemon) do

@@ -71,7 +71,7 @@ defmodule NetRunner.Daemon.StopCommand do
   end
 
   defp result(%{command: command, options: options}) do
-    case Server.start(command, options, input: :none) do
+    case Server.start(command, options, input: :none, stops_daemon?: true) do
       {:ok, server} ->
         result = Command.await_exit(server)
         ended = Command.verdict(server)

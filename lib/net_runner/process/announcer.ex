@@ -92,38 +92,33 @@ defmodule NetRunner.Process.Announcer do
   @spec begin(Telemetry.span(), server :: pid(), Context.t()) :: :ok
   def begin(span, server, context) do
     Context.adopt(context)
-    announce(span, Process.monitor(server), context)
+    announce(span, Process.monitor(server))
   end
 
   @doc false
-  @spec announce(Telemetry.span(), reference(), Context.t()) :: :ok
-  def announce(span, server, context) do
+  @spec announce(Telemetry.span(), reference()) :: :ok
+  def announce(span, server) do
     receive do
       {reply, :start} ->
-        start_of(span, context)
+        Telemetry.start(span)
         handled(reply)
 
         # Race: upgraded while it waits.
-        :erlang.hibernate(__MODULE__, :announce, [span, server, context])
+        :erlang.hibernate(__MODULE__, :announce, [span, server])
 
       {reply, {:finish, ending}} ->
-        finish_of(span, ending, context)
+        Telemetry.finish(span, ending)
         handled(reply)
 
       {reply, {:fail, reason}} ->
-        start_of(span, context)
-        finish_of(span, {:exception, :error, reason}, context)
+        Telemetry.start(span)
+        Telemetry.finish(span, {:exception, :error, reason})
         handled(reply)
 
       {:DOWN, ^server, :process, _, reason} ->
-        finish_of(span, {:exception, :exit, reason}, context)
+        Telemetry.finish(span, {:exception, :exit, reason})
     end
   end
-
-  defp start_of(span, context), do: Context.print_there(context, fn -> Telemetry.start(span) end)
-
-  defp finish_of(span, ending, context),
-    do: Context.print_there(context, fn -> Telemetry.finish(span, ending) end)
 
   defp handled(reply) do
     send(reply, {reply, :handled})

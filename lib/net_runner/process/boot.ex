@@ -19,12 +19,13 @@ defmodule NetRunner.Process.Boot do
 
   # A command that has started. `fds`: its further descriptors, by their numbers: an `Inlet` for each that it reads, and
   # `Outlets` with only a stdout for each that it writes. `rest_of_timeout`: the ms that are left of `:timeout`. `owner`, `consumer` and
-  # `captor`: see `State`.
+  # `captor`: see `State`. `registry`: the process of the registry that it is linked to.
   @enforce_keys [
     :control,
     :owner,
     :consumer,
     :captor,
+    :registry,
     :started,
     :counters,
     :cgroup,
@@ -43,6 +44,7 @@ defmodule NetRunner.Process.Boot do
           owner: reference() | nil,
           consumer: reference() | nil,
           captor: reference() | nil,
+          registry: pid(),
           started: {system_time :: integer(), monotonic_time :: integer()},
           counters: Counters.t(),
           cgroup: Cgroup.t(),
@@ -58,7 +60,7 @@ defmodule NetRunner.Process.Boot do
   @doc """
   Starts the command. `extra.input` is `:none` when nothing will be written to stdin; `extra.grace?` says whether
   `:output_grace` applies; `extra.context` is that of the caller, for telemetry handlers; `extra.consumer` (unless it is
-  the owner) or `extra.captured_by` is the only process that gets the result.
+  the owner) or `extra.captured_by` is the only process that gets the result; `extra.stops_daemon?`: also while the application stops.
   """
   @spec start(Spec.command(), map(), map()) ::
           {:ok, t()} | {:error, term()} | {:crashed, sentence :: String.t()}
@@ -73,7 +75,7 @@ defmodule NetRunner.Process.Boot do
     {_, now} = started = {System.system_time(), System.monotonic_time()}
 
     [owner, consumer, captor] =
-      for pid <- [options.owner, extra[:consumer], extra[:captured_by]],
+      for pid <- [options.owner || application_master(), extra[:consumer], extra[:captured_by]],
           do: pid && Process.monitor(pid)
 
     wanted_by = for ref <- [owner, consumer, captor], ref != nil, into: %{}, do: {ref, true}
@@ -82,7 +84,9 @@ defmodule NetRunner.Process.Boot do
     standard = connections(options, Map.get(extra, :input, :open))
     connections = {standard, Descriptors.connections(options.fds)}
 
-    with :ok <- join_application(),
+    leave_application()
+
+    with :ok <- application_open(extra),
          {:ok, fields} <- Spec.build(command, options),
          {:ok, joined} <- Cgroup.joined(options),
          {:ok, cgroup} <- Cgroup.create(options),
@@ -96,8 +100,10 @@ defmodule NetRunner.Process.Boot do
            ),
          {control, stdin, stdout, stderr, further} = fds,
          counters = Counters.new(stdin, stdout, stderr),
-         :ok <-
+         {:ok, registry} <-
            Listing.register(command, os_pid, elem(started, 0), counters, options.kill_timeout) do
+      # Race: stopped application.
+      if application_open(extra) != :ok, do: send(self(), :application_stops)
       terminal? = options.pty != false
       tail = if options.stderr == :consume, do: options.stderr_tail
 
@@ -118,6 +124,7 @@ defmodule NetRunner.Process.Boot do
          owner: owner,
          consumer: consumer,
          captor: captor,
+         registry: registry,
          started: started,
          counters: counters,
          cgroup: cgroup,
@@ -146,16 +153,24 @@ defmodule NetRunner.Process.Boot do
     %{command: command, pid: self(), os_pid: os_pid, callers: callers, started: started}
   end
 
-  # Race: stopped application. The caller's may stop as well: then all processes with its group leader are killed (application(3erl)), and
-  # nobody would read what the command prints at its end.
-  defp join_application do
-    with {:ok, group_leader} <- Launcher.group_leader(),
-         true <- Process.whereis(NetRunner.Registry) != nil do
-      Process.group_leader(self(), group_leader)
-      :ok
-    else
-      _stopped -> {:error, :not_started}
-    end
+  # Race: stopped application. A daemon is stopped by a command of its own also then.
+  defp application_open(extra) do
+    takes? = Launcher.open?() or Map.has_key?(extra, :stops_daemon?)
+
+    if takes? and Process.whereis(NetRunner.Registry) != nil,
+      do: :ok,
+      else: {:error, :not_started}
+  end
+
+  # What nobody owns ends with the application that has started it, if that is one.
+  defp application_master do
+    if :application.get_application() != :undefined, do: Process.group_leader()
+  end
+
+  # When an application stops, all processes with its group leader are killed (application(3erl)). Then nobody would read what the command
+  # prints at its end. Nothing is printed here.
+  defp leave_application do
+    if user = Process.whereis(:user), do: Process.group_leader(self(), user)
   end
 
   # Counted apart: stats are those of the standard ones.

@@ -1,7 +1,8 @@
 defmodule NetRunner.Process.Context do
   @moduledoc false
   # What a process that runs a user's code inherits from the process that it works for: `$callers`, as a `Task` does, by
-  # which sandboxes and mocks find their test; the metadata of Logger; and where it prints.
+  # which sandboxes and mocks find their test; the metadata of Logger; and the group leader: where it prints, and the application that
+  # it ends with.
 
   @enforce_keys [:callers, :ancestors, :metadata, :group_leader]
   defstruct @enforce_keys
@@ -24,24 +25,12 @@ defmodule NetRunner.Process.Context do
     }
   end
 
-  @doc """
-  Makes it the context of the calling process. Ancestors that OTP has noted stay, and so does the group leader, which a new process has
-  from the one that starts it; see `print_there/2`.
-  """
+  @doc "Makes it the context of the calling process. Ancestors that OTP has noted stay."
   @spec adopt(t()) :: :ok
   def adopt(%__MODULE__{} = context) do
     Process.put(:"$callers", context.callers)
     Process.put(:"$ancestors", Process.get(:"$ancestors") || context.ancestors)
-    Logger.metadata(context.metadata)
-  end
-
-  @doc "What this function prints comes where the process prints whose context this is."
-  @spec print_there(t(), (() -> result)) :: result when result: var
-  def print_there(context, function) do
-    own = Process.group_leader()
     Process.group_leader(self(), context.group_leader)
-    result = function.()
-    Process.group_leader(self(), own)
-    result
+    Logger.metadata(context.metadata)
   end
 end

@@ -3,8 +3,6 @@ defmodule NetRunner.Process.Listing do
   # The commands that run in this VM: what `NetRunner.list/0` shows. Each server registers its command, and the
   # registry forgets it with the server.
 
-  require Logger
-
   alias NetRunner.{Error, Figures}
   alias NetRunner.Process.{Counters, Stats}
 
@@ -14,12 +12,6 @@ defmodule NetRunner.Process.Listing do
 
   # How long another node may take to answer.
   @patience_ms 5_000
-
-  # What SIGKILL and the answers to callers may take, after :kill_timeout.
-  @end_margin_ms 5_000
-
-  # By `receive`.
-  @longest_wait_ms 0xFFFF_FFFF
 
   @enforce_keys [:pid, :os_pid, :command, :started_at, :bytes]
   defstruct @enforce_keys
@@ -52,11 +44,10 @@ defmodule NetRunner.Process.Listing do
           system_time :: integer(),
           Counters.t(),
           kill_timeout :: non_neg_integer()
-        ) :: :ok | {:error, :not_started}
+        ) :: {:ok, registry :: pid()} | {:error, :not_started}
   def register(command, os_pid, started, counters, kill_timeout) do
     value = {command, os_pid, started, counters, kill_timeout}
-    {:ok, _} = Registry.register(@registry, self(), value)
-    :ok
+    {:ok, _process_of_the_registry} = Registry.register(@registry, self(), value)
   rescue
     # Race: stopped application.
     ArgumentError -> {:error, :not_started}
@@ -96,45 +87,12 @@ defmodule NetRunner.Process.Listing do
     :error, _ -> nil
   end
 
-  @doc """
-  Ends all commands, and waits until they and their processes are gone, but no longer than they may take for it. Meanwhile no others may start.
-  """
-  @spec end_all() :: :ok
-  def end_all do
-    case Enum.filter(entries(), fn {_, pid} -> Process.alive?(pid) end) do
-      [] ->
-        :ok
-
-      entries ->
-        longest =
-          entries
-          |> Enum.map(fn {{_, _, _, _, kill_timeout}, _} -> kill_timeout end)
-          |> Enum.max()
-
-        deadline = System.monotonic_time(:millisecond) + longest + @end_margin_ms
-        monitors = for {_, pid} <- entries, do: Process.monitor(pid)
-        for {_, pid} <- entries, do: send(pid, :application_stops)
-
-        # A command that was starting may be listed only now.
-        if Enum.all?(monitors, &gone?(&1, deadline)), do: end_all(), else: complain()
-    end
-  end
-
-  defp gone?(monitor, deadline) do
-    receive do
-      {:DOWN, ^monitor, :process, _, _} -> true
-    after
-      (deadline - System.monotonic_time(:millisecond)) |> max(0) |> min(@longest_wait_ms) -> false
-    end
-  end
-
-  defp complain do
-    left = Enum.map_join(list(), ", ", &"`#{Error.command_line(&1.command)}` (PID #{&1.os_pid})")
-
-    # By this process, as others may end with the application before they have said it.
-    Logger.warning(
-      "the application :net_runner stops, and commands have not ended within their :kill_timeout: #{left}"
-    )
+  @doc "The servers that run, also of commands that are over, and how long each command may take to end: its `:kill_timeout`."
+  @spec servers() :: [{pid(), kill_timeout :: non_neg_integer()}]
+  def servers do
+    for {{_command, _os_pid, _started, _counters, kill_timeout}, pid} <- entries(),
+        Process.alive?(pid),
+        do: {pid, kill_timeout}
   end
 
   defp entries do

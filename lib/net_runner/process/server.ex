@@ -418,8 +418,12 @@ defmodule NetRunner.Process.Server do
     life(state, {:end, :stopped, {:stop, shutdown(reason)}})
   end
 
-  # The registry: the application has stopped.
-  def handle_info({:EXIT, _pid, reason}, state), do: {:stop, shutdown(reason), state}
+  # The application has stopped, and this command has not ended in time, or had only just started.
+  def handle_info({:EXIT, registry, reason}, %{registry: registry} = state),
+    do: {:stop, shutdown(reason), state}
+
+  # From whoever has linked itself, or the registry of its name.
+  def handle_info({:EXIT, _pid, reason}, state), do: close(state, shutdown(reason))
 
   def handle_info(message, state) do
     Log.write(

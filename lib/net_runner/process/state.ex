@@ -29,7 +29,7 @@ defmodule NetRunner.Process.State do
   # process that the server is linked to by `start_link/3`. `name`: as what it was registered. `announcer`: the name of its answer, once it was asked to announce the
   # end. `owner`, `consumer`, `captor`: monitors. `consumer`: of the only one who
   # gets the output and the status, where there is such a one. `captor`: the same, of one who captures it, and reads on when it is ended.
-  # `watchers`: who gets the exit as a message.
+  # `watchers`: who gets the exit as a message. `registry`: see `Boot`.
   @enforce_keys [
     :command,
     :control,
@@ -47,7 +47,8 @@ defmodule NetRunner.Process.State do
     :name,
     :announcer,
     :consumer,
-    :captor
+    :captor,
+    :registry
   ]
   defstruct @enforce_keys ++
               [
@@ -80,7 +81,8 @@ defmodule NetRunner.Process.State do
       name: extra.name,
       announcer: boot.announcer,
       consumer: boot.consumer,
-      captor: boot.captor
+      captor: boot.captor,
+      registry: boot.registry
     }
   end
 

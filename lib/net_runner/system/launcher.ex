@@ -51,26 +51,22 @@ defmodule NetRunner.System.Launcher do
   """
   def create_table do
     :ets.new(@table, [:named_table, :public, read_concurrency: true])
-    :ets.insert(@table, {:group_leader, Process.group_leader()})
     :ok
-  end
-
-  @doc "The group leader of the application's processes, as long as it takes commands: it has started, and is not about to stop."
-  @spec group_leader() :: {:ok, pid()} | :closed
-  def group_leader do
-    case :ets.lookup(@table, :group_leader) do
-      [{:group_leader, group_leader}] -> {:ok, group_leader}
-      [] -> :closed
-    end
-  rescue
-    ArgumentError -> :closed
   end
 
   @doc "Takes no commands from now on, as the application is about to stop."
   @spec close() :: :ok
   def close do
-    :ets.delete(@table, :group_leader)
+    :ets.insert(@table, {:closed, true})
     :ok
+  end
+
+  @doc "Whether the application takes commands: it has started, and is not about to stop."
+  @spec open?() :: boolean()
+  def open? do
+    not :ets.member(@table, :closed)
+  rescue
+    ArgumentError -> false
   end
 
   @doc """
