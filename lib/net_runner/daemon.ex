@@ -39,8 +39,8 @@ defmodule NetRunner.Daemon do
   The last three columns are the values of the option `:restart`; `:permanent` is the default.
 
   An abnormal end is logged once, like that of any `GenServer`, with the command in the report and in the metadata `:command`. A
-  normal end is not logged. Before the daemon exits, `:on_output` gets everything that the command has printed, unless that takes more than
-  2 seconds.
+  normal end is not logged. Before the daemon exits, `:on_output` gets everything that the command has printed. If it then does not return
+  for 2 seconds, the rest is given up, and the log says how much that is.
 
   When its supervisor (or `GenServer.stop/1`) stops the daemon, it sends the command the `:stop_signal` of `:process_opts` (SIGTERM by
   default), and after `:kill_timeout` SIGKILL. What the command prints meanwhile still goes to `:on_output`. The child spec allows more time
@@ -111,7 +111,7 @@ defmodule NetRunner.Daemon do
 
   # The command comes first: it is what a crash report shows first of the state.
   @enforce_keys [:command, :process, :parent, :exit, :output, :stderr] ++
-                  [:ok_statuses, :stop, :kill_timeout]
+                  [:ok_statuses, :stop, :kill_timeout, :leftovers]
   defstruct @enforce_keys
 
   @typedoc "A daemon: its pid, or the name it is registered under."
@@ -452,7 +452,8 @@ defmodule NetRunner.Daemon do
       stderr: options.process_opts.stderr,
       ok_statuses: options.ok_statuses,
       stop: StopCommand.new(options),
-      kill_timeout: options.process_opts.kill_timeout
+      kill_timeout: options.process_opts.kill_timeout,
+      leftovers: options.process_opts.leftovers
     }
 
     {result, state} = await_ready(state, ready)
@@ -615,9 +616,26 @@ defmodule NetRunner.Daemon do
 
   # The log of a crash shows the state, and so what the command said last.
   defp with_last_words(state) do
+    state = %{state | output: handled_output(state)}
     tail = end_command(state)
     %{state | output: {:ended, Text.legible(tail)}}
   end
+
+  # The command has exited, and nobody has asked the daemon to stop. So a slow function gets all that was printed, as long as it gets on.
+  # What a leftover prints may never end.
+  defp handled_output(%{leftovers: :kill, output: output} = state) when is_pid(output) do
+    Output.give_up_if_stuck(output)
+
+    receive do
+      {:EXIT, ^output, reason} -> {:ended, tail(reason)}
+      # It is asked to stop now.
+      {:EXIT, _pid, reason} when reason != :normal -> output
+    after
+      @last_output -> handled_output(state)
+    end
+  end
+
+  defp handled_output(state), do: state.output
 
   # Every daemon ends here, whether its command still runs or has exited. Returns the end of stderr.
   #

@@ -15,9 +15,9 @@ defmodule NetRunner.Daemon.Handler do
   @longest_logged 8_192
   @longest_line 65_536
 
-  # `output`: the process that hands it work.
-  @enforce_keys [:output, :sink, :metadata]
-  defstruct [:output, :sink, :metadata, lines: %{}]
+  # `output`: the process that hands it work. `progress`: counts each line, or piece, that is done with.
+  @enforce_keys [:output, :sink, :metadata, :progress]
+  defstruct [:output, :sink, :metadata, :progress, lines: %{}]
 
   @typedoc "What is done with the output; `prefix` stands before each line that is logged."
   @type sink ::
@@ -37,10 +37,10 @@ defmodule NetRunner.Daemon.Handler do
           | {:dropped, pos_integer()}
 
   @doc "Starts one, linked to the caller and on behalf of it."
-  @spec start_link(sink(), keyword()) :: pid()
-  def start_link(sink, metadata) do
+  @spec start_link(sink(), keyword(), :counters.counters_ref()) :: pid()
+  def start_link(sink, metadata, progress) do
     context = Context.capture()
-    handler = %__MODULE__{output: self(), sink: sink, metadata: metadata}
+    handler = %__MODULE__{output: self(), sink: sink, metadata: metadata, progress: progress}
 
     start = fn ->
       Context.adopt(context)
@@ -117,7 +117,11 @@ defmodule NetRunner.Daemon.Handler do
   # A copy each: who gets a line may keep it, and should not keep the piece that it was read with.
   defp hand_on(%{sink: {:log, level, prefix}} = handler, stream, lines) do
     metadata = [stream: stream] ++ handler.metadata
-    Enum.each(lines, &Logger.log(level, prefix <> :binary.copy(Text.valid(&1)), metadata))
+
+    Enum.each(lines, fn line ->
+      Logger.log(level, prefix <> :binary.copy(Text.valid(line)), metadata)
+      :counters.add(handler.progress, 1, 1)
+    end)
   end
 
   defp hand_on(%{sink: {:lines, callback}} = handler, stream, lines) do
@@ -134,6 +138,8 @@ defmodule NetRunner.Daemon.Handler do
           Exception.format(kind, reason, __STACKTRACE__),
         handler.metadata
       )
+  after
+    :counters.add(handler.progress, 1, 1)
   end
 
   defp name({:lines, _callback}), do: ":on_line"

@@ -5,17 +5,17 @@ defmodule NetRunner.Daemon.Output do
   # It reads the next piece when the handler has dealt with the last one. So what a slow callback does not keep up
   # with waits in the kernel's pipe, and the command waits too; the VM's memory does not grow. Once the command has been
   # told to end (`read_ahead/1`), it reads as fast as it can, and the handler gets what it has time for: nothing in this VM
-  # keeps a command from ending.
+  # keeps a command from ending. When it is given up, it logs how much was not handled.
   #
   # It runs no user's code and waits for nothing but messages, so it answers at once, whatever a callback does. It is
   # linked to the daemon, and ends with `{:shutdown, {:ended, tail}}`, where `tail` is the end of stderr: when all that was
-  # printed has been handled, or when `give_up/1` is called. A GenServer, as nothing else may end it. Race: upgraded while it
+  # printed has been handled, or when it is given up (`give_up/1`, `give_up_if_stuck/1`). A GenServer, as nothing else may end it. Race: upgraded while it
   # waits.
 
   use GenServer
 
   alias NetRunner.Daemon.Handler
-  alias NetRunner.Text
+  alias NetRunner.{Log, Text}
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.{Context, Fault}
 
@@ -41,7 +41,11 @@ defmodule NetRunner.Daemon.Output do
                 queued: 0,
                 dropped: 0,
                 windows: %{},
-                tail: ""
+                tail: "",
+                # How often the handler got on by a line or a piece, and how often it had at the last `give_up_if_stuck/1`.
+                progress: nil,
+                progress_before: nil,
+                stuck?: false
               ]
 
   @type options :: [
@@ -74,6 +78,13 @@ defmodule NetRunner.Daemon.Output do
     :ok
   end
 
+  @doc "As `give_up/1`, if the handler has not got on by a line or a piece since this was called before; but first the rest is read, for the tail."
+  @spec give_up_if_stuck(pid()) :: :ok
+  def give_up_if_stuck(output) do
+    send(output, :give_up_if_stuck)
+    :ok
+  end
+
   @doc "Ends it at once, and its handler."
   @spec give_up(pid()) :: :ok
   def give_up(output) do
@@ -87,7 +98,7 @@ defmodule NetRunner.Daemon.Output do
     Process.flag(:trap_exit, true)
     Process.link(output.daemon)
     Context.adopt(context)
-    {:ok, output, {:continue, :begin}}
+    {:ok, %{output | progress: :counters.new(1, [])}, {:continue, :begin}}
   end
 
   @impl true
@@ -97,7 +108,16 @@ defmodule NetRunner.Daemon.Output do
   def handle_info({:EXIT, daemon, reason}, %{daemon: daemon} = output),
     do: {:stop, {:shutdown, reason}, output}
 
-  def handle_info(:give_up, output), do: ended(output)
+  def handle_info(:give_up, output), do: given_up(output)
+
+  def handle_info(:give_up_if_stuck, output) do
+    case :counters.get(output.progress, 1) do
+      same when same == output.progress_before and output.stuck? -> given_up(output)
+      same when same == output.progress_before -> go_on(%{output | ahead?: true, stuck?: true})
+      progress -> go_on(%{output | progress_before: progress})
+    end
+  end
+
   def handle_info(message, output), do: message |> handle(output) |> go_on()
 
   # Of whoever has got hold of this pid.
@@ -121,8 +141,28 @@ defmodule NetRunner.Daemon.Output do
   defp go_on(output) do
     case output |> hand_on() |> ask() do
       %{request: :ended, work: nil} = output -> ended(output)
+      %{request: :ended, stuck?: true} = output -> given_up(output)
       output -> {:noreply, output}
     end
+  end
+
+  defp given_up(output) do
+    pieces = [output.work | :queue.to_list(output.queue)]
+
+    case Enum.sum(for {:piece, _, bytes} <- pieces, do: byte_size(bytes)) + output.dropped do
+      0 ->
+        :ok
+
+      lost ->
+        Log.write(
+          :warning,
+          "up to #{lost} bytes of the last output of the daemon #{output.metadata[:command]} were not handled: its function " <>
+            "(:on_output, :on_line), or the log, was too slow or hung when the command had ended",
+          output.metadata
+        )
+    end
+
+    ended(output)
   end
 
   defp ended(output), do: {:stop, {:shutdown, {:ended, output.tail}}, output}
@@ -224,7 +264,9 @@ defmodule NetRunner.Daemon.Output do
         output
 
       {{:value, work}, queue} ->
-        handler = output.handler || Handler.start_link(output.sink, output.metadata)
+        handler =
+          output.handler || Handler.start_link(output.sink, output.metadata, output.progress)
+
         Handler.work(handler, work)
         %{paid_for(output, work) | handler: handler, work: work, queue: queue}
     end

@@ -195,6 +195,41 @@ defmodule NetRunner.Daemon.OptionsTest do
     end
   end
 
+  describe "the last output" do
+    test "goes to a slow function as a whole, when the command has exited by itself" do
+      test = self()
+      slow = fn line -> send(test, {:line, line, Process.sleep(20)}) end
+      {:ok, daemon} = Daemon.start_link(shell("seq 200; printf end", on_line: slow))
+      assert_receive {:EXIT, ^daemon, :normal}, 60_000
+      for n <- 1..200, line = "#{n}", do: assert_received({:line, ^line, :ok})
+      assert_received {:line, "end", :ok}
+    end
+
+    test "is given up when a function hangs, and the log says how much that is" do
+      test = self()
+
+      hang = fn _ ->
+        send(test, :hanging)
+        Process.sleep(:infinity)
+      end
+
+      for stop? <- [false, true] do
+        log =
+          capture_log(fn ->
+            {:ok, daemon} = Daemon.start_link(shell("seq 3; read go", on_line: hang))
+            assert_receive :hanging, 60_000
+            if stop?, do: GenServer.stop(daemon), else: :ok = Daemon.close_stdin(daemon)
+            assert_receive {:EXIT, ^daemon, _}, 60_000
+            # Another process logs it.
+            NetRunner.Waiting.await_log()
+          end)
+
+        assert log =~ "up to 6 bytes of the last output of the daemon sh -c"
+        assert log =~ "were not handled"
+      end
+    end
+  end
+
   describe ":ok_statuses" do
     test "say which exits are normal; a signal counts as 128 + its number" do
       for {script, ok, reason} <- [
