@@ -109,6 +109,9 @@ defmodule NetRunner.Daemon do
   # off what is longer.
   @tail 4_096
 
+  # And as much of it is logged.
+  @logged_tail 500
+
   # The command comes first: it is what a crash report shows first of the state.
   @enforce_keys [:command, :process, :parent, :exit, :output, :stderr] ++
                   [:ok_statuses, :stop, :kill_timeout, :leftovers]
@@ -421,21 +424,14 @@ defmodule NetRunner.Daemon do
          :ok <- Directory.put(process) do
       begin(process, parent, options)
     else
-      {:error, reason} -> not_started(parent, reason)
+      {:error, reason} -> not_started(parent, reason, options)
     end
   end
 
   defp start_command(options, parent) do
     Process.flag(:trap_exit, true)
     Process.link(parent)
-    command = [options.cmd | options.args]
-
-    with {:error, reason} when is_atom(reason) <- Server.start(command, options.process_opts) do
-      # Of such a reason, which names no program, a supervisor tells no more than that.
-      error = %Error{command: command, reason: reason}
-      Log.write(:warning, "a daemon did not start: #{Error.one_line(Exception.message(error))}")
-      {:error, reason}
-    end
+    Server.start([options.cmd | options.args], options.process_opts)
   end
 
   defp command_line(options), do: Error.command_line([options.cmd | options.args])
@@ -464,18 +460,49 @@ defmodule NetRunner.Daemon do
         {:ok, state}
 
       {:ended, how} ->
-        not_started(parent, with_stderr(how, end_command(state)))
+        not_started(parent, with_stderr(how, end_command(state)), options)
 
       {:error, reason} ->
         end_command(state)
-        not_started(parent, reason)
+        not_started(parent, reason, options)
     end
   end
 
-  # A shutdown, so that nothing is logged: the caller gets the reason.
-  defp not_started(parent, reason) do
+  # A shutdown, so that no crash is logged: the caller gets the reason. When that is a supervisor which starts the daemon again, it reports it only
+  # where reports of SASL are shown, and ends in the end.
+  defp not_started(parent, reason, options) do
+    if why = why_not_started(reason, [options.cmd | options.args]),
+      do: Log.write(:warning, "a daemon did not start: #{Error.one_line(why)}")
+
     Process.unlink(parent)
     {:stop, {:shutdown, {:not_started, reason}}}
+  end
+
+  # What a function of the user's gave may be secret, and so is left out.
+  defp why_not_started(reason, command) do
+    line = Error.command_line(command)
+
+    case reason do
+      {:address_in_use, sentence} ->
+        "`#{line}`: #{sentence}"
+
+      {:not_ready, _sentence} ->
+        "`#{line}` did not become ready; the error of its start says why"
+
+      {how, code, stderr: stderr} ->
+        what = if how == :signal, do: "the signal", else: "the exit status"
+        said = if stderr == "", do: "", else: ": " <> Text.last(stderr, @logged_tail)
+        "`#{line}` ended with #{what} #{code} before it was ready#{said}"
+
+      reason when is_atom(reason) and reason not in [:normal, :shutdown, :killed] ->
+        Exception.message(%Error{command: command, reason: reason})
+
+      {step, errno} when is_atom(step) and is_atom(errno) and step != :shutdown ->
+        Exception.message(%Error{command: command, reason: reason})
+
+      _of_who_ends_it ->
+        nil
+    end
   end
 
   defp await_exit(process), do: spawn_link(__MODULE__, :tell_end, [process])
@@ -576,7 +603,7 @@ defmodule NetRunner.Daemon do
     {:noreply, state}
   end
 
-  # Its own functions ask the command's process. A mistake must not end the command.
+  # Its own functions ask the command's process. A mistake must not end the command; `NetRunner.Process` raises.
   @impl true
   def handle_call(_request, {caller, _tag}, state) do
     Log.write(
@@ -585,7 +612,7 @@ defmodule NetRunner.Daemon do
         "use the functions of NetRunner.Daemon, not those of NetRunner.Process"
     )
 
-    {:reply, {:error, :closed}, state}
+    {:reply, {:error, {:daemon, state.command}}, state}
   end
 
   defp reason(how, ok_statuses) do

@@ -166,6 +166,15 @@ for {file, mutants} <- [
          {"what_is_hidden_does_not_outlive_an_upgrade", "Options.Hidden.new(value)",
           "(&Enumerable.reduce(value, &1, &2))", ["test/net_runner/honoured_test.exs"]}
        ]},
+      {"daemon/output",
+       [
+         {"a_slow_function_loses_the_last_output",
+          "progress -> go_on(%{output | progress_before: progress})",
+          "_progress -> go_on(%{output | ahead?: true, stuck?: true})",
+          ["test/net_runner/daemon/options_test.exs"]},
+         {"nobody_hears_what_was_given_up", "          :warning,\n          \"up to",
+          "          :debug,\n          \"up to", ["test/net_runner/daemon/options_test.exs"]}
+       ]},
       {"daemon/handler",
        [
          {"a_line_that_has_begun_is_lost_in_an_upgrade",

@@ -352,12 +352,40 @@ defmodule NetRunner.DaemonTest do
           assert_receive {:EXIT, ^daemon, :normal}, 60_000
           {:ok, daemon} = Daemon.start_link(shell("sleep 100 # unseen"))
           GenServer.stop(daemon)
-
-          assert {:error, _} =
-                   Daemon.start_link(shell("exit 1 # unseen", ready: {:output, ~r/x/}))
         end)
 
       assert Enum.filter(lines, &(&1 =~ "unseen")) == []
+    end
+
+    test "before it was ready is a warning, as a supervisor that starts it again does not say why that failed" do
+      Process.flag(:trap_exit, true)
+      never = [ready: {:output, ~r/x/}, ready_timeout: 100]
+      ready = [ready: fn _ -> raise "s3cret" end]
+      {:ok, listener} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})
+      {:ok, port} = :inet.port(listener)
+
+      for {script, options, said} <- [
+            {"echo cannot bind >&2; exit 1", never,
+             "` ended with the exit status 1 before it was ready: cannot bind\\n"},
+            {"kill -9 $$", never, "` ended with the signal sigkill before it was ready"},
+            {"sleep 1000", never, "` did not become ready; the error of its start says why"},
+            {"sleep 1000", ready, "` did not become ready; the error of its start says why"},
+            {"sleep 1000", [ready: {:tcp, "127.0.0.1", port}], "`: the command was not started: "}
+          ] do
+        lines =
+          logged(fn ->
+            {:error, _} = Daemon.start_link(shell(script, options))
+            NetRunner.Waiting.await_log()
+          end)
+
+        assert [line] = Enum.filter(lines, &(&1 =~ "a daemon did not start"))
+
+        assert line =~
+                 "warning command=sh -c '#{script}' a daemon did not start: `sh -c '#{script}'"
+
+        assert line =~ said
+        refute line =~ "s3cret"
+      end
     end
   end
 
@@ -638,8 +666,18 @@ defmodule NetRunner.DaemonTest do
 
     test "output matches, also across pieces and on stderr" do
       test = self()
-      script = "echo starting; printf 'is re' >&2; sleep 0.1; printf 'ady' >&2; read stop"
-      options = [ready: {:output, ~r/is ready/u}, on_output: &send(test, {:output, &1})]
+      go = NetRunner.Temporary.path("go")
+      on_exit(fn -> File.rm(go) end)
+
+      script =
+        "echo starting; printf 'is re' >&2; until [ -e #{go} ]; do sleep 0.01; done; printf 'ady' >&2; read stop"
+
+      on_output = fn piece ->
+        send(test, {:output, piece})
+        if piece == "is re", do: File.touch!(go)
+      end
+
+      options = [ready: {:output, ~r/is ready/u}, on_output: on_output]
       {:ok, daemon} = Daemon.start_link(shell(script, options))
       assert_receive {:output, "starting\n"}
       assert_receive {:output, "ady"}, 60_000

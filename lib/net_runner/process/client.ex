@@ -7,9 +7,17 @@ defmodule NetRunner.Process.Client do
   # Names that Process.register/2 refuses.
   @no_names [nil, false, true, :undefined]
 
-  @doc "Asks, and waits for the answer, however long that takes."
+  @doc "Asks, and waits for the answer, however long that takes. Raises when a daemon is asked."
   @spec call(GenServer.server(), term()) :: term()
   def call(process, request) do
+    with {:error, {:daemon, command}} <- ask(process, request) do
+      raise ArgumentError,
+            "#{inspect(process)} is the NetRunner.Daemon of `#{command}`: use the functions of NetRunner.Daemon, or " <>
+              "GenServer.stop/1 to stop it, and not those of NetRunner.Process"
+    end
+  end
+
+  defp ask(process, request) do
     GenServer.call(server!(process), request, :infinity)
   catch
     :exit, {{:nodedown, _}, {GenServer, :call, _}} -> {:error, {:node, :disconnected}}

@@ -116,6 +116,7 @@ defmodule NetRunner.Run.Pipeline do
     deadline = deadline(plan.timeout)
 
     with :ok <- check(plan.commands, 0),
+         :ok <- native_loaded(),
          {:ok, pipes} <- pipes(length(plan.commands) - 1, []) do
       start(plan, pipes, deadline)
     else
@@ -201,6 +202,11 @@ defmodule NetRunner.Run.Pipeline do
     with [_, _ | _] <- members, do: end_all(members, :stopped)
     ends = for {server, _} <- members, do: Member.stop(server)
     Enum.find(ends, :ok, &match?({:error, {:not_ended, _}}, &1))
+  end
+
+  # Without it, the application has not started, and has said why.
+  defp native_loaded do
+    with {:error, _sentence} <- Native.loaded(), do: {:error, :not_started}
   end
 
   defp pipes(0, made), do: {:ok, made}

@@ -101,8 +101,13 @@ defmodule NetRunner.System.Native do
   end
 
   defp does_not_load(text) do
-    "NetRunner's native library does not load (#{text}); " <>
-      "`mix deps.compile net_runner --force` builds it for this machine"
+    # What dlopen(3) says of a file system that is mounted with `noexec`.
+    what_to_do =
+      if "#{text}" =~ "failed to map segment",
+        do: "its folder may be on a file system that is mounted with `noexec`",
+        else: "`mix deps.compile net_runner --force` builds it for this machine"
+
+    "NetRunner's native library does not load (#{text}); #{what_to_do}"
   end
 
   @doc """

@@ -443,9 +443,21 @@ defmodule NetRunner.Daemon.OptionsTest do
   describe "a daemon that is taken for a NetRunner.Process" do
     setup :listen_to_log
 
-    test "lives on, and the log says what to call" do
+    test "lives on, and the error and the log say what to call" do
       {:ok, daemon} = Daemon.start_link(cmd: "cat")
-      assert NetRunner.Process.read(daemon) == {:error, :closed}
+      alias NetRunner.Process, as: Command
+
+      for function <- [
+            &Command.read/1,
+            &Command.write(&1, "x"),
+            &Command.alive?/1,
+            &Command.stop/1
+          ] do
+        assert_raise ArgumentError,
+                     ~r/is the NetRunner.Daemon of `cat`: use .* or GenServer.stop\/1 to stop it/,
+                     fn -> function.(daemon) end
+      end
+
       assert_receive {:logged, :warning, text, _}, 60_000
 
       assert text =~

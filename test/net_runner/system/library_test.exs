@@ -65,7 +65,8 @@ defmodule NetRunner.System.LibraryTest do
     code = """
     {:error, {:net_runner, reason}} = #{start()}
     IO.puts(Application.format_error(reason))
-    IO.inspect(NetRunner.run(~w(true)))
+    {:error, :not_started} = NetRunner.run(~w(true))
+    {:error, :not_started} = NetRunner.pipeline([~w(true), ~w(true)])
     """
 
     output = vm(application, code)
