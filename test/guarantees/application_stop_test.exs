@@ -241,8 +241,12 @@ defmodule NetRunner.Guarantees.ApplicationStopTest do
     output =
       in_vm("""
       test = self()
-      hang = fn _ -> send(test, :hangs) && Process.sleep(:infinity) end
-      capture = spawn(fn -> NetRunner.capture(~w(echo x), on_output: hang, kill_timeout: 3_600_000) end)
+      hang = fn _ ->
+        send(test, :hangs)
+        Process.sleep(:infinity)
+      end
+
+      spawn(fn -> NetRunner.capture(~w(echo x), on_output: hang, kill_timeout: 3_600_000) end)
       receive do: (:hangs -> :ok)
       :ok = Application.stop(:net_runner)
       """)

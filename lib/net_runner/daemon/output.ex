@@ -42,7 +42,8 @@ defmodule NetRunner.Daemon.Output do
                 dropped: 0,
                 windows: %{},
                 tail: "",
-                # How often the handler got on by a line or a piece, and how often it had at the last `give_up_if_stuck/1`.
+                # How often the handler got on by a line or a piece, and how often it had at the last `give_up_if_stuck/1`. When it
+                # is stuck, only the rest is read, and then it is given up.
                 progress: nil,
                 progress_before: nil,
                 stuck?: false

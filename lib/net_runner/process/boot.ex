@@ -155,7 +155,7 @@ defmodule NetRunner.Process.Boot do
 
   # Race: stopped application. A daemon is stopped by a command of its own also then.
   defp application_open(extra) do
-    takes? = Launcher.open?() or Map.has_key?(extra, :stops_daemon?)
+    takes? = Launcher.open?() or extra[:stops_daemon?] == true
 
     if takes? and Process.whereis(NetRunner.Registry) != nil,
       do: :ok,

@@ -18,6 +18,16 @@ defmodule NetRunner.Daemon.OptionsTest do
 
   defp shell(script, options), do: [cmd: "sh", args: ["-c", script]] ++ options
 
+  # A function for output, which says so and never returns.
+  defp hang do
+    test = self()
+
+    fn _ ->
+      send(test, :hanging)
+      Process.sleep(:infinity)
+    end
+  end
+
   # :logger handler
   def log(%{meta: meta, level: level, msg: {:string, text}}, %{config: test}),
     do: send(test, {:logged, level, IO.chardata_to_string(text), meta})
@@ -206,17 +216,10 @@ defmodule NetRunner.Daemon.OptionsTest do
     end
 
     test "is given up when a function hangs, and the log says how much that is" do
-      test = self()
-
-      hang = fn _ ->
-        send(test, :hanging)
-        Process.sleep(:infinity)
-      end
-
       for stop? <- [false, true] do
         log =
           capture_log(fn ->
-            {:ok, daemon} = Daemon.start_link(shell("seq 3; read go", on_line: hang))
+            {:ok, daemon} = Daemon.start_link(shell("seq 3; read go", on_line: hang()))
             assert_receive :hanging, 60_000
             if stop?, do: GenServer.stop(daemon), else: :ok = Daemon.close_stdin(daemon)
             assert_receive {:EXIT, ^daemon, _}, 60_000
@@ -252,18 +255,12 @@ defmodule NetRunner.Daemon.OptionsTest do
     end
 
     test "leave a crash, whose log has the end of stderr" do
-      test = self()
-      # So the output is not over when the command is.
-      hang = fn _ ->
-        send(test, :hanging)
-        Process.sleep(:infinity)
-      end
-
       script = "echo; read go; echo FATAL >&2; exit 1"
 
       log =
         capture_log(fn ->
-          {:ok, daemon} = Daemon.start_link(shell(script, on_output: hang))
+          # So the output is not over when the command is.
+          {:ok, daemon} = Daemon.start_link(shell(script, on_output: hang()))
           assert_receive :hanging, 60_000
           :ok = Daemon.write(daemon, "\n")
           assert_receive {:EXIT, ^daemon, {:exit_status, 1}}, 60_000
