@@ -32,7 +32,7 @@ defmodule NetRunner do
   @moduledoc since: "0.1.0"
 
   alias NetRunner.{Command, Error, Options, Result, Top}
-  alias NetRunner.Process.{Listing, Server}
+  alias NetRunner.Process.{Client, Listing, Server}
   alias NetRunner.Run.{CancelToken, Capture, Cmd, Input, Pipeline, Progress}
 
   @typedoc "`[executable | args]`, or a command as a value."
@@ -101,11 +101,11 @@ defmodule NetRunner do
 
   ## Options
 
-  #{Options.summary(@run_groups)}
+  #{Options.Declared.summary(@run_groups)}
   """
   @spec run(command(), keyword()) :: {stdout :: binary(), 0..255} | {:error, error()}
   def run(command, options \\ []) do
-    {command, options} = Command.unfold(command, options, @run_groups)
+    {command, options} = unfold(command, options, @run_groups)
     options = Options.validate!(options, @run_groups)
     input = Input.new(options)
     # Nobody else can get the result.
@@ -113,13 +113,16 @@ defmodule NetRunner do
     extra = [input: Input.for_server(input), grace?: true, consumer: self()]
 
     with {:ok, server} <- Server.start(command, options, extra) do
-      progress = Progress.start(options, input, server, command)
+      progress = if options.progress, do: Progress.start(options, input, server, command)
       feeder = input |> Input.feed(server) |> Input.watch()
-      result = NetRunner.Process.collect(server, options.max_output_size)
-      Progress.stop(progress)
+      result = Client.call(server, {:collect, options.max_output_size, :infinity})
+      if progress, do: Progress.stop(progress)
       Input.result(result, feeder)
     end
   end
+
+  defp unfold(%Command{} = command, options, groups), do: Command.unfold(command, options, groups)
+  defp unfold(command, options, _groups), do: {command, options}
 
   @doc """
   Like `run/2`, but returns only stdout, and raises `NetRunner.Error` unless the status is 0.
@@ -137,7 +140,7 @@ defmodule NetRunner do
   """
   @spec run!(command(), keyword()) :: binary()
   def run!(command, options \\ []) do
-    {command, options} = Command.unfold(command, options, @run_groups)
+    {command, options} = unfold(command, options, @run_groups)
     options = Options.validate!(options, @run_groups)
     # Of a run, only what is returned is limited.
     limits = [stdout: options.max_output_size]
@@ -235,12 +238,12 @@ defmodule NetRunner do
 
   ## Options
 
-  #{Options.summary(@capture_groups)}
+  #{Options.Declared.summary(@capture_groups)}
   """
   @spec capture(command(), keyword()) ::
           {:ok, Result.t()} | {:error, NetRunner.Process.start_error() | :timeout | :cancelled}
   def capture(command, options \\ []) do
-    {command, options} = Command.unfold(command, options, @capture_groups)
+    {command, options} = unfold(command, options, @capture_groups)
     options = Options.validate!(options, @capture_groups)
 
     with {:ok, result, _failure} <- Capture.run(command, options, Input.new(options)),
@@ -299,11 +302,11 @@ defmodule NetRunner do
 
   ## Options
 
-  #{Options.summary(@raising_groups)}
+  #{Options.Declared.summary(@raising_groups)}
   """
   @spec stream!(command(), keyword()) :: Enumerable.t()
   def stream!(command, options \\ []) do
-    {command, options} = Command.unfold(command, options, @raising_groups)
+    {command, options} = unfold(command, options, @raising_groups)
     options = Options.validate!(options, @raising_groups)
     NetRunner.Run.Stream.lazy(command, options, Input.new(options))
   end
@@ -323,12 +326,12 @@ defmodule NetRunner do
 
   ## Options
 
-  #{Options.summary(@stream_groups)}
+  #{Options.Declared.summary(@stream_groups)}
   """
   @spec stream(command(), keyword()) ::
           {:ok, Enumerable.t()} | {:error, NetRunner.Process.start_error()}
   def stream(command, options \\ []) do
-    {command, options} = Command.unfold(command, options, @stream_groups)
+    {command, options} = unfold(command, options, @stream_groups)
     options = Options.validate!(options, @stream_groups)
     NetRunner.Run.Stream.running(command, options, Input.new(options))
   end
@@ -371,7 +374,7 @@ defmodule NetRunner do
 
   ## Options
 
-  #{Options.summary(@pipeline_groups)}
+  #{Options.Declared.summary(@pipeline_groups)}
   """
   @spec pipeline([command()], keyword()) ::
           {stdout :: binary(), [0..255]}
@@ -396,7 +399,7 @@ defmodule NetRunner do
 
   ## Options
 
-  #{Options.summary(@pipeline_stream_groups)}
+  #{Options.Declared.summary(@pipeline_stream_groups)}
   """
   @spec pipeline_stream!([command()], keyword()) :: Enumerable.t()
   def pipeline_stream!(commands, options \\ []) do

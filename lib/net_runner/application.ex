@@ -1,24 +1,15 @@
 defmodule NetRunner.Application do
   @moduledoc false
-  # The supervision tree: the registry of running commands, the directory of daemons, the commands that can be cancelled,
-  # and the launcher. Commands themselves
+  # The supervision tree: the registry of commands, daemons and cancel tokens, and the launcher. Commands themselves
   # are started by their callers. A stop of the application ends them; they are linked to the registry, so that none is missed.
 
   use Application
 
-  # What the start of the application and the first command without options need: the library's own, and what they take of Elixir's.
+  # What the start of the application and a first command without options need. The VM compiles each of them when it loads it, which is
+  # most of the time that the two take. So a module is not called for an option that is not given, as this list would grow by all of it.
   @needed [
-    Enumerable,
-    Enumerable.List,
-    Enumerable.Map,
-    Module,
     NetRunner,
-    NetRunner.Command,
-    NetRunner.Daemon.Directory,
     NetRunner.Options,
-    NetRunner.Options.Kind,
-    NetRunner.Process,
-    NetRunner.Process.Announcer,
     NetRunner.Process.Asker,
     NetRunner.Process.Boot,
     NetRunner.Process.Caller,
@@ -27,7 +18,6 @@ defmodule NetRunner.Application do
     NetRunner.Process.Context,
     NetRunner.Process.Counters,
     NetRunner.Process.Exit,
-    NetRunner.Process.Fault,
     NetRunner.Process.Inlet,
     NetRunner.Process.Lifecycle,
     NetRunner.Process.Listing,
@@ -37,20 +27,10 @@ defmodule NetRunner.Application do
     NetRunner.Process.Server,
     NetRunner.Process.State,
     NetRunner.Process.Watchers,
-    NetRunner.Run.CancelToken,
+    NetRunner.Registry,
     NetRunner.Run.Input,
-    NetRunner.Run.Progress,
-    NetRunner.Sandbox.Policy,
-    NetRunner.Signal,
-    NetRunner.System.Cgroup,
-    NetRunner.System.Descriptors,
     NetRunner.System.Launcher,
-    NetRunner.System.Spec,
-    NetRunner.Telemetry,
-    Range,
-    Registry,
-    Registry.Partition,
-    Registry.Supervisor
+    NetRunner.System.Spec
   ]
 
   @impl true
@@ -91,9 +71,7 @@ defmodule NetRunner.Application do
     :ok = NetRunner.System.Launcher.create_table()
 
     children = [
-      {Registry, keys: :unique, name: NetRunner.Registry, partitions: System.schedulers_online()},
-      NetRunner.Daemon.Directory,
-      NetRunner.Run.CancelToken,
+      NetRunner.Registry,
       NetRunner.System.Launcher
     ]
 

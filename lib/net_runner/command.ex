@@ -98,7 +98,7 @@ defmodule NetRunner.Command do
   def checked!(%__MODULE__{cmd: executable, args: args, opts: options} = command) do
     executable!(executable)
     Options.keyword!(options)
-    for {name, _} <- options, do: Options.known!(name, @groups)
+    for {name, _} <- options, do: Options.Name.known!(name, @groups)
     %{command | args: strings!(args)}
   end
 
@@ -117,15 +117,13 @@ defmodule NetRunner.Command do
   @doc false
   # What a function makes of the command and the options that it is given: `[executable | args]` and the
   # options to validate.
-  @spec unfold(t() | term(), term(), [Options.group()]) :: {term(), term()}
+  @spec unfold(t(), term(), [Options.group()]) :: {[String.t()], term()}
   def unfold(%__MODULE__{} = command, options, groups) do
     command = checked!(command)
     meant = command.opts |> Keyword.take(Options.names(groups)) |> with_meaning(options, groups)
     {executable, args, options} = for_call(%{command | opts: meant}, options)
     {[executable | args], options}
   end
-
-  def unfold(command, options, _groups), do: {command, options}
 
   # A capture reads stderr, unless it is told otherwise, and so no tail of it is kept.
   defp with_meaning(own, options, [_ | _] = groups) do

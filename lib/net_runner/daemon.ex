@@ -139,7 +139,7 @@ defmodule NetRunner.Daemon do
   @doc """
   Returns the child spec for a supervisor. It takes the options of `start_link/1`, and those of the child:
 
-  #{Options.documentation([:child])}
+  #{Options.Declared.documentation([:child])}
   For example:
 
       iex> NetRunner.Daemon.child_spec(cmd: "cat", process_opts: [kill_timeout: 1_000]).shutdown
@@ -201,7 +201,7 @@ defmodule NetRunner.Daemon do
 
   ## Options
 
-  #{Options.documentation(@groups)}
+  #{Options.Declared.documentation(@groups)}
   """
   @spec start_link(keyword()) :: {:ok, pid()} | {:error, start_error()}
   def start_link(options) do

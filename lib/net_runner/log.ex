@@ -13,6 +13,15 @@ defmodule NetRunner.Log do
     :ok
   end
 
+  @doc "For a process that gets a message that it does not know."
+  @spec unknown(module(), term()) :: :ok
+  def unknown(module, message) do
+    write(
+      :warning,
+      "#{inspect(module)} received a message that it does not know: #{inspect(message)}"
+    )
+  end
+
   @doc false
   @spec log(Logger.level(), String.t(), keyword(), Context.t()) :: :ok
   def log(level, sentence, metadata, context) do

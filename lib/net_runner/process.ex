@@ -117,7 +117,7 @@ defmodule NetRunner.Process do
 
   ## Options
 
-  #{Options.summary(@groups)}
+  #{Options.Declared.summary(@groups)}
   """
   @spec start(String.t() | Command.t(), [String.t()] | keyword(), keyword()) ::
           {:ok, pid()} | {:error, start_error()}

@@ -97,26 +97,17 @@ defmodule NetRunner.Telemetry do
     %{monotonic_time: now, duration: now - started}
   end
 
-  @doc false
-  # Whether there may be handlers. One can only be attached by a call of the module, which loads it. So this
-  # look-up is all that events cost without one.
-  @spec handlers?() :: boolean()
-  def handlers?, do: :erlang.function_exported(:telemetry, :execute, 3)
-
   defp emit(event, span, measurements, metadata) do
-    if handlers?() do
-      common = %{
-        command: if(is_list(span.command), do: span.command, else: [span.command]),
-        pid: span.pid,
-        os_pid: span.os_pid,
-        caller: List.first(span.callers),
-        callers: span.callers,
-        telemetry_span_context: span.pid
-      }
+    common = %{
+      command: if(is_list(span.command), do: span.command, else: [span.command]),
+      pid: span.pid,
+      os_pid: span.os_pid,
+      caller: List.first(span.callers),
+      callers: span.callers,
+      telemetry_span_context: span.pid
+    }
 
-      execute([[:net_runner, :command, event], measurements, Map.merge(common, metadata)])
-    end
-
+    execute([[:net_runner, :command, event], measurements, Map.merge(common, metadata)])
     :ok
   end
 

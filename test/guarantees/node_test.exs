@@ -151,8 +151,8 @@ defmodule NetRunner.Guarantees.NodeTest do
 
     # The two commands of the last ones run.
     Tree.await(fn ->
-      Nodes.call(peer, :erpc, :call, [node, Registry, :count, [NetRunner.Registry]]) ==
-        length(@shapes) + 2
+      commands = Nodes.call(peer, :erpc, :call, [node, NetRunner.Registry, :all, [:command]])
+      length(commands) == length(@shapes) + 2
     end)
 
     # Nor are the calls still on their way: one that comes later connects again, and finds nobody.

@@ -6,6 +6,7 @@ spec = ["test/net_runner/bad_input_test.exs", "test/net_runner_test.exs"]
 cgroup = ["test/net_runner/system/cgroup_test.exs"]
 error = ["test/net_runner/error_test.exs"]
 telemetry = ["test/net_runner/telemetry_test.exs"]
+registry = ["test/net_runner/registry_test.exs"]
 options = ["test/net_runner/options_test.exs", "test/net_runner/bad_input_test.exs"]
 signal = ["test/net_runner/signal_test.exs"]
 launcher = ["test/net_runner/system/launcher_test.exs"]
@@ -93,8 +94,6 @@ for {file, mutants} <- [
           "Enum.any?(parts, &(&1 in [\".\"]))", cgroup},
          {"an_absolute_path", "Path.type(path) != :relative ->", "Path.type(path) == :never ->",
           cgroup},
-         {"limits_without_a_path", "def create(%{cgroup_path: nil, cgroup: []}), do: {:ok, nil}",
-          "def create(%{cgroup_path: nil, cgroup: _}), do: {:ok, nil}", cgroup},
          {"a_missing_controller_is_not_told",
           "failure(\"the controller \#{inspect(controller)} is not available in \#{directory}\")",
           "_ = directory\n        :ok", cgroup},
@@ -117,20 +116,49 @@ for {file, mutants} <- [
          {"a_quote_in_a_word", "String.replace(word, \"'\", \"'\\\\''\")", "word", error},
          {"a_word_without_end", "shortened(@longest_word)", "shortened(@longest_command)", error}
        ]},
+      {"process/boot",
+       [
+         {"limits_without_a_path", "cgroups(%{cgroup_path: nil, cgroup: []})",
+          "cgroups(%{cgroup_path: nil, cgroup: _})", cgroup}
+       ]},
+      {"registry",
+       [
+         {"an_entry_outlives_its_process", "do: :ets.match_delete(@table, {key, pid, :_})",
+          "do: key", registry},
+         {"all_entries_of_a_key_go_with_one_process", "{key, pid, :_})", "{key, :_, :_})",
+          registry},
+         {"an_entry_of_the_dead_is_shown",
+          "for {_key, pid, value} <- :ets.lookup(@table, key), Process.alive?(pid), do: value",
+          "for {_key, _pid, value} <- :ets.lookup(@table, key), do: value", registry},
+         {"the_dead_are_listed",
+          "for {pid, _value} = entry <- entries, Process.alive?(pid), do: entry", "entries",
+          registry},
+         {"who_has_an_entry_outlives_the_application", "    Process.link(registry)\n",
+          "    true = is_pid(registry) || raise ArgumentError\n",
+          registry ++ ["test/net_runner/system/launcher_test.exs"]}
+       ]},
       {"options",
+       [
+         {"the_last_value_counts", "given() |> Enum.uniq_by(fn {name, _} -> name end)", "given()",
+          options},
+         {"what_excludes_what_is_not_looked_at",
+          "if given != [], do: Combination.check!(given, groups)",
+          "if given == [], do: Combination.check!(given, groups)", options}
+       ]},
+      {"options/name",
+       [
+         {"any_option_for_any_function", "&(&1 in groups)) do", "&(&1 != nil)) do", options}
+       ]},
+      {"options/value",
        [
          {"the_id_that_means_no_change", "value in 0..0xFFFF_FFFE\n", "value in 0..0xFFFF_FFFF\n",
           options},
          {"a_soft_limit_above_the_hard", "number?(hard) and soft <= hard", "number?(hard)",
           options},
-         {"the_last_value_counts", "given() |> Enum.uniq_by(fn {name, _} -> name end)", "given()",
-          options},
          {"a_timeout_that_no_timer_takes", "value >= 0 and value < 0x1_0000_0000",
           "value >= 0 and value < 0x2_0000_0000", options},
          {"a_nul_in_a_path", "is_binary(value) and :binary.match(value, <<0>>) == :nomatch",
-          "is_binary(value) and :binary.match(value, <<0>>) != :never", options},
-         {"any_option_for_any_function", "fn {group, _} -> group in groups end) do",
-          "fn {group, _} -> group != nil end) do", options}
+          "is_binary(value) and :binary.match(value, <<0>>) != :never", options}
        ]},
       {"process/announcer",
        [
@@ -151,7 +179,7 @@ for {file, mutants} <- [
       {"command",
        [
          {"a_command_made_by_hand_is_not_checked",
-          "for {name, _} <- options, do: Options.known!(name, @groups)\n", "",
+          "for {name, _} <- options, do: Options.Name.known!(name, @groups)\n", "",
           ["test/net_runner/command_test.exs"]}
        ]},
       {"log",

@@ -130,7 +130,7 @@ boot = [
   {"a_dead_launcher_is_not_replaced_for_a_request", "failed == :not_taken and attempts > 1,",
    "failed == :not_taken and attempts > 100,", [launcher]},
   {"a_shepherd_of_a_failed_start_ends", "        Native.retire(control)\n", "", [reuse]},
-  {"the_cgroup_of_a_failed_start_stays", "      Cgroup.remove(cgroup)\n", "",
+  {"the_cgroup_of_a_failed_start_stays", "      if cgroup, do: Cgroup.remove(cgroup)\n", "",
    ["test/net_runner/system/cgroup_test.exs"]},
   {"one_file_for_both_is_opened_twice", "  defp stderr({_, _} = file, file), do: :redirect\n", "",
    [run]},

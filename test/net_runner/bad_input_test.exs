@@ -12,13 +12,13 @@ defmodule NetRunner.BadInputTest do
   setup do
     tree = Tree.new()
     launcher = Tree.current_launcher()
-    commands = Registry.count(NetRunner.Registry)
+    commands = length(NetRunner.Registry.all(:command))
 
     on_exit(fn ->
       existed? = File.exists?(@witness)
       File.rm(@witness)
       refute existed?
-      assert Registry.count(NetRunner.Registry) == commands
+      assert length(NetRunner.Registry.all(:command)) == commands
       assert Tree.current_launcher() == launcher
       Tree.await(&Tree.at_rest?/0, 60_000, &Tree.helpers/0)
 

@@ -361,7 +361,7 @@ defmodule NetRunner.OptionsTest do
 
   test "the documentation of every function lists each option that it takes, and its own with their defaults" do
     for group <- @groups do
-      text = Options.documentation([group])
+      text = Options.Declared.documentation([group])
 
       for {name, default} <- Options.validate!([], [group]) do
         assert text =~ "`#{inspect(name)}` - "
@@ -377,7 +377,7 @@ defmodule NetRunner.OptionsTest do
           stream!: [:input, :stream]
         ] do
       [text] = for {{:function, ^function, _}, _, _, %{"en" => text}, _} <- docs, do: text
-      for group <- groups, do: assert(text =~ Options.documentation([group]))
+      for group <- groups, do: assert(text =~ Options.Declared.documentation([group]))
       for name <- Options.names([:command]), do: assert(text =~ "`#{inspect(name)}`")
     end
   end

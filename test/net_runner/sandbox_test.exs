@@ -80,7 +80,6 @@ defmodule NetRunner.SandboxTest do
 
       asked = [processes: :own, tmp: :private, metadata: :locked]
       assert Policy.in_force(policy(asked)) == @layers ++ [:processes, :tmp, :metadata]
-      assert Policy.in_force(nil) == nil
     end
 
     test "nil is as if it were not given" do
@@ -114,7 +113,6 @@ defmodule NetRunner.SandboxTest do
                locked_metadata: true
              ]
 
-      assert Policy.fields(nil) == []
       all = [:filesystem, :signals, :system_calls, :capabilities]
 
       for {network, name} <- [

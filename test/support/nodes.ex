@@ -4,6 +4,9 @@ defmodule NetRunner.Guarantees.Nodes do
   # input and output (`:peer`), so that the distribution between them can be broken, and they can be killed. Their
   # name server (epmd) is one of their own, on a port of its own.
 
+  alias NetRunner.Guarantees.Tree
+  alias NetRunner.Registry
+
   # It ends with its stdin, which is the port's. No command of NetRunner, because tests count those.
   @epmd "$0 -address 127.0.0.1 -port $1 >/dev/null 2>&1 & read end; kill $!; wait"
 
@@ -168,6 +171,22 @@ defmodule NetRunner.Guarantees.Nodes do
     cancel = fn _ -> :erpc.call(canceller, NetRunner, :cancel, [token]) end
     result = NetRunner.capture(command, [cancel: token, on_output: cancel] ++ options)
     {result, NetRunner.capture(~w(true), cancel: token)}
+  end
+
+  @doc "The same, by that node itself, after its registry was restarted."
+  def capture_cancelled_after_restart(command, options) do
+    token = NetRunner.cancel_token()
+    registered? = fn -> Registry.get({:token, token.ref}) != [] end
+
+    cancel = fn _ ->
+      Tree.await(registered?)
+      registry = Process.whereis(Registry)
+      Process.exit(registry, :kill)
+      Tree.await(fn -> Process.whereis(Registry) not in [nil, registry] and registered?.() end)
+      NetRunner.cancel(token)
+    end
+
+    NetRunner.capture(command, [cancel: token, on_output: cancel] ++ options)
   end
 
   def capture_with_failing_input(options) do

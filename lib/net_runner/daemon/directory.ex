@@ -5,36 +5,17 @@ defmodule NetRunner.Daemon.Directory do
 
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Client
-
-  @registry NetRunner.Daemon.Registry
-
-  @spec child_spec(term()) :: Supervisor.child_spec()
-  def child_spec(_) do
-    Registry.child_spec(
-      keys: :unique,
-      name: @registry,
-      partitions: System.schedulers_online()
-    )
-  end
+  alias NetRunner.Registry
 
   @doc "Notes the command of the daemon that calls this, until the daemon is gone."
   @spec put(command :: pid()) :: :ok | {:error, :not_started}
   def put(command) do
-    {:ok, _} = Registry.register(@registry, self(), command)
-    :ok
-  rescue
-    # Race: stopped application.
-    ArgumentError -> {:error, :not_started}
+    with {:ok, _} <- Registry.put({:daemon, self()}, command), do: :ok
   end
 
   @doc "All daemons on this node, each with its command."
   @spec all() :: [{daemon :: pid(), command :: pid()}]
-  def all do
-    Registry.select(@registry, [{{:_, :"$1", :"$2"}, [], [{{:"$1", :"$2"}}]}])
-  rescue
-    # NetRunner does not run, so no daemon does.
-    ArgumentError -> []
-  end
+  def all, do: Registry.all(:daemon)
 
   @doc "The command of a daemon, which may be on another node."
   @spec find(GenServer.server()) :: {:ok, pid()} | {:error, Command.gone()}
@@ -48,13 +29,10 @@ defmodule NetRunner.Daemon.Directory do
   end
 
   defp find_here(pid) do
-    case Registry.lookup(@registry, pid) do
-      [{^pid, command}] -> {:ok, command}
+    case Registry.get({:daemon, pid}) do
+      [command] -> {:ok, command}
       [] -> {:error, :closed}
     end
-  rescue
-    # NetRunner does not run, so no daemon does.
-    ArgumentError -> {:error, :closed}
   end
 
   defp find_there(node, daemon) do

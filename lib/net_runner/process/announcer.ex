@@ -15,33 +15,27 @@ defmodule NetRunner.Process.Announcer do
   @patience 3_000
 
   @typedoc "The process; or, once it was asked to announce the end, the name of its answer."
-  @type t :: pid() | reference() | nil
+  @type t :: pid() | reference()
 
   @doc "For so many ms, handlers are waited for."
   @spec patience() :: pos_integer()
   def patience, do: @patience
 
-  @doc "Starts it, where there may be handlers, for the command of the calling process. They inherit this context."
-  @spec start(Telemetry.span(), Context.t()) :: t()
-  def start(span, context) do
-    if Telemetry.handlers?(), do: spawn(__MODULE__, :begin, [span, self(), context])
-  end
+  @doc "Starts it for the command of the calling process. The handlers inherit this context."
+  @spec start(Telemetry.span(), Context.t()) :: pid()
+  def start(span, context), do: spawn(__MODULE__, :begin, [span, self(), context])
 
   @doc """
   Returns when the handlers of the command's start have returned, one of those who want it (by their monitors) is dead, or so many ms
   have passed.
   """
-  @spec await_start(t(), %{reference() => true}, timeout()) :: :ok
-  def await_start(nil, _wanted_by, _timeout), do: :ok
-
+  @spec await_start(pid(), %{reference() => true}, timeout()) :: :ok
   # In the order of terms, `:infinity` comes after all numbers.
   def await_start(announcer, wanted_by, timeout),
     do: await(announcer, :start, wanted_by, min(timeout, @patience))
 
   @doc "As `await_start/3`, for a command that could not be started: both that it was to start, and why it did not."
-  @spec await_failure(t(), term(), %{reference() => true}) :: :ok
-  def await_failure(nil, _reason, _wanted_by), do: :ok
-
+  @spec await_failure(pid(), term(), %{reference() => true}) :: :ok
   def await_failure(announcer, reason, wanted_by),
     do: await(announcer, {:fail, reason}, wanted_by, @patience)
 

@@ -53,7 +53,7 @@ defmodule NetRunner.Process.Boot do
           inlet: Inlet.t(),
           outlets: Outlets.t(),
           fds: %{Descriptors.fd() => Inlet.t() | Outlets.t()},
-          announcer: Announcer.t(),
+          announcer: pid() | nil,
           rest_of_timeout: timeout()
         }
 
@@ -82,14 +82,13 @@ defmodule NetRunner.Process.Boot do
     patience = {wanted_by, deadline(now, options[:timeout])}
     give_up_after = give_up_after(options)
     standard = connections(options, Map.get(extra, :input, :open))
-    connections = {standard, Descriptors.connections(options.fds)}
+    connections = {standard, further_connections(options.fds)}
 
     leave_application()
 
     with :ok <- application_open(extra),
          {:ok, fields} <- Spec.build(command, options),
-         {:ok, joined} <- Cgroup.joined(options),
-         {:ok, cgroup} <- Cgroup.create(options),
+         {:ok, joined, cgroup} <- cgroups(options),
          {:ok, os_pid, fds} <-
            start_in(
              cgroup,
@@ -115,8 +114,10 @@ defmodule NetRunner.Process.Boot do
         grace: if(extra[:grace?], do: options.output_grace, else: :none)
       }
 
-      announcer = Announcer.start(span(command, os_pid, started, extra.context), extra.context)
-      Announcer.await_start(announcer, wanted_by, remaining(elem(patience, 1)))
+      announcer = announcer(command, os_pid, started, extra.context)
+
+      if announcer,
+        do: Announcer.await_start(announcer, wanted_by, remaining(elem(patience, 1)))
 
       {:ok,
        %__MODULE__{
@@ -128,7 +129,7 @@ defmodule NetRunner.Process.Boot do
          started: started,
          counters: counters,
          cgroup: cgroup,
-         sandbox: Policy.in_force(options.sandbox),
+         sandbox: options.sandbox && Policy.in_force(options.sandbox),
          life: life,
          inlet: Inlet.new(stdin, terminal?),
          outlets: Outlets.new(Pipe.new(stdout, terminal?), Pipe.new(stderr), tail, counters),
@@ -139,18 +140,26 @@ defmodule NetRunner.Process.Boot do
     else
       {:error, reason} ->
         reason = Spec.blame(reason, options)
-
-        span(command, nil, started, extra.context)
-        |> Announcer.start(extra.context)
-        |> Announcer.await_failure(reason, wanted_by)
-
+        announcer = announcer(command, nil, started, extra.context)
+        if announcer, do: Announcer.await_failure(announcer, reason, wanted_by)
         {:error, reason}
     end
   end
 
-  defp span(command, os_pid, started, context) do
-    callers = context.callers
-    %{command: command, pid: self(), os_pid: os_pid, callers: callers, started: started}
+  # A handler of telemetry can only be attached by a call of the module, which loads it. So this look-up is all that events cost
+  # without one.
+  defp announcer(command, os_pid, started, context) do
+    if :erlang.function_exported(:telemetry, :execute, 3) do
+      span = %{
+        command: command,
+        pid: self(),
+        os_pid: os_pid,
+        callers: context.callers,
+        started: started
+      }
+
+      Announcer.start(span, context)
+    end
   end
 
   # Race: stopped application. A daemon is stopped by a command of its own also then.
@@ -180,6 +189,17 @@ defmodule NetRunner.Process.Boot do
   defp give_up_after(%{give_up_after: :infinity}), do: :infinity
   defp give_up_after(options), do: options.kill_timeout + options.give_up_after
 
+  # --- the cgroups --------------------------------------------------------------------------------
+
+  # That to join, and that which is made for the command.
+  defp cgroups(%{cgroup_path: nil, cgroup: []}), do: {:ok, nil, nil}
+
+  defp cgroups(options) do
+    with {:ok, joined} <- Cgroup.joined(options),
+         {:ok, cgroup} <- Cgroup.create(options),
+         do: {:ok, joined, cgroup}
+  end
+
   # --- connections --------------------------------------------------------------------------------
 
   defp connections(%{pty: false} = options, input) do
@@ -192,6 +212,9 @@ defmodule NetRunner.Process.Boot do
     {:terminal, Keyword.get(settings, :rows, 24), Keyword.get(settings, :cols, 80),
      Keyword.get(settings, :echo, true)}
   end
+
+  defp further_connections(fds) when fds == %{}, do: []
+  defp further_connections(fds), do: Descriptors.connections(fds)
 
   defp stdin(nil, :none), do: :null
   defp stdin(nil, _input), do: :pipe
@@ -213,7 +236,7 @@ defmodule NetRunner.Process.Boot do
     fields = if cgroup, do: [{:cgroup, cgroup} | fields], else: fields
 
     with {:error, reason} <- submit(fields, pipes, patience, give_up_after, @attempts) do
-      Cgroup.remove(cgroup)
+      if cgroup, do: Cgroup.remove(cgroup)
       {:error, reason}
     end
   end

@@ -7,9 +7,8 @@ defmodule NetRunner.Process.Guest do
   # The descriptors stay the server's: they close with it, and so cannot outlive the command.
 
   alias NetRunner.Process.{Client, Counters}
+  alias NetRunner.Registry
   alias NetRunner.System.Native
-
-  @registry NetRunner.Registry
 
   # Of a process that calls.
   @last :"$net_runner_guest"
@@ -29,11 +28,9 @@ defmodule NetRunner.Process.Guest do
   @doc "Lets callers find the descriptors of the calling process's command. The registry forgets them with the process."
   @spec register(t()) :: :ok
   def register(guest) do
-    {:ok, _} = Registry.register(@registry, {:guest, self()}, guest)
-    :ok
-  rescue
     # Race: stopped application. The server is linked to the registry, and will hear of it.
-    ArgumentError -> :ok
+    _ = Registry.put({:guest, self()}, guest)
+    :ok
   end
 
   @doc """
@@ -51,15 +48,14 @@ defmodule NetRunner.Process.Guest do
   def of(_name_or_elsewhere), do: nil
 
   defp look_up(server) do
-    with [{_server, guest}] <- Registry.lookup(@registry, {:guest, server}) do
-      Process.put(@last, {server, guest})
-      guest
-    else
-      [] -> nil
+    case Registry.get({:guest, server}) do
+      [guest] ->
+        Process.put(@last, {server, guest})
+        guest
+
+      [] ->
+        nil
     end
-  rescue
-    # Without the application, no command runs.
-    ArgumentError -> nil
   end
 
   @doc """

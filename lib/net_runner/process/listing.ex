@@ -3,12 +3,10 @@ defmodule NetRunner.Process.Listing do
   # The commands that run in this VM: what `NetRunner.list/0` shows. Each server registers its command, and the
   # registry forgets it with the server.
 
-  alias NetRunner.{Error, Figures}
+  alias NetRunner.{Error, Figures, Registry}
   alias NetRunner.Process.{Counters, Stats}
 
   @behaviour Access
-
-  @registry NetRunner.Registry
 
   # How long another node may take to answer.
   @patience_ms 5_000
@@ -46,18 +44,15 @@ defmodule NetRunner.Process.Listing do
           kill_timeout :: non_neg_integer()
         ) :: {:ok, registry :: pid()} | {:error, :not_started}
   def register(command, os_pid, started, counters, kill_timeout) do
-    value = {command, os_pid, started, counters, kill_timeout}
-    {:ok, _process_of_the_registry} = Registry.register(@registry, self(), value)
-  rescue
-    # Race: stopped application.
-    ArgumentError -> {:error, :not_started}
+    Registry.put({:command, self()}, {command, os_pid, started, counters, kill_timeout})
   end
 
   @doc "The commands that run, in the order of their starts. Asks none of their processes."
   @spec list() :: [t()]
   def list do
-    for {{command, os_pid, started, counters, _}, pid} <- Enum.sort_by(entries(), &started/1),
-        not Counters.ended?(counters) and Process.alive?(pid) do
+    for {pid, {command, os_pid, started, counters, _}} <-
+          Enum.sort_by(Registry.all(:command), &started/1),
+        not Counters.ended?(counters) do
       %__MODULE__{
         pid: pid,
         os_pid: os_pid,
@@ -71,13 +66,10 @@ defmodule NetRunner.Process.Listing do
   @doc "The bytes of the command of a server so far, wherever that is; `nil` when it is gone."
   @spec bytes(pid()) :: Counters.bytes() | nil
   def bytes(server) when node(server) == node() do
-    case Registry.lookup(@registry, server) do
-      [{_, {_command, _os_pid, _started, counters, _kill_timeout}}] -> Counters.bytes(counters)
+    case Registry.get({:command, server}) do
+      [{_command, _os_pid, _started, counters, _kill_timeout}] -> Counters.bytes(counters)
       [] -> nil
     end
-  rescue
-    # Without the application, no command runs.
-    ArgumentError -> nil
   end
 
   def bytes(server) do
@@ -90,21 +82,11 @@ defmodule NetRunner.Process.Listing do
   @doc "The servers that run, also of commands that are over, and how long each command may take to end: its `:kill_timeout`."
   @spec servers() :: [{pid(), kill_timeout :: non_neg_integer()}]
   def servers do
-    for {{_command, _os_pid, _started, _counters, kill_timeout}, pid} <- entries(),
-        Process.alive?(pid),
+    for {pid, {_command, _os_pid, _started, _counters, kill_timeout}} <- Registry.all(:command),
         do: {pid, kill_timeout}
   end
 
-  defp entries do
-    Registry.select(@registry, [
-      {{:"$1", :"$2", :"$3"}, [is_pid: :"$1"], [{{:"$3", :"$2"}}]}
-    ])
-  rescue
-    # Without the application, no command runs.
-    ArgumentError -> []
-  end
-
-  defp started({{_command, _os_pid, started, _counters, _kill_timeout}, _pid}), do: started
+  defp started({_pid, {_command, _os_pid, started, _counters, _kill_timeout}}), do: started
 
   defimpl Inspect do
     def inspect(%{bytes: bytes} = entry, _options) do

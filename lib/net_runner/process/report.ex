@@ -62,7 +62,7 @@ defmodule NetRunner.Process.Report do
   defp ended_at(nil), do: System.monotonic_time()
 
   defp cgroup_figures(%Exit{cgroup: figures}, _cgroup) when figures != nil, do: figures
-  defp cgroup_figures(_running_or_lost, cgroup), do: Cgroup.figures(cgroup)
+  defp cgroup_figures(_running_or_lost, cgroup), do: cgroup && Cgroup.figures(cgroup)
 
   defp with_exit(stats, %Exit{usage: {max_rss, user, system}} = exit) do
     %{

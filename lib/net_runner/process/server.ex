@@ -95,7 +95,7 @@ defmodule NetRunner.Process.Server do
         if boot.rest_of_timeout != :infinity, do: arm(:expired, boot.rest_of_timeout)
 
         {:ok, State.new(command, boot, Map.put(extra, :name, options[:name])),
-         {:continue, {:begin, input(options, extra), Descriptors.inputs(options.fds)}}}
+         {:continue, {:begin, input(options, extra), further_inputs(options.fds)}}}
 
       # With `:shutdown` nothing is logged; the caller gets the reason.
       {:error, reason} ->
@@ -114,6 +114,9 @@ defmodule NetRunner.Process.Server do
       {input, _} -> input
     end
   end
+
+  defp further_inputs(fds) when fds == %{}, do: []
+  defp further_inputs(fds), do: Descriptors.inputs(fds)
 
   @impl true
   def handle_continue({:begin, input, inputs}, state) do

@@ -180,7 +180,14 @@ defmodule NetRunner.Process.State do
 
       {:exited, how, usage} ->
         now = System.monotonic_time()
-        exit = %Exit{how: how, usage: usage, at: now, cgroup: Cgroup.figures(state.cgroup)}
+
+        exit = %Exit{
+          how: how,
+          usage: usage,
+          at: now,
+          cgroup: state.cgroup && Cgroup.figures(state.cgroup)
+        }
+
         state |> life({:exited, exit}) |> and_then(&listen/1)
 
       # Nobody would tell of more. Race: limit raised under the VM.

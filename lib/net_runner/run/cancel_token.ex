@@ -8,8 +8,7 @@ defmodule NetRunner.Run.CancelToken do
   # `cancel/1` sets it before it looks the commands up, so one of the two finds the other.
 
   alias NetRunner.Process.Server
-
-  @registry __MODULE__.Registry
+  alias NetRunner.Registry
 
   # In ms, between two tries to register.
   @restart 100
@@ -20,11 +19,6 @@ defmodule NetRunner.Run.CancelToken do
 
   @type t :: %__MODULE__{ref: reference(), flag: :atomics.atomics_ref()}
 
-  @spec child_spec(term()) :: Supervisor.child_spec()
-  def child_spec(_) do
-    Registry.child_spec(keys: :duplicate, name: @registry)
-  end
-
   @spec new() :: t()
   def new, do: %__MODULE__{ref: make_ref(), flag: :atomics.new(1, [])}
 
@@ -32,7 +26,7 @@ defmodule NetRunner.Run.CancelToken do
   @spec cancel(t()) :: :ok
   def cancel(%__MODULE__{ref: ref} = token) when node(ref) == node() do
     set(token)
-    for server <- attached(token), do: Server.end_captured(server, :cancelled)
+    for server <- Registry.get({:token, ref}), do: Server.end_captured(server, :cancelled)
     :ok
   end
 
@@ -48,13 +42,6 @@ defmodule NetRunner.Run.CancelToken do
   rescue
     # Nobody on this node refers to it any more, so nobody can look at it.
     ArgumentError -> :ok
-  end
-
-  defp attached(token) do
-    for {_entry, server} <- Registry.lookup(@registry, token.ref), do: server
-  rescue
-    # Without the application, no command runs.
-    ArgumentError -> []
   end
 
   @doc "Whether it may be given to a command on behalf of this node: only here its flag can be seen."
@@ -101,9 +88,9 @@ defmodule NetRunner.Run.CancelToken do
 
   # While there is no registry, it is restarted. Or the application stops, and all commands end.
   defp register(token, server) do
-    {:ok, _} = Registry.register(@registry, token.ref, server)
-    if cancelled?(token), do: Server.end_captured(server, :cancelled)
-  rescue
-    ArgumentError -> Process.send_after(self(), :register, @restart)
+    case Registry.put({:token, token.ref}, server) do
+      {:ok, _} -> if cancelled?(token), do: Server.end_captured(server, :cancelled)
+      {:error, :not_started} -> Process.send_after(self(), :register, @restart)
+    end
   end
 end

@@ -144,7 +144,7 @@ defmodule NetRunner.Run.Cmd do
     do: first(settings, name, text)
 
   defp option({:env, env}, settings) do
-    unless Options.enumerable?(env) and not (is_list(env) and List.improper?(env)) do
+    unless Options.Value.enumerable?(env) and not (is_list(env) and List.improper?(env)) do
       raise ArgumentError,
             "the option :env must be an enumerable of {name, value} with strings, got: #{Kind.of(env)}"
     end
@@ -157,7 +157,7 @@ defmodule NetRunner.Run.Cmd do
 
   defp option({name, value}, _settings) do
     # The value of an unknown option may be secret: it may be meant as the :env, or the :input.
-    if name not in @both, do: Options.known!(name, @groups, @both ++ [:use_stdio])
+    if name not in @both, do: Options.Name.known!(name, @groups, @both ++ [:use_stdio])
     raise ArgumentError, "invalid option #{inspect(name)} with value #{Kind.shown(value)}"
   end
 

@@ -45,9 +45,7 @@ defmodule NetRunner.Sandbox.Policy do
   def layers, do: @layers
 
   @doc "The names of the layers that are in force, in the order of the documentation."
-  @spec in_force(t() | nil) :: [in_force()] | nil
-  def in_force(nil), do: nil
-
+  @spec in_force(t()) :: [in_force()]
   def in_force(policy) do
     policy.layers ++
       if(policy.processes == :own, do: [:processes], else: []) ++
@@ -294,9 +292,7 @@ defmodule NetRunner.Sandbox.Policy do
   end
 
   @doc "What the shepherd reads."
-  @spec fields(t() | nil) :: [Native.field()]
-  def fields(nil), do: []
-
+  @spec fields(t()) :: [Native.field()]
   def fields(policy) do
     # The network is a layer by what it is limited to.
     layers = policy.layers -- [:network]

@@ -132,7 +132,6 @@ defmodule NetRunner.System.Cgroup do
 
   @doc "Makes the cgroup, if the options ask for one."
   @spec create(map()) :: {:ok, t()} | {:error, term()}
-  def create(%{cgroup_path: nil, cgroup: []}), do: {:ok, nil}
   def create(%{cgroup_path: nil, cgroup: [join: _path]}), do: {:ok, nil}
 
   def create(%{cgroup_path: nil}) do
@@ -159,9 +158,7 @@ defmodule NetRunner.System.Cgroup do
   end
 
   @doc "For a command that did not start, or whose shepherd was killed."
-  @spec remove(t()) :: :ok
-  def remove(nil), do: :ok
-
+  @spec remove(Path.t()) :: :ok
   def remove(directory) do
     _ = put(directory, "cgroup.kill", "1")
     remove(directory, @removal_tries)
@@ -183,9 +180,7 @@ defmodule NetRunner.System.Cgroup do
   end
 
   @doc "What the kernel has counted. A figure that it does not count in this cgroup is missing."
-  @spec figures(t()) :: %{atom() => non_neg_integer()} | nil
-  def figures(nil), do: nil
-
+  @spec figures(Path.t()) :: %{atom() => non_neg_integer()}
   def figures(directory) do
     single =
       for {key, file} <- @single,

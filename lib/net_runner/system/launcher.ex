@@ -239,11 +239,7 @@ defmodule NetRunner.System.Launcher do
     do: {:reply, {:error, :closed}, pass_over(request, state)}
 
   defp pass_over(message, state) do
-    Log.write(
-      :warning,
-      "#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}"
-    )
-
+    Log.unknown(__MODULE__, message)
     state
   end
 

@@ -4,6 +4,7 @@ defmodule NetRunner.System.Spec do
 
   alias NetRunner.Options.Kind
   alias NetRunner.Sandbox.{Policy, Refusal}
+  alias NetRunner.Signal
   alias NetRunner.System.Native
 
   # The search path of execvp(3) when there is no PATH.
@@ -19,16 +20,15 @@ defmodule NetRunner.System.Spec do
          {:ok, environment} <- environment(options),
          {:ok, account} <- account(options) do
       [executable | args] = command
-      {:ok, stop_signal} = NetRunner.Signal.resolve(options.stop_signal)
 
       {:ok,
        [
          {:file, executable},
          {:args, if(options.arg0, do: [options.arg0 | args], else: command)},
-         {:stop_signal, stop_signal},
+         {:stop_signal, stop_signal(options.stop_signal)},
          {:kill_timeout, options.kill_timeout},
          {:leftovers, options.leftovers}
-       ] ++ environment ++ cd ++ account ++ settings(options) ++ Policy.fields(options.sandbox)}
+       ] ++ environment ++ cd ++ account ++ settings(options) ++ sandbox(options.sandbox)}
     end
   end
 
@@ -79,8 +79,8 @@ defmodule NetRunner.System.Spec do
       not proper_list?(args) ->
         {:error, {:invalid_args, "arguments must be a list, got: #{Kind.no_string(args)}"}}
 
-      problem = Kind.no_strings(args) ->
-        {:error, {:invalid_args, problem}}
+      not Enum.all?(args, &is_binary/1) ->
+        {:error, {:invalid_args, Kind.no_strings(args)}}
 
       bad = Enum.find_index(args, &nul?/1) ->
         value = Kind.no_string(Enum.at(args, bad))
@@ -137,6 +137,8 @@ defmodule NetRunner.System.Spec do
     base = Enum.drop(base, length(ups))
     if ".." in names, do: nil, else: "/" <> Enum.join(Enum.reverse(base, names), "/")
   end
+
+  defp check_env([]), do: {:ok, %{}}
 
   defp check_env(changes) do
     Enum.reduce_while(changes, {:ok, %{}}, fn {name, value}, {:ok, checked} ->
@@ -240,6 +242,15 @@ defmodule NetRunner.System.Spec do
 
     umask ++ nice ++ privileges ++ rlimits
   end
+
+  defp sandbox(nil), do: []
+  defp sandbox(policy), do: Policy.fields(policy)
+
+  @sigterm Signal.resolve!(:sigterm)
+
+  # What most commands have. Otherwise `NetRunner.Signal` is to be loaded.
+  defp stop_signal(:sigterm), do: @sigterm
+  defp stop_signal(signal), do: Signal.resolve!(signal)
 
   defp limit(:infinity), do: @unlimited
   defp limit(number), do: number

@@ -46,7 +46,7 @@ defmodule NetRunner.Daemon.OptionsTest do
       command =
         NetRunner.Command.new(
           "sh",
-          ["-c", "cat <&3; printenv PASSWORD; sleep 0.2; exit 3"],
+          ["-c", "cat <&3; printenv PASSWORD; read go_on; exit 3"],
           options
         )
 
@@ -65,6 +65,7 @@ defmodule NetRunner.Daemon.OptionsTest do
             {module, function, arguments} = spec.start
             {:ok, daemon} = apply(module, function, arguments)
             refute inspect(:sys.get_status(daemon), structs: false, limit: :infinity) =~ "s3cret"
+            :ok = Daemon.write(daemon, "\n")
             assert_receive {:EXIT, ^daemon, {:exit_status, 3}}, 60_000
           end)
 

@@ -209,17 +209,19 @@ defmodule NetRunner.Run.CaptureTest do
     end
 
     test "because its input fails: what it printed is there, and what failed" do
+      printed = :atomics.new(1, [])
+
       input =
         Stream.concat(
           ["hello\n"],
           Stream.map([1], fn _ ->
-            Process.sleep(200)
+            Tree.await(fn -> :atomics.get(printed, 1) == 1 end)
             raise "no more"
           end)
         )
 
       assert %{outcome: {:input_failed, %RuntimeError{message: "no more"}}, stdout: "hello\n"} =
-               capture(~w(cat), input: input)
+               capture(~w(cat), input: input, on_output: fn _ -> :atomics.put(printed, 1, 1) end)
 
       thrown = Stream.map([1], fn _ -> throw(:ball) end)
       result = capture(~w(cat), input: thrown)
@@ -565,7 +567,7 @@ defmodule NetRunner.Run.CaptureTest do
       assert %{outcome: :ended, status: 0} =
                capture(~w(echo done), cancel: token, on_output: slow)
 
-      Tree.await(fn -> Registry.lookup(NetRunner.Run.CancelToken.Registry, token.ref) == [] end)
+      Tree.await(fn -> NetRunner.Registry.get({:token, token.ref}) == [] end)
       assert Process.info(self(), :messages) == {:messages, []}
     end
 

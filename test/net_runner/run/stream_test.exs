@@ -1,15 +1,11 @@
 defmodule NetRunner.StreamTest do
   use ExUnit.Case, async: true
 
+  alias NetRunner.Guarantees.Tree
+
   defp sh(script), do: ["sh", "-c", script]
 
-  defp await_gone(os_pid, looks \\ 500) do
-    if File.exists?("/proc/#{os_pid}") do
-      if looks == 0, do: flunk("#{os_pid} is still there")
-      Process.sleep(10)
-      await_gone(os_pid, looks - 1)
-    end
-  end
+  defp await_gone(os_pid), do: Tree.await(fn -> not File.exists?("/proc/#{os_pid}") end)
 
   describe "max_chunk_size" do
     test "is the most bytes of an element, and no byte is lost" do

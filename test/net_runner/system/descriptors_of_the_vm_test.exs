@@ -54,6 +54,29 @@ defmodule NetRunner.System.DescriptorsOfTheVmTest do
     assert in_vm(70, code) == {[], [true, {:ok, {"", "hi"}}, :ok, true]}
   end
 
+  test "a first command finds all code of ours that it needs: none is loaded when it is called" do
+    code = """
+    gather = fn gather, modules ->
+      receive do
+        {:trace, _, :call, {:error_handler, :undefined_function, [module | _]}} -> gather.(gather, [module | modules])
+        {:tell, pid} -> send(pid, {:missed, modules})
+      end
+    end
+
+    tracer = spawn(fn -> gather.(gather, []) end)
+    :erlang.trace_pattern({:error_handler, :undefined_function, 3}, true, [])
+    :erlang.trace(:all, true, [:call, {:tracer, tracer}])
+    #{@start}
+    {"", 0} = NetRunner.run(~w(true))
+    delivered = :erlang.trace_delivered(:all)
+    receive do: ({:trace_delivered, :all, ^delivered} -> send(tracer, {:tell, self()}))
+    receive do: ({:missed, modules} -> Enum.filter(modules, &match?("Elixir.NetRunner" <> _, Atom.to_string(&1))))
+    """
+
+    # The application itself; and what loads the native code, for which the VM has a way of its own.
+    assert Enum.sort(in_vm(512, code)) == [NetRunner.Application, NetRunner.System.Native]
+  end
+
   # A VM whose limit is raised, and whose next descriptors have numbers above the old one.
   @raise_limit """
   #{@start}
@@ -77,7 +100,7 @@ defmodule NetRunner.System.DescriptorsOfTheVmTest do
       if count.() <= before or n == 0, do: count.() - before, else: Process.sleep(20) && settled.(settled, n - 1)
     end
 
-    more = settled.(settled, 500)
+    more = settled.(settled, 3_000)
     Enum.each(files, &:file.close/1)
     {results, more, NetRunner.list()}
     """

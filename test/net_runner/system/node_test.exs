@@ -128,6 +128,13 @@ defmodule NetRunner.NodeTest do
       end
     end
 
+    test "is cancelled also when the registry of its own node was restarted meanwhile", nodes do
+      arguments = [["sh", "-c", "echo a; exec sleep 100"], [node: nodes.node]]
+
+      assert {:ok, %{outcome: :cancelled, status: 143, stdout: "a\n"}} =
+               Nodes.call(nodes.caller, Nodes, :capture_cancelled_after_restart, arguments)
+    end
+
     test "may be cancelled from elsewhere when its own node has forgotten the token", nodes do
       token = Nodes.call(nodes.caller, NetRunner, :cancel_token, [])
       assert Nodes.call(nodes.caller, NetRunner, :cancel, [token]) == :ok
