@@ -5,8 +5,8 @@ defmodule NetRunner.Application do
 
   use Application
 
-  # What the start of the application and a first command without options need. The VM compiles each of them when it loads it, which is
-  # most of the time that the two take. So a module is not called for an option that is not given, as this list would grow by all of it.
+  # What the start of the application and a first `NetRunner.run/2` without options need. The VM compiles each of them when it loads
+  # it, which is most of the time that the two take. So they call no module for an option that is not given: all of it would be loaded.
   @needed [
     NetRunner,
     NetRunner.Options,
@@ -31,6 +31,40 @@ defmodule NetRunner.Application do
     NetRunner.Run.Input,
     NetRunner.System.Launcher,
     NetRunner.System.Spec
+  ]
+
+  # What the library takes of Elixir's and OTP's while it runs, as far as it may not be loaded by the time that this application starts.
+  @of_others [
+    :calendar,
+    :gen_tcp,
+    ArgumentError,
+    Calendar.ISO,
+    Collectable,
+    Collectable.BitString,
+    Collectable.List,
+    DateTime,
+    Enumerable,
+    Enumerable.Function,
+    Enumerable.List,
+    Enumerable.Map,
+    Enumerable.MapSet,
+    Enumerable.Range,
+    Exception,
+    File,
+    Integer,
+    Kernel.Utils,
+    List,
+    List.Chars,
+    MapSet,
+    Range,
+    Regex,
+    RuntimeError,
+    Stream,
+    String.Chars,
+    String.Chars.Atom,
+    String.Chars.BitString,
+    String.Chars.Integer,
+    String.Chars.List
   ]
 
   @impl true
@@ -60,10 +94,7 @@ defmodule NetRunner.Application do
   # While a command runs, a descriptor for a file of code may be what the VM has no more of. So nothing of the library is
   # loaded late, nor what it takes of Elixir's; but none of it is needed at once.
   defp load_the_rest do
-    modules =
-      Application.spec(:net_runner, :modules) ++
-        [:calendar, Calendar.ISO, DateTime, Integer, Regex]
-
+    modules = Application.spec(:net_runner, :modules) ++ @of_others
     :erlang.spawn_opt(Enum, :each, [modules, &:code.ensure_loaded/1], priority: :low)
   end
 

@@ -26,13 +26,29 @@ defmodule NetRunner.Registry do
   """
   @spec put(key(), term()) :: {:ok, pid()} | {:error, :not_started}
   def put(key, value) do
-    registry = Process.whereis(__MODULE__)
+    case Process.whereis(__MODULE__) do
+      nil -> {:error, :not_started}
+      registry -> put(registry, key, value)
+    end
+  end
+
+  @doc "The same, by a process that has found this registry, which may have been restarted by now."
+  @spec put(pid(), key(), term()) :: {:ok, pid()} | {:error, :not_started}
+  def put(registry, key, value) do
     Process.link(registry)
 
-    # In this order: killed in between, it leaves nothing. Not both at once, which would lock the whole table.
+    # In this order: a process that is killed in between leaves nothing. Not both at once, which would lock the whole table.
     :ets.insert(@table, {self(), key})
     :ets.insert(@table, {key, self(), value})
-    {:ok, registry}
+
+    # A new one knows nothing of the link.
+    if Process.whereis(__MODULE__) == registry do
+      {:ok, registry}
+    else
+      forget(self(), key)
+      :ets.delete_object(@table, {self(), key})
+      {:error, :not_started}
+    end
   rescue
     # Race: stopped application.
     ArgumentError -> {:error, :not_started}
@@ -72,7 +88,7 @@ defmodule NetRunner.Registry do
 
   @impl true
   def handle_info({:EXIT, pid, _reason}, state) do
-    for {_pid, key} <- :ets.take(@table, pid), do: :ets.match_delete(@table, {key, pid, :_})
+    for {_pid, key} <- :ets.take(@table, pid), do: forget(pid, key)
     {:noreply, state}
   end
 
@@ -84,6 +100,8 @@ defmodule NetRunner.Registry do
   @impl true
   def handle_call(request, _from, state),
     do: {:reply, {:error, :closed}, pass_over(request, state)}
+
+  defp forget(pid, key), do: :ets.match_delete(@table, {key, pid, :_})
 
   defp pass_over(message, state) do
     Log.unknown(__MODULE__, message)

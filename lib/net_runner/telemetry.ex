@@ -107,9 +107,14 @@ defmodule NetRunner.Telemetry do
       telemetry_span_context: span.pid
     }
 
-    execute([[:net_runner, :command, event], measurements, Map.merge(common, metadata)])
+    # It was there when the command started, but may have gone with its application.
+    if there?(),
+      do: execute([[:net_runner, :command, event], measurements, Map.merge(common, metadata)])
+
     :ok
   end
+
+  defp there?, do: :erlang.function_exported(:telemetry, :execute, 3)
 
   # Whether there is such a module, only the running VM knows, and neither compiler nor dialyzer.
   defp execute(arguments), do: apply(:telemetry, :execute, arguments)

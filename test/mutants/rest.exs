@@ -130,6 +130,8 @@ for {file, mutants} <- [
          {"an_entry_of_the_dead_is_shown",
           "for {_key, pid, value} <- :ets.lookup(@table, key), Process.alive?(pid), do: value",
           "for {_key, _pid, value} <- :ets.lookup(@table, key), do: value", registry},
+         {"a_restart_leaves_entries", "if Process.whereis(__MODULE__) == registry do",
+          "if is_pid(registry) do", registry},
          {"the_dead_are_listed",
           "for {pid, _value} = entry <- entries, Process.alive?(pid), do: entry", "entries",
           registry},

@@ -56,6 +56,17 @@ defmodule NetRunner.RegistryTest do
     refute List.keymember?(Registry.all(:daemon), dead, 0)
   end
 
+  test "an entry for a registry that was restarted meanwhile is none" do
+    {before, monitor} = spawn_monitor(fn -> :ok end)
+    assert_receive {:DOWN, ^monitor, _, _, _}
+    Process.flag(:trap_exit, true)
+    key = {:guest, self()}
+    assert Registry.put(before, key, :guest) == {:error, :not_started}
+    assert rows(self()) == []
+    assert :ets.lookup(Registry, key) == []
+    assert_receive {:EXIT, ^before, :noproc}
+  end
+
   test "it outlives what it does not know, and says so" do
     registry = Process.whereis(Registry)
 

@@ -64,12 +64,13 @@ defmodule NetRunner.Options.Combination do
             "the option :log_prefix is for lines that are logged: it needs on_output: :log"
     end
 
-    if given[:leftovers] == :leave and Policy.ends_all?(given[:sandbox]) do
+    if given[:leftovers] == :leave and given[:sandbox] != nil and
+         Policy.ends_all?(given[:sandbox]) do
       raise ArgumentError,
             "the option :sandbox with processes: :own excludes leftovers: :leave: the kernel ends everything that the command leaves running"
     end
 
-    if :process not in groups and Descriptors.on_demand?(given[:fds] || %{}) do
+    if :process not in groups and given[:fds] != nil and Descriptors.on_demand?(given[:fds]) do
       raise ArgumentError,
             ":input and :output of the option :fds are written and read by calls, which need a NetRunner.Process; " <>
               "this function takes {:input, iodata} and files"
@@ -102,7 +103,7 @@ defmodule NetRunner.Options.Combination do
       Keyword.get(given, :stdin, :pipe) != :pipe &&
         {:stdin, [:input],
          "an :input is written into a pipe, but stdin is #{inspect(given[:stdin])}"},
-      Cgroup.joins?(given[:cgroup]) &&
+      given[:cgroup] && Cgroup.joins?(given[:cgroup]) &&
         {:cgroup, [:cgroup_path],
          ":join is for a cgroup that exists, and :cgroup_path creates one"},
       given[:on_line] != nil && {:on_line, [:on_output], "only one of them can get the output"},

@@ -54,8 +54,8 @@ defmodule NetRunner.Sandbox.Policy do
   end
 
   @doc "Whether nothing can be left when the command has exited."
-  @spec ends_all?(t() | nil) :: boolean()
-  def ends_all?(policy), do: policy != nil and policy.processes == :own
+  @spec ends_all?(t()) :: boolean()
+  def ends_all?(policy), do: policy.processes == :own
 
   @doc "Reads the option, or says what is wrong with it."
   @spec parse(term()) :: {:ok, t()} | {:error, String.t()}

@@ -89,7 +89,7 @@ defmodule NetRunner.System.Launcher do
           with :ok <- await_room(socket, patience), do: again.(:rounds)
 
         {:error, :etoomanyrefs} when left.in_flight > 0 ->
-          :timer.sleep(@in_flight_pause)
+          Process.sleep(@in_flight_pause)
           again.(:in_flight)
 
         # The launcher is gone, and nobody took the request.
@@ -124,7 +124,7 @@ defmodule NetRunner.System.Launcher do
       if retries == 0 or :ets.whereis(@table) == :undefined do
         {:error, :not_started}
       else
-        :timer.sleep(@restart_pause)
+        Process.sleep(@restart_pause)
         ask_for_socket(request, patience, retries - 1)
       end
     end
