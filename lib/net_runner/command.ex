@@ -120,7 +120,10 @@ defmodule NetRunner.Command do
   @spec unfold(t(), term(), [Options.group()]) :: {[String.t()], term()}
   def unfold(%__MODULE__{} = command, options, groups) do
     command = checked!(command)
-    meant = command.opts |> Keyword.take(Options.names(groups)) |> with_meaning(options, groups)
+
+    meant =
+      command.opts |> Keyword.take(Options.Name.names(groups)) |> with_meaning(options, groups)
+
     {executable, args, options} = for_call(%{command | opts: meant}, options)
     {[executable | args], options}
   end

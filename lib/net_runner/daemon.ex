@@ -160,7 +160,7 @@ defmodule NetRunner.Daemon do
       id: with(nil <- child.id, do: name || __MODULE__),
       start:
         {__MODULE__, :start_link,
-         [options |> Keyword.drop(Options.names([:child])) |> hide_secrets()]},
+         [options |> Keyword.drop(Options.Name.names([:child])) |> hide_secrets()]},
       restart: child.restart,
       shutdown: with(nil <- child.shutdown, do: shutdown)
     }
@@ -356,7 +356,7 @@ defmodule NetRunner.Daemon do
 
   # Those of the daemon that its command does not have.
   defp refuse_own!(process_opts) do
-    own = Options.names([:child | @groups]) -- Options.names([:command])
+    own = Options.Name.names([:child | @groups]) -- Options.Name.names([:command])
 
     if option =
          Keyword.keyword?(process_opts) && Enum.find(Keyword.keys(process_opts), &(&1 in own)) do

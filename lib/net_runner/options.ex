@@ -122,7 +122,7 @@ defmodule NetRunner.Options do
   """
   @moduledoc since: "0.1.0"
 
-  @names for {name, group, _type, _default} <- Declared.all(), do: {name, group}
+  @names for {name, _group, _type, _default} <- Declared.all(), uniq: true, do: name
 
   @defaults Declared.all()
             |> Enum.group_by(&elem(&1, 1), fn {name, _, _, default} -> {name, default} end)
@@ -152,7 +152,7 @@ defmodule NetRunner.Options do
     # The first of a name holds, as for `Keyword.get/2`.
     given = options |> given() |> Enum.uniq_by(fn {name, _} -> name end)
     given = for {name, value} <- given, do: {name, Value.check!(name, value, groups)}
-    if given != [], do: Combination.check!(given, groups)
+    if given != [], do: Combination.check!(given, groups, captured?(groups))
 
     groups
     |> Enum.reduce(%{}, &Map.merge(&2, Map.fetch!(@defaults, &1)))
@@ -169,17 +169,10 @@ defmodule NetRunner.Options do
     weaker |> given() |> Combination.without_meaningless(stronger) |> Keyword.merge(stronger)
   end
 
-  @doc false
-  # The names of the options of these groups.
-  @spec names([group()]) :: [atom()]
-  def names(groups) do
-    Enum.uniq(for {name, group} <- @names, group in groups, do: name)
-  end
-
   # Without those that are `nil`. The unknown ones stay, to be complained about.
   defp given(options) do
     Enum.reject(options, fn {name, value} ->
-      value == nil and name != :owner and (name == :args or List.keymember?(@names, name, 0))
+      value == nil and name != :owner and (name == :args or name in @names)
     end)
   end
 
@@ -222,8 +215,6 @@ defmodule NetRunner.Options do
     end
   end
 
-  @doc false
   # A `NetRunner.Command` is for any function.
-  @spec captured?([group()]) :: boolean()
-  def captured?(groups), do: :capture in groups and :run not in groups
+  defp captured?(groups), do: :capture in groups and :run not in groups
 end

@@ -144,8 +144,8 @@ for {file, mutants} <- [
          {"the_last_value_counts", "given() |> Enum.uniq_by(fn {name, _} -> name end)", "given()",
           options},
          {"what_excludes_what_is_not_looked_at",
-          "if given != [], do: Combination.check!(given, groups)",
-          "if given == [], do: Combination.check!(given, groups)", options}
+          "if given != [], do: Combination.check!(given, groups, captured?(groups))",
+          "if given == [], do: Combination.check!(given, groups, captured?(groups))", options}
        ]},
       {"options/name",
        [

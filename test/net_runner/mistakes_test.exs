@@ -63,7 +63,7 @@ defmodule NetRunner.MistakesTest do
         # Not a function of two arguments, which is an enumerable and may raise as it likes.
         other = [self(), make_ref(), fn -> 1 end, fn _ -> 1 end, fn _, _, _ -> 1 end, ~r/a/]
 
-        for name <- NetRunner.Options.names(unquote(groups)), value <- @values ++ other do
+        for name <- NetRunner.Options.Name.names(unquote(groups)), value <- @values ++ other do
           try do
             NetRunner.Options.validate!([{name, value}], unquote(groups))
           rescue

@@ -378,7 +378,7 @@ defmodule NetRunner.OptionsTest do
         ] do
       [text] = for {{:function, ^function, _}, _, _, %{"en" => text}, _} <- docs, do: text
       for group <- groups, do: assert(text =~ Options.Declared.documentation([group]))
-      for name <- Options.names([:command]), do: assert(text =~ "`#{inspect(name)}`")
+      for name <- Options.Name.names([:command]), do: assert(text =~ "`#{inspect(name)}`")
     end
   end
 end

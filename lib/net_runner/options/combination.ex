@@ -10,10 +10,13 @@ defmodule NetRunner.Options.Combination do
   @of_a_stream [:lines, :max_chunk_size]
   @of_output [:idle_timeout, :on_output, :keep, :interleave] ++ @of_a_stream
 
-  @doc "Raises for an option that means nothing beside the others that are given to a function with these groups."
-  @spec check!(keyword(), [Options.group()]) :: :ok
-  def check!(given, groups) do
-    piped? = Options.captured?(groups) and given[:pty] in [nil, false]
+  @doc """
+  Raises for an option that means nothing beside the others that are given to a function with these groups. `captured?`: it captures
+  both outputs.
+  """
+  @spec check!(keyword(), [Options.group()], captured? :: boolean()) :: :ok
+  def check!(given, groups, captured?) do
+    piped? = captured? and given[:pty] in [nil, false]
 
     if piped? and given[:stderr] == nil and given[:stderr_tail] != nil do
       raise ArgumentError,

@@ -13,8 +13,16 @@ defmodule NetRunner.Options.Name do
     parallelism: "leave it out, as it has no effect"
   }
 
+  @names for {name, group, _type, _default} <- Declared.all(), do: {name, group}
+
   # The groups of each option, by its name.
-  @groups Enum.group_by(Declared.all(), &elem(&1, 0), &elem(&1, 1))
+  @groups Enum.group_by(@names, &elem(&1, 0), &elem(&1, 1))
+
+  @doc "The names of the options of these groups."
+  @spec names([Options.group()]) :: [atom()]
+  def names(groups) do
+    for {name, group} <- @names, group in groups, uniq: true, do: name
+  end
 
   @doc "Raises unless the name is that of an option of these groups. `others`: further names that the caller knows."
   @spec known!(atom(), [Options.group()], [atom()]) :: :ok
@@ -31,7 +39,7 @@ defmodule NetRunner.Options.Name do
 
       %{} ->
         raise ArgumentError,
-              "unknown option #{inspect(name)}; #{instead(name, Enum.uniq(Options.names(groups) ++ others), groups)}"
+              "unknown option #{inspect(name)}; #{instead(name, Enum.uniq(names(groups) ++ others), groups)}"
     end
 
     :ok
@@ -83,7 +91,7 @@ defmodule NetRunner.Options.Name do
 
   # A daemon takes the options of its command apart from its own.
   defp instead(name, names, groups) do
-    of_command = if :daemon in groups, do: Options.names([:command]), else: []
+    of_command = if :daemon in groups, do: names([:command]), else: []
     meant = meant(name, names) || meant(name, of_command)
 
     cond do

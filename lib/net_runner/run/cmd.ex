@@ -23,7 +23,7 @@ defmodule NetRunner.Run.Cmd do
   @groups [:command, :input, :cmd]
 
   # Options of ours that `System.cmd/3` does not have.
-  @ours Options.names(@groups) -- [:cd, :arg0, :env]
+  @ours Options.Name.names(@groups) -- [:cd, :arg0, :env]
 
   @both @ours ++ [:cd, :arg0, :env, :into, :lines, :stderr_to_stdout, :parallelism]
 

@@ -101,7 +101,7 @@ defmodule NetRunner.Run.Pipeline do
   # What a command brings of its own is stronger than what is said for all.
   defp own_options(%Command{} = command, groups) do
     command = Command.checked!(command)
-    {[command.cmd | command.args], Keyword.take(command.opts, Options.names(groups))}
+    {[command.cmd | command.args], Keyword.take(command.opts, Options.Name.names(groups))}
   end
 
   defp own_options(command, _groups), do: {command, []}
