@@ -471,8 +471,9 @@ defmodule NetRunner.Daemon do
   # A shutdown, so that no crash is logged: the caller gets the reason. When that is a supervisor which starts the daemon again, it reports it only
   # where reports of SASL are shown, and ends in the end.
   defp not_started(parent, reason, options) do
+    # Before the start has failed: who captures the log of a test does so no longer than that.
     if why = why_not_started(reason, [options.cmd | options.args]),
-      do: Log.write(:warning, "a daemon did not start: #{Error.one_line(why)}")
+      do: Log.write_and_wait(:warning, "a daemon did not start: #{Error.one_line(why)}")
 
     Process.unlink(parent)
     {:stop, {:shutdown, {:not_started, reason}}}

@@ -7,10 +7,28 @@ defmodule NetRunner.Log do
 
   alias NetRunner.Process.Context
 
+  # In ms.
+  @patience 1_000
+
   @spec write(Logger.level(), String.t(), keyword()) :: :ok
   def write(level, sentence, metadata \\ []) do
     spawn(__MODULE__, :log, [level, sentence, metadata, Context.capture()])
     :ok
+  end
+
+  @doc "The same, and returns when it is logged; but after a second at the latest, as a handler may hang."
+  @spec write_and_wait(Logger.level(), String.t(), keyword()) :: :ok
+  def write_and_wait(level, sentence, metadata \\ []) do
+    {_pid, monitor} =
+      spawn_monitor(__MODULE__, :log, [level, sentence, metadata, Context.capture()])
+
+    receive do
+      {:DOWN, ^monitor, :process, _, _} -> :ok
+    after
+      @patience ->
+        Process.demonitor(monitor, [:flush])
+        :ok
+    end
   end
 
   @doc "For a process that gets a message that it does not know."

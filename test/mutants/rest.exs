@@ -191,6 +191,8 @@ for {file, mutants} <- [
        ]},
       {"daemon",
        [
+         {"a_start_that_fails_is_logged_too_late", "do: Log.write_and_wait(", "do: Log.write(",
+          ["test/net_runner/daemon_test.exs"]},
          {"the_log_of_a_crash_has_the_last_words_by_chance", "with_last_words(state)}\n",
           "state}\n", ["test/net_runner/daemon/options_test.exs"]},
          {"what_is_hidden_does_not_outlive_an_upgrade", "Options.Hidden.new(value)",

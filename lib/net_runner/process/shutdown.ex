@@ -9,7 +9,7 @@ defmodule NetRunner.Process.Shutdown do
   alias NetRunner.Daemon.Directory
   alias NetRunner.{Error, Log}
   alias NetRunner.Process, as: Command
-  alias NetRunner.Process.{Announcer, Context, Listing}
+  alias NetRunner.Process.{Announcer, Listing}
   alias NetRunner.System.Launcher
 
   # Beside :kill_timeout, in ms: what SIGKILL takes, and handlers of telemetry, which are waited for at the start and at the end.
@@ -17,9 +17,6 @@ defmodule NetRunner.Process.Shutdown do
 
   # For the processes that take the rest.
   @last_words 5_000
-
-  # For a process that logs.
-  @patience 1_000
 
   # By `receive`.
   @longest_wait 0xFFFF_FFFF
@@ -87,9 +84,8 @@ defmodule NetRunner.Process.Shutdown do
       sentence =
         "the application :net_runner stops, and commands have not ended within their :kill_timeout: #{Enum.join(left, ", ")}"
 
-      # What is started here ends with the application. A handler of Logger may hang.
-      {_pid, monitor} = spawn_monitor(Log, :log, [:warning, sentence, [], Context.capture()])
-      gone?(monitor, now() + @patience)
+      # What is started here ends with the application.
+      Log.write_and_wait(:warning, sentence)
     end
 
     :ok
