@@ -51,6 +51,7 @@ defmodule NetRunner.Application do
     Enumerable.Range,
     Exception,
     File,
+    Function,
     Integer,
     Kernel.Utils,
     List,
