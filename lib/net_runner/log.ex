@@ -17,10 +17,9 @@ defmodule NetRunner.Log do
   end
 
   @doc "The same, and returns when it is logged; but after a second at the latest, as a handler may hang."
-  @spec write_and_wait(Logger.level(), String.t(), keyword()) :: :ok
-  def write_and_wait(level, sentence, metadata \\ []) do
-    {_pid, monitor} =
-      spawn_monitor(__MODULE__, :log, [level, sentence, metadata, Context.capture()])
+  @spec write_and_wait(Logger.level(), String.t()) :: :ok
+  def write_and_wait(level, sentence) do
+    {_pid, monitor} = spawn_monitor(__MODULE__, :log, [level, sentence, [], Context.capture()])
 
     receive do
       {:DOWN, ^monitor, :process, _, _} -> :ok
