@@ -709,7 +709,7 @@ defmodule NetRunner.Process do
 
   @doc """
   Stops the process. A command that still runs is ended with everything that it started: by `:stop_signal`, and after
-  `:kill_timeout` by SIGKILL. What it prints meanwhile is discarded. Returns when nothing is left.
+  `:kill_timeout` by SIGKILL. What it prints meanwhile is discarded. Returns when nothing is left; the process is gone, and its name is free.
 
   `{:error, {:not_ended, os_pid}}` means that `:give_up_after` has passed. NetRunner keeps trying, and `NetRunner.list/0` lists the command
   until it is gone.
@@ -722,8 +722,8 @@ defmodule NetRunner.Process do
   def stop(process) do
     case call(process, :stop) do
       {:error, {:not_ended, _os_pid}} = not_ended -> not_ended
-      # It had ended before it was asked.
-      _stopped_or_gone -> :ok
+      # It has ended, or had before.
+      _closed -> :ok
     end
   end
 

@@ -617,7 +617,7 @@ defmodule NetRunner.Guarantees.EndingTest do
       refute gone?(os_pid)
 
       # It is listed until it is gone, though its caller is.
-      refute Process.alive?(task.pid)
+      Tree.await(fn -> not Process.alive?(task.pid) end)
       Tree.await(fn -> {:process, task.pid} not in monitored_by(server) end)
       assert Enum.any?(NetRunner.list(), &(&1.os_pid == os_pid))
       {_, 0} = System.cmd("kill", ["-CONT", "#{shepherd}"])

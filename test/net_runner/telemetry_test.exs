@@ -278,7 +278,8 @@ defmodule NetRunner.TelemetryTest do
         assert NetRunner.run(["sh", "-c", "echo a; exit 3", "slow #{event}"]) == {"a\n", 3}
         assert_received {:slow_handler, handler}
         assert_received {[_, _, :start], _, %{pid: p}}
-        refute Process.alive?(p)
+        gone = Process.monitor(p)
+        assert_receive {:DOWN, ^gone, :process, ^p, _}, 60_000
         monitor = Process.monitor(handler)
         send(handler, :go_on)
         assert_receive {:DOWN, ^monitor, :process, _, :normal}, 60_000

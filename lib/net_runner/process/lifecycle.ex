@@ -288,7 +288,7 @@ defmodule NetRunner.Process.Lifecycle do
   defp output_after(_life, nil, %Exit{}), do: [{:output, :left_behind}]
 
   defp next(:stay), do: []
-  defp next({:stop, _reason} = stop), do: [{:answer, :stop, :ok}, stop]
+  defp next({:stop, _reason} = stop), do: [stop]
 
   # The first who wanted the server to stop gave the reason.
   defp later(:stay, next), do: next

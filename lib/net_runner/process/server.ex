@@ -446,7 +446,11 @@ defmodule NetRunner.Process.Server do
     fds = Map.values(state.fds)
     for %Outlets{} = outlets <- fds, do: Outlets.close(outlets)
 
-    for %{queue: queue} <- [state.inlet, state.outlets, %{queue: state.waiters} | fds],
+    # Who waits for the end of this process hears of that by the monitor of the call: its name is free then, and its
+    # descriptors are closed.
+    {_, waiters} = Operations.take_all(state.waiters, :stop)
+
+    for %{queue: queue} <- [state.inlet, state.outlets, %{queue: waiters} | fds],
         operation <- Operations.all(queue),
         do: Caller.reply(operation, {:error, :closed})
 

@@ -135,11 +135,14 @@ defmodule NetRunner.Process.OptionsTest do
   end
 
   test "a name is free again when the process has stopped" do
-    {:ok, p} = Process.start("cat", [], name: {:global, {__MODULE__, :cat}})
-    assert Process.stop({:global, {__MODULE__, :cat}}) == :ok
-    refute Elixir.Process.alive?(p)
-    assert {:ok, q} = Process.start("cat", [], name: {:global, {__MODULE__, :cat}})
-    assert Process.stop(q) == :ok
+    start_supervised!({Registry, keys: :unique, name: __MODULE__.Names})
+    via = {:via, Registry, {__MODULE__.Names, :cat}}
+
+    for name <- [__MODULE__.Stopped, {:global, {__MODULE__, :cat}}, via], _ <- 1..20 do
+      {:ok, p} = Process.start("cat", [], name: name)
+      assert Process.stop(name) == :ok
+      refute Elixir.Process.alive?(p)
+    end
   end
 
   test "a name that is taken starts no command", %{directory: directory} do
