@@ -171,6 +171,13 @@ stop_signal = ["test/guarantees/stop_signal_test.exs"]
     tests: ["native/shepherd"]
   },
   %{
+    id: "a_begin_that_is_being_freed_was_not_read",
+    file: "native/wire/src/socket.rs",
+    old: "request > 0 && request <= before",
+    new: "request > 0",
+    tests: ["native/wire"]
+  },
+  %{
     id: "a_stranger_that_exits_with_0_is_not_followed_up",
     file: "native/shepherd/src/watch.rs",
     old: "children::is_stranger(dead.pid) || ",

@@ -743,19 +743,7 @@ fn nif_withdraw(env: Env, control: &Fd) -> bool {
     let Some(inside) = control.enter(env) else {
         return true;
     };
-    let control = inside.as_raw_fd();
-    // Only where nobody has read it: requests must still reach a command that has started.
-    let before = submit::unread(control);
-    if before == Some(0) {
-        return false;
-    }
-    // The request says that this VM lives, and removes the command's cgroup itself.
-    if send_now(&inside, Request::End).is_err() || shutdown(control, Shutdown::Write).is_err() {
-        return false;
-    }
-    let now = submit::unread(control);
-    // More, by that request: a `Begin` that was read meanwhile takes up no less.
-    now.is_none() || now > before
+    wire::socket::withdraw(inside.as_fd())
 }
 
 /// Shuts the VM's side of the control socket, which the shepherd takes for a close; what it says can still be received.

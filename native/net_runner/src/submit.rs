@@ -14,7 +14,7 @@ use nix::sys::stat::{fchmod, Mode};
 use nix::unistd::{fchown, Uid};
 use rustler::{Atom, Decoder, Env, Error, ListIterator, NifResult, Term};
 use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use wire::socket::{self, Begin, NO_SIGNAL};
 use wire::{Confinement, Leftovers, Network, Sandbox, SpecWriter, Tag, NEW_SHEPHERD};
 
@@ -482,21 +482,5 @@ pub fn working_directory_at_hand() -> Option<OwnedFd> {
 
 #[cfg(any(not(target_os = "linux"), net_runner_posix))]
 pub fn working_directory_at_hand() -> Option<OwnedFd> {
-    None
-}
-
-/// How much of what was sent to a shepherd has not been received by it (SIOCOUTQ: tcp(7) describes it, and Linux has it for
-/// local sockets, too).
-#[cfg(all(target_os = "linux", not(net_runner_posix)))]
-pub fn unread(control: RawFd) -> Option<libc::c_int> {
-    let mut unread: libc::c_int = 0;
-    // SAFETY: ioctl(2) writes a number.
-    let result = unsafe { libc::ioctl(control, libc::TIOCOUTQ, &raw mut unread) };
-    Some(if result == 0 { unread } else { 0 })
-}
-
-/// Not known there.
-#[cfg(any(not(target_os = "linux"), net_runner_posix))]
-pub fn unread(_control: RawFd) -> Option<libc::c_int> {
     None
 }

@@ -119,7 +119,9 @@ pub fn is_wanted(socket: BorrowedFd) -> Wanted {
     match recv(socket.as_raw_fd(), &mut request, peek) {
         Ok(0) => Wanted::ByNobody,
         Ok(length) if Request::decode(&request[..length]) == Ok(Request::End) => Wanted::No,
-        Ok(_) | Err(_) => Wanted::Yes,
+        Ok(_) | Err(Errno::EAGAIN) => Wanted::Yes,
+        // ECONNRESET: it has closed its end with something unread.
+        Err(_) => Wanted::ByNobody,
     }
 }
 
@@ -230,6 +232,7 @@ const RECEIVE_CLOEXEC: libc::c_int = 0;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
 
     /// What comes of it, and how often it was tried.
     fn tried(mut answers: impl Iterator<Item = nix::Result<usize>>) -> (bool, u32) {
@@ -239,6 +242,19 @@ mod tests {
             answers.next().unwrap()
         });
         (sent, times)
+    }
+
+    #[test]
+    fn nobody_wants_anything_whose_end_is_closed() {
+        for unread in [false, true] {
+            let (vm, shepherd) = pair().unwrap();
+            assert!(matches!(is_wanted(shepherd.as_fd()), Wanted::Yes));
+            if unread {
+                send_bytes(shepherd.as_fd(), b"report").unwrap();
+            }
+            drop(vm);
+            assert!(matches!(is_wanted(shepherd.as_fd()), Wanted::ByNobody));
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{getrlimit, rlim_t, Resource};
 use nix::sys::socket::{
-    sendmsg, socketpair, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType,
+    send, sendmsg, shutdown, socketpair, AddressFamily, ControlMessage, MsgFlags, Shutdown,
+    SockFlag, SockType,
 };
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -105,6 +106,56 @@ pub fn send_begin(control: BorrowedFd, spec: &[u8], fds: &[RawFd]) -> nix::Resul
     .map(drop)
 }
 
+/// Takes a `Begin` back: whether nobody has read it, and nobody will carry it out, because a shepherd looks for an `End` behind it when it
+/// has read it. Race: timeout beside the start.
+pub fn withdraw(control: BorrowedFd) -> bool {
+    take_back(control, unread(control))
+}
+
+/// `before`: what was unread then.
+fn take_back(control: BorrowedFd, before: Option<libc::c_int>) -> bool {
+    // Only where nobody has read it: requests must still reach a command that has started.
+    if before == Some(0) {
+        return false;
+    }
+    // The request says that this VM lives, and removes the command's cgroup itself.
+    let end = Request::End.encode();
+    let flags = NO_SIGNAL | MsgFlags::MSG_DONTWAIT;
+    if send(control.as_raw_fd(), &end, flags).is_err()
+        || shutdown(control.as_raw_fd(), Shutdown::Write).is_err()
+    {
+        return false;
+    }
+    match (before, unread(control)) {
+        (Some(before), Some(now)) => was_unread(before, now),
+        // Not known there.
+        _ => true,
+    }
+}
+
+/// From what a socket held before a request was sent behind a `Begin`, and what it holds now. If nobody has read the `Begin`, it holds more,
+/// by that request. A `Begin` takes up no less than a request: if less was there before, it was being freed, after it was read (of a
+/// message that it frees, Linux counts one byte for a moment: `sock_wfree`).
+fn was_unread(before: libc::c_int, now: libc::c_int) -> bool {
+    let request = now - before;
+    request > 0 && request <= before
+}
+
+/// How much of what was sent has not been received (SIOCOUTQ: tcp(7) describes it, and Linux has it for local sockets, too).
+#[cfg(all(target_os = "linux", not(net_runner_posix)))]
+fn unread(socket: BorrowedFd) -> Option<libc::c_int> {
+    let mut unread: libc::c_int = 0;
+    // SAFETY: ioctl(2) writes a number.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
+    Some(if result == 0 { unread } else { 0 })
+}
+
+/// Not known there.
+#[cfg(any(not(target_os = "linux"), net_runner_posix))]
+fn unread(_socket: BorrowedFd) -> Option<libc::c_int> {
+    None
+}
+
 /// A file without a name that holds the bytes. Its offset is 0.
 #[cfg(all(target_os = "linux", not(net_runner_posix)))]
 fn file_of(bytes: &[u8]) -> nix::Result<OwnedFd> {
@@ -142,9 +193,11 @@ fn write_at_zero(fd: BorrowedFd, bytes: &[u8]) -> nix::Result<()> {
 mod tests {
     use super::*;
     use crate::{MAX_FDS, REQUEST_SIZE};
-    use nix::sys::socket::{recvmsg, setsockopt, sockopt, ControlMessageOwned};
+    use nix::sys::socket::{recv, recvmsg, setsockopt, sockopt, ControlMessageOwned};
     use std::fs::File;
     use std::io::{IoSliceMut, Read};
+    use std::sync::mpsc::{channel, Receiver, Sender};
+    use std::thread;
 
     /// What a shepherd gets: the bytes behind the frame, and the descriptors.
     fn receive(control: &OwnedFd) -> (Vec<u8>, Vec<File>) {
@@ -172,6 +225,70 @@ mod tests {
     fn begin(spec: &[u8]) -> Begin {
         let null = || OwnedFd::from(File::open("/dev/null").unwrap());
         Begin::new(spec.to_vec(), null(), vec![null()])
+    }
+
+    /// A thread that receives one `Begin` after the other, each from its own socket, and says of each whether it is carried out. (It has the
+    /// socket still.)
+    fn shepherd() -> (Sender<OwnedFd>, Receiver<(bool, OwnedFd)>) {
+        let (next, sockets) = channel::<OwnedFd>();
+        let (carries_out, carried_out) = channel();
+        thread::spawn(move || {
+            for socket in sockets {
+                receive(&socket);
+                let mut request = [0; REQUEST_SIZE];
+                let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+                let end = recv(socket.as_raw_fd(), &mut request, peek);
+                let carried_out = end == Err(Errno::EAGAIN);
+                carries_out.send((carried_out, socket)).unwrap();
+            }
+        });
+        (next, carried_out)
+    }
+
+    /// The VM's end of a socket with a `Begin` for this shepherd.
+    fn begun(shepherd: &Sender<OwnedFd>) -> OwnedFd {
+        let (vm, other) = pair().unwrap();
+        shepherd.send(other).unwrap();
+        begin(&[7; 500]).send(vm.as_fd()).unwrap();
+        vm
+    }
+
+    #[test]
+    #[cfg_attr(
+        not(all(target_os = "linux", not(net_runner_posix))),
+        ignore = "not known there"
+    )]
+    fn what_is_being_freed_is_not_taken_back() {
+        let (shepherd, carried_out) = shepherd();
+        let mut seen = 0;
+        // It is seen rarely where other threads need the processors.
+        for _ in 0..50_000 {
+            let vm = begun(&shepherd);
+            let all = unread(vm.as_fd());
+            let mut before = all;
+            while before == all && before != Some(0) {
+                before = unread(vm.as_fd());
+            }
+            let (carried_out, _open) = carried_out.recv().unwrap();
+            assert!(carried_out);
+            assert!(!take_back(vm.as_fd(), before));
+            seen += u32::from(before != Some(0));
+            if seen == 5 {
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn less_than_a_request_is_what_is_left_of_one_that_was_read() {
+        let request = 768;
+        for (before, now) in [(4352, 4352 + request), (request, 2 * request)] {
+            assert!(was_unread(before, now));
+        }
+        // It was read: before, meanwhile, or at that very moment.
+        for (before, now) in [(1, request), (1, 1 + request), (4352, request), (4352, 0)] {
+            assert!(!was_unread(before, now));
+        }
     }
 
     #[test]
