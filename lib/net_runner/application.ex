@@ -10,7 +10,6 @@ defmodule NetRunner.Application do
   @needed [
     NetRunner,
     NetRunner.Options,
-    NetRunner.Process.Asker,
     NetRunner.Process.Boot,
     NetRunner.Process.Caller,
     NetRunner.Process.Client,
@@ -18,7 +17,6 @@ defmodule NetRunner.Application do
     NetRunner.Process.Context,
     NetRunner.Process.Counters,
     NetRunner.Process.Exit,
-    NetRunner.Process.Inlet,
     NetRunner.Process.Lifecycle,
     NetRunner.Process.Listing,
     NetRunner.Process.Operations,

@@ -8,9 +8,6 @@ result = "test/net_runner/result_test.exs"
 telemetry = "test/net_runner/telemetry_test.exs"
 
 server = [
-  {"a_captured_command_that_is_ended_loses_its_output",
-   "  defp cause(_captured, why), do: {:asked, why}", "  defp cause(_captured, why), do: why",
-   [capture]},
   {"an_exit_that_was_not_heard_is_a_cancellation",
    "    state |> listen() |> and_then(&life(&1, {:end, {:asked, why}, :stay}))",
    "    life(state, {:end, {:asked, why}, :stay})", [capture]},
@@ -77,6 +74,12 @@ splitting = [
 
 for {file, mutants} <- [
       {"lib/net_runner/process/server.ex", server},
+      {"lib/net_runner/process/state.ex",
+       [
+         {"a_captured_command_that_is_ended_loses_its_output",
+          "  def cause(_captured, why), do: {:asked, why}",
+          "  def cause(_captured, why), do: why", [capture]}
+       ]},
       {"lib/net_runner/run/capture.ex", captures},
       {"lib/net_runner/run/cancel_token.ex", tokens},
       {"lib/net_runner/run/kept.ex", keeping},

@@ -18,7 +18,9 @@ Enum.concat([
   in_file.("lib/net_runner/process/state.ex", [
     {"further_descriptors_do_not_hear_of_the_end",
      "and_then(result, &fd(&1, number, output(&1.fds[number], what)))",
-     "and_then(result, fn state -> _ = {number, what, &output/2}; {:noreply, state} end)", fds},
+     "and_then(result, fn state -> _ = {number, what, &output/2}; {:noreply, state} end)", fds}
+  ]),
+  in_file.("lib/net_runner/process/waiters.ex", [
     {"a_dead_reader_of_a_further_descriptor_waits_on",
      "nil <- find_fd(state, & &1.drop_caller(&2, monitor)),", "", fds},
     {"a_read_of_a_further_descriptor_has_no_time",

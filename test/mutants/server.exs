@@ -14,11 +14,8 @@ server = [
    "  def handle_info(:application_stops, %{captor: captor} = state) when captor != nil,\n    do: cancel(state)\n",
    "", ["test/guarantees/application_stop_test.exs"]},
   {"what_came_in_time_is_too_late",
-   "state |> outlets(Outlets.serve_all(state.outlets)) |> and_then(&expire(&1, monitor))",
-   "expire(state, monitor)", [callers]},
-  {"a_command_that_was_continued_alone_is_never_idle",
-   "{:reply, result, %{state | outlets: Outlets.pause(state.outlets, false)}}",
-   "{:reply, result, state}", ["test/net_runner/process/suspend_test.exs"]},
+   "state |> outlets(Outlets.serve_all(state.outlets)) |> and_then(&Waiters.expire(&1, monitor))",
+   "Waiters.expire(state, monitor)", [callers]},
   {"stderr_is_not_drained_from_the_start",
    "    |> and_then(&outlets(&1, Outlets.serve(&1.outlets, :stderr)))\n", "", [run]},
   {"the_exit_is_not_heard", "    |> and_then(&listen/1)\n  end\n\n  # --- what callers ask",
@@ -26,8 +23,6 @@ server = [
   {"a_collect_that_comes_after_the_give_up_waits",
    "do: answer(state, :collect, Lifecycle.result(state.life)),", "do: {:noreply, state},",
    [ending]},
-  {"await_exit_has_no_timeout", "wait(state, :exit, from, timeout)",
-   "wait(state, :exit, from, (_ = timeout; :infinity))", [process]},
   {"a_runs_timeout_is_not_armed",
    "        if boot.rest_of_timeout != :infinity, do: arm(:expired, boot.rest_of_timeout)\n", "",
    [run]},
@@ -37,15 +32,6 @@ server = [
   {"a_stream_that_nobody_enumerates_stays",
    "next = if state.stream == :offered, do: {:stop, :normal}, else: :stay", "next = :stay",
    [ending]},
-  {"a_stream_is_enumerated_twice",
-   "def handle_call({:hand_over, _owner}, _from, %{stream: :taken} = state) do",
-   "def handle_call({:hand_over, _owner}, _from, %{stream: :twice} = state) do", [stream]},
-  {"hand_over_keeps_the_old_owner",
-   "{:reply, :ok, %{state | stream: :taken, owner: Process.monitor(owner)}}",
-   "_ = owner\n    {:reply, :ok, %{state | stream: :taken}}", [stream]},
-  {"a_stream_without_owner_can_be_enumerated_twice",
-   "%{state | stream: :taken, consumer: Process.monitor(consumer)}",
-   "%{state | consumer: Process.monitor(consumer)}", [stream, callers]},
   {"nobody_sees_that_a_consumer_died", "monitor in [state.owner, state.consumer, state.captor]",
    "monitor in [state.owner, state.captor]", [callers]},
   {"a_capture_outlives_its_caller", "monitor in [state.owner, state.consumer, state.captor]",
@@ -70,16 +56,7 @@ server = [
   {"a_killed_feeder_is_swallowed", "      ^unwanted -> inlet(state, Inlet.feed(state.inlet, []))",
    "      other when other == :killed or is_tuple(other) and elem(other, 0) == :shutdown -> {:noreply, state}",
    [stream]},
-  {"an_input_that_attaches_late_is_left",
-   "if(Lifecycle.given_up?(state.life), do: see_feeder_off(state), else: state)", "state",
-   [ending]},
-  {"a_failed_input_of_a_command_that_is_over_is_swallowed",
-   "state = %{state | input_failure: {:error, {:input_failed, failure}}}",
-   "state = %{state | input_failure: nil}", [callers, stream, run]},
   {"a_feeder_dies_with_the_server", "do: Process.unlink(feeder)", "do: feeder", [ending, stream]},
-  {"a_signal_after_the_exit_is_an_error_of_the_socket",
-   "defp told({:error, gone}) when gone in [:epipe, :econnreset, :closed], do: {:error, :esrch}",
-   "defp told({:error, gone}) when gone == :never, do: {:error, :esrch}", [process, callers]},
   {"handlers_that_have_returned_are_waited_for",
    "{ref, :handled}, %{announcer: ref} = state), do: life(state, :announced)",
    "{ref, :handled}, %{announcer: ref} = state), do: {:noreply, state}", [telemetry]},
@@ -93,7 +70,33 @@ server = [
    [callers]}
 ]
 
+requests = [
+  {"a_command_that_was_continued_alone_is_never_idle",
+   "{:reply, result, %{state | outlets: Outlets.pause(state.outlets, false)}}",
+   "{:reply, result, state}", ["test/net_runner/process/suspend_test.exs"]},
+  {"await_exit_has_no_timeout", "wait(state, :exit, from, timeout)",
+   "wait(state, :exit, from, (_ = timeout; :infinity))", [process]},
+  {"a_stream_is_enumerated_twice",
+   "def handle({:hand_over, _owner}, _from, %{stream: :taken} = state) do",
+   "def handle({:hand_over, _owner}, _from, %{stream: :twice} = state) do", [stream]},
+  {"hand_over_keeps_the_old_owner",
+   "{:reply, :ok, %{state | stream: :taken, owner: Process.monitor(owner)}}",
+   "_ = owner\n    {:reply, :ok, %{state | stream: :taken}}", [stream]},
+  {"a_stream_without_owner_can_be_enumerated_twice",
+   "%{state | stream: :taken, consumer: Process.monitor(consumer)}",
+   "%{state | consumer: Process.monitor(consumer)}", [stream, callers]},
+  {"an_input_that_attaches_late_is_left",
+   "if(Lifecycle.given_up?(state.life), do: see_feeder_off(state), else: state)", "state",
+   [ending]},
+  {"a_signal_after_the_exit_is_an_error_of_the_socket",
+   "defp told({:error, gone}) when gone in [:epipe, :econnreset, :closed], do: {:error, :esrch}",
+   "defp told({:error, gone}) when gone == :never, do: {:error, :esrch}", [process, callers]}
+]
+
 state = [
+  {"a_failed_input_of_a_command_that_is_over_is_swallowed",
+   "state = %{state | input_failure: {:error, {:input_failed, failure}}}",
+   "state = %{state | input_failure: nil}", [callers, stream, run]},
   {"what_cannot_be_polled_passes_for_a_dead_shepherd", "{:error, :emfile} ->",
    "{:error, :never} ->", ["test/net_runner/system/descriptors_of_the_vm_test.exs"]},
   {"a_condemned_run_has_output",
@@ -167,6 +170,7 @@ exit_and_report = [
 
 for {file, {id, old, new, tests}} <-
       Enum.map(server, &{"process/server", &1}) ++
+        Enum.map(requests, &{"process/requests", &1}) ++
         Enum.map(state, &{"process/state", &1}) ++
         Enum.map(boot, &{"process/boot", &1}) ++
         Enum.map(exit_and_report, fn {file, id, old, new, tests} ->

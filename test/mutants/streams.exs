@@ -8,9 +8,8 @@ input = "test/net_runner/run/input_test.exs"
 guest = "test/net_runner/process/guest_test.exs"
 
 inlet = [
-  {"a_write_overtakes_one_that_waits",
-   "defp waiting?(inlet), do: Operations.any?(inlet.queue, [:stdin])",
-   "defp waiting?(inlet), do: Operations.any?(inlet.queue, [:none])", [process, schedules]},
+  {"a_write_overtakes_one_that_waits", "do: Operations.any?(inlet.queue, [:stdin])",
+   "do: Operations.any?(inlet.queue, [:none])", [process, schedules]},
   {"the_rest_of_a_dead_callers_first_write_is_dropped",
    "park(from, {:begun, rest, done}, timeout)", "park(from, {:fresh, rest}, timeout)", [callers]},
   {"the_rest_of_a_dead_callers_later_write_is_dropped",

@@ -9,9 +9,8 @@ defmodule NetRunner.Waiting do
   def count(p, kind) do
     %{inlet: inlet, outlets: outlets, waiters: waiters} = :sys.get_state(p)
 
-    [inlet.queue, outlets.queue, waiters]
-    |> Enum.flat_map(&Operations.all/1)
-    |> Enum.count(&(&1.kind == kind))
+    queues = for %{queue: queue} <- [inlet, outlets, %{queue: waiters}], do: queue
+    queues |> Enum.flat_map(&Operations.all/1) |> Enum.count(&(&1.kind == kind))
   end
 
   @doc "Until what the library has logged is written: other processes do that."

@@ -17,7 +17,7 @@ defmodule NetRunner.Process.Boot do
   # In ms, by `receive`.
   @longest_wait 0xFFFF_FFFF
 
-  # A command that has started. `fds`: its further descriptors, by their numbers: an `Inlet` for each that it reads, and
+  # A command that has started. `inlet`: `nil` where its stdin leads elsewhere. `fds`: its further descriptors, by their numbers: an `Inlet` for each that it reads, and
   # `Outlets` with only a stdout for each that it writes. `rest_of_timeout`: the ms that are left of `:timeout`. `owner`, `consumer` and
   # `captor`: see `State`. `registry`: the process of the registry that it is linked to.
   @enforce_keys [
@@ -50,7 +50,7 @@ defmodule NetRunner.Process.Boot do
           cgroup: Cgroup.t(),
           sandbox: [Policy.in_force()] | nil,
           life: Lifecycle.t(),
-          inlet: Inlet.t(),
+          inlet: Inlet.t() | nil,
           outlets: Outlets.t(),
           fds: %{Descriptors.fd() => Inlet.t() | Outlets.t()},
           announcer: pid() | nil,
@@ -64,14 +64,14 @@ defmodule NetRunner.Process.Boot do
   """
   @spec start(Spec.command(), map(), map()) ::
           {:ok, t()} | {:error, term()} | {:crashed, sentence :: String.t()}
-  def start(command, options, extra) do
+  def start(command, %{} = options, %{} = extra) do
     attempt(command, options, extra)
   catch
     kind, reason ->
       {:crashed, Fault.sentence("a command could not be started", kind, reason, __STACKTRACE__)}
   end
 
-  defp attempt(command, options, extra) do
+  defp attempt(command, %{} = options, %{} = extra) do
     {_, now} = started = {System.system_time(), System.monotonic_time()}
 
     [owner, consumer, captor] =
@@ -131,7 +131,7 @@ defmodule NetRunner.Process.Boot do
          cgroup: cgroup,
          sandbox: options.sandbox && Policy.in_force(options.sandbox),
          life: life,
-         inlet: Inlet.new(stdin, terminal?),
+         inlet: stdin && Inlet.new(stdin, terminal?),
          outlets: Outlets.new(Pipe.new(stdout, terminal?), Pipe.new(stderr), tail, counters),
          fds: Map.new(further, fn {number, fd} -> {number, further(options.fds[number], fd)} end),
          announcer: announcer,
@@ -187,14 +187,14 @@ defmodule NetRunner.Process.Boot do
   defp further(_input, fd), do: Inlet.new(fd, false)
 
   defp give_up_after(%{give_up_after: :infinity}), do: :infinity
-  defp give_up_after(options), do: options.kill_timeout + options.give_up_after
+  defp give_up_after(%{} = options), do: options.kill_timeout + options.give_up_after
 
   # --- the cgroups --------------------------------------------------------------------------------
 
   # That to join, and that which is made for the command.
   defp cgroups(%{cgroup_path: nil, cgroup: []}), do: {:ok, nil, nil}
 
-  defp cgroups(options) do
+  defp cgroups(%{} = options) do
     with {:ok, joined} <- Cgroup.joined(options),
          {:ok, cgroup} <- Cgroup.create(options),
          do: {:ok, joined, cgroup}

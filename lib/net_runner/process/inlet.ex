@@ -9,7 +9,7 @@ defmodule NetRunner.Process.Inlet do
   alias NetRunner.Process.{Caller, Guest, Operations}
   alias NetRunner.System.Native
 
-  # `stdin`: the descriptor; `:closed` when the VM has closed it; `:none` when the command's stdin leads elsewhere.
+  # `stdin`: the descriptor; `:closed` when the VM has closed it.
   # `readers`: whether somebody may be left who reads. `line`: for a terminal, whether the input is at the start of a
   # line, which decides how its end is written. `window`: where a feeder lays what is to be written; `nil` when there is
   # no feeder that does so. `left`: the descriptor that is open until the server stops, though nobody may write. `received`: of the guests that were turned away, how many have come; `nil` where there are no
@@ -26,7 +26,7 @@ defmodule NetRunner.Process.Inlet do
   ]
 
   @type t :: %__MODULE__{
-          stdin: Native.fd() | :closed | :none,
+          stdin: Native.fd() | :closed,
           line: :not_a_terminal | :at_start | :begun,
           window: Native.window() | nil,
           left: Native.fd() | nil,
@@ -37,10 +37,10 @@ defmodule NetRunner.Process.Inlet do
 
   @type effect :: {:reply, Operations.operation(), term()} | {:again, :stdin}
 
-  @spec new(Native.fd() | nil, boolean()) :: t()
+  @spec new(Native.fd(), boolean()) :: t()
   def new(stdin, terminal?) do
     line = if terminal?, do: :at_start, else: :not_a_terminal
-    %__MODULE__{stdin: stdin || :none, line: line}
+    %__MODULE__{stdin: stdin, line: line}
   end
 
   @doc """
@@ -49,11 +49,10 @@ defmodule NetRunner.Process.Inlet do
   """
   @spec write(t(), GenServer.from(), [binary()], timeout()) ::
           {:reply, term(), t()} | {:wait, t(), [effect()]}
-  def write(%{stdin: :none} = inlet, _, _, _), do: {:reply, {:error, :not_piped}, inlet}
   def write(%{stdin: :closed} = inlet, _, _, _), do: {:reply, {:error, :closed}, inlet}
   def write(%{readers: :gone} = inlet, _, _, _), do: {:reply, {:error, :epipe}, inlet}
 
-  def write(inlet, from, iovec, timeout) do
+  def write(%__MODULE__{} = inlet, from, iovec, timeout) do
     waiting? = waiting?(inlet)
     inlet = queue_window(inlet)
 
@@ -71,9 +70,9 @@ defmodule NetRunner.Process.Inlet do
     end
   end
 
-  defp waiting?(inlet), do: Operations.any?(inlet.queue, [:stdin])
+  defp waiting?(%__MODULE__{} = inlet), do: Operations.any?(inlet.queue, [:stdin])
 
-  defp write_at_once(inlet, from, iovec, timeout \\ :infinity) do
+  defp write_at_once(%__MODULE__{} = inlet, from, iovec, timeout \\ :infinity) do
     case Native.write(inlet.stdin, iovec) do
       :ok ->
         {:reply, :ok, inlet |> follow_lines(iovec, size(iovec)) |> let_guests_in()}
@@ -99,23 +98,23 @@ defmodule NetRunner.Process.Inlet do
   def invite_guests(
         %{line: :not_a_terminal, readers: :present, window: nil, stdin: stdin} = inlet
       )
-      when stdin not in [:closed, :none],
+      when stdin != :closed,
       do: {stdin, keep_guests_out(%{inlet | received: inlet.received || 0})}
 
-  def invite_guests(inlet), do: {nil, inlet}
+  def invite_guests(%__MODULE__{} = inlet), do: {nil, inlet}
 
   @doc "A caller comes that was turned away."
   @spec receive_guest(t()) :: t()
   def receive_guest(%{received: nil} = inlet), do: inlet
-  def receive_guest(inlet), do: %{inlet | received: Guest.count(inlet.received)}
+  def receive_guest(%__MODULE__{} = inlet), do: %{inlet | received: Guest.count(inlet.received)}
 
   @doc "For good: the server alone knows what can be written from now on."
   @spec send_guests_away(t()) :: t()
   def send_guests_away(%{received: nil} = inlet), do: inlet
 
-  def send_guests_away(inlet), do: %{keep_guests_out(inlet) | received: nil}
+  def send_guests_away(%__MODULE__{} = inlet), do: %{keep_guests_out(inlet) | received: nil}
 
-  defp keep_guests_out(inlet) do
+  defp keep_guests_out(%__MODULE__{} = inlet) do
     # What one does that is inside is done at the same time as this.
     _ = Native.keep_guests_out(inlet.stdin)
     inlet
@@ -123,16 +122,16 @@ defmodule NetRunner.Process.Inlet do
 
   defp let_guests_in(%{received: nil} = inlet), do: inlet
 
-  defp let_guests_in(inlet) do
+  defp let_guests_in(%__MODULE__{} = inlet) do
     :ok = Guest.let_in(inlet.stdin, inlet.received)
     inlet
   end
 
   @doc "Closes stdin, after the writes that were called before are done."
   @spec close(t(), GenServer.from()) :: {:reply, :ok, t()} | {:wait, t(), [effect()]}
-  def close(%{stdin: none} = inlet, _from) when none in [:closed, :none], do: {:reply, :ok, inlet}
+  def close(%{stdin: :closed} = inlet, _from), do: {:reply, :ok, inlet}
 
-  def close(inlet, from) do
+  def close(%__MODULE__{} = inlet, from) do
     waiting? = waiting?(inlet)
     inlet = inlet |> queue_window() |> park(from, :close)
     {inlet, effects} = if waiting?, do: {inlet, []}, else: serve(inlet)
@@ -141,21 +140,21 @@ defmodule NetRunner.Process.Inlet do
 
   @doc "Writes what no caller waits for, and then closes stdin."
   @spec feed(t(), [binary()]) :: {t(), [effect()]}
-  def feed(inlet, iovec) do
+  def feed(%__MODULE__{} = inlet, iovec) do
     inlet |> park(nil, {:fresh, iovec}) |> park(nil, :close) |> serve()
   end
 
   @doc "Takes what a feeder lays into this window."
   @spec attach(t(), Native.window() | nil) :: t()
-  def attach(inlet, window), do: %{send_guests_away(inlet) | window: window}
+  def attach(%__MODULE__{} = inlet, window), do: %{send_guests_away(inlet) | window: window}
 
   @doc "The feeder has laid something into the window. What waits already comes first, and then this."
   @spec fed(t()) :: {t(), [effect()]}
-  def fed(inlet), do: if(waiting?(inlet), do: {inlet, []}, else: serve(inlet))
+  def fed(%__MODULE__{} = inlet), do: if(waiting?(inlet), do: {inlet, []}, else: serve(inlet))
 
   @doc "Goes on with the queue, as far as there is room; then with the window."
   @spec serve(t()) :: {t(), [effect()]}
-  def serve(inlet) do
+  def serve(%__MODULE__{} = inlet) do
     case Operations.next(inlet.queue, [:stdin]) do
       nil -> inlet |> let_guests_in() |> serve_window()
       %{data: :close} = operation -> serve_close(inlet, operation)
@@ -166,20 +165,20 @@ defmodule NetRunner.Process.Inlet do
 
   @doc "The command is over, and nobody is left who could read: whoever waits for room gets `:epipe`."
   @spec readers_gone(t()) :: {t(), [effect()]}
-  def readers_gone(inlet), do: serve(%{send_guests_away(inlet) | readers: :gone})
+  def readers_gone(%__MODULE__{} = inlet), do: serve(%{send_guests_away(inlet) | readers: :gone})
 
   @doc "The command is given up: stdin is closed, and whoever waits for room gets this error."
   @spec give_up(t(), {:error, term()}) :: {t(), [effect()]}
-  def give_up(inlet, error) do
+  def give_up(%__MODULE__{} = inlet, error) do
     {waiting, queue} = Operations.take_all(inlet.queue, :stdin)
     {shut(%{inlet | queue: queue}), Enum.map(waiting, &{:reply, &1, error})}
   end
 
   @doc "Nobody may write any more, and who waits gets `:closed`. The descriptor closes with the server."
   @spec leave(t()) :: {t(), [effect()]}
-  def leave(%{stdin: none} = inlet) when none in [:closed, :none], do: {inlet, []}
+  def leave(%{stdin: :closed} = inlet), do: {inlet, []}
 
-  def leave(inlet) do
+  def leave(%__MODULE__{} = inlet) do
     {waiting, queue} = Operations.take_all(inlet.queue, :stdin)
     left = %{inlet | stdin: :closed, left: inlet.stdin, received: nil, queue: queue}
     {refuse(left), Enum.map(waiting, &{:reply, &1, {:error, :closed}})}
@@ -187,7 +186,7 @@ defmodule NetRunner.Process.Inlet do
 
   @doc "Takes out a caller that died; `nil` if it does not wait here."
   @spec drop_caller(t(), reference()) :: {t(), [effect()]} | nil
-  def drop_caller(inlet, monitor) do
+  def drop_caller(%__MODULE__{} = inlet, monitor) do
     case Operations.drop_caller(inlet.queue, monitor) do
       {nil, _} ->
         nil
@@ -202,7 +201,7 @@ defmodule NetRunner.Process.Inlet do
   The time of a write is over: what is not in the pipe of it is withdrawn. `nil` when it does not wait here.
   """
   @spec expire(t(), reference()) :: {t(), [effect()]} | nil
-  def expire(inlet, monitor) do
+  def expire(%__MODULE__{} = inlet, monitor) do
     case Operations.withdraw(inlet.queue, monitor) do
       {nil, _} ->
         nil
@@ -223,11 +222,12 @@ defmodule NetRunner.Process.Inlet do
     write_end_of_file(inlet, operation)
   end
 
-  defp serve_close(inlet, operation), do: inlet |> shut() |> answer(operation, :ok)
+  defp serve_close(%__MODULE__{} = inlet, operation),
+    do: inlet |> shut() |> answer(operation, :ok)
 
   # At the start of a line, the character ends the input; elsewhere it ends the line, and it takes a second one to end
   # the input (termios(3)).
-  defp write_end_of_file(inlet, operation) do
+  defp write_end_of_file(%__MODULE__{} = inlet, operation) do
     with {:ok, character} <- Native.eof_character(inlet.stdin),
          bytes = if(inlet.line == :at_start, do: <<character>>, else: <<character, character>>),
          {:error, :eagain} <- Native.write_uncounted(inlet.stdin, [bytes]) do
@@ -246,9 +246,9 @@ defmodule NetRunner.Process.Inlet do
     %{inlet | left: nil}
   end
 
-  def shut(%{stdin: none} = inlet) when none in [:closed, :none], do: inlet
+  def shut(%{stdin: :closed} = inlet), do: inlet
 
-  def shut(inlet) do
+  def shut(%__MODULE__{} = inlet) do
     Native.close(inlet.stdin)
     refuse(%{inlet | stdin: :closed, received: nil})
   end
@@ -262,7 +262,7 @@ defmodule NetRunner.Process.Inlet do
   defp serve_write(%{readers: :gone} = inlet, operation, _iovec, _done),
     do: answer(inlet, operation, {:error, :epipe})
 
-  defp serve_write(inlet, operation, iovec, done) do
+  defp serve_write(%__MODULE__{} = inlet, operation, iovec, done) do
     case Native.write(inlet.stdin, iovec) do
       :ok ->
         inlet |> follow_lines(iovec, size(iovec)) |> answer(operation, :ok)
@@ -288,9 +288,9 @@ defmodule NetRunner.Process.Inlet do
 
   # The rest of a write may be withdrawn, so what counts is the last byte that was written.
   defp follow_lines(%{line: :not_a_terminal} = inlet, _iovec, _size), do: inlet
-  defp follow_lines(inlet, _iovec, 0), do: inlet
+  defp follow_lines(%__MODULE__{} = inlet, _iovec, 0), do: inlet
 
-  defp follow_lines(inlet, iovec, size) do
+  defp follow_lines(%__MODULE__{} = inlet, iovec, size) do
     %{inlet | line: if(last_byte(iovec, size) == ?\n, do: :at_start, else: :begun)}
   end
 
@@ -304,7 +304,7 @@ defmodule NetRunner.Process.Inlet do
   # What lies in the window was produced before whatever is asked for now.
   defp queue_window(%{window: nil} = inlet), do: inlet
 
-  defp queue_window(inlet) do
+  defp queue_window(%__MODULE__{} = inlet) do
     case Native.take(inlet.window) do
       "" -> inlet
       bytes -> park(inlet, nil, {:fresh, [bytes]})
@@ -313,10 +313,10 @@ defmodule NetRunner.Process.Inlet do
 
   # Once: what is laid there from now on comes with a message of its own, so that other messages get their turn.
   defp serve_window(%{window: nil} = inlet), do: {inlet, []}
-  defp serve_window(%{stdin: none} = inlet) when none in [:closed, :none], do: {refuse(inlet), []}
+  defp serve_window(%{stdin: :closed} = inlet), do: {refuse(inlet), []}
   defp serve_window(%{readers: :gone} = inlet), do: {refuse(inlet), []}
 
-  defp serve_window(inlet) do
+  defp serve_window(%__MODULE__{} = inlet) do
     case Native.take(inlet.window) do
       "" ->
         {inlet, []}
@@ -332,7 +332,7 @@ defmodule NetRunner.Process.Inlet do
   # The feeder hears of it when it lays the next piece there.
   defp refuse(%{window: nil} = inlet), do: inlet
 
-  defp refuse(inlet) do
+  defp refuse(%__MODULE__{} = inlet) do
     Native.close_window(inlet.window)
     %{inlet | window: nil}
   end
@@ -342,16 +342,16 @@ defmodule NetRunner.Process.Inlet do
   defp park(inlet, from, data, timeout \\ :infinity)
 
   # What nobody waits for.
-  defp park(inlet, nil, data, :infinity) do
+  defp park(%__MODULE__{} = inlet, nil, data, :infinity) do
     %{inlet | queue: Operations.park(inlet.queue, :stdin, nil, data, nil)}
   end
 
-  defp park(inlet, from, data, timeout) do
+  defp park(%__MODULE__{} = inlet, from, data, timeout) do
     %{inlet | queue: Caller.park(inlet.queue, :stdin, from, data, timeout)}
   end
 
   # Answers, and goes on with the next.
-  defp answer(inlet, operation, result) do
+  defp answer(%__MODULE__{} = inlet, operation, result) do
     {inlet, effects} = serve(%{inlet | queue: Operations.finish(inlet.queue, operation)})
     {inlet, [{:reply, operation, result} | effects]}
   end

@@ -158,15 +158,15 @@ defmodule NetRunner.Process.Operations do
     end
   end
 
-  defp without_caller(operations, %Operation{data: {:begun, _, _}} = operation) do
+  defp without_caller(%__MODULE__{} = operations, %Operation{data: {:begun, _, _}} = operation) do
     replace(operations, %{operation | from: nil, monitor: nil, timer: nil})
   end
 
-  defp without_caller(operations, operation), do: finish(operations, operation)
+  defp without_caller(%__MODULE__{} = operations, operation), do: finish(operations, operation)
 
   @doc "Puts a changed operation in the place of what it was."
   @spec replace(t(), operation()) :: t()
-  def replace(operations, %Operation{kind: kind, id: id} = operation) do
+  def replace(%__MODULE__{} = operations, %Operation{kind: kind, id: id} = operation) do
     queue = :gb_trees.update(id, operation, Map.fetch!(operations.queues, kind))
     %{operations | queues: Map.put(operations.queues, kind, queue)}
   end

@@ -96,7 +96,7 @@ defmodule NetRunner.Process.Outlets do
   @doc "A caller's read, with so many ms: its result if it has one at once; otherwise it is queued."
   @spec read(t(), GenServer.from(), stream() | :any, pos_integer(), Caller.time()) ::
           {:reply, term(), t()} | {:wait, t(), [effect()]}
-  def read(outlets, from, :any, max_bytes, timeout) do
+  def read(%__MODULE__{} = outlets, from, :any, max_bytes, timeout) do
     if gone?(from) or Operations.any?(outlets.queue, competing(:stdout) ++ competing(:stderr)) do
       {outlets, effects} = outlets |> park(:any, from, max_bytes, timeout) |> serve_all()
       {:wait, outlets, effects}
@@ -108,7 +108,7 @@ defmodule NetRunner.Process.Outlets do
     end
   end
 
-  def read(outlets, from, stream, max_bytes, timeout) do
+  def read(%__MODULE__{} = outlets, from, stream, max_bytes, timeout) do
     competes? = gone?(from) or Operations.any?(outlets.queue, competing(stream))
 
     if competes? and gives_bytes?(outlets, stream) do
@@ -128,21 +128,21 @@ defmodule NetRunner.Process.Outlets do
     do: {:reply, result, let_guests_in(outlets)}
 
   # What was taken may have been all that stood before the end, of which an asker is told.
-  defp answer(outlets, from, result) do
+  defp answer(%__MODULE__{} = outlets, from, result) do
     {outlets, effects} = serve_all(outlets)
     {:wait, outlets, [{:answer_caller, from, result} | effects]}
   end
 
   @doc "The command is suspended, or goes on: so do the times that stand still then."
   @spec pause(t(), boolean()) :: t()
-  def pause(outlets, pause?) do
+  def pause(%__MODULE__{} = outlets, pause?) do
     clock = if pause?, do: :stands, else: :runs
     %{outlets | clock: clock, queue: Operations.map(outlets.queue, &Caller.pause(&1, pause?))}
   end
 
   @doc "Collects all of stdout for a caller, until its end."
   @spec collect(t(), GenServer.from(), non_neg_integer() | :infinity) :: {t(), [effect()]}
-  def collect(outlets, from, limit) do
+  def collect(%__MODULE__{} = outlets, from, limit) do
     outlets
     |> keep_guests_out()
     |> park(:collect, from, Collector.new(limit), :infinity)
@@ -154,14 +154,14 @@ defmodule NetRunner.Process.Outlets do
   something that it has not seen, it gets `{:ok, holder, bytes}`, and then says `look_on/4` or `take_seen/3`.
   """
   @spec hold(t(), GenServer.from(), pos_integer(), timeout()) :: {t(), [effect()]}
-  def hold(outlets, from, limit, timeout) do
+  def hold(%__MODULE__{} = outlets, from, limit, timeout) do
     outlets |> park(:hold, from, {0, limit}, timeout) |> serve(:stdout)
   end
 
   @doc "The holder has not found it in the first `seen` bytes, and waits for more."
   @spec look_on(t(), GenServer.from(), reference(), non_neg_integer()) ::
           {:reply, {:error, term()}, t()} | {:wait, t(), [effect()]}
-  def look_on(outlets, from, holder, seen) do
+  def look_on(%__MODULE__{} = outlets, from, holder, seen) do
     case Operations.find(outlets.queue, holder) do
       nil ->
         {:reply, lost_hold(outlets), outlets}
@@ -177,7 +177,7 @@ defmodule NetRunner.Process.Outlets do
   @doc "The holder takes the first `size` bytes of what it has seen, and makes room for the next."
   @spec take_seen(t(), reference(), non_neg_integer()) ::
           {:ok | {:error, term()}, t(), [effect()]}
-  def take_seen(outlets, holder, size) do
+  def take_seen(%__MODULE__{} = outlets, holder, size) do
     case Operations.find(outlets.queue, holder) do
       nil ->
         {lost_hold(outlets), outlets, []}
@@ -211,12 +211,12 @@ defmodule NetRunner.Process.Outlets do
 
   def ask(%{asker: nil} = outlets, _pid, 0), do: {:ok, outlets, []}
 
-  def ask(outlets, _pid, 0) do
+  def ask(%__MODULE__{} = outlets, _pid, 0) do
     {outlets, effects} = drop_asker(outlets)
     {:ok, outlets, effects}
   end
 
-  def ask(outlets, pid, count) do
+  def ask(%__MODULE__{} = outlets, pid, count) do
     # From now on this one waits.
     outlets = keep_guests_out(outlets)
     asker = outlets.asker || new_asker(outlets, pid)
@@ -237,7 +237,7 @@ defmodule NetRunner.Process.Outlets do
 
   @doc "The command is over: what an asker is told of it, behind the ends of its streams."
   @spec exited(t(), 0..255 | :shepherd_died) :: {t(), [effect()]}
-  def exited(outlets, exit), do: tell_exit(%{outlets | exit: exit})
+  def exited(%__MODULE__{} = outlets, exit), do: tell_exit(%{outlets | exit: exit})
 
   @doc "Callers may read stdout by themselves while nobody waits, from the end of this call on: the descriptor, or `nil` where they may not."
   @spec invite_guests(t()) :: {Native.fd() | nil, t()}
@@ -247,12 +247,14 @@ defmodule NetRunner.Process.Outlets do
       when fd != nil and outlets.writers in [:running, :left_behind],
       do: {fd, keep_guests_out(%{outlets | received: outlets.received || 0})}
 
-  def invite_guests(outlets), do: {nil, outlets}
+  def invite_guests(%__MODULE__{} = outlets), do: {nil, outlets}
 
   @doc "A caller comes that was turned away from stdout."
   @spec receive_guest(t()) :: t()
   def receive_guest(%{received: nil} = outlets), do: outlets
-  def receive_guest(outlets), do: %{outlets | received: Guest.count(outlets.received)}
+
+  def receive_guest(%__MODULE__{} = outlets),
+    do: %{outlets | received: Guest.count(outlets.received)}
 
   @doc "Sets the size of the terminal, if the command has one and is there."
   @spec set_window_size(t(), non_neg_integer(), non_neg_integer()) :: :ok | {:error, atom()}
@@ -274,7 +276,7 @@ defmodule NetRunner.Process.Outlets do
 
   @doc "Goes on with a stream that may have something to read."
   @spec serve(t(), stream()) :: {t(), [effect()]}
-  def serve(outlets, stream) do
+  def serve(%__MODULE__{} = outlets, stream) do
     case Map.fetch!(outlets, stream) do
       %Outlet{demand: {:tail, _, _}} -> consume(outlets, stream)
       %Outlet{demand: {:discard, _}} -> discard(outlets, stream)
@@ -283,7 +285,7 @@ defmodule NetRunner.Process.Outlets do
   end
 
   @spec serve_all(t()) :: {t(), [effect()]}
-  def serve_all(outlets) do
+  def serve_all(%__MODULE__{} = outlets) do
     {outlets, first} = serve(outlets, :stdout)
     {outlets, second} = serve(outlets, :stderr)
     {outlets, first ++ second}
@@ -291,7 +293,7 @@ defmodule NetRunner.Process.Outlets do
 
   @doc "The command is to end: what it still prints is discarded, and readers get this error."
   @spec discard_all(t(), {:error, term()}) :: {t(), [effect()]}
-  def discard_all(outlets, error) do
+  def discard_all(%__MODULE__{} = outlets, error) do
     # Race: read under a discard.
     Counters.put_discarding(outlets.counters)
     queue = Operations.map(outlets.queue, &drop_collected(&1, error))
@@ -314,24 +316,25 @@ defmodule NetRunner.Process.Outlets do
 
   @doc "The command has exited; see `writers`."
   @spec writers(t(), :left_behind | :gone | :lingering) :: {t(), [effect()]}
-  def writers(outlets, :left_behind), do: serve_all(%{outlets | writers: :left_behind})
+  def writers(%__MODULE__{} = outlets, :left_behind),
+    do: serve_all(%{outlets | writers: :left_behind})
 
   # What is in the pipes now is the rest. Race: rest without an end.
-  def writers(outlets, writers) do
+  def writers(%__MODULE__{} = outlets, writers) do
     outlets = outlets |> send_guests_away() |> map(&%{&1 | left: Pipe.rest(&1.pipe)})
     serve_all(%{outlets | writers: writers})
   end
 
   @doc "Closes both, even if somebody may still write. Answers nobody."
   @spec close(t()) :: t()
-  def close(outlets) do
+  def close(%__MODULE__{} = outlets) do
     Counters.put_discarding(outlets.counters)
     map(%{outlets | received: nil}, &%{&1 | pipe: Pipe.close(&1.pipe)})
   end
 
   @doc "Closes both; who waits, and who reads later, gets this error."
   @spec shut(t(), {:error, term()}) :: {t(), [effect()]}
-  def shut(outlets, error) do
+  def shut(%__MODULE__{} = outlets, error) do
     {outlets, effects} = discard_all(outlets, error)
     {close(outlets), effects}
   end
@@ -340,7 +343,7 @@ defmodule NetRunner.Process.Outlets do
   @spec drop_caller(t(), reference()) :: {t(), [effect()]} | nil
   def drop_caller(%{asker: %{monitor: monitor}} = outlets, monitor), do: drop_asker(outlets)
 
-  def drop_caller(outlets, monitor) do
+  def drop_caller(%__MODULE__{} = outlets, monitor) do
     case Operations.drop_caller(outlets.queue, monitor) do
       {nil, _} ->
         nil
@@ -354,7 +357,7 @@ defmodule NetRunner.Process.Outlets do
 
   @doc "The time of a read is over; `nil` when it does not wait here."
   @spec expire(t(), reference()) :: {t(), [effect()]} | nil
-  def expire(outlets, monitor) do
+  def expire(%__MODULE__{} = outlets, monitor) do
     case Operations.withdraw(outlets.queue, monitor) do
       {nil, _} ->
         nil
@@ -376,7 +379,7 @@ defmodule NetRunner.Process.Outlets do
     {tail, outlets, effects}
   end
 
-  def take_tail(outlets), do: {"", outlets, []}
+  def take_tail(%__MODULE__{} = outlets), do: {"", outlets, []}
 
   @doc "The stream that has this descriptor."
   @spec stream_of(t(), Native.fd()) :: stream() | nil
@@ -387,7 +390,7 @@ defmodule NetRunner.Process.Outlets do
   # --- the queues ---------------------------------------------------------------------------------
 
   # A consumed stderr belongs to the server.
-  defp piped?(outlets, stream) do
+  defp piped?(%__MODULE__{} = outlets, stream) do
     case Map.fetch!(outlets, stream) do
       %Outlet{demand: {:tail, _, _}} -> false
       outlet -> outlet != nil
@@ -398,7 +401,7 @@ defmodule NetRunner.Process.Outlets do
   defp competing(:stdout), do: [:stdout, :any, :collect, :hold, :ask_stdout]
   defp competing(:stderr), do: [:stderr, :any, :ask_stderr]
 
-  defp park(outlets, kind, from, data, timeout) do
+  defp park(%__MODULE__{} = outlets, kind, from, data, timeout) do
     queue = Caller.park(outlets.queue, kind, from, data, timeout)
 
     if outlets.clock == :stands,
@@ -409,24 +412,25 @@ defmodule NetRunner.Process.Outlets do
   # Race: dead reader first. `Process.alive?/1` waits until a signal that kills the reader, sent before, is handled.
   defp gone?({pid, _}), do: node(pid) == node() and not Process.alive?(pid)
 
-  defp serve_next(outlets, stream) do
+  defp serve_next(%__MODULE__{} = outlets, stream) do
     case Operations.next(outlets.queue, competing(stream)) do
       nil -> outlets |> let_guests_in() |> look_for_end(stream)
       operation -> serve_operation(outlets, operation, stream)
     end
   end
 
-  defp serve_operation(outlets, %{kind: :collect} = operation, _stream),
+  defp serve_operation(%__MODULE__{} = outlets, %{kind: :collect} = operation, _stream),
     do: serve_collect(outlets, operation)
 
-  defp serve_operation(outlets, %{kind: kind} = operation, stream)
+  defp serve_operation(%__MODULE__{} = outlets, %{kind: kind} = operation, stream)
        when kind in [:ask_stdout, :ask_stderr],
        do: serve_asker(outlets, operation, stream)
 
   # Its caller looks at what it has got.
-  defp serve_operation(outlets, %{kind: :hold, from: nil}, _stream), do: {outlets, []}
+  defp serve_operation(%__MODULE__{} = outlets, %{kind: :hold, from: nil}, _stream),
+    do: {outlets, []}
 
-  defp serve_operation(outlets, operation, stream) do
+  defp serve_operation(%__MODULE__{} = outlets, operation, stream) do
     cond do
       # On both streams somebody may have waited behind it.
       gone?(operation.from) -> outlets |> forget(operation) |> serve_all()
@@ -436,7 +440,7 @@ defmodule NetRunner.Process.Outlets do
     end
   end
 
-  defp serve_reader(outlets, operation, stream) do
+  defp serve_reader(%__MODULE__{} = outlets, operation, stream) do
     case take(outlets, operation.kind, operation.data) do
       {{:error, :eagain}, outlets} ->
         {outlets, []}
@@ -447,7 +451,7 @@ defmodule NetRunner.Process.Outlets do
   end
 
   # It takes bytes only of streams on which nobody has waited longer.
-  defp serve_any(outlets, operation, stream) do
+  defp serve_any(%__MODULE__{} = outlets, operation, stream) do
     first? = &(Operations.next(outlets.queue, competing(&1)) == operation)
     streams = Enum.filter([:stdout, :stderr], first?)
 
@@ -459,7 +463,7 @@ defmodule NetRunner.Process.Outlets do
   end
 
   # An end is there for all. Who waits behind one that waits for the other stream need not wait for that.
-  defp serve_end(outlets, stream) do
+  defp serve_end(%__MODULE__{} = outlets, stream) do
     if gives_bytes?(outlets, stream) do
       {outlets, []}
     else
@@ -471,14 +475,14 @@ defmodule NetRunner.Process.Outlets do
   end
 
   # Whether there can be any for readers.
-  defp gives_bytes?(outlets, stream) do
+  defp gives_bytes?(%__MODULE__{} = outlets, stream) do
     case Map.fetch!(outlets, stream) do
       %Outlet{demand: :readers, kept: kept, pipe: %Pipe{fd: fd}} -> kept != "" or fd != nil
       _discarded_consumed_or_not_piped -> false
     end
   end
 
-  defp serve_hold(outlets, %{from: from, data: {seen, limit}} = operation) do
+  defp serve_hold(%__MODULE__{} = outlets, %{from: from, data: {seen, limit}} = operation) do
     case look(outlets, seen, limit) do
       {{:ok, bytes}, outlets} ->
         queue = Operations.replace(outlets.queue, %{operation | from: nil})
@@ -513,13 +517,13 @@ defmodule NetRunner.Process.Outlets do
     end
   end
 
-  defp look(outlets, _seen, _limit), do: take(outlets, :stdout, 1)
+  defp look(%__MODULE__{} = outlets, _seen, _limit), do: take(outlets, :stdout, 1)
 
-  defp finish(outlets, operation) do
+  defp finish(%__MODULE__{} = outlets, operation) do
     %{outlets | queue: Operations.finish(outlets.queue, operation)}
   end
 
-  defp forget(outlets, operation) do
+  defp forget(%__MODULE__{} = outlets, operation) do
     Caller.forget(operation)
     finish(outlets, operation)
   end
@@ -532,7 +536,7 @@ defmodule NetRunner.Process.Outlets do
 
   defp keep_guests_out(%{received: nil} = outlets), do: outlets
 
-  defp keep_guests_out(outlets) do
+  defp keep_guests_out(%__MODULE__{} = outlets) do
     # What one does that is inside is done at the same time as this.
     _ = Pipe.keep_guests_out(outlets.stdout.pipe)
     outlets
@@ -540,7 +544,7 @@ defmodule NetRunner.Process.Outlets do
 
   @doc "For good: the server alone knows what can be read from now on."
   @spec send_guests_away(t()) :: t()
-  def send_guests_away(outlets), do: %{keep_guests_out(outlets) | received: nil}
+  def send_guests_away(%__MODULE__{} = outlets), do: %{keep_guests_out(outlets) | received: nil}
 
   defp let_guests_in(%{received: nil} = outlets), do: outlets
 
@@ -552,21 +556,21 @@ defmodule NetRunner.Process.Outlets do
     outlets
   end
 
-  defp let_guests_in(outlets), do: outlets
+  defp let_guests_in(%__MODULE__{} = outlets), do: outlets
 
   # --- the asker ----------------------------------------------------------------------------------
 
-  defp new_asker(outlets, pid) do
+  defp new_asker(%__MODULE__{} = outlets, pid) do
     open = Enum.filter([:stdout, :stderr], &piped?(outlets, &1))
     %Asker{pid: pid, monitor: Process.monitor(pid), open: open}
   end
 
-  defp drop_asker(outlets), do: outlets |> forget_asker() |> serve_all()
+  defp drop_asker(%__MODULE__{} = outlets), do: outlets |> forget_asker() |> serve_all()
 
   # It stands among the readers of each stream, as one without an answer.
   defp queue_asker(%{asker: %{credit: 0}} = outlets), do: unqueue_asker(outlets)
 
-  defp queue_asker(outlets) do
+  defp queue_asker(%__MODULE__{} = outlets) do
     Enum.reduce(outlets.asker.open, outlets, fn stream, outlets ->
       kind = asker_of(stream)
 
@@ -576,7 +580,7 @@ defmodule NetRunner.Process.Outlets do
     end)
   end
 
-  defp unqueue_asker(outlets) do
+  defp unqueue_asker(%__MODULE__{} = outlets) do
     Enum.reduce([:ask_stdout, :ask_stderr], outlets, fn kind, outlets ->
       {_, queue} = Operations.take_all(outlets.queue, kind)
       %{outlets | queue: queue}
@@ -607,7 +611,9 @@ defmodule NetRunner.Process.Outlets do
   end
 
   # An end is told without being asked for, as soon as it can be seen without taking anything.
-  defp look_for_end(outlets, stream) do
+  defp look_for_end(%__MODULE__{asker: nil} = outlets, _stream), do: {outlets, []}
+
+  defp look_for_end(%__MODULE__{} = outlets, stream) do
     outlet = Map.fetch!(outlets, stream)
 
     cond do
@@ -622,7 +628,7 @@ defmodule NetRunner.Process.Outlets do
   defp at_end?(_outlets, %Outlet{kept: kept}) when kept != "", do: false
   defp at_end?(_outlets, %Outlet{left: 0}), do: true
 
-  defp at_end?(outlets, %Outlet{pipe: pipe}) do
+  defp at_end?(%__MODULE__{} = outlets, %Outlet{pipe: pipe}) do
     case Pipe.look_ahead(pipe) do
       :ok -> false
       {:error, :eagain} -> outlets.writers in [:gone, :lingering]
@@ -643,11 +649,11 @@ defmodule NetRunner.Process.Outlets do
     {%{outlets | asker: %{asker | exit: :told}}, [{:send, asker.pid, {:exit, exit}}]}
   end
 
-  defp tell_exit(outlets), do: {outlets, []}
+  defp tell_exit(%__MODULE__{} = outlets), do: {outlets, []}
 
   # --- collecting ---------------------------------------------------------------------------------
 
-  defp serve_collect(outlets, %{data: collector} = operation) do
+  defp serve_collect(%__MODULE__{} = outlets, %{data: collector} = operation) do
     case take(outlets, :stdout, @bulk) do
       {{:ok, bytes}, outlets} ->
         {fits, collector} = Collector.add(collector, bytes)
@@ -680,13 +686,13 @@ defmodule NetRunner.Process.Outlets do
   defp break_off(%{writers: :running} = outlets, _operation, cause),
     do: {outlets, [{:condemn, cause}]}
 
-  defp break_off(outlets, operation, cause) do
+  defp break_off(%__MODULE__{} = outlets, operation, cause) do
     {finish(outlets, operation), [{:collected, operation, Lifecycle.error(cause)}]}
   end
 
   # --- what nobody asks for -----------------------------------------------------------------------
 
-  defp consume(outlets, stream) do
+  defp consume(%__MODULE__{} = outlets, stream) do
     %Outlet{demand: {:tail, tail, size}} = outlet = Map.fetch!(outlets, stream)
 
     case read_pipe(outlets, stream, outlet, @bulk) do
@@ -710,13 +716,13 @@ defmodule NetRunner.Process.Outlets do
   end
 
   # Readers are answered at once; a collect is answered when the command is over.
-  defp discard(outlets, stream) do
+  defp discard(%__MODULE__{} = outlets, stream) do
     if Asker.follows?(outlets.asker, stream),
       do: tell_end(outlets, stream),
       else: discard_unasked(outlets, stream)
   end
 
-  defp discard_unasked(outlets, stream) do
+  defp discard_unasked(%__MODULE__{} = outlets, stream) do
     %Outlet{demand: {:discard, error}} = outlet = Map.fetch!(outlets, stream)
 
     case Operations.next(outlets.queue, competing(stream)) do
@@ -736,7 +742,7 @@ defmodule NetRunner.Process.Outlets do
 
   # --- taking bytes -------------------------------------------------------------------------------
 
-  defp take(outlets, stream, max_bytes) do
+  defp take(%__MODULE__{} = outlets, stream, max_bytes) do
     case Map.fetch!(outlets, stream) do
       %Outlet{demand: :readers, kept: ""} = outlet ->
         read_pipe(outlets, stream, outlet, max_bytes)
@@ -753,13 +759,14 @@ defmodule NetRunner.Process.Outlets do
   end
 
   # They were counted when they were read.
-  defp take_kept(outlets, stream, %Outlet{kept: kept} = outlet, max_bytes) do
+  defp take_kept(%__MODULE__{} = outlets, stream, %Outlet{kept: kept} = outlet, max_bytes) do
     size = min(byte_size(kept), max_bytes)
     {taken, kept} = :erlang.split_binary(kept, size)
     {{:ok, taken}, Map.replace!(outlets, stream, %{outlet | kept: kept})}
   end
 
-  defp take_any(outlets, [stream], max_bytes), do: take_tagged(outlets, stream, max_bytes)
+  defp take_any(%__MODULE__{} = outlets, [stream], max_bytes),
+    do: take_tagged(outlets, stream, max_bytes)
 
   defp take_any(%{first: first} = outlets, [_, _], max_bytes) do
     second = if first == :stdout, do: :stderr, else: :stdout
@@ -776,7 +783,7 @@ defmodule NetRunner.Process.Outlets do
     end
   end
 
-  defp take_tagged(outlets, stream, max_bytes) do
+  defp take_tagged(%__MODULE__{} = outlets, stream, max_bytes) do
     case take(outlets, stream, max_bytes) do
       {{:ok, bytes}, outlets} -> {{:ok, {stream, bytes}}, outlets}
       {{:error, :not_piped}, outlets} -> {:eof, outlets}
@@ -790,11 +797,11 @@ defmodule NetRunner.Process.Outlets do
   defp worse({:error, :eagain}, other), do: other
   defp worse(result, _), do: result
 
-  defp read_pipe(outlets, stream, %Outlet{left: 0} = outlet, _max_bytes) do
+  defp read_pipe(%__MODULE__{} = outlets, stream, %Outlet{left: 0} = outlet, _max_bytes) do
     {:eof, Map.replace!(outlets, stream, %{outlet | pipe: Pipe.close(outlet.pipe)})}
   end
 
-  defp read_pipe(outlets, stream, outlet, max_bytes) do
+  defp read_pipe(%__MODULE__{} = outlets, stream, outlet, max_bytes) do
     {result, pipe} = Pipe.read(outlet.pipe, min(max_bytes, outlet.left))
 
     case result do
@@ -811,7 +818,7 @@ defmodule NetRunner.Process.Outlets do
     end
   end
 
-  defp map(outlets, change) do
+  defp map(%__MODULE__{} = outlets, change) do
     for stream <- [:stdout, :stderr], reduce: outlets do
       outlets -> Map.update!(outlets, stream, &(&1 && change.(&1)))
     end

@@ -6,32 +6,44 @@ defmodule NetRunner.Process.Report do
   alias NetRunner.Process.{Counters, Exit, Lifecycle, Stats}
   alias NetRunner.System.Cgroup
 
-  @type started :: {system_time :: integer(), monotonic_time :: integer()}
-
-  @spec stats(Lifecycle.t(), started(), Counters.t(), Cgroup.t()) :: Stats.t()
-  def stats(life, {system_time, monotonic_time}, counters, cgroup) do
-    exit = Lifecycle.exit(life)
+  @doc "Of the state of a server."
+  @spec stats(map()) :: Stats.t()
+  def stats(%{started: {system_time, monotonic_time}} = state) do
+    exit = Lifecycle.exit(state.life)
     duration = ended_at(exit) - monotonic_time
 
     stats = %Stats{
       started_at: Stats.started_at(system_time),
       duration_ms: System.convert_time_unit(duration, :native, :millisecond),
-      cgroup: cgroup_figures(exit, cgroup)
+      cgroup: cgroup_figures(exit, state.cgroup),
+      sandbox: state.sandbox
     }
 
-    counters |> Counters.into(stats) |> with_exit(exit)
+    state.counters |> Counters.into(stats) |> with_exit(exit)
   end
 
-  @spec info(Lifecycle.t(), Stats.t(), Counters.t()) :: map()
-  def info(life, stats, counters) do
-    stats
+  @spec info(map()) :: map()
+  def info(state) do
+    state
+    |> stats()
     |> Map.take([:started_at, :duration_ms, :exit_status, :exit, :sandbox])
     |> Map.merge(%{
       pid: self(),
-      os_pid: life.os_pid,
-      bytes: Counters.bytes(counters),
-      status: status(Lifecycle.exit(life))
+      command: state.command,
+      os_pid: state.life.os_pid,
+      bytes: Counters.bytes(state.counters),
+      status: status(Lifecycle.exit(state.life))
     })
+  end
+
+  @doc "For a capture, of a command that is over."
+  @spec account(map()) :: map()
+  def account(state) do
+    %{
+      outcome: outcome(state.life),
+      stats: stats(state),
+      input_failure: state.input_failure
+    }
   end
 
   @doc "Why the command ended, of one that is over; see `NetRunner.Result`. `:stopped`: nobody wanted it any more."

@@ -8,6 +8,7 @@ defmodule NetRunner.Process.Server do
   #   * `Outlets` hold stdout and stderr, and who waits for their bytes;
   #   * `Further` does the same for its further descriptors;
   #   * `State` carries out what these say;
+  #   * `Requests` answer what callers ask;
   #   * `Report` says what is told of the command.
   #
   # When the command has exited, what it printed can still be read; the server stops with `stop/1`, when its owner dies, or
@@ -32,7 +33,9 @@ defmodule NetRunner.Process.Server do
     Lifecycle,
     Operations,
     Outlets,
-    State
+    Requests,
+    State,
+    Waiters
   }
 
   alias NetRunner.System.{Descriptors, Native, Spec}
@@ -45,8 +48,6 @@ defmodule NetRunner.Process.Server do
   # A chunk that is in use during a garbage collection is kept until the next full one. Full ones are cheap, as the
   # heap is small.
   @fullsweep_after 8
-
-  @sigcont NetRunner.Signal.resolve!(:sigcont)
 
   @spec start(Spec.command(), map(), keyword()) :: {:ok, pid()} | {:error, term()}
   def start(command, options, extra \\ []) do
@@ -119,7 +120,7 @@ defmodule NetRunner.Process.Server do
   defp further_inputs(fds), do: Descriptors.inputs(fds)
 
   @impl true
-  def handle_continue({:begin, input, inputs}, state) do
+  def handle_continue({:begin, input, inputs}, %State{} = state) do
     # A start leaves 100 KB of garbage, which the process of a command that does nothing would keep.
     Process.flag(:min_heap_size, @heap_to_run)
     :erlang.garbage_collect()
@@ -140,184 +141,31 @@ defmodule NetRunner.Process.Server do
 
   # --- what callers ask ---------------------------------------------------------------------------
 
-  @impl true
-  def handle_call({:read, which, max_bytes, timeout}, from, state) do
-    state = if which == :stdout, do: announce_guests(state, from), else: state
-
-    case Outlets.read(state.outlets, from, which, max_bytes, timeout) do
-      {:reply, result, outlets} ->
-        {:reply, with_failure(result, state), %{state | outlets: outlets}}
-
-      {:wait, outlets, effects} ->
-        outlets(state, {outlets, effects})
-    end
-  end
-
-  def handle_call({:turned_away, {:read, :stdout, _, _} = request}, from, state),
-    do: handle_call(request, from, receive_guest(state, :read))
-
-  def handle_call({:turned_away, {:write, _, _} = request}, from, state),
-    do: handle_call(request, from, receive_guest(state, :write))
-
-  def handle_call({:write, iovec, timeout}, from, state) do
-    state = announce_guests(state, from)
-
-    case Inlet.write(state.inlet, from, iovec, timeout) do
-      {:reply, result, inlet} -> {:reply, result, %{state | inlet: inlet}}
-      {:wait, inlet, effects} -> inlet(state, {inlet, effects})
-    end
-  end
-
-  def handle_call(:close_stdin, from, state) do
-    case Inlet.close(state.inlet, from) do
-      {:reply, result, inlet} -> {:reply, result, %{state | inlet: inlet}}
-      {:wait, inlet, effects} -> inlet(state, {inlet, effects})
-    end
-  end
-
-  def handle_call({:fd, number, request}, from, state), do: ask_fd(state, number, request, from)
-
-  def handle_call({:kill, number, to}, from, state) do
-    cond do
-      not Lifecycle.alive?(state.life) ->
-        {:reply, {:error, :esrch}, state}
-
-      # What `resume/1` does. Otherwise the times that stand while it is suspended would go on standing.
-      to == :tree and number == @sigcont and Lifecycle.may_be_suspended?(state.life) ->
-        handle_call({:suspend, false}, from, state)
-
-      # The command itself runs on, and what it has to print in time is due again.
-      number == @sigcont ->
-        result = told(Native.send_signal(state.control, number, to))
-        {:reply, result, %{state | outlets: Outlets.pause(state.outlets, false)}}
-
-      true ->
-        {:reply, told(Native.send_signal(state.control, number, to)), state}
-    end
-  end
-
-  def handle_call({:suspend, suspend?}, _from, state) do
-    with true <- Lifecycle.may_be_suspended?(state.life),
-         :ok <- told(Native.suspend(state.control, suspend?)) do
-      {:reply, :ok, %{state | outlets: Outlets.pause(state.outlets, suspend?)}}
-    else
-      false -> {:reply, {:error, :esrch}, state}
-      error -> {:reply, error, state}
-    end
-  end
-
-  def handle_call({:set_window_size, rows, columns}, _from, state) do
-    {:reply, Outlets.set_window_size(state.outlets, rows, columns), state}
-  end
-
-  def handle_call({:await_exit, timeout}, from, state) do
-    case Lifecycle.result(state.life) do
-      nil -> {:noreply, wait(state, :exit, from, timeout)}
-      result -> {:reply, result, state}
-    end
-  end
-
   # For `NetRunner.run/2`: everything the command prints, and its status. Stops the server.
-  def handle_call({:collect, limit, timeout}, from, state) do
+  @impl true
+  def handle_call({:collect, limit, timeout}, from, %State{} = state) do
     if timeout != :infinity, do: arm(:expired, timeout)
     state |> outlets(Outlets.collect(state.outlets, from, limit)) |> and_then(&answer_late/1)
   end
 
-  def handle_call(:stop, from, state) do
-    state |> wait(:stop, from) |> life({:end, :stopped, {:stop, :normal}})
-  end
-
-  # After `:asked`, what the command prints can still be read; after `:stopped`, it is discarded.
-  def handle_call({:end_command, cause}, from, state) do
-    result = life(state, {:end, cause, :stay})
-    GenServer.reply(from, :ok)
-    result
-  end
-
-  def handle_call({:monitor, ref}, {pid, _}, state), do: {:reply, :ok, watch(state, pid, ref)}
-
-  # What is discarded must not look as if it were all.
-  def handle_call({:ask, _count}, _from, %{life: %{phase: phase}} = state)
-      when is_tuple(phase) and elem(phase, 1) == :closed,
-      do: {:reply, {:error, :closed}, state}
-
-  def handle_call({:ask, count}, {pid, _} = from, state) do
-    {result, outlets, effects} = Outlets.ask(state.outlets, pid, count)
-    GenServer.reply(from, result)
-    outlets(state, {outlets, effects})
-  end
-
-  def handle_call({:hold, limit, timeout}, from, state) do
-    outlets(state, Outlets.hold(state.outlets, from, limit, timeout))
-  end
-
-  def handle_call({:look_on, holder, seen}, from, state) do
-    case Outlets.look_on(state.outlets, from, holder, seen) do
-      {:reply, result, outlets} -> {:reply, result, %{state | outlets: outlets}}
-      {:wait, outlets, effects} -> outlets(state, {outlets, effects})
+  def handle_call(request, {caller, _} = from, %State{} = state) do
+    with :unknown <- Requests.handle(request, from, state) do
+      # By whoever has got hold of this pid.
+      give_up(
+        state,
+        "#{inspect(caller)} called the process of a command with a request that it does not know"
+      )
     end
-  end
-
-  def handle_call({:take_seen, holder, size}, from, state) do
-    {result, outlets, effects} = Outlets.take_seen(state.outlets, holder, size)
-    GenServer.reply(from, result)
-    outlets(state, {outlets, effects})
-  end
-
-  def handle_call({:attach_feeder, usher, window}, {pid, _}, state) do
-    Process.link(pid)
-    state = %{state | feeder: {pid, usher}, inlet: Inlet.attach(state.inlet, window)}
-    {:reply, :ok, if(Lifecycle.given_up?(state.life), do: see_feeder_off(state), else: state)}
-  end
-
-  def handle_call({:input_failed, failure}, from, state) do
-    GenServer.reply(from, :ok)
-    fail_input(state, failure)
-  end
-
-  def handle_call({:tell, question}, _from, state) when is_question(question),
-    do: {:reply, tell(state, question), state}
-
-  def handle_call(:failure, from, state) do
-    {stderr, outlets, effects} = Outlets.take_tail(state.outlets)
-    GenServer.reply(from, exit: stats(state).exit, stderr: stderr)
-    outlets(state, {outlets, effects})
-  end
-
-  def handle_call(:invite, _from, state) do
-    {guest, state} = invite_reader(state)
-    {:reply, {:ok, guest}, state}
-  end
-
-  def handle_call({:hand_over, _owner}, _from, %{stream: :taken} = state) do
-    {:reply, {:error, :already_enumerated}, state}
-  end
-
-  def handle_call({:hand_over, nil}, {consumer, _}, state) do
-    {:reply, :ok, %{state | stream: :taken, consumer: Process.monitor(consumer)}}
-  end
-
-  def handle_call({:hand_over, owner}, _from, state) do
-    if state.owner, do: Process.demonitor(state.owner, [:flush])
-    {:reply, :ok, %{state | stream: :taken, owner: Process.monitor(owner)}}
-  end
-
-  # By whoever has got hold of this pid.
-  def handle_call(_request, {caller, _}, state) do
-    give_up(
-      state,
-      "#{inspect(caller)} called the process of a command with a request that it does not know"
-    )
   end
 
   # The capture goes on to read. What has exited by now was not ended by that.
   @impl true
-  def handle_cast({:end_captured, why}, state) do
+  def handle_cast({:end_captured, why}, %State{} = state) do
     state |> listen() |> and_then(&life(&1, {:end, {:asked, why}, :stay}))
   end
 
   # As of an unknown call.
-  def handle_cast(_request, state),
+  def handle_cast(_request, %State{} = state),
     do: give_up(state, "the process of a command got a cast that it does not know")
 
   # --- what the VM and the system tell --------------------------------------------------------------
@@ -327,7 +175,7 @@ defmodule NetRunner.Process.Server do
     listen(state)
   end
 
-  def handle_info({:select, fd, _, :ready_input}, state) do
+  def handle_info({:select, fd, _, :ready_input}, %State{} = state) do
     case Outlets.stream_of(state.outlets, fd) do
       # Race: late select.
       nil -> serve_further(state, fd)
@@ -339,26 +187,27 @@ defmodule NetRunner.Process.Server do
     inlet(state, Inlet.serve(state.inlet))
   end
 
-  def handle_info({:select, fd, _, :ready_output}, state), do: serve_further(state, fd)
+  def handle_info({:select, fd, _, :ready_output}, %State{} = state), do: serve_further(state, fd)
 
-  def handle_info(:fed, state), do: inlet(state, Inlet.fed(state.inlet))
+  def handle_info(:fed, %State{inlet: %Inlet{}} = state), do: inlet(state, Inlet.fed(state.inlet))
 
   # A message to itself, so that other messages get their turn.
-  def handle_info({:again, :stdin}, state), do: inlet(state, Inlet.serve(state.inlet))
+  def handle_info({:again, :stdin}, %State{inlet: %Inlet{}} = state),
+    do: inlet(state, Inlet.serve(state.inlet))
 
-  def handle_info({:again, {number, _stream}}, state), do: serve_fd(state, number)
+  def handle_info({:again, {number, _stream}}, %State{} = state), do: serve_fd(state, number)
 
-  def handle_info({:again, stream}, state) do
+  def handle_info({:again, stream}, %State{} = state) do
     outlets(state, Outlets.serve(state.outlets, stream))
   end
 
   # What has come by now may not have been told yet: a VM that was stopped for a while is late with both.
-  def handle_info({:waited, monitor}, state) do
-    state |> outlets(Outlets.serve_all(state.outlets)) |> and_then(&expire(&1, monitor))
+  def handle_info({:waited, monitor}, %State{} = state) do
+    state |> outlets(Outlets.serve_all(state.outlets)) |> and_then(&Waiters.expire(&1, monitor))
   end
 
   # Race: exit before the timeout. A stream that nobody enumerates has nobody to tell, so its server stops.
-  def handle_info(:expired, state) do
+  def handle_info(:expired, %State{} = state) do
     next = if state.stream == :offered, do: {:stop, :normal}, else: :stay
 
     state
@@ -367,7 +216,7 @@ defmodule NetRunner.Process.Server do
     |> and_then(&tell_unseen/1)
   end
 
-  def handle_info(event, state) when event in [:give_up, :grace_over, :announced],
+  def handle_info(event, %State{} = state) when event in [:give_up, :grace_over, :announced],
     do: life(state, event)
 
   def handle_info({ref, :handled}, %{announcer: ref} = state), do: life(state, :announced)
@@ -384,15 +233,16 @@ defmodule NetRunner.Process.Server do
   def handle_info(:application_stops, %{captor: captor} = state) when captor != nil,
     do: cancel(state)
 
-  def handle_info(:application_stops, state), do: close(state, :shutdown)
+  def handle_info(:application_stops, %State{} = state), do: close(state, :shutdown)
 
   # Nobody is left who could get the output or the status. The owner may be another process, or nobody. Each command of a pipeline
   # hears of it by itself.
-  def handle_info({:DOWN, monitor, :process, _, _}, state)
+  def handle_info({:DOWN, monitor, :process, _, _}, %State{} = state)
       when monitor in [state.owner, state.consumer, state.captor],
       do: close(state, :normal)
 
-  def handle_info({:DOWN, monitor, :process, pid, _}, state), do: drop_caller(state, monitor, pid)
+  def handle_info({:DOWN, monitor, :process, pid, _}, %State{} = state),
+    do: Waiters.drop_caller(state, monitor, pid)
 
   def handle_info({:EXIT, feeder, reason}, %{feeder: {feeder, _usher}} = state) do
     state = %{state | feeder: nil}
@@ -408,13 +258,13 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  def handle_info(:collect_garbage, state) do
+  def handle_info(:collect_garbage, %State{} = state) do
     :erlang.garbage_collect()
     {:noreply, state}
   end
 
   # From any other process that is linked.
-  def handle_info({:EXIT, _pid, :normal}, state), do: {:noreply, state}
+  def handle_info({:EXIT, _pid, :normal}, %State{} = state), do: {:noreply, state}
 
   # The parent, which called `start_link/3`, waits until the server is gone; so the command is ended first.
   def handle_info({:EXIT, parent, reason}, %{parent: parent} = state) do
@@ -426,9 +276,9 @@ defmodule NetRunner.Process.Server do
     do: {:stop, shutdown(reason), state}
 
   # From whoever has linked itself, or the registry of its name.
-  def handle_info({:EXIT, _pid, reason}, state), do: close(state, shutdown(reason))
+  def handle_info({:EXIT, _pid, reason}, %State{} = state), do: close(state, shutdown(reason))
 
-  def handle_info(message, state) do
+  def handle_info(message, %State{} = state) do
     Log.write(
       :warning,
       "#{inspect(__MODULE__)} received a message that it does not know: #{inspect(message)}"
@@ -439,9 +289,9 @@ defmodule NetRunner.Process.Server do
 
   # A user's code is called only after the command was told to end and its output was closed.
   @impl true
-  def terminate(_reason, state) do
+  def terminate(_reason, %State{} = state) do
     unless Lifecycle.over?(state.life), do: Native.close(state.control)
-    Inlet.shut(state.inlet)
+    if state.inlet, do: Inlet.shut(state.inlet)
     Outlets.close(state.outlets)
     fds = Map.values(state.fds)
     for %Outlets{} = outlets <- fds, do: Outlets.close(outlets)
@@ -465,7 +315,9 @@ defmodule NetRunner.Process.Server do
   @impl true
   def handle_continue(what, state), do: guarded(state, fn -> super(what, state) end)
   @impl true
-  def handle_call(request, from, state), do: guarded(state, fn -> super(request, from, state) end)
+  def handle_call(request, from, state),
+    do: guarded(state, fn -> super(request, from, state) end)
+
   @impl true
   def handle_cast(request, state), do: guarded(state, fn -> super(request, state) end)
   @impl true
@@ -481,13 +333,13 @@ defmodule NetRunner.Process.Server do
   end
 
   # Race: given up before the collect. All others who wait have had their answer.
-  defp answer_late(state) do
+  defp answer_late(%State{} = state) do
     if Lifecycle.given_up?(state.life),
       do: answer(state, :collect, Lifecycle.result(state.life)),
       else: {:noreply, state}
   end
 
-  defp give_up(state, sentence) do
+  defp give_up(%State{} = state, sentence) do
     Log.write(:error, sentence)
     {:stop, {:shutdown, {:crashed, sentence}}, state}
   end
@@ -500,14 +352,8 @@ defmodule NetRunner.Process.Server do
 
   # --- in common ------------------------------------------------------------------------------------
 
-  # The input may also fail when the command is over; then nothing is left to end.
-  defp fail_input(state, failure) do
-    state = %{state | input_failure: {:error, {:input_failed, failure}}}
-    life(state, {:end, cause(state, {:input_failed, failure}), :stay})
-  end
-
   # The captor gets what was printed, and reads on.
-  defp cancel(state) do
+  defp cancel(%State{} = state) do
     state
     |> listen()
     |> and_then(&life(&1, :announced))
@@ -515,7 +361,7 @@ defmodule NetRunner.Process.Server do
   end
 
   # The command has its time to clean up, in which it may print. To everybody else, the process is gone.
-  defp close(state, reason) do
+  defp close(%State{} = state, reason) do
     state = %{see_feeder_off(state) | outlets: Outlets.forget_asker(state.outlets)}
 
     state
@@ -537,10 +383,10 @@ defmodule NetRunner.Process.Server do
     end
   end
 
-  defp hang_up(state), do: {:noreply, state}
+  defp hang_up(%State{} = state), do: {:noreply, state}
 
   # Whoever takes the place of the owner may start another of this name.
-  defp give_up_name(state) do
+  defp give_up_name(%State{} = state) do
     case state.name do
       nil -> :ok
       {:global, name} -> give_up_global(name)
@@ -565,10 +411,6 @@ defmodule NetRunner.Process.Server do
     _kind, _reason -> :ok
   end
 
-  # A capture keeps what was printed, and reads on.
-  defp cause(%{captor: nil}, verdict), do: verdict
-  defp cause(_captured, why), do: {:asked, why}
-
   # Nobody else is told.
   defp tell_unseen(%{stream: :offered, life: %{phase: {:ending, :timeout, _}}} = state) do
     command = Error.command_line(state.command)
@@ -582,11 +424,7 @@ defmodule NetRunner.Process.Server do
     {:noreply, state}
   end
 
-  defp tell_unseen(state), do: {:noreply, state}
-
-  # The shepherd is gone already; its report is on the way.
-  defp told({:error, gone}) when gone in [:epipe, :econnreset, :closed], do: {:error, :esrch}
-  defp told(result), do: result
+  defp tell_unseen(%State{} = state), do: {:noreply, state}
 
   defp shutdown(reason) when reason in [:normal, :shutdown], do: reason
   defp shutdown({:shutdown, _} = reason), do: reason

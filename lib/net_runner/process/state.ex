@@ -10,20 +10,18 @@ defmodule NetRunner.Process.State do
     Collector,
     Counters,
     Exit,
-    Guest,
     Inlet,
     Lifecycle,
     Operations,
     Outlets,
     Report,
-    Stats,
     Usher,
     Watchers
   }
 
   alias NetRunner.System.{Cgroup, Descriptors, Native, Spec}
 
-  # `fds`: see `Boot`. `waiters`: callers that wait for the exit (`:exit`) or for the server to stop (`:stop`). `stream`:
+  # `inlet`: `nil` where the command's stdin leads elsewhere. `fds`: see `Boot`. `waiters`: callers that wait for the exit (`:exit`) or for the server to stop (`:stop`). `stream`:
   # whether the output is a stream's (`:offered`), and whether somebody enumerates it (`:taken`); a second one would take
   # bytes from the first. `guests`: whether callers can find what they need to read and to write by themselves. `parent`: the
   # process that the server is linked to by `start_link/3`. `name`: as what it was registered. `announcer`: the name of its answer, once it was asked to announce the
@@ -63,7 +61,7 @@ defmodule NetRunner.Process.State do
   @type result :: {:noreply, t()} | {:stop, reason :: term(), t()}
 
   @spec new(Spec.command(), Boot.t(), map()) :: t()
-  def new(command, boot, extra) do
+  def new(command, %Boot{} = boot, extra) do
     %__MODULE__{
       command: command,
       control: boot.control,
@@ -93,18 +91,25 @@ defmodule NetRunner.Process.State do
 
   @doc "Something happened to the command."
   @spec life(t(), Lifecycle.event()) :: result()
-  def life(state, event) do
+  def life(%__MODULE__{} = state, event) do
     {life, effects} = Lifecycle.event(state.life, event)
     carry_out(effects, send_guests_away(%{state | life: life}, effects))
   end
 
   @doc "Takes a changed inlet, and does what follows."
   @spec inlet(t(), {Inlet.t(), [Inlet.effect()]}) :: result()
-  def inlet(state, {inlet, effects}), do: carry_out(effects, %{state | inlet: inlet})
+  def inlet(%__MODULE__{} = state, {inlet, effects}),
+    do: carry_out(effects, %{state | inlet: inlet})
+
+  defp change_inlet(%__MODULE__{inlet: nil} = state, _change), do: {:noreply, state}
+
+  defp change_inlet(%__MODULE__{} = state, change),
+    do: inlet(state, change.(state.inlet))
 
   @doc "Takes changed outlets, and does what follows."
   @spec outlets(t(), {Outlets.t(), [Outlets.effect()]}) :: result()
-  def outlets(state, {outlets, effects}), do: carry_out(effects, %{state | outlets: outlets})
+  def outlets(%__MODULE__{} = state, {outlets, effects}),
+    do: carry_out(effects, %{state | outlets: outlets})
 
   @doc "As these, of a further descriptor."
   @spec fd(
@@ -112,7 +117,7 @@ defmodule NetRunner.Process.State do
           Descriptors.fd(),
           {Inlet.t(), [Inlet.effect()]} | {Outlets.t(), [Outlets.effect()]}
         ) :: result()
-  def fd(state, number, {changed, effects}) do
+  def fd(%__MODULE__{} = state, number, {changed, effects}) do
     effects
     |> Enum.map(fn
       {:again, stream} -> {:again, {number, stream}}
@@ -121,56 +126,26 @@ defmodule NetRunner.Process.State do
     |> carry_out(%{state | fds: %{state.fds | number => changed}})
   end
 
-  @doc "What the consumer of a stream needs to read by itself, where that can be."
-  @spec invite_reader(t()) :: {Guest.t(), t()}
-  def invite_reader(state) do
-    {stdout, outlets} = Outlets.invite_guests(state.outlets)
-    {%Guest{stdin: nil, stdout: stdout, counters: state.counters}, %{state | outlets: outlets}}
-  end
-
-  @doc """
-  Any caller may read and write by itself from now on, as there is one on this node. What a stream or a capture reads is for that
-  alone.
-  """
-  @spec announce_guests(t(), GenServer.from()) :: t()
-  def announce_guests(
-        %{guests: :unexpected, stream: :none, captor: nil, life: %{phase: :running}} = state,
-        {caller, _}
-      )
-      when node(caller) == node() do
-    {stdin, inlet} = Inlet.invite_guests(state.inlet)
-    {guest, state} = invite_reader(%{state | inlet: inlet, guests: :announced})
-    Guest.register(%{guest | stdin: stdin})
-    state
-  end
-
-  def announce_guests(state, _from), do: state
-
   defguardp is_discard(what) when what == :discard or is_tuple(what)
 
   # From its end on, only the server knows what may still be read and written.
   defp send_guests_away(%{life: %{phase: :running}} = state, _effects), do: state
 
-  defp send_guests_away(state, effects) do
+  defp send_guests_away(%__MODULE__{} = state, effects) do
     discards? = Enum.any?(effects, &match?({:output, what} when is_discard(what), &1))
 
     if discards?, do: Counters.put_discarding(state.counters)
 
     %{
       state
-      | inlet: Inlet.send_guests_away(state.inlet),
+      | inlet: state.inlet && Inlet.send_guests_away(state.inlet),
         outlets: Outlets.send_guests_away(state.outlets)
     }
   end
 
-  @doc "A guest that was turned away has come."
-  @spec receive_guest(t(), :read | :write) :: t()
-  def receive_guest(state, :write), do: %{state | inlet: Inlet.receive_guest(state.inlet)}
-  def receive_guest(state, :read), do: %{state | outlets: Outlets.receive_guest(state.outlets)}
-
   @doc "Receives what the shepherd has said, until there is nothing more for now. Selects the control socket for more."
   @spec listen(t()) :: result()
-  def listen(state) do
+  def listen(%__MODULE__{} = state) do
     case not Lifecycle.over?(state.life) and Native.receive_event(state.control) do
       false ->
         {:noreply, state}
@@ -199,93 +174,7 @@ defmodule NetRunner.Process.State do
     end
   end
 
-  defp lose(state), do: life(state, {:shepherd_gone, System.monotonic_time()})
-
-  @doc "A caller that waited, or had waited, died."
-  @spec drop_caller(t(), reference(), pid()) :: result()
-  def drop_caller(state, monitor, pid) do
-    with nil <- Outlets.drop_caller(state.outlets, monitor),
-         nil <- Inlet.drop_caller(state.inlet, monitor),
-         nil <- find_fd(state, & &1.drop_caller(&2, monitor)),
-         nil <- Watchers.drop(state.watchers, pid, monitor) do
-      {operation, waiters} = Operations.drop_caller(state.waiters, monitor)
-      if operation, do: Caller.forget(operation)
-      {:noreply, %{state | waiters: waiters}}
-    else
-      {%Outlets{}, _} = outlets -> outlets(state, outlets)
-      {%Inlet{}, _} = inlet -> inlet(state, inlet)
-      {number, changed} -> fd(state, number, changed)
-      %{} = watchers -> {:noreply, %{state | watchers: watchers}}
-    end
-  end
-
-  # The further descriptor where this caller waited.
-  defp find_fd(state, take_out) do
-    Enum.find_value(state.fds, fn {number, %module{} = inlet_or_outlets} ->
-      with {_, _} = changed <- take_out.(module, inlet_or_outlets), do: {number, changed}
-    end)
-  end
-
-  @doc """
-  Notes that a process is to get the exit as a message, or sends it at once. The process waits for the answer; so all the
-  monitors that it has now, but that of its call, are references of this kind.
-  """
-  @spec watch(t(), pid(), reference()) :: t()
-  def watch(state, pid, ref) do
-    case Lifecycle.told(state.life) do
-      nil ->
-        watchers = Watchers.add(state.watchers, pid, ref, fn -> Process.monitor(pid) end)
-
-        if Watchers.many?(watchers, pid) and monitors_of(pid) <= 2,
-          do: %{state | watchers: Watchers.keep_last(watchers, pid)},
-          else: %{state | watchers: watchers}
-
-      exit ->
-        send_down(ref, exit)
-        state
-    end
-  end
-
-  defp monitors_of(pid) do
-    {:monitored_by, watching} = Process.info(self(), :monitored_by)
-    Enum.count(watching, &(&1 == pid))
-  end
-
-  defp send_down(ref, :shepherd_died),
-    do: send(ref, {:DOWN, ref, :process, self(), :shepherd_died})
-
-  defp send_down(ref, status), do: send(ref, {:DOWN, ref, :process, self(), {:exit, status}})
-
-  @doc "The time of a caller is over."
-  @spec expire(t(), reference()) :: result()
-  def expire(state, monitor) do
-    with nil <- Outlets.expire(state.outlets, monitor),
-         nil <- Inlet.expire(state.inlet, monitor),
-         nil <- find_fd(state, & &1.expire(&2, monitor)),
-         {nil, _} <- Operations.withdraw(state.waiters, monitor) do
-      # Race: answered before its time is over. Or the caller has died.
-      {:noreply, state}
-    else
-      {%Outlets{}, _} = outlets ->
-        outlets(state, outlets)
-
-      {%Inlet{}, _} = inlet ->
-        inlet(state, inlet)
-
-      {number, changed} when is_integer(number) ->
-        fd(state, number, changed)
-
-      {operation, waiters} ->
-        Caller.reply(operation, {:error, :timeout})
-        {:noreply, %{state | waiters: waiters}}
-    end
-  end
-
-  @doc "Parks a caller that waits for the end, for so many ms."
-  @spec wait(t(), :exit | :stop, GenServer.from(), timeout()) :: t()
-  def wait(state, kind, from, timeout \\ :infinity) do
-    %{state | waiters: Caller.park(state.waiters, kind, from, nil, timeout)}
-  end
+  defp lose(%__MODULE__{} = state), do: life(state, {:shepherd_gone, System.monotonic_time()})
 
   @doc "The end of the output is an error when the command's input was incomplete."
   @spec with_failure(term(), t()) :: term()
@@ -296,46 +185,13 @@ defmodule NetRunner.Process.State do
   @spec arm(term(), non_neg_integer()) :: reference()
   def arm(message, ms), do: Process.send_after(self(), message, ms)
 
-  @spec stats(t()) :: Stats.t()
-  def stats(state) do
-    stats = Report.stats(state.life, state.started, state.counters, state.cgroup)
-    %{stats | sandbox: state.sandbox}
-  end
-
-  @doc "What can be asked of a command."
-  defguard is_question(term)
-           when term in [:os_pid, :alive?, :stats, :info, :verdict, :account]
-
-  @doc "What is asked of the command, and changes nothing."
-  @spec tell(t(), :os_pid | :alive? | :stats | :info | :verdict | :account) :: term()
-  def tell(state, :os_pid), do: state.life.os_pid
-  def tell(state, :alive?), do: Lifecycle.alive?(state.life)
-  def tell(state, :stats), do: stats(state)
-
-  def tell(state, :info) do
-    state.life
-    |> Report.info(stats(state), state.counters)
-    |> Map.put(:command, state.command)
-  end
-
-  def tell(state, :verdict), do: Lifecycle.verdict(state.life) || state.input_failure
-
-  # For a capture, when the command is over.
-  def tell(state, :account) do
-    %{
-      outcome: Report.outcome(state.life),
-      stats: stats(state),
-      input_failure: state.input_failure
-    }
-  end
-
   @doc """
   Nobody writes any more: who waits gets `:closed`. The descriptors stay open, and close with the server: a command that is
   told to end must not take what it has read for all of its input.
   """
   @spec leave_inputs(t()) :: result()
-  def leave_inputs(state) do
-    Enum.reduce(state.fds, inlet(state, Inlet.leave(state.inlet)), fn
+  def leave_inputs(%__MODULE__{} = state) do
+    Enum.reduce(state.fds, change_inlet(state, &Inlet.leave/1), fn
       {number, %Inlet{}}, result -> and_then(result, &fd(&1, number, Inlet.leave(&1.fds[number])))
       {_number, _outlets}, result -> result
     end)
@@ -359,11 +215,23 @@ defmodule NetRunner.Process.State do
     %{state | feeder: nil}
   end
 
+  @doc "The input could not be produced. It may also fail when the command is over; then nothing is left to end."
+  @spec fail_input(t(), failure :: term()) :: result()
+  def fail_input(%__MODULE__{} = state, failure) do
+    state = %{state | input_failure: {:error, {:input_failed, failure}}}
+    life(state, {:end, cause(state, {:input_failed, failure}), :stay})
+  end
+
+  @doc "Why a command is ended. A capture keeps what was printed, and reads on."
+  @spec cause(t(), verdict :: term()) :: Lifecycle.cause()
+  def cause(%{captor: nil}, verdict), do: verdict
+  def cause(_captured, why), do: {:asked, why}
+
   # --- carrying out ---------------------------------------------------------------------------------
 
   @doc "Answers all that wait for this."
   @spec answer(t(), :exit | :stop | :collect, result :: term()) :: result()
-  def answer(state, who, result), do: carry_out_one(state, {:answer, who, result})
+  def answer(%__MODULE__{} = state, who, result), do: carry_out_one(state, {:answer, who, result})
 
   defp carry_out([], state), do: {:noreply, state}
 
@@ -374,25 +242,25 @@ defmodule NetRunner.Process.State do
   # --- of a life
 
   # Fails only when the shepherd is gone, which `listen/1` sees.
-  defp carry_out_one(state, :tell_end) do
+  defp carry_out_one(%__MODULE__{} = state, :tell_end) do
     _ = Native.end_command(state.control)
     # The end resumes what was suspended.
     {:noreply, %{state | outlets: Outlets.pause(state.outlets, false)}}
   end
 
-  defp carry_out_one(state, :shut_control) do
+  defp carry_out_one(%__MODULE__{} = state, :shut_control) do
     _ = Native.shut(state.control)
     {:noreply, state}
   end
 
-  defp carry_out_one(state, {:release_control, how}) do
+  defp carry_out_one(%__MODULE__{} = state, {:release_control, how}) do
     :ok = if how == :retire, do: Native.retire(state.control), else: Native.close(state.control)
     Counters.put_ended(state.counters)
     {:noreply, state}
   end
 
   # In case the shepherd could not.
-  defp carry_out_one(state, :remove_cgroup) do
+  defp carry_out_one(%__MODULE__{} = state, :remove_cgroup) do
     kill? = state.life.leftovers == :kill
 
     if not match?(%Exit{}, Lifecycle.exit(state.life)) or (kill? and File.dir?(state.cgroup)) do
@@ -405,44 +273,45 @@ defmodule NetRunner.Process.State do
   defp carry_out_one(%{announcer: nil} = state, :announce_end), do: life(state, :announced)
 
   # Meanwhile the server goes on: a handler may ask it something, or never return.
-  defp carry_out_one(state, :announce_end) do
+  defp carry_out_one(%__MODULE__{} = state, :announce_end) do
     ending =
       if match?(%Exit{}, Lifecycle.exit(state.life)),
-        do: {:stop, Report.outcome(state.life), stats(state)},
+        do: {:stop, Report.outcome(state.life), Report.stats(state)},
         else: {:exception, :error, :shepherd_died}
 
     arm(:announced, Announcer.patience())
     {:noreply, %{state | announcer: Announcer.finish(state.announcer, ending)}}
   end
 
-  defp carry_out_one(state, {:arm, message, ms}) do
+  defp carry_out_one(%__MODULE__{} = state, {:arm, message, ms}) do
     arm(message, ms)
     {:noreply, state}
   end
 
-  defp carry_out_one(state, {:give_up_pipes, error}) do
+  defp carry_out_one(%__MODULE__{} = state, {:give_up_pipes, error}) do
     state
     |> outlets(output(state.outlets, {:give_up, error}))
-    |> and_then(&inlet(&1, Inlet.give_up(&1.inlet, error)))
+    |> and_then(&change_inlet(&1, fn inlet -> Inlet.give_up(inlet, error) end))
     |> and_then(&output_of_fds(&1, {:give_up, error}))
   end
 
-  defp carry_out_one(state, :see_feeder_off), do: {:noreply, see_feeder_off(state)}
+  defp carry_out_one(%__MODULE__{} = state, :see_feeder_off),
+    do: {:noreply, see_feeder_off(state)}
 
-  defp carry_out_one(state, {:output, :gone}) do
+  defp carry_out_one(%__MODULE__{} = state, {:output, :gone}) do
     state
-    |> inlet(Inlet.readers_gone(state.inlet))
+    |> change_inlet(&Inlet.readers_gone/1)
     |> and_then(&outlets(&1, output(&1.outlets, :gone)))
     |> and_then(&output_of_fds(&1, :gone))
   end
 
-  defp carry_out_one(state, {:output, what}) do
+  defp carry_out_one(%__MODULE__{} = state, {:output, what}) do
     # What was collected is not needed any more, and the command may take long to end.
     if is_discard(what), do: send(self(), :collect_garbage)
     state |> outlets(output(state.outlets, what)) |> and_then(&output_of_fds(&1, what))
   end
 
-  defp carry_out_one(state, {:answer, :collect, result}) do
+  defp carry_out_one(%__MODULE__{} = state, {:answer, :collect, result}) do
     {waiting, queue} = Operations.take_all(state.outlets.queue, :collect)
     Enum.each(waiting, &Caller.reply(&1, result))
     state = %{state | outlets: %{state.outlets | queue: queue}}
@@ -453,56 +322,57 @@ defmodule NetRunner.Process.State do
       else: life(state, {:end, :stopped, {:stop, :normal}})
   end
 
-  defp carry_out_one(state, {:answer, who, result}) do
+  defp carry_out_one(%__MODULE__{} = state, {:answer, who, result}) do
     {waiting, waiters} = Operations.take_all(state.waiters, who)
     Enum.each(waiting, &Caller.reply(&1, result))
     {:noreply, %{state | waiters: waiters}}
   end
 
-  defp carry_out_one(state, {:tell_exit, exit}) do
+  defp carry_out_one(%__MODULE__{} = state, {:tell_exit, exit}) do
     {refs, monitors} = Watchers.all(state.watchers)
-    Enum.each(refs, &send_down(&1, exit))
+    Enum.each(refs, &Watchers.tell(&1, exit))
     Enum.each(monitors, &Process.demonitor(&1, [:flush]))
 
     %{state | watchers: Watchers.new()}
     |> outlets(state.outlets |> Outlets.pause(false) |> Outlets.exited(exit))
   end
 
-  defp carry_out_one(state, {:stop, reason}), do: {:stop, reason, state}
+  defp carry_out_one(%__MODULE__{} = state, {:stop, reason}), do: {:stop, reason, state}
 
   # --- of its streams
 
-  defp carry_out_one(state, {:reply, operation, result}) do
+  defp carry_out_one(%__MODULE__{} = state, {:reply, operation, result}) do
     Caller.reply(operation, with_failure(result, state))
     {:noreply, state}
   end
 
   # It was not queued, or keeps its place.
-  defp carry_out_one(state, {:answer_caller, from, result}) do
+  defp carry_out_one(%__MODULE__{} = state, {:answer_caller, from, result}) do
     GenServer.reply(from, with_failure(result, state))
     {:noreply, state}
   end
 
-  defp carry_out_one(state, {:send, asker, what}) do
+  defp carry_out_one(%__MODULE__{} = state, {:send, asker, what}) do
     send(asker, {:net_runner, self(), what})
     {:noreply, state}
   end
 
-  defp carry_out_one(state, {:again, stream}) do
+  defp carry_out_one(%__MODULE__{} = state, {:again, stream}) do
     send(self(), {:again, stream})
     {:noreply, state}
   end
 
-  defp carry_out_one(state, {:condemn, cause}), do: life(state, {:end, cause, :stay})
+  defp carry_out_one(%__MODULE__{} = state, {:condemn, cause}),
+    do: life(state, {:end, cause, :stay})
 
-  defp carry_out_one(state, {:collected, operation, collector_or_error}) do
+  defp carry_out_one(%__MODULE__{} = state, {:collected, operation, collector_or_error}) do
     Caller.reply(operation, collected(state, collector_or_error))
     # Lets the caller go on before this process is cleaned up.
     :erlang.yield()
     {:stop, :normal, state}
   end
 
-  defp output_of_fds(state, what) do
+  defp output_of_fds(%__MODULE__{} = state, what) do
     Enum.reduce(state.fds, {:noreply, state}, fn {number, _}, result ->
       and_then(result, &fd(&1, number, output(&1.fds[number], what)))
     end)
@@ -517,7 +387,7 @@ defmodule NetRunner.Process.State do
   defp output(outlets, writers), do: Outlets.writers(outlets, writers)
 
   # Put together last: it may be gigabytes, and an error has no use for them.
-  defp collected(state, collector_or_error) do
+  defp collected(%__MODULE__{} = state, collector_or_error) do
     with nil <- Lifecycle.verdict(state.life) || state.input_failure || stopped(state.life),
          %Collector{} = collector <- collector_or_error,
          {:ok, status} <- Lifecycle.result(state.life),

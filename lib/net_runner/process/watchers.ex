@@ -49,6 +49,13 @@ defmodule NetRunner.Process.Watchers do
     end
   end
 
+  @doc "Tells the exit to a reference of a process."
+  @spec tell(reference(), 0..255 | :shepherd_died) :: term()
+  def tell(ref, :shepherd_died),
+    do: send(ref, {:DOWN, ref, :process, self(), :shepherd_died})
+
+  def tell(ref, status), do: send(ref, {:DOWN, ref, :process, self(), {:exit, status}})
+
   @doc "All references, and the monitors of their processes."
   @spec all(t()) :: {[reference()], monitors :: [reference()]}
   def all(watchers) do

@@ -273,7 +273,7 @@ defmodule NetRunner.System.Launcher do
     %{state | waiting_for_start: [who | state.waiting_for_start]}
   end
 
-  defp answer_when_tried(who, state) do
+  defp answer_when_tried(who, %{} = state) do
     state = ensure(state)
     answer(who, socket_of(state))
     state
@@ -295,18 +295,18 @@ defmodule NetRunner.System.Launcher do
     end
   end
 
-  defp ensure(state), do: state
+  defp ensure(%{} = state), do: state
 
-  defp retry_later(state) do
+  defp retry_later(%{} = state) do
     %{state | retry: Process.send_after(self(), :retry, @retry_after)}
   end
 
-  defp publish(state, socket, guard) do
+  defp publish(%{} = state, socket, guard) do
     :ets.insert(@table, {:socket, socket})
     %{state | socket: socket, guard: guard, since: System.monotonic_time(:millisecond)}
   end
 
-  defp withdraw(state) do
+  defp withdraw(%{} = state) do
     Log.write(
       :warning,
       "NetRunner's launcher (of guard process #{state.guard}) died; starting a new one"
@@ -319,7 +319,7 @@ defmodule NetRunner.System.Launcher do
     release_waiting(%{state | socket: nil, guard: nil})
   end
 
-  defp release_waiting(state) do
+  defp release_waiting(%{} = state) do
     Enum.each(state.waiting_for_room, &answer(&1, :ok))
     %{state | waiting_for_room: []}
   end

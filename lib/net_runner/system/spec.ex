@@ -14,7 +14,7 @@ defmodule NetRunner.System.Spec do
 
   @doc "The fields, or what is wrong with the command."
   @spec build(command(), map()) :: {:ok, [Native.field()]} | {:error, term()}
-  def build(command, options) do
+  def build(command, %{} = options) do
     with :ok <- check_words(command),
          {:ok, cd} <- directory(options.cd),
          {:ok, environment} <- environment(options),
@@ -34,7 +34,7 @@ defmodule NetRunner.System.Spec do
 
   @doc "What is wrong with the command, as far as nobody has to be asked: what `build/2` would say."
   @spec check(command(), map()) :: :ok | {:error, term()}
-  def check(command, options) do
+  def check(command, %{} = options) do
     with :ok <- check_words(command),
          {:ok, _cd} <- directory(options.cd),
          {:ok, _changes} <- check_env(options.env),
@@ -176,7 +176,7 @@ defmodule NetRunner.System.Spec do
     end
   end
 
-  defp account(options) do
+  defp account(%{} = options) do
     with {:ok, uid, gid, groups} <- user(options.user, options.group),
          {:ok, gid} <- group(options.group || gid),
          {:ok, groups} <- groups(options.groups, groups) do
@@ -229,7 +229,7 @@ defmodule NetRunner.System.Spec do
 
   @unlimited 0xFFFF_FFFF_FFFF_FFFF
 
-  defp settings(options) do
+  defp settings(%{} = options) do
     umask = for umask <- List.wrap(options.umask), do: {:umask, umask}
     nice = for nice <- List.wrap(options.nice), do: {:nice, nice}
     privileges = if options.no_new_privs, do: [{:no_new_privs, true}], else: []
