@@ -709,7 +709,7 @@ defmodule NetRunner.Process do
 
   @doc """
   Stops the process. A command that still runs is ended with everything that it started: by `:stop_signal`, and after
-  `:kill_timeout` by SIGKILL. What it prints meanwhile is discarded. Returns when nothing is left; the process is gone, and its name is free.
+  `:kill_timeout` by SIGKILL. What it prints meanwhile is discarded. Returns when nothing is left, not even the process.
 
   `{:error, {:not_ended, os_pid}}` means that `:give_up_after` has passed. NetRunner keeps trying, and `NetRunner.list/0` lists the command
   until it is gone.
@@ -722,7 +722,7 @@ defmodule NetRunner.Process do
   def stop(process) do
     case call(process, :stop) do
       {:error, {:not_ended, _os_pid}} = not_ended -> not_ended
-      # It has ended, or had before.
+      # It has ended, or had before, or its node is out of reach.
       _closed -> :ok
     end
   end

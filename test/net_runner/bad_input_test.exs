@@ -13,12 +13,14 @@ defmodule NetRunner.BadInputTest do
     tree = Tree.new()
     launcher = Tree.current_launcher()
     running = running()
+    servers = servers()
 
     on_exit(fn ->
       existed? = File.exists?(@witness)
       File.rm(@witness)
       refute existed?
       assert running() -- running == []
+      Tree.await(fn -> servers() -- servers == [] end)
       assert Tree.current_launcher() == launcher
       Tree.await(&Tree.at_rest?/0, 60_000, &Tree.helpers/0)
 
@@ -32,8 +34,10 @@ defmodule NetRunner.BadInputTest do
     %{directory: directory}
   end
 
-  # A server may be there for a moment when its command is over.
   defp running, do: for(%{pid: server} <- NetRunner.list(), do: server)
+
+  # One may be there for a moment when its command is over.
+  defp servers, do: for({server, _} <- NetRunner.Registry.all(:command), do: server)
 
   # Through all doors; the stream that raises does so when it is enumerated.
   defp refused(command, options \\ []) do

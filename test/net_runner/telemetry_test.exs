@@ -279,7 +279,8 @@ defmodule NetRunner.TelemetryTest do
         assert_received {:slow_handler, handler}
         assert_received {[_, _, :start], _, %{pid: p}}
         gone = Process.monitor(p)
-        assert_receive {:DOWN, ^gone, :process, ^p, _}, 60_000
+        # Sooner than it would give up a handler.
+        assert_receive {:DOWN, ^gone, :process, ^p, _}, 2_500
         monitor = Process.monitor(handler)
         send(handler, :go_on)
         assert_receive {:DOWN, ^monitor, :process, _, :normal}, 60_000

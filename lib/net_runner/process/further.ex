@@ -61,6 +61,10 @@ defmodule NetRunner.Process.Further do
 
       %{^number => %Outlets{} = outlets} ->
         State.fd(state, number, Outlets.serve(outlets, :stdout))
+
+      # A message that nobody should send.
+      _no_such_number ->
+        {:noreply, state}
     end
   end
 end

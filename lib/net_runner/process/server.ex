@@ -197,7 +197,7 @@ defmodule NetRunner.Process.Server do
 
   def handle_info({:again, {number, _stream}}, %State{} = state), do: serve_fd(state, number)
 
-  def handle_info({:again, stream}, %State{} = state) do
+  def handle_info({:again, stream}, %State{} = state) when stream in [:stdout, :stderr] do
     outlets(state, Outlets.serve(state.outlets, stream))
   end
 
@@ -296,8 +296,7 @@ defmodule NetRunner.Process.Server do
     fds = Map.values(state.fds)
     for %Outlets{} = outlets <- fds, do: Outlets.close(outlets)
 
-    # Who waits for the end of this process hears of that by the monitor of the call: its name is free then, and its
-    # descriptors are closed.
+    # Who waits for the end of this process hears of that by the monitor of the call: its descriptors are closed then.
     {_, waiters} = Operations.take_all(state.waiters, :stop)
 
     for %{queue: queue} <- [state.inlet, state.outlets, %{queue: waiters} | fds],

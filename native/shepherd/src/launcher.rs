@@ -220,6 +220,10 @@ impl Launcher {
             attributes,
             ..
         } = self;
+        // What was changed between the look of the launcher and the fork. Race: changed launcher.
+        if Attributes::of_this_process().differ_from(&attributes) {
+            return ExitCode::SUCCESS;
+        }
         // Nothing of the launcher's may take the place of a command's descriptors, where few are allowed.
         drop(bell);
         let _ = sys::become_subreaper();

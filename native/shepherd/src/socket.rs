@@ -119,7 +119,7 @@ pub fn is_wanted(socket: BorrowedFd) -> Wanted {
     match recv(socket.as_raw_fd(), &mut request, peek) {
         Ok(0) => Wanted::ByNobody,
         Ok(length) if Request::decode(&request[..length]) == Ok(Request::End) => Wanted::No,
-        Ok(_) | Err(Errno::EAGAIN) => Wanted::Yes,
+        Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => Wanted::Yes,
         // ECONNRESET: it has closed its end with something unread.
         Err(_) => Wanted::ByNobody,
     }

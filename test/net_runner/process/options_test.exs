@@ -134,7 +134,7 @@ defmodule NetRunner.Process.OptionsTest do
     end
   end
 
-  test "a name is free again when the process has stopped" do
+  test "a name is free again when the process has stopped on this node" do
     start_supervised!({Registry, keys: :unique, name: __MODULE__.Names})
     via = {:via, Registry, {__MODULE__.Names, :cat}}
 

@@ -243,6 +243,7 @@ defmodule NetRunner.Process.ServerTest do
   describe "a message that nobody should send" do
     test "changes nothing" do
       p = start!("cat", [])
+      {:ok, without_stdin} = Command.start("sleep", ["1000"], stdin: :null)
       reader = call(p, {:read, :stdout, 100, :infinity})
       waiting = call(p, {:await_exit, :infinity})
       await(fn -> waiting?(p, :exit) end)
@@ -271,12 +272,17 @@ defmodule NetRunner.Process.ServerTest do
               {:again, :stdout},
               {:again, :stderr},
               {:again, :stdin},
+              {:again, {3, :stdout}},
+              {:again, :nothing},
+              :fed,
               {:waited, make_ref()}
             ] do
           send(p, message)
+          send(without_stdin, message)
         end
 
-        assert Command.alive?(p)
+        assert Command.alive?(p) and Command.alive?(without_stdin)
+        :ok = Command.stop(without_stdin)
       end)
 
       assert answer(reader, 0) == :none

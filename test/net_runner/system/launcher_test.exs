@@ -446,6 +446,40 @@ defmodule NetRunner.LauncherTest do
     Tree.await(&Tree.at_rest?/0, 60_000, &Tree.helpers/0)
   end
 
+  # Between the launcher's look at its limits and the fork.
+  @flip """
+  import resource, sys
+  launcher, fsize, infinity = int(sys.argv[1]), resource.RLIMIT_FSIZE, resource.RLIM_INFINITY
+  print("ready", flush=True)
+  try:
+      while True:
+          for limit in 0, infinity:
+              resource.prlimit(launcher, fsize, (limit, infinity))
+  except ProcessLookupError:
+      pass
+  """
+
+  @tag Tree.linux_only()
+  test "what changes again and again reaches no command" do
+    tree = Tree.new()
+    show = fn _ -> Task.async(fn -> NetRunner.run(["sh", "-c", "ulimit -f; sleep 0.1"]) end) end
+
+    capture_log(fn ->
+      for _ <- 1..20 do
+        launcher = Tree.current_launcher()
+        {:ok, flips} = Command.start("python3", ["-S", "-E", "-c", @flip, "#{launcher}"])
+        assert Command.read(flips) == {:ok, "ready\n"}
+        Native.let_idle_go()
+        shown = 1..12 |> Enum.map(show) |> Task.await_many(60_000)
+        assert Enum.uniq(shown) == [{"unlimited\n", 0}]
+        Command.stop(flips)
+      end
+    end)
+
+    Tree.await(&Tree.at_rest?/0, 60_000, &Tree.helpers/0)
+    assert Tree.processes(tree) == []
+  end
+
   test "a start waits for a helper that says nothing no longer than it has time, or its owner lives" do
     Tree.new()
     Application.put_env(:net_runner, :helper, Helper.script("cat <&3"))
