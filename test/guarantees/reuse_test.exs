@@ -55,7 +55,7 @@ defmodule NetRunner.Guarantees.ReuseTest do
 
   # What a command may do to its shepherd, as its parent and a process of the same user, and to the launcher.
   @changes [
-    "renice -n 5 -p $PPID",
+    "renice -n $(($(nice) + 1)) -p $PPID",
     "prlimit --nofile=100:100 --pid $PPID",
     "prlimit --core=0:0 --pid $PPID",
     "taskset -p 1 $PPID",

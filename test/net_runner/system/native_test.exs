@@ -91,7 +91,7 @@ defmodule NetRunner.System.NativeTest do
   test "what a shepherd said is heard, though it ended with something unread" do
     Native.let_idle_go()
     # A shepherd that was changed serves no other command.
-    script = "renice -n 5 -p $PPID >&2; echo ready; read line; exit 7"
+    script = "renice -n $(($(nice) + 1)) -p $PPID >&2; echo ready; read line; exit 7"
     fields = [file: "/bin/sh", args: ["sh", "-c", script], env: ["PATH=/usr/bin:/bin"]]
 
     {:ok, control, stdin, stdout, nil, []} =
