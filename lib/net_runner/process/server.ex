@@ -314,9 +314,7 @@ defmodule NetRunner.Process.Server do
   @impl true
   def handle_continue(what, state), do: guarded(state, fn -> super(what, state) end)
   @impl true
-  def handle_call(request, from, state),
-    do: guarded(state, fn -> super(request, from, state) end)
-
+  def handle_call(request, from, state), do: guarded(state, fn -> super(request, from, state) end)
   @impl true
   def handle_cast(request, state), do: guarded(state, fn -> super(request, state) end)
   @impl true
