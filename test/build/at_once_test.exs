@@ -71,7 +71,7 @@ defmodule NetRunner.Build.AtOnceTest do
   end
 
   # A folder for PATH whose cargo numbers each build in $CALLS, and waits until the test lets it go on: the first time when it has
-  # built something, and then before.
+  # built something, and then before. It gives up where the test's VM has ended.
   defp waiting_cargo(root) do
     bin = folder(root, "waiting")
     cargo = System.find_executable("cargo")
@@ -79,7 +79,10 @@ defmodule NetRunner.Build.AtOnceTest do
     script(Path.join(bin, "cargo"), """
     wait_for_test() {
       echo $1 >> "$CALLS"
-      while [ -e "$CALLS" ] && [ ! -e "$CALLS.$1" ]; do sleep 0.05; done
+      while [ -e "$CALLS" ] && [ ! -e "$CALLS.$1" ]; do
+        kill -0 #{System.pid()} || exit
+        sleep 0.05
+      done
     }
 
     [ "$1" = build ] || exec "#{cargo}" "$@"

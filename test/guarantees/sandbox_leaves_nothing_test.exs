@@ -67,7 +67,7 @@ defmodule NetRunner.Guarantees.SandboxLeavesNothingTest do
 
   test "what a command has mounted is nobody else's, also while it runs", %{world: world} do
     ctx = World.fixture(world, [])
-    mounts = File.read!("/proc/self/mountinfo")
+    mounts = World.mounts()
 
     sandbox = [
       read: [:system],
@@ -81,7 +81,7 @@ defmodule NetRunner.Guarantees.SandboxLeavesNothingTest do
     {:ok, p} = NetRunner.Process.start("sh", ["-c", script], sandbox: sandbox, cd: ctx.work)
     {:ok, {inside, _}} = NetRunner.Process.read_until(p, "end\n", timeout: 60_000)
     assert inside =~ ~r{ /tmp rw[^\n]* - tmpfs } and inside =~ " #{ctx.work} "
-    assert File.read!("/proc/self/mountinfo") == mounts
+    assert World.mounts() == mounts
     :ok = NetRunner.Process.stop(p)
     World.clear(ctx)
   end
@@ -153,7 +153,7 @@ defmodule NetRunner.Guarantees.SandboxLeavesNothingTest do
       processes: Tree.processes(tree),
       fds: Tree.fds(),
       fds_of_helpers: helpers |> Enum.map(&descriptors/1) |> Enum.sort(),
-      mounts: File.read!("/proc/self/mountinfo") |> String.split("\n") |> Enum.sort(),
+      mounts: World.mounts(),
       namespaces: [System.pid() | helpers] |> Enum.flat_map(&namespaces/1) |> Enum.uniq()
     }
   end

@@ -16,9 +16,7 @@ defmodule NetRunner.Sandbox.World do
   @doc "A directory with the attack program, and the actor, once for each module of tests and actor."
   def new(name) do
     # Where a private /tmp hides it.
-    directory =
-      Path.join("/tmp", "nr-sandbox-#{System.pid()}-#{System.unique_integer([:positive])}")
-
+    directory = Path.join("/tmp", NetRunner.Temporary.name("sandbox"))
     File.mkdir!(directory)
     File.chmod!(directory, 0o755)
     ExUnit.Callbacks.on_exit(fn -> File.rm_rf!(directory) end)
@@ -271,6 +269,14 @@ defmodule NetRunner.Sandbox.World do
 
   @doc "What is left of the System V and POSIX IPC of the victim."
   def ipc(%{victim: v} = ctx), do: look(ctx, ["ask_ipc", v.memory, v.queue, v.semaphore, v.posix])
+
+  @doc "What is mounted in the namespace of the VM; not what another run of the tests has mounted."
+  def mounts do
+    "/proc/self/mountinfo"
+    |> File.read!()
+    |> String.split("\n")
+    |> Enum.reject(&NetRunner.Temporary.another_run?/1)
+  end
 
   @doc "Whether something is mounted there, in the namespace of the VM."
   def mounted?(path), do: File.read!("/proc/self/mountinfo") =~ " #{path} "
