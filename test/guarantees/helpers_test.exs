@@ -54,7 +54,7 @@ defmodule NetRunner.Guarantees.HelpersTest do
 
       namespace = ~w(unshare --pid --fork --kill-child)
       command = namespace ++ Tree.elixir(code)
-      assert {output, 0} = NetRunner.run(command, env: Tree.elixir_env(), timeout: 40_000)
+      assert {output, 0} = NetRunner.run(command, env: Tree.elixir_env(), timeout: 300_000)
 
       results =
         Regex.scan(~r/^{.*}$/m, output)

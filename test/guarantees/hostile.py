@@ -173,7 +173,7 @@ def helpers():
 
 
 def kill_helpers():
-    """Kills them in the order that is given, each when the one before is gone; from another session, too."""
+    """Kills those that are given, each when the one before is gone; from another session, too."""
     above = helpers()
 
     def attack():

@@ -12,12 +12,12 @@ defmodule NetRunner.Guarantees.LeftoversTest do
 
   describe "leftovers: :leave" do
     test "leaves what the command put into the background, and only that", %{tree: tree} do
-      script = "sleep 60 & (setsid sleep 61 &) ; echo started"
+      script = "sleep 600 & (setsid sleep 601 &) ; echo started"
       options = [leftovers: :leave, env: Tree.env(tree)]
       {:ok, command} = Command.start("sh", ["-c", script], options)
       os_pid = Command.os_pid(command)
       assert Command.read(command) == {:ok, "started\n"}
-      assert Command.await_exit(command, 2_000) == {:ok, 0}
+      assert Command.await_exit(command, 60_000) == {:ok, 0}
       left = Tree.processes(tree)
       assert length(left) == 2
       refute os_pid in left
@@ -178,7 +178,7 @@ defmodule NetRunner.Guarantees.LeftoversTest do
       assert_receive {^holder, {:data, "held\n"}}, 60_000
       reader = Task.async(fn -> Command.read(command) end)
       :ok = Command.write(command, "go\n")
-      assert Command.await_exit(command, 2_000) == {:ok, 4}
+      assert Command.await_exit(command, 60_000) == {:ok, 4}
       assert Task.await(reader) == :eof
       Port.close(holder)
     end

@@ -26,7 +26,7 @@ defmodule NetRunner.Guarantees.MatrixTest do
         command = start_ready(tree, @shape)
         if @shape == :stopped, do: Command.kill(command, :sigcont)
         :ok = Command.write(command, "go\n")
-        assert Command.await_exit(command, 5_000) == {:ok, 7}
+        assert Command.await_exit(command, 60_000) == {:ok, 7}
         assert Tree.processes(tree) == []
         assert Command.read(command) == :eof
         :ok = Command.stop(command)

@@ -120,7 +120,7 @@ defmodule NetRunner.Guarantees.ReuseTest do
     first = shepherd()
     assert shepherd() == first
     assert {_, 0} = NetRunner.run(["sh", "-c", change])
-    Tree.await(fn -> Tree.stat(first) == nil end, 15_000)
+    Tree.await(fn -> Tree.stat(first) == nil end)
     assert NetRunner.run(["sh", "-c", @show_attributes]) == before
   end
 

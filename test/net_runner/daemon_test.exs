@@ -187,7 +187,7 @@ defmodule NetRunner.DaemonTest do
       true = Nodes.call(there, :application, :stop, [:net_runner]) == :ok
       assert Nodes.call(here, Daemon, :stats, [daemon]) == {:error, :closed}
       :ok = Tree.kill(Nodes.call(there, System, :pid, []))
-      Tree.await(fn -> Nodes.call(here, Node, :list, [:connected]) == [] end, 30_000)
+      Tree.await(fn -> Nodes.call(here, Node, :list, [:connected]) == [] end)
       assert Nodes.call(here, Daemon, :stats, [daemon]) == {:error, {:node, :disconnected}}
       refute Nodes.call(here, Daemon, :alive?, [{:cat, node}])
     end

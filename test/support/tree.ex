@@ -13,7 +13,7 @@ defmodule NetRunner.Guarantees.Tree do
   def new do
     # The launcher is there, and so are its descriptors.
     {"", 0} = NetRunner.run(~w(true))
-    await(fn -> at_rest?() end, 15_000, fn -> helpers() end)
+    await(fn -> at_rest?() end, 60_000, fn -> helpers() end)
     %{beside_others() | fds: fds()}
   end
 

@@ -135,10 +135,12 @@ static void choose_scheduler(char **a) {
     report(sched_setscheduler(target(a[0]), SCHED_BATCH, &none));
 }
 
-static void renice(char **a) { report(setpriority(PRIO_PROCESS, target(a[0]), 7)); }
-static void renice_group(char **a) { report(setpriority(PRIO_PGRP, target(a[0]), 7)); }
-static void renice_user(char **a) { report(setpriority(PRIO_USER, atoi(a[0]), 1)); }
-static void renice_group_with_high_bits(char **a) { report(syscall(SYS_setpriority, PRIO_PGRP | HIGH_BIT, target(a[0]), 7)); }
+/* More than the nice value that the tests themselves may have been started with. */
+enum { NICE = 18 };
+static void renice(char **a) { report(setpriority(PRIO_PROCESS, target(a[0]), NICE)); }
+static void renice_group(char **a) { report(setpriority(PRIO_PGRP, target(a[0]), NICE)); }
+static void renice_user(char **a) { report(setpriority(PRIO_USER, atoi(a[0]), NICE)); }
+static void renice_group_with_high_bits(char **a) { report(syscall(SYS_setpriority, PRIO_PGRP | HIGH_BIT, target(a[0]), NICE)); }
 
 /* IOPRIO_WHO_PROCESS 1, _PGRP 2, _USER 3; class 3 is "idle". */
 #define IDLE (3 << 13)

@@ -149,7 +149,7 @@ defmodule NetRunner.CgroupTest do
         leftovers: :leave
       )
 
-    assert Command.await_exit(p, 5_000) == {:ok, 0}
+    assert Command.await_exit(p, 60_000) == {:ok, 0}
     {:ok, left} = Command.read(p)
     assert File.exists?("/proc/#{String.trim(left)}")
     {"", 0} = System.cmd("kill", [String.trim(left)])

@@ -515,7 +515,7 @@ defmodule NetRunner.LauncherTest do
       # It has been told that this helper ended.
       Tree.await(fn -> match?(%{socket: nil}, :sys.get_state(Launcher)) end)
       Application.delete_env(:net_runner, :helper)
-      Tree.await(fn -> Tree.current_launcher() not in [nil, old] end, 20_000)
+      Tree.await(fn -> Tree.current_launcher() not in [nil, old] end)
     end)
   end
 

@@ -552,14 +552,14 @@ defmodule NetRunner.Sandbox.Attacks do
         ),
         row("renices a group of processes", &["renice_group", &1.victim.pid],
           needs: [:victim],
-          succeeded: fn _, ctx -> World.stat(ctx.victim.pid, 19) == "7" end,
+          succeeded: fn _, ctx -> World.stat(ctx.victim.pid, 19) == "18" end,
           says: ["EPERM"]
         ),
         row(
           "renices a group of processes, with bits that the kernel drops",
           &["renice_group_with_high_bits", &1.victim.pid],
           needs: [:victim],
-          succeeded: fn _, ctx -> World.stat(ctx.victim.pid, 19) == "7" end,
+          succeeded: fn _, ctx -> World.stat(ctx.victim.pid, 19) == "18" end,
           says: ["EPERM"]
         ),
         row(
@@ -580,7 +580,7 @@ defmodule NetRunner.Sandbox.Attacks do
         row("renices all of its user's processes", &["renice_user", "#{&1.actor.uid}"],
           needs: [:victim],
           control: false,
-          succeeded: fn _, ctx -> World.stat(ctx.victim.pid, 19) == "1" end,
+          succeeded: fn _, ctx -> World.stat(ctx.victim.pid, 19) == "18" end,
           says: ["EPERM"]
         ),
         row(
@@ -646,7 +646,7 @@ defmodule NetRunner.Sandbox.Attacks do
   defp single_processes do
     [
       row("renices another process", &["renice", &1.victim.pid],
-        succeeded: fn _, ctx -> World.stat(ctx.victim.pid, 19) == "7" end
+        succeeded: fn _, ctx -> World.stat(ctx.victim.pid, 19) == "18" end
       ),
       row("moves another process to one processor", &["choose_processor", &1.victim.pid],
         succeeded: fn _, ctx ->
