@@ -135,7 +135,7 @@ static void choose_scheduler(char **a) {
     report(sched_setscheduler(target(a[0]), SCHED_BATCH, &none));
 }
 
-/* More than the nice value that the tests themselves may have been started with. */
+/* Above the nice value that the tests were started with, unless that is 18 or more. */
 enum { NICE = 18 };
 static void renice(char **a) { report(setpriority(PRIO_PROCESS, target(a[0]), NICE)); }
 static void renice_group(char **a) { report(setpriority(PRIO_PGRP, target(a[0]), NICE)); }

@@ -111,7 +111,7 @@ defmodule NetRunner.System.LibraryTest do
     # What the VM calls for a function of a module that is not loaded. (The rest of the library is loaded meanwhile.)
     {:module, _} = Code.ensure_loaded(:error_handler)
     1 = :erlang.trace_pattern({:error_handler, :undefined_function, 3}, true, [:local])
-    # It is not switched off again: that crashes a VM of OTP 25 in which a dirty scheduler is at work.
+    # Tracing is not switched off again: on OTP 25 that can crash a VM while a traced process is in a dirty NIF.
     :erlang.trace(:all, true, [:call])
     {"hello\n", 0} = NetRunner.run(~w(echo hello))
     reference = :erlang.trace_delivered(:all)

@@ -129,7 +129,7 @@ defmodule NetRunner.System.NativeTest do
     :erlang.trace(:new_processes, true, [:call])
     fun |> Task.async() |> Task.await(60_000)
 
-    # For those that are traced it is not switched off: that crashes a VM of OTP 25 in which a dirty scheduler is at work.
+    # Processes that are traced stay so: on OTP 25, switching it off can crash the VM while one of them is in a dirty NIF.
     :erlang.trace(:new_processes, false, [:call])
     :erlang.trace_pattern({Native, function, arity}, false, [:local])
     reference = :erlang.trace_delivered(:all)
