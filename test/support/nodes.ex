@@ -142,6 +142,20 @@ defmodule NetRunner.Guarantees.Nodes do
     end
   end
 
+  @doc """
+  Sends so many bytes through a `cat` on that node. They are made and compared here: what `call/4` takes and gives goes over
+  standard input and output as text, which is slow.
+  """
+  def there_and_back(node, size) do
+    bytes = :crypto.strong_rand_bytes(size)
+
+    case NetRunner.run(~w(cat), input: bytes, node: node) do
+      {^bytes, 0} -> :the_same
+      {other, status} when is_binary(other) -> {:differs, byte_size(other), status}
+      error -> error
+    end
+  end
+
   @doc "What `cat` on that node says to input that tells where it is produced."
   def where_input_is_produced(node) do
     NetRunner.run(~w(cat), node: node, input: Stream.map(1..2, fn n -> "#{n} #{node()} " end))
