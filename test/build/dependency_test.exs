@@ -4,7 +4,7 @@ defmodule NetRunner.Build.DependencyTest do
 
   import NetRunner.Builds
 
-  @moduletag timeout: 600_000
+  @moduletag timeout: 1_200_000
 
   setup_all do: {:ok, NetRunner.Builds.new()}
 
