@@ -147,7 +147,7 @@ defmodule NetRunner.Guarantees.Nodes do
   standard input and output as text, which is slow.
   """
   def there_and_back(node, size) do
-    bytes = :crypto.strong_rand_bytes(size)
+    bytes = :rand.bytes(size)
 
     case NetRunner.run(~w(cat), input: bytes, node: node) do
       {^bytes, 0} -> :the_same
