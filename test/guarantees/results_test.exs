@@ -11,6 +11,7 @@ defmodule NetRunner.Guarantees.ResultsTest do
     {["sh", "-c", "kill -9 $$"], {"", 137}}
   ]
 
+  @tag timeout: 1_200_000
   test "20,000 fast commands, 64 at a time, give 20,000 right results" do
     fds = Tree.new().fds
 
