@@ -6,7 +6,8 @@ defmodule NetRunner.Guarantees.SchedulesTest do
   alias NetRunner.Guarantees.Tree
   alias NetRunner.Process, as: Command
 
-  @tag timeout: 1_200_000
+  @moduletag timeout: 1_200_000
+
   test "10,000 schedules end, without a mixed-up byte" do
     fds = Tree.new().fds
     run_schedules(10_000)
