@@ -3,6 +3,7 @@ defmodule NetRunner.ShapesTest do
   use ExUnit.Case, async: false
 
   alias NetRunner.Guarantees.Tree
+  alias NetRunner.Memory
   alias NetRunner.Process, as: Command
 
   @mib 1_048_576
@@ -105,8 +106,7 @@ defmodule NetRunner.ShapesTest do
   defp await_drained(p, bytes), do: Tree.await(fn -> Command.stats(p).bytes_err >= bytes end)
 
   defp memory(p) do
-    for pid <- [p, self()], do: :erlang.garbage_collect(pid)
-    :erlang.memory(:binary) + elem(Process.info(p, :memory), 1)
+    Memory.of_binaries() + elem(Process.info(p, :memory), 1)
   end
 
   # proc(5): the number of the system call comes first; 1 is write(2) on x86-64, 64 on arm64.

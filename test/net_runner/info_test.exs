@@ -12,7 +12,7 @@ defmodule NetRunner.InfoTest do
       assert entry.pid == p
       assert entry.os_pid == Command.os_pid(p)
       assert entry.command == ["sh", "-c", "cat; echo err >&2; sleep 100"]
-      assert DateTime.diff(DateTime.utc_now(), entry.started_at) in 0..5
+      assert DateTime.diff(DateTime.utc_now(), entry.started_at) in 0..60
       assert entry.started_at == Command.stats(p).started_at
 
       :ok = Command.write(p, "hello")

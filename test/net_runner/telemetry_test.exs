@@ -82,7 +82,7 @@ defmodule NetRunner.TelemetryTest do
     assert %{command: ["sh", "-c", "exit 3"], pid: pid, os_pid: os_pid} = started
     assert is_pid(pid) and is_integer(os_pid)
     assert %{system_time: system_time, monotonic_time: monotonic_time} = start
-    assert System.convert_time_unit(System.system_time() - system_time, :native, :second) in 0..5
+    assert System.convert_time_unit(System.system_time() - system_time, :native, :second) in 0..60
     assert monotonic_time >= before
 
     assert %{status: 3, exit: {:exited, 3}, os_pid: ^os_pid, pid: ^pid} = stopped

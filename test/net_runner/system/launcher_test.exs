@@ -48,7 +48,7 @@ defmodule NetRunner.LauncherTest do
 
       assert message =~ "mix deps.compile net_runner --force"
       # The helper's socket was closed, which ended it.
-      assert Tree.fds() <= fds
+      Tree.await(fn -> Tree.fds() <= fds end, 60_000, fn -> {fds, Tree.fd_targets()} end)
     end
 
     test "ends without a word" do

@@ -3,6 +3,7 @@ defmodule NetRunner.NodeTest do
   use ExUnit.Case, async: true
 
   alias NetRunner.Guarantees.{Nodes, Tree}
+  alias NetRunner.Memory
   alias NetRunner.Process, as: Command
   alias NetRunner.Process.Listing
 
@@ -300,12 +301,7 @@ defmodule NetRunner.NodeTest do
       assert Tree.processes(tree) == []
     end
 
-    defp memory(peer) do
-      for process <- Nodes.call(peer, Process, :list, []),
-          do: Nodes.call(peer, :erlang, :garbage_collect, [process])
-
-      Nodes.call(peer, :erlang, :memory, [:total])
-    end
+    defp memory(peer), do: Nodes.call(peer, Memory, :of_binaries, [])
 
     defp send_go(caller, gate) do
       paused = Nodes.call(caller, Nodes, :paused, [gate])
